@@ -1,0 +1,196 @@
+"""The typed configuration tree: every number of an experiment is here once.
+
+For: the dataclasses that `experiments/*.py` return and every other module
+reads. Not for: choosing values (that is `experiments/`). Start reading at
+`Config`. Derived values are properties; nothing here imports jax.
+"""
+
+import dataclasses
+import enum
+
+
+class Dtype(enum.StrEnum):
+  FLOAT32 = "float32"
+  BFLOAT16 = "bfloat16"
+
+
+class RematPolicy(enum.StrEnum):
+  NONE = "none"
+  BLOCK = "block"  # keep only the input of each layer
+  SAVE_MATMULS = "save_matmuls"  # keep outputs of matmuls without batch dims
+
+
+class Optimizer(enum.StrEnum):
+  ADAMW = "adamw"
+  MUON = "muon"  # matrices of the trunk; AdamW for everything else
+
+
+class Schedule(enum.StrEnum):
+  CONSTANT = "constant"
+  COSINE = "cosine"
+  LINEAR = "linear"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamsConfig:
+  """Time, frames and vocabulary: what `tml_jax.streams` needs to know."""
+
+  text_vocab_size: int  # rows [0, text_vocab_size) belong to sentencepiece
+  max_text_in: int  # tokens of typed text and results in one frame
+  max_text_out: int  # tokens of say-text and messages in one frame
+  say_lead: int  # windows by which say-text precedes its sound's decision
+  video_height: int  # pixels; a multiple of 40
+  video_width: int  # pixels; a multiple of 40
+  # One packed sequence:
+  seq_len: int
+  max_audio: int  # dMel tokens, own and user together
+  max_patches: int  # 40x40x2 patches
+  max_speak: int  # `<speak>` decisions, each a flow target
+  max_targets: int  # output tokens with a loss
+  # Loss weights of decisions; text and channel tokens weigh 1.
+  silence_weight: float  # `<quiet>` after `<quiet>`
+  speak_weight: float  # `<speak>` after `<speak>`
+  onset_weight: float  # first `<speak>`
+  stop_weight: float  # first `<quiet>`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+  """The head that turns one `<speak>` position into 200 ms of mel."""
+
+  width: int
+  depth: int
+  time_features: int  # sinusoidal features of the flow time
+  draws: int  # noise draws per position in training (MAR: 4)
+  steps: int  # Euler steps at sampling
+  condition_drop: float  # share of conditions replaced by the null vector
+  guidance: float  # 1.0 = conditional only
+  mel_mean: float  # log10 fine mel is standardised by these two
+  mel_std: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """Inkling trunk plus duplex inputs and outputs."""
+
+  vocab_size: int
+  d_model: int
+  num_layers: int
+  attention_pattern: str  # repeated over depth: L sliding window, G global
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  swa_num_heads: int  # the same three for sliding-window layers
+  swa_num_kv_heads: int
+  swa_head_dim: int
+  sliding_window: int
+  d_rel: int
+  rel_extent: int  # of global layers; sliding ones use their window
+  log_scaling_floor: int  # 0 turns log length scaling off
+  log_scaling_alpha: float
+  num_dense_layers: int  # the first ones; the others are MoE
+  d_ff: int  # of dense layers
+  num_experts: int
+  experts_per_token: int
+  num_shared_experts: int
+  expert_d_ff: int
+  route_scale: float
+  conv_kernel: int
+  rms_norm_eps: float
+  logits_divisor: float  # muP width multiplier
+  num_mtp_layers: int
+  dmel_channels: int
+  dmel_levels: int
+  hmlp_widths: tuple[int, int, int]
+  clock_features: int  # sinusoids of the window's time at `<turn>`
+  init_std: float
+  moe_tile: int  # rows of one expert multiplied at a time (CPU and GPU)
+  flow: FlowConfig
+
+  def is_global(self, layer: int) -> bool:
+    """Whether `layer` (0-based) attends globally."""
+    pattern = self.attention_pattern
+    return pattern[layer % len(pattern)] == "G"
+
+  def is_dense(self, layer: int) -> bool:
+    """Whether `layer` (0-based) has a dense feed-forward."""
+    return layer < self.num_dense_layers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+  """What the loader mixes and how it prefetches."""
+
+  voices: tuple[str, ...]  # `prepare` builds these corpora, "source:variant"
+  mixture: tuple[str, ...]  # "source:weight"
+  logical_shards: int  # fixed for the life of a run; a multiple of hosts
+  group_size: int  # recordings packed together, first fit
+  workers: int  # prefetch processes; 0 = threads of the main process
+  heldout_share: float  # of prompt ids, by hash
+  seed: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+  name: Optimizer
+  schedule: Schedule
+  learning_rate: float
+  muon_learning_rate: float  # for the matrices when name is muon
+  final_learning_rate_ratio: float
+  warmup_steps: int
+  b1: float
+  b2: float
+  eps: float
+  weight_decay: float
+  clip_norm: float
+  router_bias_rate: float  # DeepSeek-V3's sign rule; 0 = off
+  ema_decay: float  # of the weights that sampling uses; 0 = off
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  steps: int
+  global_batch_size: int  # sequences in one optimizer step
+  accumulation_steps: int  # microbatches the global batch is cut into
+  seed: int
+  dtype: Dtype  # of activations; parameters are kept in float32
+  remat_policy: RematPolicy
+  flow_loss_weight: float
+  feedback_noise: float  # share of own-audio levels moved by one in training
+  log_every: int
+  checkpoint_every: int
+  keep_checkpoints: int
+  evaluate_every: int  # 0 = never inside training
+  optim: OptimConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Sizes of the mesh axes; their product must be the device count."""
+
+  data: int
+  fsdp: int
+  expert: int
+  tensor: int
+  seq: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+  temperature: float  # of text and decisions; 0 = greedy
+  top_p: float
+  flow_temperature: float  # standard deviation of the flow's initial noise
+  griffin_lim_iterations: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """One experiment."""
+
+  name: str
+  streams: StreamsConfig
+  model: ModelConfig
+  data: DataConfig
+  train: TrainConfig
+  mesh: MeshConfig
+  sample: SampleConfig

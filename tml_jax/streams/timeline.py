@@ -1,0 +1,212 @@
+"""One recording in seconds: who said, showed and typed what, and when.
+
+For: the exchange format between sources, shards, scenarios and frames.
+Not for: the 200 ms grid (`frame`). Start reading at `Timeline`.
+"""
+
+import dataclasses
+import enum
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from tml_jax.streams import clock
+
+
+class Role(enum.StrEnum):
+  """Who a track belongs to; always explicit, never a channel number."""
+
+  USER = "user"
+  AGENT = "agent"
+  ENVIRONMENT = "environment"
+
+
+class EventKind(enum.StrEnum):
+  """Text with a time. `NOTE` annotates and never enters the model."""
+
+  USER_TEXT = "user_text"
+  RESULT = "result"
+  SHOW = "show"
+  DRAW = "draw"
+  CALL = "call"
+  NOTE = "note"
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+  start: float  # seconds
+  end: float
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+  """Speech activity, in seconds."""
+
+  start: float
+  end: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+  """One voice or microphone.
+
+  Attributes:
+    role: whose track it is.
+    audio: [samples] float32 in [-1, 1] at 16 kHz mono, from time 0.
+    words: in order of start.
+    spans: when somebody speaks, in order, not overlapping.
+    voice: name of the voice, for splits and reports.
+  """
+
+  role: Role
+  audio: np.ndarray
+  words: tuple[Word, ...]
+  spans: tuple[Span, ...]
+  voice: str
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoFrame:
+  time: float  # capture time in seconds
+  image: np.ndarray  # [height, width, 3] uint8
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+  time: float
+  kind: EventKind
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+  """One recording. `metadata` holds JSON values only."""
+
+  id: str
+  duration: float  # seconds
+  tracks: tuple[Track, ...]
+  video: tuple[VideoFrame, ...] = ()
+  events: tuple[Event, ...] = ()
+  metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def track(self, role: Role) -> Track | None:
+    """The track of `role`, or None where the recording has none.
+
+    Raises:
+      ValueError: several tracks have this role; mix them down first.
+    """
+    found = [track for track in self.tracks if track.role == role]
+    if len(found) > 1:
+      raise ValueError(
+        f"timeline {self.id!r} has {len(found)} tracks with role {role}; "
+        "mix them into one"
+      )
+    return found[0] if found else None
+
+
+def to_bytes(timeline: Timeline) -> bytes:
+  """Serialises with msgpack; audio as 16-bit PCM, images raw."""
+  message = {
+    "id": timeline.id,
+    "duration": timeline.duration,
+    "tracks": [
+      {
+        "role": str(track.role),
+        "audio": _to_pcm(track.audio),
+        "words": [(w.start, w.end, w.text) for w in track.words],
+        "spans": [(s.start, s.end) for s in track.spans],
+        "voice": track.voice,
+      }
+      for track in timeline.tracks
+    ],
+    "video": [
+      {"time": f.time, "shape": f.image.shape, "image": f.image.tobytes()}
+      for f in timeline.video
+    ],
+    "events": [(e.time, str(e.kind), e.text) for e in timeline.events],
+    "metadata": timeline.metadata,
+  }
+  return msgpack.packb(message)
+
+
+def from_bytes(data: bytes) -> Timeline:
+  """Inverse of `to_bytes`, up to the 16-bit rounding of the audio.
+
+  Raises:
+    ValueError: `data` is not a serialised timeline.
+  """
+  try:
+    message = msgpack.unpackb(data)
+    return Timeline(
+      id=message["id"],
+      duration=message["duration"],
+      tracks=tuple(
+        Track(
+          role=Role(track["role"]),
+          audio=_from_pcm(track["audio"]),
+          words=tuple(Word(*word) for word in track["words"]),
+          spans=tuple(Span(*span) for span in track["spans"]),
+          voice=track["voice"],
+        )
+        for track in message["tracks"]
+      ),
+      video=tuple(
+        VideoFrame(
+          time=frame["time"],
+          image=np.frombuffer(frame["image"], np.uint8).reshape(frame["shape"]),
+        )
+        for frame in message["video"]
+      ),
+      events=tuple(
+        Event(time=time, kind=EventKind(kind), text=text)
+        for time, kind, text in message["events"]
+      ),
+      metadata=message["metadata"],
+    )
+  except Exception as error:  # msgpack raises many unrelated types
+    raise ValueError(
+      f"{len(data)} bytes are not a timeline: {error!r}; write the record "
+      "again with `prepare`"
+    ) from error
+
+
+def validate(timeline: Timeline) -> None:
+  """Checks what frames rely on.
+
+  Raises:
+    ValueError: naming the timeline, the field and the value.
+  """
+  where = f"timeline {timeline.id!r}"
+  if not timeline.duration > 0:
+    raise ValueError(f"{where}: duration {timeline.duration} s must be > 0")
+  limit = round(timeline.duration * clock.SAMPLE_RATE)
+  for track in timeline.tracks:
+    audio = track.audio
+    if audio.ndim != 1:
+      raise ValueError(
+        f"{where}: {track.role} audio has shape {audio.shape}; mix it down "
+        "to one channel"
+      )
+    if len(audio) > limit:
+      raise ValueError(
+        f"{where}: {track.role} audio lasts {len(audio)} samples, more than "
+        f"the duration's {limit}"
+      )
+    if not np.isfinite(audio).all():
+      raise ValueError(f"{where}: {track.role} audio is not finite")
+  for frame in timeline.video:
+    if frame.image.ndim != 3 or frame.image.shape[-1] != 3:
+      raise ValueError(
+        f"{where}: video frame at {frame.time} s has shape "
+        f"{frame.image.shape}; want [height, width, 3]"
+      )
+
+
+def _to_pcm(audio: np.ndarray) -> bytes:
+  return np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def _from_pcm(data: bytes) -> np.ndarray:
+  return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767)
