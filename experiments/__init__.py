@@ -1,0 +1,1 @@
+"""Named experiments; see README.md for the table."""

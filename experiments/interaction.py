@@ -1,0 +1,331 @@
+"""The interaction model at every size: `--config=experiments/interaction.py:S`.
+
+For: the sizes in `SIZES`. The reference configuration is written out in full;
+every other size states only what differs from it. Not for: ablations of one
+size. Sources of the trunk's numbers: the public configuration of
+Inkling-Small; docs/parameters.md counts each size.
+"""
+
+import dataclasses
+
+from tml_jax import errors
+from tml_jax.config import (
+  CONTROL_ROWS,
+  Config,
+  DataConfig,
+  Dtype,
+  FlowConfig,
+  MeshConfig,
+  ModelConfig,
+  OptimConfig,
+  Optimizer,
+  RematPolicy,
+  SampleConfig,
+  Schedule,
+  StreamsConfig,
+  TrainConfig,
+)
+
+PROCEDURAL_VOICES = (
+  "procedural:low",
+  "procedural:high",
+  "procedural:bright",
+  "procedural:dark",
+)
+# Recorded prompts in five languages and a synthetic voice for each: two
+# voices per timeline that are never the same.
+REAL_VOICES = (
+  "asterisk:en",
+  "asterisk:fr",
+  "asterisk:es",
+  "asterisk:it",
+  "asterisk:ru",
+  "espeak:en-us",
+  "espeak:fr-fr",
+  "espeak:es",
+  "espeak:it",
+  "espeak:ru",
+)
+
+
+def tml_interaction_small() -> Config:
+  """TML-Interaction-Small's published size: 276.24 B total, 12.00 B active.
+
+  The trunk is Inkling-Small's with all 42 layers MoE, the count that gives
+  the headline (the shipped weights have two dense layers:
+  `inkling_small_as_shipped`). Streams, flow head and training are ours.
+  """
+  return Config(
+    name="tml_interaction_small",
+    streams=StreamsConfig(
+      # The public tokenizer's rows; control tokens take the free ones after.
+      text_vocab_size=200058,
+      max_text_in=32,
+      max_text_out=16,
+      say_lead=0,
+      video_height=240,  # 6 x 8 = 48 patches of 40 x 40
+      video_width=320,
+      seq_len=8192,  # about 150 s of audio-only talk
+      # Bounds of the payload arrays, from positions per window: 10 with 8
+      # audio tokens when both talk, 11 per `<speak>`, 6 per `<quiet>`.
+      max_audio=6656,
+      max_patches=6144,  # 5 frames of video a second
+      max_speak=768,
+      max_targets=2560,
+      # Silence is most of a conversation; onset and stop are its events.
+      silence_weight=0.3,
+      speak_weight=1.0,
+      onset_weight=4.0,
+      stop_weight=2.0,
+    ),
+    model=ModelConfig(
+      vocab_size=201024,
+      d_model=4096,
+      num_layers=42,
+      attention_pattern="LLLLLG",
+      num_heads=32,
+      num_kv_heads=8,
+      head_dim=128,
+      swa_num_heads=32,
+      swa_num_kv_heads=8,
+      swa_head_dim=128,
+      sliding_window=512,
+      d_rel=16,
+      rel_extent=1024,
+      log_scaling_floor=128000,
+      log_scaling_alpha=0.1,
+      num_dense_layers=0,
+      d_ff=16384,  # (6 + 2) x 2048: a dense layer costs what is active of MoE
+      num_experts=256,
+      experts_per_token=6,
+      num_shared_experts=2,
+      expert_d_ff=2048,
+      route_scale=8.0,  # 6 + 2: equal gates weigh every expert by 1
+      conv_kernel=4,
+      rms_norm_eps=1e-6,
+      logits_divisor=16.0,  # d_model over muP's base width, 256
+      num_mtp_layers=0,
+      dmel_channels=80,
+      dmel_levels=16,
+      # Volumes of the merged patches (75, 300, 4800) up to a multiple of 64.
+      hmlp_widths=(128, 320, 4800),
+      clock_features=64,
+      init_std=0.02,
+      moe_tile=128,
+      flow=FlowConfig(
+        width=1536,
+        depth=8,
+        time_features=256,
+        draws=4,
+        steps=8,
+        condition_drop=0.1,
+        guidance=1.0,
+        mel_mean=-2.5,
+        mel_std=1.5,
+      ),
+    ),
+    data=DataConfig(
+      voices=REAL_VOICES,
+      mixture=("reply:1.0",),
+      logical_shards=256,
+      group_size=64,
+      workers=4,
+      heldout_share=0.1,
+      seed=0,
+    ),
+    train=TrainConfig(
+      steps=100_000,
+      global_batch_size=1024,
+      accumulation_steps=4,
+      seed=0,
+      dtype=Dtype.BFLOAT16,
+      remat_policy=RematPolicy.BLOCK,
+      flow_loss_weight=1.0,
+      feedback_noise=0.05,
+      log_every=10,
+      checkpoint_every=500,
+      keep_checkpoints=3,
+      evaluate_every=5000,
+      optim=OptimConfig(
+        name=Optimizer.MUON,
+        schedule=Schedule.COSINE,
+        learning_rate=2.2e-4,  # DeepSeek-V3's peak; TML's is not published
+        muon_learning_rate=2.2e-3,
+        final_learning_rate_ratio=0.1,
+        warmup_steps=2000,
+        b1=0.9,
+        b2=0.95,
+        eps=1e-8,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        router_bias_rate=1e-3,  # DeepSeek-V3
+        ema_decay=0.9999,
+      ),
+    ),
+    # 256 chips: the experts over 64, the rest of every matrix over 4.
+    mesh=MeshConfig(data=1, fsdp=4, expert=64, tensor=1, seq=1),
+    sample=SampleConfig(
+      temperature=0.8,
+      top_p=0.95,
+      flow_temperature=0.8,
+      griffin_lim_iterations=32,
+    ),
+  )
+
+
+def inkling_small_as_shipped() -> Config:
+  """The released trunk, to count and to load: 265.956 B parameters shipped.
+
+  Two dense layers and eight dense layers of multi-token prediction. The flow
+  head and the clock embedding are ours and are not in that number.
+  """
+  reference = tml_interaction_small()
+  return dataclasses.replace(
+    reference,
+    name="inkling_small_as_shipped",
+    model=dataclasses.replace(
+      reference.model, num_dense_layers=2, num_mtp_layers=8
+    ),
+  )
+
+
+def medium() -> Config:
+  """For one v5p-64 or eight GPUs: the reference's ratios at half the width."""
+  reference = tml_interaction_small()
+  vocab_size = 65536
+  return dataclasses.replace(
+    reference,
+    name="medium",
+    streams=dataclasses.replace(
+      reference.streams,
+      text_vocab_size=vocab_size - CONTROL_ROWS,
+      seq_len=4096,
+      max_audio=3328,
+      max_patches=3072,
+      max_speak=384,
+      max_targets=1280,
+    ),
+    model=dataclasses.replace(
+      reference.model,
+      vocab_size=vocab_size,
+      d_model=2048,
+      num_layers=24,
+      num_heads=16,
+      num_kv_heads=4,
+      swa_num_heads=16,
+      swa_num_kv_heads=4,
+      num_experts=64,
+      expert_d_ff=1024,
+      d_ff=8192,
+      logits_divisor=8.0,
+      flow=dataclasses.replace(reference.model.flow, width=1024, depth=6),
+    ),
+    data=dataclasses.replace(reference.data, logical_shards=64),
+    train=dataclasses.replace(
+      reference.train, global_batch_size=256, accumulation_steps=2
+    ),
+    mesh=MeshConfig(data=1, fsdp=8, expert=1, tensor=1, seq=1),
+  )
+
+
+def tiny() -> Config:
+  """For two cores of a laptop: everything is there, minutes to train."""
+  reference = tml_interaction_small()
+  vocab_size = 1024
+  return dataclasses.replace(
+    reference,
+    name="tiny",
+    streams=dataclasses.replace(
+      reference.streams,
+      text_vocab_size=vocab_size - CONTROL_ROWS,
+      max_text_in=8,
+      max_text_out=8,
+      video_height=120,  # 3 x 4 = 12 patches
+      video_width=160,
+      seq_len=512,  # about 12 s
+      max_audio=400,
+      max_patches=48,
+      max_speak=64,
+      max_targets=200,
+    ),
+    model=dataclasses.replace(
+      reference.model,
+      vocab_size=vocab_size,
+      d_model=128,
+      num_layers=4,
+      attention_pattern="LLLG",
+      num_heads=4,
+      num_kv_heads=2,
+      head_dim=32,
+      swa_num_heads=4,
+      swa_num_kv_heads=2,
+      swa_head_dim=32,
+      sliding_window=128,
+      d_rel=8,
+      rel_extent=512,
+      d_ff=384,
+      num_experts=8,
+      experts_per_token=2,
+      num_shared_experts=1,
+      expert_d_ff=128,
+      route_scale=3.0,
+      logits_divisor=1.0,  # narrower than muP's base width
+      hmlp_widths=(16, 32, 64),
+      moe_tile=32,
+      flow=dataclasses.replace(
+        reference.model.flow, width=256, depth=3, time_features=64
+      ),
+    ),
+    data=dataclasses.replace(
+      reference.data, logical_shards=8, group_size=16, workers=0
+    ),
+    train=dataclasses.replace(
+      reference.train,
+      steps=600,
+      global_batch_size=8,
+      accumulation_steps=1,
+      dtype=Dtype.FLOAT32,  # CPUs have no fast bfloat16
+      remat_policy=RematPolicy.NONE,
+      checkpoint_every=200,
+      evaluate_every=0,
+      optim=dataclasses.replace(
+        reference.train.optim,
+        learning_rate=3e-3,
+        muon_learning_rate=2e-2,
+        warmup_steps=30,
+        weight_decay=0.01,
+        ema_decay=0.98,
+      ),
+    ),
+    mesh=MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1),
+    sample=dataclasses.replace(reference.sample, temperature=0.0),
+  )
+
+
+def tiny_procedural() -> Config:
+  """`tiny` where no speech package can be had."""
+  config = tiny()
+  return dataclasses.replace(
+    config,
+    name="tiny_procedural",
+    data=dataclasses.replace(config.data, voices=PROCEDURAL_VOICES),
+  )
+
+
+SIZES = {
+  "tiny": tiny,
+  "tiny_procedural": tiny_procedural,
+  "medium": medium,
+  "tml_interaction_small": tml_interaction_small,
+  "inkling_small_as_shipped": inkling_small_as_shipped,
+}
+
+
+def get_config(size: str = "") -> Config:
+  """The config called `size`, the part of --config after the colon."""
+  if size not in SIZES:
+    raise errors.UserError(
+      f"experiments/interaction.py has no size {size!r}; write"
+      f" experiments/interaction.py:SIZE with one of {', '.join(SIZES)}"
+    )
+  return SIZES[size]()

@@ -1,0 +1,223 @@
+"""Command line to frozen `Config`: what every entry point starts with.
+
+For: `--config=experiments/interaction.py:tiny --config.model.num_layers=2`,
+and errors that take one line. Not for: values or their checks (config.py,
+experiments/). Start reading at `run`. Imports neither jax nor anything that
+does: a misspelt flag must not cost the start of an accelerator.
+
+  def main(config: Config): ...           # import jax in here
+  if __name__ == "__main__":
+    config_flags.run(main)
+"""
+
+import difflib
+import enum
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_dict
+from ml_collections import config_flags as ml_config_flags
+
+from tml_jax import config_text, errors
+from tml_jax.config import Config
+
+_FLAG = "config"
+_FIELD = re.compile(rf"--?(?:no)?{_FLAG}\.([^=]*)")
+
+ml_config_flags.DEFINE_config_file(
+  _FLAG,
+  help_string="The experiment, FILE.py:NAME (for instance"
+  " experiments/interaction.py:tiny), or config.txt of a run;"
+  " --config.SECTION.FIELD=VALUE changes one field (tuples: A,B,C).",
+)
+# Shared by every entry point that keeps or reads a run; defined once here, as
+# absl refuses two definitions when tests import several entry points.
+WORKDIR = flags.DEFINE_string(
+  "workdir", "", "Directory of the run: config, checkpoints, metrics."
+)
+
+
+class ConfigFrom(enum.Enum):
+  """Where a command finds its config when `--config` is not given."""
+
+  FLAG = "flag"  # nowhere: the flag is required
+  WORKDIR = "workdir"  # config.txt in --workdir
+
+
+def run(
+  main: Callable[[Config], Any], *, config_from: ConfigFrom = ConfigFrom.FLAG
+) -> None:
+  """Parses the flags, calls `main(config)` and exits.
+
+  Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
+  and exit status 2.
+  """
+
+  def parse(argv: list[str]) -> Config:
+    return parse_config(argv, config_from=config_from)
+
+  try:
+    app.run(main, flags_parser=parse)
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
+  """Parses all flags of `argv` (program name first); returns the config."""
+  # The library reads the overrides from sys.argv when it parses --config.
+  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  if config_from == ConfigFrom.WORKDIR:
+    argv = _add_config_of_workdir(argv)
+  sys.argv = argv
+  for argument in argv[1:]:
+    _check_field_name(argument)
+  missing = errors.UserError(
+    "--config is missing: give an experiment, for instance"
+    " --config=experiments/interaction.py:tiny"
+  )
+  if not _has_config(argv) and any(_FIELD.match(item) for item in argv):
+    raise missing
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    raise errors.UserError(_one_line(error)) from error
+  if len(rest) > 1:
+    raise errors.UserError(
+      f"unexpected argument {rest[1]!r}: every argument is a flag, --name=value"
+    )
+  values = flags.FLAGS[_FLAG].value
+  if values is None:
+    raise missing
+  return config_text.from_dict(Config, values.to_dict())
+
+
+def overrides() -> dict[str, Any]:
+  """The fields given as `--config.a.b=value`, after `run` has parsed."""
+  return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
+
+
+class _Parser(flags.ArgumentParser):
+  """Loads a frozen Config and opens it as a locked ConfigDict.
+
+  ml_collections assigns every override to the loaded object, which a frozen
+  dataclass forbids; `parse_config` freezes the result again.
+  """
+
+  def parse(self, path: str) -> config_dict.ConfigDict:
+    return config_dict.ConfigDict(config_text.to_dict(_load(path))).lock()
+
+
+class _TupleParser(flags.ArgumentParser):
+  """`a,b,c`: integers where all are, else strings."""
+
+  def parse(self, argument: str | tuple) -> tuple:
+    if isinstance(argument, tuple):  # the default
+      return argument
+    items = tuple(item for item in argument.split(",") if item)
+    try:
+      return tuple(int(item) for item in items)
+    except ValueError:
+      return items
+
+
+# DEFINE_config_file, the documented way in, takes no parser.
+flags.FLAGS[_FLAG].parser = _Parser()
+ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
+
+
+def _load(path: str) -> Config:
+  """The config at FILE.py:NAME, or in a run's config.txt."""
+  file, separator, name = path.partition(":")
+  if not os.path.isfile(file):
+    raise errors.UserError(
+      f"--config={path}: there is no file {file!r}; paths are relative to"
+      f" the current directory, {os.getcwd()}"
+    )
+  if file.endswith(".txt"):
+    return config_text.load(file)
+  if not file.endswith(".py"):
+    raise errors.UserError(
+      f"--config={path}: expected FILE.py:NAME or a run's config.txt"
+    )
+  spec = importlib.util.spec_from_file_location("experiment", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise errors.UserError(
+      f"--config={path}: {file} has no function get_config"
+    )
+  config = module.get_config(*([name] if separator else []))
+  if not isinstance(config, Config):
+    raise errors.UserError(
+      f"--config={path}: get_config must return a Config, not"
+      f" {type(config).__name__}"
+    )
+  return config
+
+
+def _has_config(argv: list[str]) -> bool:
+  return any(re.match(rf"--?{_FLAG}(=|$)", argument) for argument in argv)
+
+
+def _add_config_of_workdir(argv: list[str]) -> list[str]:
+  """Puts `--config=WORKDIR/config.txt` first unless --config is there."""
+  if _has_config(argv):
+    return argv
+  for i, argument in enumerate(argv):
+    match = re.match(r"--?workdir(?:=(.*))?$", argument)
+    if match is None:
+      continue
+    path = argv[i + 1] if match[1] is None and i + 1 < len(argv) else match[1]
+    if path:
+      file = os.path.join(path, config_text.FILE_NAME)
+      return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
+  raise errors.UserError("--workdir is missing: give the directory of a run")
+
+
+def _check_field_name(argument: str) -> None:
+  """Refuses `--config.PATH` when Config has no such field."""
+  match = _FIELD.match(argument)
+  if match is None:
+    return
+  types = config_text.field_types(Config)
+  path = match[1]
+  if path in types:
+    return
+  if any(name.startswith(path + ".") for name in types):
+    raise errors.UserError(
+      f"--{_FLAG}.{path} is a section; set one of its fields, for instance"
+      f" --{_FLAG}."
+      + next(name for name in types if name.startswith(path + "."))
+    )
+  raise errors.UserError(
+    f"unknown field --{_FLAG}.{path}; the nearest is"
+    f" --{_FLAG}.{_nearest(path, names=list(types))}"
+  )
+
+
+def _nearest(path: str, *, names: list[str]) -> str:
+  """The name most like `path`; a slip in the last part counts least."""
+  last = path.rsplit(".", 1)[-1]
+
+  def likeness(name: str) -> float:
+    whole = difflib.SequenceMatcher(None, path, name).ratio()
+    part = difflib.SequenceMatcher(None, last, name.rsplit(".", 1)[-1]).ratio()
+    return whole + part
+
+  return max(names, key=likeness)
+
+
+def _one_line(error: Exception) -> str:
+  """The message of absl; for a field, the type it takes instead."""
+  text = " ".join(str(error).split())
+  match = re.match(rf"flag (--{_FLAG}\.([\w.]+)=.*?): ", text)
+  if match is None:
+    return text
+  field_type = config_text.field_types(Config)[match[2]]
+  return f"{match[1]}: it takes {config_text.describe_type(field_type)}"
