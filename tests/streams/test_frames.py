@@ -1,0 +1,289 @@
+"""Timeline -> frames -> packed sequence -> frames, and what may depend on what."""
+
+import dataclasses
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tml_jax.config import StreamsConfig
+from tml_jax.streams import clock
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import framing
+from tml_jax.streams import packing
+from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.timeline import Event, EventKind, Role, Span, Track, Word
+
+CONFIG = StreamsConfig(
+  text_vocab_size=300,
+  max_text_in=5,
+  max_text_out=6,
+  say_lead=0,
+  video_height=40,
+  video_width=80,
+  seq_len=64,
+  max_audio=48,
+  max_patches=6,
+  max_speak=5,
+  max_targets=40,
+  silence_weight=0.3,
+  speak_weight=1.0,
+  onset_weight=4.0,
+  stop_weight=2.0,
+)
+
+
+class ByteTokenizer:
+  """One token a byte: enough for layout tests, no training."""
+
+  def encode(self, text):
+    return list(text.encode())
+
+  def decode(self, ids):
+    return bytes(ids).decode(errors="replace")
+
+
+def _levels(rng):
+  return rng.integers(0, 16, (4, 80)).astype(np.uint8)
+
+
+@st.composite
+def burst(draw, channels):
+  tokens = draw(st.lists(st.integers(0, 299), max_size=3))
+  return Burst(
+    draw(st.sampled_from(channels)), tuple(tokens), draw(st.booleans())
+  )
+
+
+@st.composite
+def recording(draw):
+  rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+  first = draw(st.integers(0, 10_000))
+  frames = []
+  for k in range(draw(st.integers(1, 9))):
+    speak = draw(st.booleans())
+    pixels = (draw(st.sampled_from([0, 0, 2])), 2, 40, 40, 3)
+    frames.append(
+      Frame(
+        window=first + k,
+        own_dmel=_levels(rng) if draw(st.booleans()) else None,
+        user_dmel=_levels(rng) if draw(st.booleans()) else None,
+        patches=rng.integers(0, 256, pixels).astype(np.uint8),
+        text_in=tuple(draw(st.lists(burst(frame_lib.CHANNELS_IN), max_size=2))),
+        say=tuple(draw(st.lists(st.integers(0, 299), max_size=4))),
+        text_out=tuple(
+          draw(st.lists(burst(frame_lib.CHANNELS_OUT), max_size=1))
+        ),
+        speak=speak,
+        target_mel=rng.normal(size=(16, 80)).astype(np.float32)
+        if speak
+        else None,
+      )
+    )
+  return frames
+
+
+def assert_same(got: Frame, want: Frame):
+  for field in dataclasses.fields(Frame):
+    a, b = getattr(got, field.name), getattr(want, field.name)
+    if isinstance(b, np.ndarray):
+      np.testing.assert_array_equal(a, b, err_msg=field.name)
+    else:
+      assert a == b, field.name
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(st.lists(recording(), min_size=1, max_size=6))
+def test_unpack_gives_the_frames_back(recordings):
+  sequences = packing.pack(recordings, config=CONFIG)
+  got = {}
+  for sequence in sequences:
+    for frames in packing.unpack(sequence, config=CONFIG):
+      got.setdefault(frames[0].window, []).append(frames)
+  # A recording cut in two comes back as two segments with running clocks.
+  for frames in recordings:
+    for want in frames:
+      found = [
+        f
+        for group in got.values()
+        for g in group
+        for f in g
+        if f.window == want.window
+      ]
+      assert any(_equal(f, want) for f in found)
+  assert sum(len(g) for group in got.values() for g in group) == sum(
+    map(len, recordings)
+  )
+
+
+def _equal(got, want):
+  try:
+    assert_same(got, want)
+  except AssertionError:
+    return False
+  return True
+
+
+@hypothesis.settings(deadline=None, max_examples=60)
+@hypothesis.given(st.lists(recording(), min_size=1, max_size=6))
+def test_sequences_obey_the_grammar_and_the_bounds(recordings):
+  table = frame_lib.transitions(CONFIG, vocab_size=320)
+  for sequence in packing.pack(recordings, config=CONFIG):
+    shapes = packing.empty_sequence(CONFIG)
+    assert {k: v.shape for k, v in sequence.items()} == {
+      k: v.shape for k, v in shapes.items()
+    }
+    state = frame_lib.State.SAY
+    used = sequence["target_positions"] < CONFIG.seq_len
+    for target, position in zip(
+      sequence["targets"][used], sequence["target_positions"][used], strict=True
+    ):
+      # Every target is the very next token of the same segment.
+      assert sequence["tokens"][position + 1] == target
+      segments = sequence["segment_ids"]
+      assert segments[position] == segments[position + 1] > 0
+      state = table[state, target]
+      assert state != frame_lib.FORBIDDEN
+      if state >= frame_lib.State.QUIET:
+        state = frame_lib.State.SAY
+
+
+def test_short_recordings_are_never_cut():
+  rng = np.random.default_rng(0)
+  quiet = [
+    Frame(k, None, _levels(rng), frame_lib.no_patches(), ()) for k in range(6)
+  ]
+  sequences = packing.pack([quiet] * 5, config=CONFIG)
+  lengths = [
+    len(r) for s in sequences for r in packing.unpack(s, config=CONFIG)
+  ]
+  assert lengths == [6] * 5
+
+
+def test_long_recording_continues_with_its_clock():
+  rng = np.random.default_rng(0)
+  frames = [
+    Frame(k, None, _levels(rng), frame_lib.no_patches(), ()) for k in range(25)
+  ]
+  sequences = packing.pack([frames], config=CONFIG)
+  windows = [
+    f.window
+    for s in sequences
+    for r in packing.unpack(s, config=CONFIG)
+    for f in r
+  ]
+  assert windows == list(range(25)) and len(sequences) == 3
+  assert all(s["positions"][0] == 0 for s in sequences)
+
+
+def test_frame_too_big_for_a_sequence_names_the_limit():
+  frame = Frame(7, None, None, np.zeros((8, 2, 40, 40, 3), np.uint8), ())
+  with pytest.raises(
+    ValueError, match="window 7 needs 8.*max_patches allows 6"
+  ):
+    packing.pack([[frame]], config=CONFIG)
+
+
+def _timeline(seed, *, user_end=2.0, text="hello there you"):
+  rng = np.random.default_rng(seed)
+  user = rng.normal(size=48_000).astype(np.float32) * 0.1
+  agent = rng.normal(size=48_000).astype(np.float32) * 0.1
+  words = tuple(
+    Word(2.0 + 0.3 * i, 2.3 + 0.3 * i, w) for i, w in enumerate(text.split())
+  )
+  return timeline_lib.Timeline(
+    id="t",
+    duration=3.0,
+    tracks=(
+      Track(Role.USER, user, (), (Span(0.5, user_end),), "u"),
+      Track(Role.AGENT, agent, words, (Span(2.0, 2.9),), "a"),
+    ),
+    events=(
+      Event(0.25, EventKind.USER_TEXT, "typed text that overflows"),
+      Event(1.0, EventKind.CALL, "weather in Rome"),
+      Event(1.1, EventKind.NOTE, "never seen"),
+    ),
+  )
+
+
+def test_frames_follow_the_clock():
+  timeline = _timeline(0)
+  frames = framing.frames(timeline, config=CONFIG, tokenizer=ByteTokenizer())
+  # Speech sounds in windows 10..14, so it is decided in frames 9..13.
+  assert [f.window for f in frames if f.speak] == [9, 10, 11, 12, 13]
+  assert [f.window for f in frames if f.own_dmel is not None] == [
+    10,
+    11,
+    12,
+    13,
+    14,
+  ]
+  said = [t for f in frames for t in f.say]
+  assert bytes(said).decode() == "hellothereyou"
+  assert frames[9].say[:1] == (ord("h"),)
+  typed = [b for f in frames for b in f.text_in]
+  assert typed[0].channel == Control.USER_TEXT
+  assert (
+    bytes(t for b in typed for t in b.tokens) == b"typed text that overflows"
+  )
+  assert [b.complete for b in typed] == [False] * (len(typed) - 1) + [True]
+  assert all(sum(map(len, f.text_in)) <= CONFIG.max_text_in for f in frames)
+  call = [b for f in frames for b in f.text_out]
+  assert bytes(t for b in call for t in b.tokens) == b"weather in Rome"
+  assert len(frames) >= clock.num_windows(timeline.duration)
+
+
+@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.given(st.integers(1, 14), st.integers(0, 99))
+def test_no_frame_depends_on_a_later_window(k, seed):
+  """What changes after window k leaves inputs <= k and decisions < k alone."""
+  before = _timeline(1)
+  cut = k * clock.TURN_SAMPLES
+  rng = np.random.default_rng(seed)
+  tracks = []
+  for track in before.tracks:
+    audio = track.audio.copy()
+    audio[cut:] = rng.normal(size=len(audio) - cut)
+    tracks.append(dataclasses.replace(track, audio=audio))
+  after = dataclasses.replace(before, tracks=tuple(tracks))
+  a = framing.frames(before, config=CONFIG, tokenizer=ByteTokenizer())
+  b = framing.frames(after, config=CONFIG, tokenizer=ByteTokenizer())
+  for x, y in zip(a[:k], b[:k], strict=True):
+    # A decision's sound is played in the next window.
+    keep = x.window + 1 < k
+    assert_same(
+      x if keep else dataclasses.replace(x, target_mel=None),
+      y if keep else dataclasses.replace(y, target_mel=None),
+    )
+
+
+@hypothesis.given(
+  st.lists(
+    st.tuples(
+      st.sampled_from(frame_lib.CHANNELS_OUT),
+      st.lists(st.integers(0, 299), max_size=12),
+    ),
+    max_size=5,
+  ),
+  st.integers(3, 9),
+)
+def test_text_queue_drops_nothing(messages, budget):
+  queue = frame_lib.TextQueue()
+  for channel, tokens in messages:
+    queue.push(channel, tokens)
+  got, open_message = [], None
+  for _ in range(100):
+    bursts = queue.take(budget)
+    assert sum(map(len, bursts)) <= budget
+    for b in bursts:
+      if open_message is None:
+        open_message = (b.channel, [])
+      assert b.channel == open_message[0]
+      open_message[1].extend(b.tokens)
+      if b.complete:
+        got.append(open_message)
+        open_message = None
+  assert not queue and open_message is None
+  assert got == messages

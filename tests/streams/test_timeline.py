@@ -1,0 +1,150 @@
+"""Serialisation, validation, the clock and the tokenizer."""
+
+import dataclasses
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tests.streams import test_frames
+from tml_jax import errors
+from tml_jax.streams import clock
+from tml_jax.streams import patches
+from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams import tokenizer
+from tml_jax.streams.timeline import (
+  Role,
+  Span,
+  Timeline,
+  Track,
+  VideoFrame,
+  Word,
+)
+
+
+def _timeline():
+  rng = np.random.default_rng(0)
+  audio = rng.uniform(-1, 1, 3200).astype(np.float32)
+  image = rng.integers(0, 256, (40, 80, 3)).astype(np.uint8)
+  return Timeline(
+    id="x",
+    duration=0.5,
+    tracks=(
+      Track(Role.USER, audio, (Word(0, 0.1, "hé"),), (Span(0, 0.1),), "v"),
+    ),
+    video=(VideoFrame(0.2, image),),
+    events=(timeline_lib.Event(0.1, timeline_lib.EventKind.CALL, "x"),),
+    metadata={"a": [1, {"b": "c"}]},
+  )
+
+
+def test_bytes_round_trip():
+  want = _timeline()
+  got = timeline_lib.from_bytes(timeline_lib.to_bytes(want))
+  assert got.tracks[0].words == want.tracks[0].words
+  assert got.tracks[0].spans == want.tracks[0].spans
+  assert (got.events, got.metadata) == (want.events, want.metadata)
+  np.testing.assert_allclose(
+    got.tracks[0].audio, want.tracks[0].audio, atol=1 / 32767
+  )
+  np.testing.assert_array_equal(got.video[0].image, want.video[0].image)
+  # 16-bit audio survives any number of further trips unchanged.
+  again = timeline_lib.from_bytes(timeline_lib.to_bytes(got))
+  np.testing.assert_array_equal(again.tracks[0].audio, got.tracks[0].audio)
+
+
+@hypothesis.given(st.data())
+def test_broken_bytes_are_refused(data):
+  good = timeline_lib.to_bytes(_timeline())
+  cut = data.draw(st.integers(0, len(good) - 1))
+  with pytest.raises(ValueError, match="not a timeline"):
+    timeline_lib.from_bytes(good[:cut])
+
+
+def test_validate_names_field_and_value():
+  good = _timeline()
+  timeline_lib.validate(good)
+  track = good.tracks[0]
+  stereo = dataclasses.replace(track, audio=np.zeros((2, 100), np.float32))
+  broken = {
+    "duration": dataclasses.replace(good, duration=0.0),
+    r"\(2, 100\)": dataclasses.replace(good, tracks=(stereo,)),
+    "more than": dataclasses.replace(good, duration=0.1),
+    "finite": dataclasses.replace(
+      good,
+      tracks=(
+        dataclasses.replace(track, audio=np.full(9, np.nan, np.float32)),
+      ),
+    ),
+  }
+  for message, timeline in broken.items():
+    with pytest.raises(ValueError, match=message):
+      timeline_lib.validate(timeline)
+
+
+def test_two_users_must_be_mixed():
+  track = _timeline().tracks[0]
+  timeline = Timeline(id="y", duration=1.0, tracks=(track, track))
+  with pytest.raises(ValueError, match="2 tracks with role user"):
+    timeline.track(Role.USER)
+
+
+@hypothesis.given(st.integers(0, 10**6))
+def test_window_boundaries(k):
+  assert clock.window_of(k * 0.2) == k
+  assert clock.num_windows(k * 0.2) == k
+  assert clock.window_of(k * 0.2 + 0.199) == k
+  assert clock.num_windows(k * 0.2 + 0.001) == k + 1
+
+
+def test_patches_put_every_pixel_once():
+  images = [np.arange(80 * 120 * 3).reshape(80, 120, 3) % 251 for _ in range(3)]
+  images = [(i + n).astype(np.uint8) for n, i in enumerate(images)]
+  cut = patches.cut(images, height=80, width=120)
+  assert cut.shape == (6, 2, 40, 40, 3)
+  # Row-major: patch 4 is row 1, column 1; the pair is the last two frames.
+  np.testing.assert_array_equal(cut[4, 0], images[1][40:80, 40:80])
+  np.testing.assert_array_equal(cut[4, 1], images[2][40:80, 40:80])
+  single = patches.cut(images[:1], height=80, width=120)
+  np.testing.assert_array_equal(single[:, 0], single[:, 1])
+  assert len(patches.cut([], height=80, width=120)) == 0
+  with pytest.raises(ValueError, match=r"\(80, 120, 3\).*\(40, 40, 3\)"):
+    patches.cut(images, height=40, width=40)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  path = str(tmp_path_factory.mktemp("tok") / tokenizer.FILENAME)
+  config = dataclasses.replace(test_frames.CONFIG, text_vocab_size=400)
+  sentences = ["press one to repeat the message", "três pês e um café"] * 20
+  return tokenizer.train(sentences, path=path, config=config), path, config
+
+
+@hypothesis.given(st.text(max_size=40))
+def test_byte_fallback_covers_every_text(trained, text):
+  tok, _, config = trained
+  ids = tok.encode(text)
+  assert all(0 <= i < config.text_vocab_size for i in ids)
+  if text.isascii() and text.isprintable():
+    assert tok.decode(ids) == " ".join(text.split())
+
+
+def test_control_names_stay_text(trained):
+  tok, _, config = trained
+  assert max(tok.encode("<speak> <end> </s>")) < config.text_vocab_size
+  assert tok.decode(tok.encode("<speak>")) == "<speak>"
+
+
+def test_tokenizer_errors_name_the_file(trained, tmp_path):
+  _, path, config = trained
+  small = dataclasses.replace(config, text_vocab_size=30)
+  with pytest.raises(errors.UserError, match="no tokenizer at"):
+    tokenizer.Tokenizer.load(str(tmp_path / "none"), config=config)
+  (tmp_path / "bad").write_bytes(b"xx")
+  with pytest.raises(errors.UserError, match="not a sentencepiece model"):
+    tokenizer.Tokenizer.load(str(tmp_path / "bad"), config=config)
+  with pytest.raises(errors.UserError, match="text_vocab_size = 30"):
+    tokenizer.Tokenizer.load(path, config=small)
+  with pytest.raises(errors.UserError, match="no transcripts"):
+    tokenizer.train([" "], path=path, config=config)

@@ -1,0 +1,150 @@
+"""From a timeline in seconds to frames on the 200 ms grid.
+
+For: the step between a source and the packer, in training and in evaluation
+by teacher forcing. Not for: the token grammar (`frame`). Start at `frames`.
+"""
+
+import collections
+
+import numpy as np
+
+from tml_jax.config import StreamsConfig
+from tml_jax.streams import clock
+from tml_jax.streams import dmel
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import patches
+from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams.frame import Control, Frame
+from tml_jax.streams.timeline import EventKind, Role, Timeline
+from tml_jax.streams.tokenizer import Tokenizer
+
+_IN = {
+  EventKind.USER_TEXT: Control.USER_TEXT,
+  EventKind.RESULT: Control.RESULT,
+}
+_OUT = {
+  EventKind.SHOW: Control.SHOW,
+  EventKind.DRAW: Control.DRAW,
+  EventKind.CALL: Control.CALL,
+}
+
+
+def frames(
+  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+) -> list[Frame]:
+  """Lays a recording on the grid.
+
+  The microphone hears the user's and the environment's tracks together.
+  Speech that sounds in window w was decided in frame w - 1, its text
+  `config.say_lead` frames before that at the latest. Text that overflows
+  goes on in later frames; the recording is continued in silence until all
+  of it has been placed.
+
+  Returns:
+    One frame per window.
+
+  Raises:
+    ValueError: from `timeline.validate` or `patches.cut`.
+  """
+  timeline_lib.validate(timeline)
+  text = _place_text(timeline, config=config, tokenizer=tokenizer)
+  count = len(text)
+  user_dmel = _microphone(timeline, count)
+  own_mel = _own_mel(timeline, count)
+  video = collections.defaultdict(list)
+  for image in timeline.video:
+    video[clock.window_of(image.time)].append(image.image)
+  result = []
+  for k in range(count):
+    own, after = own_mel.get(k), own_mel.get(k + 1)
+    text_in, say, text_out = text[k]
+    result.append(
+      Frame(
+        window=k,
+        own_dmel=None if own is None else dmel.pool_fine(own),
+        user_dmel=None if user_dmel is None else user_dmel[k],
+        patches=patches.cut(
+          video[k], height=config.video_height, width=config.video_width
+        ),
+        text_in=text_in,
+        say=say,
+        text_out=text_out,
+        speak=after is not None,
+        target_mel=after,
+      )
+    )
+  return result
+
+
+def speech_windows(track: timeline_lib.Track | None) -> list[int]:
+  """Windows in which `track` has speech activity, in order."""
+  active = set()
+  for span in track.spans if track else ():
+    first = clock.window_of(span.start)
+    active.update(range(first, max(first + 1, clock.num_windows(span.end))))
+  return sorted(active)
+
+
+def _microphone(timeline: Timeline, count: int) -> np.ndarray | None:
+  """[count, 4, 80] dMel of what the session's microphone hears."""
+  tracks = [t for t in timeline.tracks if t.role != Role.AGENT]
+  if not tracks:
+    return None
+  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
+  for track in tracks:
+    audio[: len(track.audio)] += track.audio
+  return dmel.dmel(audio).reshape(count, clock.AUDIO_TOKENS, -1)
+
+
+def _own_mel(timeline: Timeline, count: int) -> dict[int, np.ndarray]:
+  """Fine mel [16, 80] of the windows in which the agent speaks."""
+  agent = timeline.track(Role.AGENT)
+  windows = [w for w in speech_windows(agent) if w < count]
+  if not windows:
+    return {}
+  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
+  audio[: len(agent.audio)] = agent.audio
+  result = {}
+  breaks = [
+    i for i in range(1, len(windows)) if windows[i] > windows[i - 1] + 1
+  ]
+  for run in np.split(np.array(windows), breaks):
+    start = run[0] * clock.TURN_SAMPLES
+    stop = (run[-1] + 1) * clock.TURN_SAMPLES
+    mel = dmel.fine_mel(audio[start:stop], past=audio[:start])
+    mel = mel.reshape(len(run), clock.FINE_FRAMES, -1)
+    result.update(zip(run.tolist(), mel, strict=True))
+  return result
+
+
+def _place_text(
+  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+) -> list[tuple]:
+  """(text_in, say, text_out) of every frame."""
+  say_at = collections.defaultdict(list)
+  agent = timeline.track(Role.AGENT)
+  for word in agent.words if agent else ():
+    window = clock.window_of(word.start) - 1 - config.say_lead
+    say_at[max(0, window)] += tokenizer.encode(word.text)
+  events = collections.defaultdict(list)
+  for event in sorted(timeline.events, key=lambda event: event.time):
+    events[clock.window_of(event.time)].append(event)
+  last = max([clock.num_windows(timeline.duration) - 1, *say_at, *events])
+  queue_in, queue_out = frame_lib.TextQueue(), frame_lib.TextQueue()
+  say_waiting: list[int] = []
+  result = []
+  while len(result) <= last or queue_in or queue_out or say_waiting:
+    k = len(result)
+    for event in events.get(k, ()):
+      tokens = tokenizer.encode(event.text)
+      if event.kind in _IN:
+        queue_in.push(_IN[event.kind], tokens)
+      elif event.kind in _OUT:
+        queue_out.push(_OUT[event.kind], tokens)
+    say_waiting += say_at.get(k, ())
+    say = tuple(say_waiting[: config.max_text_out])
+    say_waiting = say_waiting[config.max_text_out :]
+    text_in = queue_in.take(config.max_text_in)
+    text_out = queue_out.take(config.max_text_out - len(say))
+    result.append((text_in, say, text_out))
+  return result
