@@ -159,11 +159,11 @@ def load(path: str) -> Config:
   return from_text(text, source=path)
 
 
-def diff(old: Config, *, new: Config) -> tuple[str, ...]:
-  """Changed fields, one `a.b.c: old -> new` each."""
+def diff(old: Config, *, new: Config) -> dict[str, str]:
+  """Changed fields by dotted path, each "old -> new"."""
   before, after = flatten(old), flatten(new)
-  return tuple(
-    f"{name}: {_literal(before[name])} -> {_literal(after[name])}"
+  return {
+    name: f"{_literal(before[name])} -> {_literal(after[name])}"
     for name in before
     if before[name] != after[name]
-  )
+  }

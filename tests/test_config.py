@@ -1,0 +1,140 @@
+"""The config tree: goldens, checks of values, text form."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from experiments import interaction
+from tml_jax import config as config_lib
+from tml_jax import config_text, errors
+from tml_jax.config import Config
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("size", interaction.SIZES)
+def test_every_number_equals_the_golden(size):
+  # To accept a change: CONTRIBUTING.md, "Goldens".
+  text = config_text.to_text(interaction.get_config(size))
+  golden = GOLDEN / f"config_{size}.txt"
+  assert text == golden.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("size", interaction.SIZES)
+def test_text_and_back_is_the_same_config(size):
+  config = interaction.get_config(size)
+  assert config.name == size
+  text = config_text.to_text(config)
+  again = config_text.from_text(text, source="test")
+  assert again == config
+  assert hash(again) == hash(config)
+  assert config_text.to_text(again) == text
+
+
+def test_frozen():
+  config = interaction.tiny()
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    config.model.num_layers = 3
+
+
+def _replace(config: Config, *, path: str, value) -> Config:
+  section, _, rest = path.partition(".")
+  if rest:
+    value = _replace(getattr(config, section), path=rest, value=value)
+  return dataclasses.replace(config, **{section: value})
+
+
+@pytest.mark.parametrize(
+  "path, value, fix",
+  [
+    ("streams.video_height", 100, "multiple of 40, for instance 120"),
+    ("streams.seq_len", 100, "at most streams.seq_len = 100"),
+    ("streams.max_patches", 11, "has 12 patches"),
+    ("streams.silence_weight", -1.0, "at least 0"),
+    ("model.num_heads", 3, "multiple of model.num_kv_heads = 2"),
+    ("model.swa_num_heads", 5, "multiple of model.swa_num_kv_heads = 2"),
+    ("model.attention_pattern", "LLX", "L (sliding window) and G (global)"),
+    ("model.attention_pattern", "", "L (sliding window) and G (global)"),
+    ("model.vocab_size", 1000, "control rows = 1024"),
+    ("model.experts_per_token", 9, "from 1 to model.num_experts = 8"),
+    ("model.num_dense_layers", 5, "at most model.num_layers = 4"),
+    ("model.num_layers", 0, "at least 1"),
+    ("model.rms_norm_eps", 0.0, "above 0"),
+    ("model.clock_features", 7, "even"),
+    ("model.hmlp_widths", (16, 0, 64), "at least 1"),
+    ("model.flow.condition_drop", 1.5, "at most 1"),
+    ("model.flow.mel_std", 0.0, "above 0"),
+    ("model.flow.time_features", 3, "even"),
+    ("data.logical_shards", 3, "multiple of data.logical_shards = 3"),
+    ("data.mixture", ("reply",), "SOURCE:WEIGHT"),
+    ("data.mixture", ("reply:-1",), "SOURCE:WEIGHT"),
+    ("data.mixture", ("reply:1", "reply:2"), "named twice"),
+    ("data.voices", (), "at least one"),
+    ("data.heldout_share", 0.0, "between 0 and 1"),
+    ("train.accumulation_steps", 3, "multiple of train.accumulation_steps"),
+    ("train.steps", 0, "at least 1"),
+    ("train.optim.learning_rate", 0.0, "above 0"),
+    ("train.optim.b2", 1.0, "below 1"),
+    ("mesh.expert", 0, "at least 1"),
+    ("sample.top_p", 0.0, "above 0"),
+  ],
+)
+def test_a_value_that_cannot_work_is_refused(path, value, fix):
+  with pytest.raises(errors.UserError) as error:
+    _replace(interaction.tiny(), path=path, value=value)
+  message = str(error.value)
+  assert fix in message
+  assert str(value) in message or isinstance(value, tuple)
+
+
+def test_layer_kinds_of_the_reference():
+  model = interaction.tml_interaction_small().model
+  layers = [i for i in range(model.num_layers) if model.is_global(i)]
+  assert layers == [5, 11, 17, 23, 29, 35, 41]
+  shipped = interaction.inkling_small_as_shipped().model
+  assert [i for i in range(42) if shipped.is_dense(i)] == [0, 1]
+
+
+def test_names_of_enum_members_are_their_values():
+  # absl matches the names of members, config.txt holds values.
+  for cls in vars(config_lib).values():
+    if isinstance(cls, type) and issubclass(cls, config_lib.enum.StrEnum):
+      for member in cls:
+        assert member.name.lower() == member.value
+
+
+def test_control_tokens_fit_their_rows():
+  from tml_jax.streams import frame
+
+  assert len(frame.Control) <= config_lib.CONTROL_ROWS
+
+
+@pytest.mark.parametrize(
+  "line, problem",
+  [
+    ("model.num_layers 3", "test:1: expected `a.b.c = value`"),
+    ("model.num_layers = __import__('os')", "test:1: expected"),
+    ("model.num_layers = 3", "lacks"),
+  ],
+)
+def test_a_broken_config_txt_is_refused(line, problem):
+  with pytest.raises(errors.UserError, match=problem.replace(".", r"\.")):
+    config_text.from_text(line, source="test")
+
+
+def test_config_txt_with_a_wrong_type_is_refused():
+  text = config_text.to_text(interaction.tiny())
+  text = text.replace("model.num_layers = 4", "model.num_layers = 4.5")
+  with pytest.raises(errors.UserError, match=r"4\.5: it takes an integer"):
+    config_text.from_text(text, source="test")
+
+
+def test_diff_names_the_fields():
+  old = interaction.tiny()
+  new = _replace(old, path="model.num_layers", value=2)
+  new = _replace(new, path="train.dtype", value=config_lib.Dtype.BFLOAT16)
+  assert config_text.diff(old, new=new) == {
+    "model.num_layers": "4 -> 2",
+    "train.dtype": "'float32' -> 'bfloat16'",
+  }

@@ -1,0 +1,87 @@
+"""Dependencies point one way (ARCHITECTURE.md, "Where things live")."""
+
+import ast
+import pathlib
+
+import pytest
+
+from tests import commands
+
+ROOT = pathlib.Path(__file__).parent.parent
+# Modules of no package, which everything may import.
+BASE = {"config", "errors"}
+# What each package may import of tml_jax, besides itself and BASE.
+MAY_IMPORT = {
+  "streams": set(),
+  "data": {"streams"},
+  "models": {"streams"},
+  "parallel": {"models", "streams"},
+  "training": {"parallel", "models", "data", "streams", "workdir"},
+  "sampling": {"parallel", "models", "data", "streams", "workdir"},
+  "evals": {"sampling", "parallel", "models", "data", "streams", "workdir"},
+  "interop": {"models", "data", "streams"},
+}
+NO_JAX = ("streams", "data")
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+  """Dotted names of all imports of a file, inside functions too."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    if isinstance(node, ast.Import):
+      names.update(alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{path}:{node.lineno}: relative import"
+      names.update(f"{node.module}.{alias.name}" for alias in node.names)
+  return names
+
+
+def _packages() -> list[str]:
+  return sorted(
+    item.parent.name for item in (ROOT / "tml_jax").glob("*/__init__.py")
+  )
+
+
+def test_every_package_is_listed():
+  assert set(_packages()) <= MAY_IMPORT.keys()
+
+
+@pytest.mark.parametrize("package", _packages())
+def test_a_package_imports_only_what_is_below_it(package):
+  allowed = MAY_IMPORT[package] | BASE | {package}
+  for path in (ROOT / "tml_jax" / package).rglob("*.py"):
+    for name in _imports(path):
+      root, *rest = name.split(".")
+      if root == "tml_jax":
+        assert rest[0] in allowed, f"{path} imports {name}"
+      if package in NO_JAX:
+        assert root not in ("jax", "flax"), f"{path} imports {name}"
+
+
+def test_nothing_imports_experiments_launch_or_tests():
+  for path in (ROOT / "tml_jax").rglob("*.py"):
+    roots = {name.split(".")[0] for name in _imports(path)}
+    assert not roots & {"experiments", "launch", "tests"}, path
+
+
+def test_base_modules_import_no_package():
+  for path in (ROOT / "tml_jax").glob("*.py"):
+    if path.stem in BASE | {"__init__"}:
+      used = {name for name in _imports(path) if name.startswith("tml_jax.")}
+      assert {name.split(".")[1] for name in used} <= BASE, path
+
+
+def test_no_entry_point_imports_jax_before_main():
+  names = [
+    f"tml_jax.{path.stem}"
+    for path in (ROOT / "tml_jax").glob("*.py")
+    if path.stem != "__init__"
+  ]
+  script = (
+    "import importlib, sys\n"
+    f"for name in {names}:\n"
+    "  importlib.import_module(name)\n"
+    "  assert 'jax' not in sys.modules, name + ' imports jax: do it in main'\n"
+  )
+  result = commands.run("-c", script)
+  assert result.returncode == 0, result.stderr

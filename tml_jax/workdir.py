@@ -1,0 +1,148 @@
+"""The directory of a run: what was run, from which code, with which config.
+
+For: `create` at the start of training, `load_config` in the commands that
+read a run. Not for: checkpoints and metrics, whose modules write below the
+same directory. Files: config.txt (the config now in force), starts.jsonl (one
+line per process start: argv, overrides, git, versions).
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from tml_jax import config_text, errors
+from tml_jax.config import Config
+
+CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
+STARTS = "starts.jsonl"
+
+# Fields that a resumed run may change: they say how long, how often, on which
+# devices or how to sample, not what is learned from what.
+FREE_SECTIONS = ("mesh.", "sample.")
+FREE_FIELDS = (
+  "train.steps",
+  "train.log_every",
+  "train.checkpoint_every",
+  "train.keep_checkpoints",
+  "train.evaluate_every",
+  "data.workers",
+)
+_PACKAGES = (
+  "jax",
+  "jaxlib",
+  "flax",
+  "optax",
+  "orbax-checkpoint",
+  "grain",
+  "numpy",
+  "sentencepiece",
+)
+
+
+def create(
+  path: str, *, config: Config, overrides: Mapping[str, Any]
+) -> pathlib.Path:
+  """Makes or re-opens the workdir and records this start in it.
+
+  Raises `errors.UserError` when the directory cannot be written, or when it
+  holds checkpoints of a config that differs in more than `FREE_FIELDS`.
+  """
+  if not path:
+    raise errors.UserError("--workdir is missing: name a directory to write")
+  directory = pathlib.Path(path)
+  _check_writable(directory)
+  config_file = directory / config_text.FILE_NAME
+  if has_checkpoints(directory) and config_file.exists():
+    check_resume(load_config(path), new=config, source=path)
+  write_atomically(config_file, text=config_text.to_text(config))
+  start = {
+    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    "argv": sys.argv,
+    "overrides": {name: str(value) for name, value in overrides.items()},
+    "git": git_hash(),
+    "versions": versions(),
+  }
+  with open(directory / STARTS, "a", encoding="utf-8") as file:
+    file.write(json.dumps(start) + "\n")
+  return directory
+
+
+def load_config(path: str) -> Config:
+  """The config of the run at `path`."""
+  return config_text.load(os.path.join(path, config_text.FILE_NAME))
+
+
+def has_checkpoints(path: str | pathlib.Path) -> bool:
+  """Whether the run at `path` has anything to resume from."""
+  directory = pathlib.Path(path) / CHECKPOINTS
+  return directory.is_dir() and any(directory.iterdir())
+
+
+def check_resume(old: Config, *, new: Config, source: str) -> None:
+  """Raises `errors.UserError` with a diff when `new` cannot resume `old`."""
+  changes = {
+    name: change
+    for name, change in config_text.diff(old, new=new).items()
+    if name not in FREE_FIELDS and not name.startswith(FREE_SECTIONS)
+  }
+  if changes:
+    lines = "; ".join(f"{name}: {text}" for name, text in changes.items())
+    raise errors.UserError(
+      f"{source} holds a run of another config ({lines}): undo"
+      " the change, or give another --workdir"
+    )
+
+
+def git_hash() -> str:
+  """Commit of this code, "-dirty" when tracked files differ from it."""
+  root = pathlib.Path(__file__).resolve().parent.parent
+  if not (root / ".git").exists():  # a file in a linked work tree
+    return "not a checkout"
+  try:
+    return subprocess.run(
+      ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+      cwd=root,
+      check=True,
+      capture_output=True,
+      text=True,
+    ).stdout.strip()
+  except (OSError, subprocess.CalledProcessError) as error:
+    return f"unknown: {error}"
+
+
+def versions() -> dict[str, str]:
+  """Versions of python and of the packages that decide the numbers."""
+  result = {"python": platform.python_version()}
+  for package in _PACKAGES:
+    result[package] = importlib.metadata.version(package)
+  return result
+
+
+def write_atomically(path: pathlib.Path, *, text: str) -> None:
+  """Writes all of `text` or nothing, also when killed half-way."""
+  partial = path.with_name(path.name + ".partial")
+  with open(partial, "w", encoding="utf-8") as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
+
+
+def _check_writable(directory: pathlib.Path) -> None:
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory):
+      pass
+  except OSError as error:
+    raise errors.UserError(
+      f"--workdir={directory} cannot be written ({error.strerror}): name a"
+      " directory that can"
+    ) from error
