@@ -47,11 +47,14 @@ DECISIONS = (Control.SPEAK, Control.QUIET)
 
 
 class Kind(enum.IntEnum):
-  """What an output token is, for losses per stream."""
+  """What an output token is, for weights and losses per stream."""
 
   SAY = 0
   MESSAGE = 1
-  DECISION = 2
+  SILENCE = 2  # `<quiet>` after `<quiet>`
+  ONSET = 3  # the first `<speak>`
+  GOING_ON = 4  # `<speak>` after `<speak>`
+  STOP = 5  # the first `<quiet>`
 
 
 def token_id(control: Control, *, config: StreamsConfig) -> int:
@@ -143,21 +146,26 @@ def layout(frame: Frame, *, config: StreamsConfig) -> Layout:
   inputs = layout_inputs(frame, config=config)
   messages = _burst_tokens(frame.text_out, base)
   decision = Control.SPEAK if frame.speak else Control.QUIET
+  was_speaking = frame.own_dmel is not None
+  if frame.speak:
+    kind = Kind.GOING_ON if was_speaking else Kind.ONSET
+  else:
+    kind = Kind.STOP if was_speaking else Kind.SILENCE
   return Layout(
     tokens=inputs + list(frame.say) + messages + [base + decision],
     num_inputs=len(inputs),
-    kinds=[Kind.SAY] * len(frame.say)
-    + [Kind.MESSAGE] * len(messages)
-    + [Kind.DECISION],
+    kinds=[Kind.SAY] * len(frame.say) + [Kind.MESSAGE] * len(messages) + [kind],
   )
 
 
-def decision_weight(frame: Frame, *, config: StreamsConfig) -> float:
-  """Loss weight of the frame's decision; onsets and stops are rare."""
-  was_speaking = frame.own_dmel is not None
-  if frame.speak:
-    return config.speak_weight if was_speaking else config.onset_weight
-  return config.stop_weight if was_speaking else config.silence_weight
+def loss_weights(config: StreamsConfig) -> np.ndarray:
+  """Weight of the loss on each `Kind`; onsets and stops are rare. [6] float32."""
+  weights = np.ones(len(Kind), np.float32)
+  weights[Kind.SILENCE] = config.silence_weight
+  weights[Kind.ONSET] = config.onset_weight
+  weights[Kind.GOING_ON] = config.speak_weight
+  weights[Kind.STOP] = config.stop_weight
+  return weights
 
 
 class State(enum.IntEnum):

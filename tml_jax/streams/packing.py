@@ -179,10 +179,8 @@ def _write_frame(
   out["target_positions"][slots] = np.arange(first - 1, stop - 1)
   out["targets"][slots] = layout.tokens[layout.num_inputs :]
   out["target_kinds"][slots] = layout.kinds
-  out["target_weights"][slots] = 1.0
-  out["target_weights"][slots.stop - 1] = frame_lib.decision_weight(
-    frame, config=config
-  )
+  weights = frame_lib.loss_weights(config)
+  out["target_weights"][slots] = weights[layout.kinds]
   at["target"] = slots.stop
   if frame.speak:
     out["speak_positions"][at["speak"]] = stop - 1
