@@ -196,6 +196,9 @@ class ModelConfig:
   init_std: float
   moe_tile: int  # rows of one expert multiplied at a time (CPU and GPU)
   flow: FlowConfig
+  # Last rows of the vocabulary that are never predicted: foreign checkpoints
+  # pad their unembedding to a round number of rows.
+  vocab_padding: int = 0
 
   def is_global(self, layer: int) -> bool:
     """Whether `layer` (0-based) attends globally."""

@@ -1,0 +1,1 @@
+"""The interaction model in Flax linen; start reading at `interaction.py`."""

@@ -1,0 +1,333 @@
+"""Grouped-query attention with a learned relative bias, Inkling's form.
+
+For: sliding-window and global layers, packed training sequences (`__call__`)
+and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
+the three functions below it are the arithmetic. Formulas:
+reference/interaction_models.md section 1.9.
+
+bias[i, j] = (r_i @ profiles)[i - j] for 0 <= i - j < extent, else 0. The
+bias is never gathered over [T, T]: writing row i of r @ reversed(profiles)
+into a buffer whose rows are one longer than they are read back shifts it by i
+places (the skew of Music Transformer, arXiv 1809.04281, section 3.4).
+
+Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
+H head dim, R d_rel, E extent, W window, C blocks.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tml_jax.config import ModelConfig
+from tml_jax.models import norm, short_conv
+
+# Finite, so that a fully masked row would give a mean and not NaN.
+MASKED = -1e30
+
+
+def full(
+  q_BTNH: jax.Array,
+  *,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  r_BTNR: jax.Array,
+  profiles_RE: jax.Array,
+  segment_ids_BT: jax.Array,
+) -> jax.Array:
+  """Causal attention within segments over the whole sequence.
+
+  `q` and `r` come already scaled. A later flash kernel replaces this
+  function and nothing else.
+  """
+  batch, length, heads, head_dim = q_BTNH.shape
+  kv_heads = k_BTKH.shape[2]
+  extent = min(profiles_RE.shape[1], length)
+  group = heads // kv_heads
+  # Columns: one of padding, then distances length-1 .. 0.
+  profiles = jnp.pad(
+    profiles_RE[:, :extent][:, ::-1], ((0, 0), (length + 1 - extent, 0))
+  ).astype(r_BTNR.dtype)
+  q = q_BTNH.reshape(batch, length, kv_heads, group, head_dim)
+  r = r_BTNR.reshape(batch, length, kv_heads, group, -1)
+  scores = jnp.einsum(
+    "btkgh,bskh->bkgts", q, k_BTKH, preferred_element_type=jnp.float32
+  )
+  bias = jnp.einsum(
+    "btkgr,re->bkgte", r, profiles, preferred_element_type=jnp.float32
+  )
+  bias = bias.reshape(batch, kv_heads, group, length * (length + 1))
+  bias = bias[..., length:].reshape(scores.shape)
+  index = jnp.arange(length)
+  mask = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
+  mask &= index[:, None] >= index[None, :]
+  scores = jnp.where(mask[:, None, None], scores + bias, MASKED)
+  probs = jax.nn.softmax(scores, axis=-1).astype(v_BTKH.dtype)
+  out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BTKH)
+  return out.reshape(q_BTNH.shape)
+
+
+def local(
+  q_BTNH: jax.Array,
+  *,
+  k_BTKH: jax.Array,
+  v_BTKH: jax.Array,
+  r_BTNR: jax.Array,
+  profiles_RW: jax.Array,
+  segment_ids_BT: jax.Array,
+) -> jax.Array:
+  """Attention to the last W positions (self included) within segments.
+
+  Blocks of W queries see their own and the previous block: work and memory
+  grow with T * 2W. The window is exact.
+  """
+  batch, length, heads, head_dim = q_BTNH.shape
+  kv_heads = k_BTKH.shape[2]
+  group = heads // kv_heads
+  window = profiles_RW.shape[1]
+  padding = -length % window
+  blocks = (length + padding) // window
+
+  def cut(x):
+    x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+    return x.reshape(batch, blocks, window, *x.shape[2:])
+
+  def with_previous(x):
+    previous = jnp.pad(x[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.concatenate([previous, x], axis=2)
+
+  q = cut(q_BTNH).reshape(batch, blocks, window, kv_heads, group, head_dim)
+  r = cut(r_BTNR).reshape(batch, blocks, window, kv_heads, group, -1)
+  k = with_previous(cut(k_BTKH))
+  v = with_previous(cut(v_BTKH))
+  # Segment + 1, so that the missing block before the first one (0) matches
+  # nothing; padding at the end only reaches queries that are cut off again.
+  segments = cut(segment_ids_BT + 1)
+  key_segments = with_previous(segments)
+  scores = jnp.einsum(
+    "bctkgh,bcskh->bckgts", q, k, preferred_element_type=jnp.float32
+  )
+  # Row t must hold distance d at column W + t - d: one zero, the reversed
+  # profiles, W zeros; rows of 2W + 1 read back as rows of 2W.
+  profiles = jnp.pad(profiles_RW[:, ::-1], ((0, 0), (1, window)))
+  bias = jnp.einsum(
+    "bctkgr,re->bckgte",
+    r,
+    profiles.astype(r.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  bias = bias.reshape(batch, blocks, kv_heads, group, -1)
+  bias = bias[..., : 2 * window * window].reshape(scores.shape)
+  distance = window + jnp.arange(window)[:, None] - jnp.arange(2 * window)
+  mask = (distance >= 0) & (distance < window)
+  mask &= segments[..., :, None] == key_segments[..., None, :]
+  scores = jnp.where(mask[:, :, None, None], scores + bias, MASKED)
+  probs = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+  out = jnp.einsum("bckgts,bcskh->bctkgh", probs, v)
+  out = out.reshape(batch, blocks * window, heads, head_dim)
+  return out[:, :length]
+
+
+def cached(
+  q_BTNH: jax.Array,
+  *,
+  k_BSKH: jax.Array,
+  v_BSKH: jax.Array,
+  r_BTNR: jax.Array,
+  profiles_RE: jax.Array,
+  query_index_BT: jax.Array,
+  key_index_BS: jax.Array,
+  window: int,
+) -> jax.Array:
+  """Attention of a few queries to cached keys, each with its session index.
+
+  `window` is the number of positions seen, self included. The bias is
+  gathered here: T is a chunk, so [T, S] is small.
+  """
+  batch, chunk, heads, head_dim = q_BTNH.shape
+  keys, kv_heads = k_BSKH.shape[1:3]
+  group = heads // kv_heads
+  extent = profiles_RE.shape[1]
+  q = q_BTNH.reshape(batch, chunk, kv_heads, group, head_dim)
+  scores = jnp.einsum(
+    "btkgh,bskh->bkgts",
+    q,
+    k_BSKH.astype(q.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  by_distance = jnp.einsum(
+    "btnr,re->bnte",
+    r_BTNR,
+    profiles_RE.astype(r_BTNR.dtype),
+    preferred_element_type=jnp.float32,
+  )
+  distance = query_index_BT[:, :, None] - key_index_BS[:, None, :]
+  index = jnp.clip(distance, 0, extent - 1)[:, None]
+  bias = jnp.take_along_axis(by_distance, index, axis=-1)
+  bias = jnp.where((distance < extent)[:, None], bias, 0.0)
+  mask = (distance >= 0) & (distance < window)
+  scores += bias.reshape(batch, kv_heads, group, chunk, keys)
+  scores = jnp.where(mask[:, None, None], scores, MASKED)
+  probs = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+  out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BSKH.astype(q.dtype))
+  return out.reshape(q_BTNH.shape)
+
+
+class Attention(nn.Module):
+  """One layer's attention, global or sliding-window."""
+
+  config: ModelConfig
+  is_global: bool
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    if self.is_global:
+      heads, kv_heads = config.num_heads, config.num_kv_heads
+      head_dim, extent = config.head_dim, config.rel_extent
+    else:
+      heads, kv_heads = config.swa_num_heads, config.swa_num_kv_heads
+      head_dim, extent = config.swa_head_dim, config.sliding_window
+    if heads % kv_heads:
+      raise ValueError(
+        f"{heads} query heads cannot share {kv_heads} kv heads evenly; make"
+        " the first a multiple of the second"
+      )
+    self.head_dim = head_dim
+    d_model, taps = config.d_model, config.conv_kernel
+    normal = nn.initializers.normal(config.init_std)
+    ones = nn.initializers.ones
+
+    def declare(name, shape, names, init=normal):
+      return norm.param(self, name=name, init=init, shape=shape, names=names)
+
+    kv_names = ("embed", "kv_heads", "head_dim")
+    self.query = declare(
+      "query", (d_model, heads, head_dim), ("embed", "heads", "head_dim")
+    )
+    self.key = declare("key", (d_model, kv_heads, head_dim), kv_names)
+    self.value = declare("value", (d_model, kv_heads, head_dim), kv_names)
+    self.relative = declare(
+      "relative", (d_model, heads, config.d_rel), ("embed", "heads", "d_rel")
+    )
+    self.output = declare(
+      "output", (heads, head_dim, d_model), ("heads", "head_dim", "embed")
+    )
+    conv_shape = (taps, kv_heads, head_dim)
+    conv_names = ("conv", "kv_heads", "head_dim")
+    self.key_conv = declare("key_conv", conv_shape, conv_names)
+    self.value_conv = declare("value_conv", conv_shape, conv_names)
+    self.query_norm = declare("query_norm", (head_dim,), ("norm",), ones)
+    self.key_norm = declare("key_norm", (head_dim,), ("norm",), ones)
+    self.profiles = declare(
+      "profiles", (config.d_rel, extent), ("d_rel", "distance")
+    )
+
+  def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(
+      jnp.einsum("btd,dnh->btnh", x_BTD, kernel.astype(self.dtype))
+      for kernel in (self.query, self.key, self.value, self.relative)
+    )
+
+  def _scaled(self, q, r, n_BT):
+    """Head norm, 1 / head_dim and, on global layers, log length scaling."""
+    config = self.config
+    eps = config.rms_norm_eps
+    q = norm.rms_norm(q, scale=self.query_norm / self.head_dim, eps=eps)
+    if self.is_global and config.log_scaling_floor:
+      ratio = n_BT.astype(jnp.float32) / config.log_scaling_floor
+      tau = 1.0 + config.log_scaling_alpha * jnp.log(jnp.maximum(ratio, 1.0))
+      tau = tau[..., None, None]
+      q, r = (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
+    return q, r
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    *,
+    segment_ids_BT: jax.Array,
+    positions_BT: jax.Array,
+  ) -> jax.Array:
+    q, k, v, r = self._project(x_BTD)
+    k = short_conv.convolve(
+      k, kernel_KD=self.key_conv, segment_ids_BT=segment_ids_BT
+    )
+    v = short_conv.convolve(
+      v, kernel_KD=self.value_conv, segment_ids_BT=segment_ids_BT
+    )
+    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
+    q, r = self._scaled(q, r, positions_BT + 1)
+    keywords = dict(k_BTKH=k, v_BTKH=v, r_BTNR=r, segment_ids_BT=segment_ids_BT)
+    if self.is_global or x_BTD.shape[1] <= self.config.sliding_window:
+      out = full(q, profiles_RE=self.profiles, **keywords)
+    else:
+      out = local(q, profiles_RW=self.profiles, **keywords)
+    return self._output(out)
+
+  def _output(self, out_BTNH: jax.Array) -> jax.Array:
+    return jnp.einsum("btnh,nhd->btd", out_BTNH, self.output.astype(self.dtype))
+
+  def extend(
+    self,
+    x_BTD: jax.Array,
+    *,
+    layer: dict[str, jax.Array],
+    past_B: jax.Array,
+    lengths_B: jax.Array,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Attends from a chunk to the cache and the chunk itself.
+
+    Args:
+      x_BTD: the chunk, its first `lengths_B` positions valid.
+      layer: cache of this layer (`cache.LAYER_FIELDS`).
+      past_B: positions already in the cache.
+      lengths_B: valid positions of the chunk.
+
+    Returns:
+      the outputs and the fields of `layer` that changed.
+    """
+    chunk = x_BTD.shape[1]
+    capacity = layer["key"].shape[1]
+    q, k, v, r = self._project(x_BTD)
+    k, key_conv = short_conv.extend(
+      k,
+      kernel_KD=self.key_conv,
+      state_BKD=layer["key_conv"],
+      lengths_B=lengths_B,
+    )
+    v, value_conv = short_conv.extend(
+      v,
+      kernel_KD=self.value_conv,
+      state_BKD=layer["value_conv"],
+      lengths_B=lengths_B,
+    )
+    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
+    steps = jnp.arange(chunk)
+    index_BT = past_B[:, None] + steps
+    q, r = self._scaled(q, r, index_BT + 1)
+    slot_BT = jnp.where(steps < lengths_B[:, None], index_BT, capacity)
+    write = jax.vmap(
+      lambda rows, slot, new: rows.at[slot].set(new, mode="drop")
+    )
+    keys = write(layer["key"], slot_BT, k.astype(layer["key"].dtype))
+    values = write(layer["value"], slot_BT, v.astype(layer["value"].dtype))
+    window = capacity if self.is_global else self.config.sliding_window
+    # Only the positions a query of this chunk can see are read.
+    size = min(capacity, window - 1 + chunk)
+    start_B = jnp.clip(past_B - (window - 1), 0, capacity - size)
+    read = jax.vmap(
+      lambda rows, start: jax.lax.dynamic_slice_in_dim(rows, start, size)
+    )
+    out = cached(
+      q,
+      k_BSKH=read(keys, start_B),
+      v_BSKH=read(values, start_B),
+      r_BTNR=r,
+      profiles_RE=self.profiles,
+      query_index_BT=index_BT,
+      key_index_BS=start_B[:, None] + jnp.arange(size),
+      window=window,
+    )
+    changed = dict(
+      key=keys, value=values, key_conv=key_conv, value_conv=value_conv
+    )
+    return self._output(out), changed

@@ -1,0 +1,216 @@
+"""Everything that enters the trunk: text, sound, pictures and the clock.
+
+For: [B, T, D] embeddings of a packed batch or of a chunk. Not for: deciding
+where tokens go (`streams.frame` does). Start at `Embedder`. Formulas:
+reference/interaction_models.md sections 1.9 (text, audio, vision) and 3
+(hMLP, arXiv 2203.09795).
+
+Legend: B batch, T time, D d_model, A audio slots, C mel channels, V levels,
+P patch slots.
+"""
+
+import enum
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from tml_jax.config import ModelConfig
+from tml_jax.models import norm
+
+# Published preprocessing of CLIP (openai/CLIP, clip.py).
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# (frames, rows and columns) folded into depth before each layer of the hMLP.
+HMLP_FOLDS = ((1, 5), (1, 2), (1, 4), (2, 1))
+# Inkling's towers do not read the trunk's epsilon.
+TOWER_EPS = 1e-6
+WINDOW_SECONDS = 0.2
+CLOCK_PERIODS = (0.4, 3600.0)  # seconds, shortest and longest
+
+
+class Kind(enum.IntEnum):
+  """What a position holds; router loads are reported per kind."""
+
+  TEXT = 0
+  OWN_AUDIO = 1
+  USER_AUDIO = 2
+  PATCH = 3
+
+
+def place(
+  x_BTD: jax.Array, *, values_BAD: jax.Array, positions_BA: jax.Array
+) -> jax.Array:
+  """Writes values over positions; a position of T or more is dropped."""
+  rows = jnp.arange(x_BTD.shape[0])[:, None]
+  return x_BTD.at[rows, positions_BA].set(values_BAD, mode="drop")
+
+
+def kinds(batch: dict[str, jax.Array]) -> jax.Array:
+  """`Kind` of each position, -1 for padding, int32 [B, T]."""
+  text = jnp.where(batch["segment_ids"] > 0, Kind.TEXT, -1).astype(jnp.int32)
+  audio = batch["audio_streams"].astype(jnp.int32) + Kind.OWN_AUDIO
+  marked = place(text, values_BAD=audio, positions_BA=batch["audio_positions"])
+  return place(
+    marked,
+    values_BAD=jnp.full_like(batch["patch_positions"], Kind.PATCH),
+    positions_BA=batch["patch_positions"],
+  )
+
+
+class DmelBag(nn.Module):
+  """Sum over channels of one table row each, RMSNorm, plus the stream."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    levels = config.dmel_channels * config.dmel_levels
+    init = nn.initializers.normal(config.init_std)
+    self.table = norm.param(
+      self,
+      name="table",
+      init=init,
+      shape=(levels, config.d_model),
+      names=("levels", "embed"),
+    )
+    self.norm = norm.RMSNorm(config.d_model, TOWER_EPS)
+    # Zero at first, so that Inkling's audio tower is reproduced exactly.
+    self.streams = norm.param(
+      self,
+      name="streams",
+      init=nn.initializers.zeros,
+      shape=(2, config.d_model),
+      names=("streams", "embed"),
+    )
+
+  def __call__(
+    self, dmel_BAC: jax.Array, *, streams_BA: jax.Array
+  ) -> jax.Array:
+    # One-hot matmul: a gather of 80 rows a token has a scatter as gradient.
+    levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
+    onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
+    onehot = onehot.reshape(*dmel_BAC.shape[:-1], -1).astype(self.dtype)
+    bag = self.norm(onehot @ self.table.astype(self.dtype))
+    stream = jax.nn.one_hot(streams_BA, 2, dtype=self.dtype)
+    return bag + stream @ self.streams.astype(self.dtype)
+
+
+class HMLP(nn.Module):
+  """Patches of 2 x 40 x 40 x 3 in four folds and linear layers."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    widths = (3, *config.hmlp_widths, config.d_model)
+    self.kernels = [
+      norm.param(
+        self,
+        name=f"kernel_{i}",
+        init=nn.initializers.normal(config.init_std),
+        shape=(widths[i] * frames * side * side, widths[i + 1]),
+        names=("patch_in", "embed" if i == 3 else "patch_out"),
+      )
+      for i, (frames, side) in enumerate(HMLP_FOLDS)
+    ]
+    self.norms = [
+      norm.RMSNorm(width, TOWER_EPS, name=f"norm_{i}")
+      for i, width in enumerate(widths[1:])
+    ]
+
+  def __call__(self, patches: jax.Array) -> jax.Array:
+    """[..., 2, 40, 40, 3] to [..., D]; bytes, or floats already normalised."""
+    lead = patches.shape[:-4]
+    x = patches.reshape(-1, *patches.shape[-4:])
+    if x.dtype == jnp.uint8:
+      mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
+      scale = (1.0 / (255.0 * std)).astype(np.float32)
+      x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
+    x = x.astype(self.dtype)
+    for i, (frames, side) in enumerate(HMLP_FOLDS):
+      n, t, h, w, c = x.shape
+      t, h, w = t // frames, h // side, w // side
+      x = x.reshape(n, t, frames, h, side, w, side, c)
+      x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, -1)
+      x = self.norms[i](x @ self.kernels[i].astype(self.dtype))
+      if i < 3:
+        x = jax.nn.gelu(x, approximate=False)
+    return x.reshape(*lead, -1)
+
+
+class Clock(nn.Module):
+  """Linear layer on sinusoids of the time of a window."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    self.kernel = norm.param(
+      self,
+      name="kernel",
+      init=nn.initializers.normal(self.config.init_std),
+      shape=(self.config.clock_features, self.config.d_model),
+      names=("features", "embed"),
+    )
+
+  def __call__(self, windows_BT: jax.Array) -> jax.Array:
+    count = self.config.clock_features // 2
+    first, last = (math.log(period) for period in CLOCK_PERIODS)
+    periods = np.exp(np.linspace(first, last, count))
+    turns = WINDOW_SECONDS / periods.astype(np.float32)
+    angle = windows_BT[..., None].astype(jnp.float32) * turns * (2 * math.pi)
+    features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return features.astype(self.dtype) @ self.kernel.astype(self.dtype)
+
+
+class Embedder(nn.Module):
+  """The input side of the model."""
+
+  config: ModelConfig
+  turn_token: int
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    self.table = norm.param(
+      self,
+      name="table",
+      init=nn.initializers.normal(config.init_std),
+      shape=(config.vocab_size, config.d_model),
+      names=("vocab", "embed"),
+    )
+    self.norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
+    self.dmel = DmelBag(config, self.dtype)
+    self.hmlp = HMLP(config, self.dtype)
+    self.clock = Clock(config, self.dtype)
+
+  def text(self, tokens_BT: jax.Array) -> jax.Array:
+    """Rows of the text table, not normed."""
+    return self.table[tokens_BT].astype(self.dtype)
+
+  def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
+    """[B, T, D]; `batch` as packed by `streams.packing`."""
+    tokens_BT = batch["tokens"]
+    x_BTD = self.norm(self.text(tokens_BT))
+    x_BTD += jnp.where(
+      (tokens_BT == self.turn_token)[..., None],
+      self.clock(batch["windows"]),
+      0.0,
+    ).astype(self.dtype)
+    x_BTD = place(
+      x_BTD,
+      values_BAD=self.dmel(
+        batch["audio_dmel"], streams_BA=batch["audio_streams"]
+      ),
+      positions_BA=batch["audio_positions"],
+    )
+    return place(
+      x_BTD,
+      values_BAD=self.hmlp(batch["patches"]),
+      positions_BA=batch["patch_positions"],
+    )

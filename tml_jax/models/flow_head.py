@@ -1,0 +1,204 @@
+"""The head that turns one hidden state into 200 ms of mel by flow matching.
+
+For: the velocity network, its loss and its sampler. Not for: deciding to
+speak, or turning mel into sound. Start at `FlowHead`. Network: SimpleMLPAdaLN
+of MAR (arXiv 2406.11838, section 4.2); flow: x_t = (1 - t) noise + t mel,
+velocity mel - noise (arXiv 2210.02747), t = sigmoid(N(0, 1)).
+
+Legend: any leading dims, F fine frames of a window, C mel channels,
+D d_model, W width of the head, R draws.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from tml_jax.config import FlowConfig, ModelConfig
+from tml_jax.models import norm
+
+FINE_FRAMES = 16
+NORM_EPS = 1e-6
+TIME_PERIOD = 10_000.0  # longest period of the sinusoids, t scaled by 1000
+
+Velocity = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def time_features(t: jax.Array, *, count: int) -> jax.Array:
+  """Sinusoids [..., count] of flow times in [0, 1]."""
+  half = count // 2
+  rates = np.exp(-math.log(TIME_PERIOD) * np.arange(half) / half)
+  angle = t[..., None].astype(jnp.float32) * 1000.0 * rates.astype(np.float32)
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+  """Zero mean, unit variance over the last dim, no parameters."""
+  x32 = x.astype(jnp.float32)
+  x32 -= jnp.mean(x32, axis=-1, keepdims=True)
+  variance = jnp.mean(x32 * x32, axis=-1, keepdims=True)
+  return (x32 * jax.lax.rsqrt(variance + NORM_EPS)).astype(x.dtype)
+
+
+class Linear(nn.Module):
+  """Dense layer with bias and logical names (`inner`, `outer`)."""
+
+  inputs: int
+  outputs: int
+  names: tuple[str, str]
+  dtype: str
+  init: Callable[..., jax.Array] = nn.initializers.lecun_normal()
+
+  def setup(self):
+    self.kernel = norm.param(
+      self,
+      name="kernel",
+      init=self.init,
+      shape=(self.inputs, self.outputs),
+      names=self.names,
+    )
+    self.bias = norm.param(
+      self,
+      name="bias",
+      init=nn.initializers.zeros,
+      shape=(self.outputs,),
+      names=self.names[1:],
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return x @ self.kernel.astype(self.dtype) + self.bias.astype(self.dtype)
+
+
+class FlowHead(nn.Module):
+  """Velocity of standardised mel at time t, given a hidden state."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    flow, d_model = self.config.flow, self.config.d_model
+    width, mel = flow.width, FINE_FRAMES * self.config.dmel_channels
+    zeros = nn.initializers.zeros
+    inner = ("flow_in", "flow")
+
+    def linear(inputs, outputs, names=inner, **keywords):
+      return Linear(inputs, outputs, names, self.dtype, **keywords)
+
+    self.null_condition = norm.param(
+      self,
+      name="null_condition",
+      init=nn.initializers.normal(self.config.init_std),
+      shape=(d_model,),
+      names=("embed",),
+    )
+    self.input = linear(mel, width)
+    self.condition = linear(d_model, width, names=("embed", "flow"))
+    self.time_in = linear(flow.time_features, width)
+    self.time_out = linear(width, width)
+    self.modulations = [
+      linear(width, 3 * width, init=zeros) for _ in range(flow.depth)
+    ]
+    self.expand = [linear(width, width) for _ in range(flow.depth)]
+    self.contract = [linear(width, width) for _ in range(flow.depth)]
+    self.final_modulation = linear(width, 2 * width, init=zeros)
+    self.output = linear(width, mel, names=("flow", "flow_in"), init=zeros)
+
+  def __call__(
+    self, x_FC: jax.Array, t: jax.Array, cond_D: jax.Array
+  ) -> jax.Array:
+    """float32 [..., F, C]; the dims before F, those of t and those of cond
+    before D broadcast against each other."""
+    shape = x_FC.shape
+    x = self.input(x_FC.reshape(*shape[:-2], -1).astype(self.dtype))
+    t = time_features(t, count=self.config.flow.time_features)
+    t = self.time_out(jax.nn.silu(self.time_in(t.astype(self.dtype))))
+    guide = jax.nn.silu(t + self.condition(cond_D.astype(self.dtype)))
+    for modulation, expand, contract in zip(
+      self.modulations, self.expand, self.contract, strict=True
+    ):
+      shift, scale, gate = jnp.split(modulation(guide), 3, axis=-1)
+      y = layer_norm(x) * (1 + scale) + shift
+      x += gate * contract(jax.nn.silu(expand(y)))
+    shift, scale = jnp.split(self.final_modulation(guide), 2, axis=-1)
+    y = self.output(layer_norm(x) * (1 + scale) + shift)
+    return y.reshape(*y.shape[:-1], *shape[-2:]).astype(jnp.float32)
+
+  def null(self) -> jax.Array:
+    """The condition that stands for "no condition", [D]."""
+    return self.null_condition
+
+
+def standardise(mel: jax.Array, *, config: FlowConfig) -> jax.Array:
+  """log10 mel to the flow's units."""
+  return (mel.astype(jnp.float32) - config.mel_mean) / config.mel_std
+
+
+def flow_loss(
+  velocity: Velocity,
+  *,
+  mel_FC: jax.Array,
+  cond_D: jax.Array,
+  null_D: jax.Array,
+  rng: jax.Array,
+  config: FlowConfig,
+) -> jax.Array:
+  """Mean squared velocity error of each position, leading dims of `mel_FC`.
+
+  Args:
+    velocity: (x [R, ..., F, C], t [R, ...], cond [R, ..., D]) to x's shape.
+    mel_FC: log10 fine mel, [..., F, C].
+    cond_D: hidden states, [..., D].
+    null_D: stands in for a dropped condition, [D].
+    rng: key of noise, times and drops.
+    config: draws, condition drop, standardisation.
+  """
+  lead = (config.draws, *mel_FC.shape[:-2])
+  noise_rng, time_rng, drop_rng = jax.random.split(rng, 3)
+  mel = standardise(mel_FC, config=config)
+  noise = jax.random.normal(noise_rng, (*lead, *mel.shape[-2:]))
+  t = jax.nn.sigmoid(jax.random.normal(time_rng, lead))
+  mix = t[..., None, None]
+  x = (1.0 - mix) * noise + mix * mel
+  # One drop per position, not per draw: the condition is projected once.
+  drop = jax.random.bernoulli(drop_rng, config.condition_drop, lead[1:])
+  cond = jnp.where(drop[..., None], null_D.astype(cond_D.dtype), cond_D)
+  error = velocity(x, t, cond) - (mel - noise)
+  return jnp.mean(error * error, axis=(0, -2, -1))
+
+
+def noise(keys_B: jax.Array, *, channels: int, temperature: float) -> jax.Array:
+  """Initial noise [B, F, C], each row from its own key."""
+  draw = jax.vmap(lambda key: jax.random.normal(key, (FINE_FRAMES, channels)))
+  return temperature * draw(keys_B)
+
+
+def sample(
+  velocity: Velocity,
+  *,
+  cond_D: jax.Array,
+  null_D: jax.Array,
+  noise_FC: jax.Array,
+  config: FlowConfig,
+) -> jax.Array:
+  """log10 mel [..., F, C] by `config.steps` Euler steps in float32.
+
+  A guidance other than 1 also follows the null condition:
+  v = v_null + guidance * (v_cond - v_null).
+  """
+  lead = cond_D.shape[:-1]
+  null = jnp.broadcast_to(null_D.astype(cond_D.dtype), cond_D.shape)
+
+  def step(x, index):
+    t = jnp.full(lead, index / config.steps, jnp.float32)
+    v = velocity(x, t, cond_D)
+    if config.guidance != 1.0:
+      base = velocity(x, t, null)
+      v = base + config.guidance * (v - base)
+    return x + v / config.steps, None
+
+  start = noise_FC.astype(jnp.float32)
+  x, _ = jax.lax.scan(step, start, jnp.arange(config.steps, dtype=jnp.float32))
+  return x * config.mel_std + config.mel_mean

@@ -1,0 +1,135 @@
+"""The interaction model: what training, sampling and evaluation call.
+
+For: `hidden`, `logits`, `velocity`, `mtp_hidden` and the cached `extend`, all
+through `model.apply(variables, ..., method="hidden")`. Not for: losses,
+sampling decisions, sharding (only logical names appear here). Start at
+`InteractionModel`; inputs are in `embed.py`, layers in `trunk.py`.
+
+Variables are {"params": ..., "router": ...}: the router's balance bias chooses
+experts and is moved by training's own rule, never by a gradient.
+
+Legend: B batch, T time, D d_model, V vocabulary, F fine frames, C channels,
+L MoE layers, E experts, K kinds of position.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tml_jax.config import ModelConfig, RematPolicy
+from tml_jax.models import cache as cache_lib
+from tml_jax.models import embed, flow_head, norm, trunk
+
+
+@flax.struct.dataclass
+class Aux:
+  """Router loads: choices per expert by kind of position, float32."""
+
+  load_KLE: jax.Array  # K indexes `embed.Kind`; padding is not counted
+
+  @property
+  def load_LE(self) -> jax.Array:
+    return jnp.sum(self.load_KLE, axis=0)
+
+
+class InteractionModel(nn.Module):
+  """One transformer that reads and emits micro-turns.
+
+  `turn_token` is the vocabulary row of `<turn>`, -1 where there is none.
+  """
+
+  config: ModelConfig
+  turn_token: int
+  dtype: str
+  remat_policy: RematPolicy
+
+  def setup(self):
+    config, dtype = self.config, str(self.dtype)
+    self.embed = embed.Embedder(config, self.turn_token, dtype)
+    self.trunk = trunk.Trunk(config, dtype, self.remat_policy)
+    self.mtp = trunk.Mtp(config, dtype, self.remat_policy)
+    self.flow_head = flow_head.FlowHead(config, dtype)
+    self.unembedding = norm.param(
+      self,
+      name="unembedding",
+      init=nn.initializers.normal(config.init_std),
+      shape=(config.d_model, config.vocab_size),
+      names=("embed", "vocab"),
+    )
+
+  def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
+    """Touches every parameter: this is what `init` runs."""
+    h_BTD, _ = self.hidden(batch)
+    if self.config.num_mtp_layers:
+      self.mtp_hidden(batch, hidden_BTD=h_BTD)
+    cond_BD = h_BTD[:, 0]
+    mel = (flow_head.FINE_FRAMES, self.config.dmel_channels)
+    x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
+    self.velocity(x_BFC, jnp.zeros(cond_BD.shape[0]), cond_BD)
+    return self.logits(cond_BD)
+
+  def hidden(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, Aux]:
+    """Hidden states after the final norm, [B, T, D], of a packed batch."""
+    h_BTD, load_KLE = self.trunk(
+      trunk.constrain(self.embed(batch)),
+      segment_ids_BT=batch["segment_ids"],
+      positions_BT=batch["positions"],
+      kinds_BT=embed.kinds(batch),
+      num_kinds=len(embed.Kind),
+    )
+    return h_BTD, Aux(load_KLE=load_KLE)
+
+  def logits(self, h_D: jax.Array) -> jax.Array:
+    """float32 [..., V]; gather the positions with a target first.
+
+    The last `config.vocab_padding` rows of the vocabulary are left out.
+    """
+    rows = self.config.vocab_size - self.config.vocab_padding
+    kernel = self.unembedding[:, :rows].astype(self.dtype)
+    return jnp.einsum(
+      "...d,dv->...v",
+      (h_D / self.config.logits_divisor).astype(self.dtype),
+      kernel,
+      preferred_element_type=jnp.float32,
+    )
+
+  def velocity(
+    self, x_FC: jax.Array, t: jax.Array, cond_D: jax.Array
+  ) -> jax.Array:
+    """Flow velocity, float32 [..., F, C]; leading dims broadcast."""
+    return self.flow_head(x_FC, t, cond_D)
+
+  def null_condition(self) -> jax.Array:
+    """What replaces a dropped condition of `velocity`, [D]."""
+    return self.flow_head.null()
+
+  def mtp_hidden(
+    self, batch: dict[str, jax.Array], *, hidden_BTD: jax.Array
+  ) -> jax.Array:
+    """[num_mtp_layers, B, T, D]; entry k predicts token t + 2 + k.
+
+    `hidden_BTD` is what `hidden` gave for the same batch, whose `logits`
+    predict t + 1. Where a segment ends before that token there is nothing to
+    predict; the caller gives such positions no weight.
+    """
+    return self.mtp(
+      hidden_BTD,
+      tokens_BTD=self.embed.text(batch["tokens"]),
+      segment_ids_BT=batch["segment_ids"],
+      positions_BT=batch["positions"],
+    )
+
+  def extend(
+    self, chunk: dict[str, jax.Array], cache: cache_lib.Cache
+  ) -> tuple[jax.Array, cache_lib.Cache]:
+    """Appends a chunk of at most C positions to each session.
+
+    `chunk` has the keys of a batch for C positions (unused slots point at C)
+    and `lengths` [B], the valid prefix of each row, 0 for a row that rests.
+    Segments and positions come from the cache: a session is one segment.
+    Hidden states beyond the prefix are meaningless.
+    """
+    return self.trunk.extend(
+      self.embed(chunk), cache=cache, lengths_B=chunk["lengths"]
+    )

@@ -1,0 +1,187 @@
+"""Feed-forward layers: dense SwiGLU, and the sigmoid-routed mixture.
+
+For: the second half of a layer. Not for: the arithmetic of routed experts
+(`experts.py`) nor moving the router's bias (training does). Start at `MoE`.
+Formulas: reference/interaction_models.md section 1.9.
+
+Legend: B batch, T time, N = B * T tokens, D d_model, F d_ff, E routed
+experts, S shared experts, k chosen experts, K kinds of token.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tml_jax.config import ModelConfig
+from tml_jax.models import experts, norm
+
+
+@flax.struct.dataclass
+class Routing:
+  """What the router decided; shares are float32 and sum to route scale."""
+
+  experts_Nk: jax.Array
+  shares_Nk: jax.Array
+  shared_shares_NS: jax.Array
+
+
+def choose(scores_NE: jax.Array, *, count: int) -> jax.Array:
+  """Indices of the `count` largest scores, largest first; ties to the left.
+
+  Repeated argmax: on a CPU XLA's top_k sorts whole rows.
+  """
+  columns = jnp.arange(scores_NE.shape[-1])
+  chosen = []
+  for _ in range(count):
+    best = jnp.argmax(scores_NE, axis=-1)
+    chosen.append(best)
+    scores_NE = jnp.where(columns == best[:, None], -jnp.inf, scores_NE)
+  return jnp.stack(chosen, axis=-1)
+
+
+def route(
+  logits_NX: jax.Array,
+  *,
+  bias_E: jax.Array,
+  scale: jax.Array,
+  experts_per_token: int,
+) -> Routing:
+  """Chooses experts by sigmoid + bias, weighs them without the bias.
+
+  Args:
+    logits_NX: float32, X = E routed then S shared.
+    bias_E: selection-only balance bias.
+    scale: route scale times the learned global scale.
+    experts_per_token: k.
+  """
+  num_experts = bias_E.shape[0]
+  routed = logits_NX[:, :num_experts]
+  scores = jax.lax.stop_gradient(jax.nn.sigmoid(routed) + bias_E)
+  chosen = choose(scores, count=experts_per_token)
+  # A one-hot sum, not take_along_axis: its gradient is no scatter.
+  onehot = chosen[..., None] == jnp.arange(num_experts)
+  picked = jnp.sum(jnp.where(onehot, routed[:, None], 0.0), axis=-1)
+  joint = jnp.concatenate([picked, logits_NX[:, num_experts:]], axis=-1)
+  # softmax(log sigmoid(z)) = sigmoids normalised over the chosen and shared.
+  shares = jax.nn.softmax(jax.nn.log_sigmoid(joint), axis=-1) * scale
+  return Routing(
+    experts_Nk=chosen,
+    shares_Nk=shares[:, :experts_per_token],
+    shared_shares_NS=shares[:, experts_per_token:],
+  )
+
+
+def load(
+  experts_Nk: jax.Array, *, kinds_N: jax.Array, num_kinds: int, num_experts: int
+) -> jax.Array:
+  """Choices of each expert by kind of token, float32 [K, E].
+
+  Tokens whose kind is outside 0..K-1 (padding) are not counted.
+  """
+  chosen = jax.nn.one_hot(experts_Nk, num_experts).sum(axis=1)
+  return jnp.einsum("nk,ne->ke", jax.nn.one_hot(kinds_N, num_kinds), chosen)
+
+
+class MLP(nn.Module):
+  """Dense SwiGLU times a learned scalar."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    normal = nn.initializers.normal(config.init_std)
+    into = (config.d_model, config.d_ff)
+
+    def declare(name, shape, names, init=normal):
+      return norm.param(self, name=name, init=init, shape=shape, names=names)
+
+    self.gate = declare("gate", into, ("embed", "mlp"))
+    self.up = declare("up", into, ("embed", "mlp"))
+    self.down = declare("down", into[::-1], ("mlp", "embed"))
+    self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
+
+  def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    gate = x_BTD @ self.gate.astype(self.dtype)
+    up = x_BTD @ self.up.astype(self.dtype)
+    out = (jax.nn.silu(gate) * up) @ self.down.astype(self.dtype)
+    return out * self.scale.astype(self.dtype)
+
+
+class MoE(nn.Module):
+  """Routed experts plus shared experts, weighed jointly."""
+
+  config: ModelConfig
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    normal = nn.initializers.normal(config.init_std)
+    d_model, d_ff = config.d_model, config.expert_d_ff
+    num_experts, shared = config.num_experts, config.num_shared_experts
+
+    def declare(name, shape, names, init=normal):
+      return norm.param(self, name=name, init=init, shape=shape, names=names)
+
+    # The router works in float32 whatever the activations are.
+    self.router = declare(
+      "router", (d_model, num_experts + shared), ("embed", "router")
+    )
+    self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
+    into = (num_experts, d_model, d_ff)
+    out = (num_experts, d_ff, d_model)
+    self.gate = declare("gate", into, ("experts", "embed", "mlp"))
+    self.up = declare("up", into, ("experts", "embed", "mlp"))
+    self.down = declare("down", out, ("experts", "mlp", "embed"))
+    into, names = (d_model, shared, d_ff), ("embed", "shared", "mlp")
+    self.shared_gate = declare("shared_gate", into, names)
+    self.shared_up = declare("shared_up", into, names)
+    self.shared_down = declare(
+      "shared_down", (shared, d_ff, d_model), ("shared", "mlp", "embed")
+    )
+    self.bias = self.variable(
+      "router",
+      "bias",
+      nn.with_logical_partitioning(jnp.zeros, ("router",)),
+      (num_experts,),
+      jnp.float32,
+    )
+
+  def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the outputs and the chosen experts [B, T, k]."""
+    config = self.config
+    x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
+    logits = jnp.einsum(
+      "nd,dx->nx",
+      x_ND.astype(jnp.float32),
+      self.router,
+      precision=jax.lax.Precision.HIGHEST,
+    )
+    routing = route(
+      logits,
+      bias_E=self.bias.value,
+      scale=config.route_scale * self.scale,
+      experts_per_token=config.experts_per_token,
+    )
+    weights = experts.Weights(
+      gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
+    ).astype(self.dtype)
+    y = experts.apply(
+      x_ND,
+      weights=weights,
+      experts_Nk=routing.experts_Nk,
+      shares_Nk=routing.shares_Nk,
+      tile=config.moe_tile,
+    )
+    y += self._shared(x_ND, routing.shared_shares_NS)
+    chosen = routing.experts_Nk.reshape(*x_BTD.shape[:2], -1)
+    return y.reshape(x_BTD.shape), chosen
+
+  def _shared(self, x_ND, shares_NS):
+    gate = jnp.einsum("nd,dsf->nsf", x_ND, self.shared_gate.astype(self.dtype))
+    up = jnp.einsum("nd,dsf->nsf", x_ND, self.shared_up.astype(self.dtype))
+    hidden = jax.nn.silu(gate) * up * shares_NS[..., None].astype(self.dtype)
+    return jnp.einsum(
+      "nsf,sfd->nd", hidden, self.shared_down.astype(self.dtype)
+    )

@@ -1,0 +1,50 @@
+"""RMSNorm in float32, and the one way this model declares a parameter.
+
+For: every module of `models/`. Not for: LayerNorm (the flow head has its
+own). Start at `param`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def param(
+  module: nn.Module,
+  *,
+  name: str,
+  init: Callable[..., jax.Array],
+  shape: Sequence[int],
+  names: Sequence[str | None],
+) -> jax.Array:
+  """Declares a float32 parameter that carries its logical axis names."""
+  boxed = nn.with_logical_partitioning(init, tuple(names))
+  return module.param(name, boxed, tuple(shape), jnp.float32)
+
+
+def rms_norm(x: jax.Array, *, scale: jax.Array, eps: float) -> jax.Array:
+  """x / rms(x) * scale over the last dim, computed in float32."""
+  x32 = x.astype(jnp.float32)
+  mean_square = jnp.mean(x32 * x32, axis=-1, keepdims=True)
+  return (x32 * jax.lax.rsqrt(mean_square + eps) * scale).astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+  """`rms_norm` with its learned scale."""
+
+  size: int
+  eps: float
+
+  def setup(self):
+    self.scale = param(
+      self,
+      name="scale",
+      init=nn.initializers.ones,
+      shape=(self.size,),
+      names=("norm",),
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return rms_norm(x, scale=self.scale, eps=self.eps)

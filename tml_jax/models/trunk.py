@@ -1,0 +1,275 @@
+"""The stack of layers, and the layers that predict further tokens.
+
+For: hidden states from embeddings. Not for: embedding, heads, losses. Start
+at `Trunk`. Formulas: reference/interaction_models.md section 1.9; the layers
+of `Mtp` follow DeepSeek-V3 (arXiv 2412.19437, section 2.2) in Inkling's
+variant: hidden state first, no norm behind the block.
+
+Legend: B batch, T time, D d_model, L MoE layers, E experts, K kinds.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from tml_jax.config import ModelConfig, RematPolicy
+from tml_jax.models import attention, moe, norm, short_conv
+from tml_jax.models import cache as cache_lib
+
+
+def constrain(x_BTD: jax.Array) -> jax.Array:
+  """Names the dims of activations at a block boundary."""
+  return nn.with_logical_constraint(x_BTD, ("batch", "time", "model"))
+
+
+class Layer(nn.Module):
+  """x += conv(attention(norm(x))); x += conv(mlp(norm(x)))."""
+
+  config: ModelConfig
+  is_global: bool
+  is_dense: bool
+  dtype: str
+
+  def setup(self):
+    config = self.config
+    size, eps = config.d_model, config.rms_norm_eps
+    self.attention_norm = norm.RMSNorm(size, eps)
+    self.attention = attention.Attention(config, self.is_global, self.dtype)
+    self.mlp_norm = norm.RMSNorm(size, eps)
+    feed_forward = moe.MLP if self.is_dense else moe.MoE
+    self.mlp = feed_forward(config, self.dtype)
+    init = nn.initializers.normal(config.init_std)
+    shape, names = (config.conv_kernel, size), ("conv", "embed")
+    self.attention_conv = norm.param(
+      self, name="attention_conv", init=init, shape=shape, names=names
+    )
+    self.mlp_conv = norm.param(
+      self, name="mlp_conv", init=init, shape=shape, names=names
+    )
+
+  def _feed_forward(self, x_BTD):
+    if not self.is_dense:
+      return self.mlp(x_BTD)
+    return self.mlp(x_BTD), jnp.zeros((*x_BTD.shape[:2], 0), jnp.int32)
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    *,
+    segment_ids_BT: jax.Array,
+    positions_BT: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns outputs and chosen experts [B, T, k] (k = 0 if dense)."""
+    a = self.attention(
+      self.attention_norm(x_BTD),
+      segment_ids_BT=segment_ids_BT,
+      positions_BT=positions_BT,
+    )
+    x_BTD += short_conv.convolve(
+      a, kernel_KD=self.attention_conv, segment_ids_BT=segment_ids_BT
+    )
+    m, chosen = self._feed_forward(self.mlp_norm(x_BTD))
+    x_BTD += short_conv.convolve(
+      m, kernel_KD=self.mlp_conv, segment_ids_BT=segment_ids_BT
+    )
+    return constrain(x_BTD), chosen
+
+  def extend(
+    self,
+    x_BTD: jax.Array,
+    *,
+    layer: dict[str, jax.Array],
+    past_B: jax.Array,
+    lengths_B: jax.Array,
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The same over a chunk behind `layer`, this layer's cache."""
+    a, changed = self.attention.extend(
+      self.attention_norm(x_BTD),
+      layer=layer,
+      past_B=past_B,
+      lengths_B=lengths_B,
+    )
+    a, changed["attention_conv"] = short_conv.extend(
+      a,
+      kernel_KD=self.attention_conv,
+      state_BKD=layer["attention_conv"],
+      lengths_B=lengths_B,
+    )
+    x_BTD += a
+    m, _ = self._feed_forward(self.mlp_norm(x_BTD))
+    m, changed["mlp_conv"] = short_conv.extend(
+      m,
+      kernel_KD=self.mlp_conv,
+      state_BKD=layer["mlp_conv"],
+      lengths_B=lengths_B,
+    )
+    return x_BTD + m, changed
+
+
+def remat(policy: RematPolicy) -> type[nn.Module]:
+  """`Layer` with what its backward pass recomputes."""
+  if policy is RematPolicy.NONE:
+    return Layer
+  if policy is RematPolicy.BLOCK:
+    return nn.remat(Layer, policy=jax.checkpoint_policies.nothing_saveable)
+  return nn.remat(
+    Layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  )
+
+
+class Trunk(nn.Module):
+  """All layers and the final norm."""
+
+  config: ModelConfig
+  dtype: str
+  remat_policy: RematPolicy
+
+  def setup(self):
+    config = self.config
+    layer = remat(self.remat_policy)
+    self.layers = [
+      layer(
+        config,
+        is_global=config.is_global(i),
+        is_dense=config.is_dense(i),
+        dtype=self.dtype,
+        name=f"layer_{i:02d}",
+      )
+      for i in range(config.num_layers)
+    ]
+    self.final_norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    *,
+    segment_ids_BT: jax.Array,
+    positions_BT: jax.Array,
+    kinds_BT: jax.Array,
+    num_kinds: int,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns normed hidden states and router loads [K, L, E]."""
+    num_experts = self.config.num_experts
+    loads = []
+    for layer in self.layers:
+      x_BTD, chosen = layer(
+        x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
+      )
+      if not layer.is_dense:
+        loads.append(
+          moe.load(
+            chosen.reshape(-1, chosen.shape[-1]),
+            kinds_N=kinds_BT.reshape(-1),
+            num_kinds=num_kinds,
+            num_experts=num_experts,
+          )
+        )
+    none = jnp.zeros((num_kinds, 0, num_experts), jnp.float32)
+    load_KLE = jnp.stack(loads, axis=1) if loads else none
+    return self.final_norm(x_BTD), load_KLE
+
+  def extend(
+    self,
+    x_BTD: jax.Array,
+    *,
+    cache: cache_lib.Cache,
+    lengths_B: jax.Array,
+  ) -> tuple[jax.Array, cache_lib.Cache]:
+    """Hidden states of a chunk and the cache that holds it."""
+    layers = []
+    for layer, old in zip(self.layers, cache.layers, strict=True):
+      x_BTD, new = layer.extend(
+        x_BTD, layer=old, past_B=cache.lengths_B, lengths_B=lengths_B
+      )
+      layers.append(new)
+    grown = cache_lib.Cache(
+      layers=tuple(layers), lengths_B=cache.lengths_B + lengths_B
+    )
+    return self.final_norm(x_BTD), grown
+
+
+class MtpLayer(nn.Module):
+  """Joins a hidden state with the next token's embedding, then one layer."""
+
+  config: ModelConfig
+  dtype: str
+  remat_policy: RematPolicy
+
+  def setup(self):
+    config = self.config
+    size, eps = config.d_model, config.rms_norm_eps
+    self.hidden_norm = norm.RMSNorm(size, eps)
+    self.token_norm = norm.RMSNorm(size, eps)
+    self.projection = norm.param(
+      self,
+      name="projection",
+      init=nn.initializers.normal(config.init_std),
+      shape=(2 * size, size),
+      names=("joined", "embed"),
+    )
+    self.layer = remat(self.remat_policy)(
+      config, is_global=True, is_dense=True, dtype=self.dtype, name="layer"
+    )
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    *,
+    token_BTD: jax.Array,
+    segment_ids_BT: jax.Array,
+    positions_BT: jax.Array,
+  ) -> jax.Array:
+    joined = [self.hidden_norm(x_BTD), self.token_norm(token_BTD)]
+    x_BTD = jnp.concatenate(joined, axis=-1) @ self.projection.astype(
+      self.dtype
+    )
+    x_BTD, _ = self.layer(
+      x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
+    )
+    return x_BTD
+
+
+class Mtp(nn.Module):
+  """`num_mtp_layers` chained layers; layer i predicts token t + 2 + i."""
+
+  config: ModelConfig
+  dtype: str
+  remat_policy: RematPolicy
+
+  def setup(self):
+    self.layers = [
+      MtpLayer(
+        self.config, self.dtype, self.remat_policy, name=f"layer_{i:02d}"
+      )
+      for i in range(self.config.num_mtp_layers)
+    ]
+
+  def __call__(
+    self,
+    x_BTD: jax.Array,
+    *,
+    tokens_BTD: jax.Array,
+    segment_ids_BT: jax.Array,
+    positions_BT: jax.Array,
+  ) -> jax.Array:
+    """Hidden states [num_mtp_layers, B, T, D].
+
+    Args:
+      x_BTD: the trunk's normed hidden states.
+      tokens_BTD: text embeddings of the tokens, not normed.
+      segment_ids_BT: a token of another segment counts as a zero embedding.
+      positions_BT: positions within segments.
+    """
+    outputs = []
+    for shift, layer in enumerate(self.layers, start=1):
+      same = segment_ids_BT == jnp.roll(segment_ids_BT, -shift, axis=1)
+      same &= jnp.arange(same.shape[1]) < same.shape[1] - shift
+      ahead = jnp.roll(tokens_BTD, -shift, axis=1)
+      x_BTD = layer(
+        x_BTD,
+        token_BTD=jnp.where(same[..., None], ahead, 0.0),
+        segment_ids_BT=segment_ids_BT,
+        positions_BT=positions_BT,
+      )
+      outputs.append(x_BTD)
+    return jnp.stack(outputs)
