@@ -223,7 +223,7 @@ class ModelConfig:
       self,
       section="model",
       names="log_scaling_floor log_scaling_alpha num_dense_layers"
-      " num_experts num_shared_experts num_mtp_layers",
+      " num_experts num_shared_experts num_mtp_layers vocab_padding",
       low=0,
     )
     _require_range(self, section="model", names="dmel_levels", low=2)
@@ -443,11 +443,14 @@ class Config:
   sample: SampleConfig
 
   def __post_init__(self):
-    rows = self.streams.text_vocab_size + CONTROL_ROWS
+    rows = (
+      self.streams.text_vocab_size + CONTROL_ROWS + self.model.vocab_padding
+    )
     _require(
       self.model.vocab_size >= rows,
       f"model.vocab_size = {self.model.vocab_size}: at least"
-      f" streams.text_vocab_size + {CONTROL_ROWS} control rows = {rows}",
+      f" streams.text_vocab_size + {CONTROL_ROWS} control rows +"
+      f" model.vocab_padding = {rows}",
     )
     batch, shards = self.train.global_batch_size, self.data.logical_shards
     _require(

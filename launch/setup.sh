@@ -1,0 +1,57 @@
+# Functions that prepare a machine; source this, from the repository root.
+# For: launch/test.sh and launch/quickstart.sh. Nothing runs on its own.
+
+DEBIAN_PACKAGES=(espeak-ng)
+for language in en fr es it ru; do
+  # The second one holds the transcripts.
+  DEBIAN_PACKAGES+=("asterisk-core-sounds-$language-g722"
+    "asterisk-core-sounds-$language")
+done
+
+say() { printf '\n== %s\n' "$*"; }
+
+# Uses the active virtual environment, or makes .venv and uses that.
+use_venv() {
+  if [[ -z "${VIRTUAL_ENV:-}" ]]; then
+    if [[ ! -x .venv/bin/python ]]; then
+      python3 -c 'import sys
+if sys.version_info < (3, 11):
+  sys.exit(f"python3 is {sys.version.split()[0]}; Python >= 3.11 is needed")'
+      say "making the virtual environment .venv"
+      python3 -m venv .venv
+    fi
+    VIRTUAL_ENV="$PWD/.venv"
+  fi
+  export VIRTUAL_ENV PATH="$VIRTUAL_ENV/bin:$PATH"
+}
+
+# install_python EXTRAS: this package, editable; EXTRAS is "" or "[test]".
+# Skipped while setup.py is what was installed last.
+install_python() {
+  local stamp="$VIRTUAL_ENV/tml_jax-setup$1.py"
+  if cmp -s setup.py "$stamp"; then return; fi
+  say "installing Python packages"
+  if [[ "$1" == *test* ]]; then
+    # First, so that a wheel for CPUs given to pip (--find-links) is taken
+    # before transformers asks for any torch.
+    python -m pip install torch==2.13.0
+  fi
+  python -m pip install -e ".$1"
+  cp setup.py "$stamp"
+}
+
+# Recorded prompts, their transcripts, and a synthetic voice.
+install_debian_packages() {
+  if dpkg -s "${DEBIAN_PACKAGES[@]}" >/dev/null 2>&1; then return; fi
+  if ! command -v apt-get >/dev/null || [[ "$(id -u)" != 0 ]]; then
+    say "no recorded prompts: this needs root and apt-get. To have them," \
+      "run: apt-get install ${DEBIAN_PACKAGES[*]}"
+    return
+  fi
+  say "installing Debian packages: ${DEBIAN_PACKAGES[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+    "${DEBIAN_PACKAGES[@]}"; }; then
+    say "no recorded prompts: apt-get failed (see above)"
+  fi
+}
