@@ -1,0 +1,282 @@
+"""Prepares the data of an experiment: voices to shards, transcripts to tokens.
+
+For: `python -m tml_jax.prepare --config=experiments/interaction.py:tiny
+--data_dir=DIR`. Not for: mixing (that is the loader's). Start reading at
+`prepare`. Decodes each voice of config.data.voices in several processes,
+skips and counts what cannot be used, writes one corpus a voice and trains the
+tokenizer on all transcripts. It may be killed at any time: a second run keeps
+what is finished and does the rest.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import tqdm
+from absl import flags, logging
+
+from tml_jax import config_flags, errors
+from tml_jax.config import Config
+from tml_jax.data import flags as data_flags
+from tml_jax.data import records, source
+from tml_jax.data import sources as sources  # registers them
+from tml_jax.streams import timeline, tokenizer
+
+REPORT = "prepare_report.json"
+TOKENIZER_RECORD = "tokenizer.json"
+_EXAMPLES = 5  # of every reason to skip, in the report
+
+_SOUNDS_ROOT = flags.DEFINE_string(
+  "sounds_root",
+  "/",
+  "Where sources look for files: / for installed packages, or a folder that"
+  " holds unpacked ones (FOLDER/usr/share/asterisk/sounds/...).",
+)
+_PROCESSES = flags.DEFINE_integer(
+  "processes", os.cpu_count(), "Decoding processes.", lower_bound=1
+)
+
+
+def main(config: Config) -> None:
+  if not data_flags.DATA_DIR.value:
+    raise errors.UserError(
+      "--data_dir is missing: give the directory for the prepared data"
+    )
+  prepare(
+    config,
+    data_dir=data_flags.DATA_DIR.value,
+    sounds_root=_SOUNDS_ROOT.value,
+    processes=_PROCESSES.value,
+  )
+
+
+def prepare(
+  config: Config, *, data_dir: str, sounds_root: str, processes: int
+) -> dict[str, Any]:
+  """Makes `data_dir` ready for training; returns the report.
+
+  Raises:
+    errors.UserError: before any work, what is missing; or a voice without a
+      single usable recording.
+  """
+  root = pathlib.Path(data_dir)
+  _check_writable(root)
+  settings = source.Settings(root=pathlib.Path(sounds_root))
+  corpora = _open_corpora(config, settings=settings)
+  with _lock(root):
+    todo = [corpus for corpus in corpora if not _is_finished(corpus, root=root)]
+    _check_tokenizer(corpora, todo=todo, root=root)
+    with _pool(processes, needed=bool(todo)) as pool:
+      for corpus in todo:
+        _prepare_corpus(corpus, root=root, pool=pool)
+    transcripts = _train_tokenizer(corpora, root=root, config=config)
+    report = {
+      "corpora": {
+        corpus.folder: _report_of(records.read_index(root / corpus.folder))
+        for corpus in corpora
+      },
+      "transcripts": transcripts,
+    }
+    records.write_json(report, root / REPORT)
+  print(_table(report))
+  return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Corpus:
+  folder: str
+  recordings: source.Source
+
+
+def _open_corpora(
+  config: Config, *, settings: source.Settings
+) -> list[_Corpus]:
+  """Opens every source, so that whatever is missing is said at once."""
+  corpora = []
+  for entry in config.data.voices:
+    spec = source.parse(entry)
+    recordings = source.get(spec.source)(spec.variant, settings=settings)
+    corpora.append(_Corpus(spec.folder, recordings))
+  return corpora
+
+
+def _check_writable(root: pathlib.Path) -> None:
+  probe = root / f".probe-{os.getpid()}"
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    probe.write_bytes(b"x")
+    probe.unlink()
+  except OSError as error:
+    raise errors.UserError(
+      f"cannot write to --data_dir={root}: {error.strerror}; give a directory "
+      "that you may write to"
+    ) from error
+
+
+@contextlib.contextmanager
+def _lock(root: pathlib.Path) -> Iterator[None]:
+  """One `prepare` at a time; the lock of a killed one is gone with it."""
+  with open(root / ".prepare.lock", "w") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      raise errors.UserError(
+        f"another prepare is writing to {root}; wait for it"
+      ) from error
+    yield
+
+
+def _is_finished(corpus: _Corpus, *, root: pathlib.Path) -> bool:
+  path = root / corpus.folder
+  if not path.exists():
+    return False
+  try:
+    records.verify(path)
+  except errors.UserError as error:
+    logging.warning("rebuilding %s: %s", path, error)
+    return False
+  logging.info("%s is complete: kept", path)
+  return True
+
+
+@contextlib.contextmanager
+def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
+  if not needed:
+    yield None
+    return
+  # Spawned, not forked: a fork would copy the locks of FFmpeg's threads.
+  with multiprocessing.get_context("spawn").Pool(processes) as pool:
+    yield pool
+
+
+def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
+  count = len(corpus.recordings)
+  skipped: dict[str, dict[str, Any]] = {}
+  results = pool.imap(
+    functools.partial(_convert, corpus.recordings), range(count), chunksize=8
+  )
+
+  def usable() -> Iterator[timeline.Timeline]:
+    kept = 0
+    for result in tqdm.tqdm(
+      results, total=count, desc=corpus.folder, mininterval=1.0
+    ):
+      if isinstance(result, _Skipped):
+        entry = skipped.setdefault(result.reason, {"count": 0, "examples": []})
+        entry["count"] += 1
+        if len(entry["examples"]) < _EXAMPLES:
+          entry["examples"].append(result.detail)
+      else:
+        kept += 1
+        yield timeline.from_bytes(result)
+    if not kept:  # raised here, so that no corpus is put in place
+      raise errors.UserError(
+        f"{corpus.folder}: none of {count} recordings can be used: {skipped}"
+      )
+
+  path = root / corpus.folder
+  try:
+    records.write(usable(), path=path, report={"skipped": skipped})
+  except OSError as error:
+    raise errors.UserError(f"cannot write {path}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Skipped:
+  reason: str
+  detail: str
+
+
+def _convert(recordings: source.Source, index: int) -> bytes | _Skipped:
+  """Runs in a worker: one recording as bytes, or why not."""
+  try:
+    item = recordings[index]
+  except source.BadRecording as error:
+    return _Skipped(str(error.reason), error.detail)
+  try:
+    timeline.validate(item)
+  except ValueError as error:
+    return _Skipped(str(source.Reason.INVALID), str(error))
+  return timeline.to_bytes(item)
+
+
+def _check_tokenizer(
+  corpora: list[_Corpus], *, todo: list[_Corpus], root: pathlib.Path
+) -> None:
+  """Refuses to change the tokenizer under a model that was trained with it."""
+  path = root / TOKENIZER_RECORD
+  if not (root / tokenizer.FILENAME).exists() or not path.exists():
+    return
+  trained_on = json.loads(path.read_text(encoding="utf-8"))["corpora"]
+  wanted = [corpus.folder for corpus in corpora]
+  if sorted(trained_on) != sorted(wanted):
+    raise errors.UserError(
+      f"{root / tokenizer.FILENAME} was trained on {', '.join(trained_on)}, "
+      f"not on {', '.join(wanted)}; use another --data_dir, or delete it to "
+      "train a new one (models trained with the old one will not fit it)"
+    )
+
+
+def _train_tokenizer(
+  corpora: list[_Corpus], *, root: pathlib.Path, config: Config
+) -> int:
+  """Trains the tokenizer unless it is there; returns the transcripts used."""
+  path, record = root / tokenizer.FILENAME, root / TOKENIZER_RECORD
+  if path.exists() and record.exists():
+    tokenizer.Tokenizer.load(str(path), config=config.streams)
+    return json.loads(record.read_text(encoding="utf-8"))["transcripts"]
+  texts = set()
+  for corpus in corpora:
+    recordings = records.RecordSource(root / corpus.folder)
+    for i in range(len(recordings)):
+      texts.update(texts_of(recordings[i]))
+  tokenizer.train(sorted(texts), path=str(path), config=config.streams)
+  records.write_json(
+    {
+      "corpora": [corpus.folder for corpus in corpora],
+      "transcripts": len(texts),
+    },
+    record,
+  )
+  return len(texts)
+
+
+def texts_of(item: timeline.Timeline) -> set[str]:
+  """What is said, typed and shown in a recording, for the tokenizer."""
+  said = {" ".join(word.text for word in track.words) for track in item.tracks}
+  return said | {event.text for event in item.events}
+
+
+def _report_of(index: records.Index) -> dict[str, Any]:
+  return {
+    "kept": index.records,
+    "seconds": round(index.seconds, 3),
+    "skipped": index.report.get("skipped", {}),
+  }
+
+
+def _table(report: dict[str, Any]) -> str:
+  """The report as text: one line a corpus, one more for each reason."""
+  lines = [f"{'corpus':<28}{'kept':>7}{'minutes':>9}  skipped"]
+  for name, entry in report["corpora"].items():
+    reasons = [
+      f"{skipped['count']} {reason}"
+      for reason, skipped in sorted(entry["skipped"].items())
+    ]
+    lines.append(
+      f"{name:<28}{entry['kept']:>7}{entry['seconds'] / 60:>9.1f}  "
+      + (", ".join(reasons) or "-")
+    )
+  lines.append(f"tokenizer trained on {report['transcripts']} transcripts")
+  return "\n".join(lines)
+
+
+if __name__ == "__main__":
+  config_flags.run(main)
