@@ -6,6 +6,7 @@ import json
 import pytest
 
 from experiments import interaction
+from tests import commands
 from tml_jax import errors, workdir
 
 
@@ -17,16 +18,11 @@ def _with(config, *, section: str, **changes):
 def test_create_records_the_start_and_load_reads_it_back(tmp_path):
   config = interaction.tiny()
   path = tmp_path / "runs" / "one"
-  for value in (4, 5):
-    workdir.create(
-      str(path), config=config, overrides={"model.num_layers": value}
-    )
+  for _ in range(2):
+    workdir.create(str(path), config)
   assert workdir.load_config(str(path)) == config
   starts = [json.loads(line) for line in open(path / workdir.STARTS)]
-  assert [start["overrides"]["model.num_layers"] for start in starts] == [
-    "4",
-    "5",
-  ]
+  assert len(starts) == 2
   for start in starts:
     assert start["versions"].keys() > {"python", "jax", "flax", "optax"}
     assert start["argv"] and start["time"]
@@ -37,27 +33,47 @@ def test_create_records_the_start_and_load_reads_it_back(tmp_path):
   ]
 
 
+def test_overrides_and_argv_are_those_of_the_command(tmp_path):
+  script = (
+    "from tml_jax import config_flags, workdir\n"
+    "def main(config):\n"
+    "  workdir.create(config_flags.WORKDIR.value, config)\n"
+    "config_flags.run(main)\n"
+  )
+  flags = [
+    "--config=experiments/interaction.py:tiny",
+    "--config.model.num_layers=2",
+    f"--workdir={tmp_path}",
+  ]
+  result = commands.run("-c", script, *flags)
+  assert result.returncode == 0, result.stderr
+  start = json.loads((tmp_path / workdir.STARTS).read_text())
+  assert start["overrides"] == {"model.num_layers": "2"}
+  assert start["argv"][1:] == flags
+  assert workdir.load_config(str(tmp_path)).model.num_layers == 2
+
+
 def test_a_directory_that_cannot_be_written_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   for path in (tmp_path / "file", tmp_path / "file" / "run", ""):
     with pytest.raises(errors.UserError, match="--workdir"):
-      workdir.create(str(path), config=interaction.tiny(), overrides={})
+      workdir.create(str(path), interaction.tiny())
 
 
 def test_a_run_is_resumed_by_its_own_config_only(tmp_path):
   config = interaction.tiny()
-  workdir.create(str(tmp_path), config=config, overrides={})
+  workdir.create(str(tmp_path), config)
   other = _with(config, section="model", num_layers=2)
   # Nothing is trained yet: any change is free.
-  workdir.create(str(tmp_path), config=other, overrides={})
+  workdir.create(str(tmp_path), other)
   assert workdir.load_config(str(tmp_path)) == other
   (tmp_path / workdir.CHECKPOINTS / "100").mkdir(parents=True)
   with pytest.raises(errors.UserError, match="model.num_layers: 2 -> 4"):
-    workdir.create(str(tmp_path), config=config, overrides={})
+    workdir.create(str(tmp_path), config)
   assert workdir.load_config(str(tmp_path)) == other
   longer = _with(other, section="train", steps=10_000, log_every=1)
   longer = _with(longer, section="sample", top_p=0.5)
-  workdir.create(str(tmp_path), config=longer, overrides={})
+  workdir.create(str(tmp_path), longer)
   assert workdir.load_config(str(tmp_path)) == longer
 
 

@@ -15,10 +15,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any
 
-from tml_jax import config_text, errors
+from tml_jax import config_flags, config_text, errors
 from tml_jax.config import Config
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
@@ -47,9 +45,7 @@ _PACKAGES = (
 )
 
 
-def create(
-  path: str, *, config: Config, overrides: Mapping[str, Any]
-) -> pathlib.Path:
+def create(path: str, config: Config) -> pathlib.Path:
   """Makes or re-opens the workdir and records this start in it.
 
   Raises `errors.UserError` when the directory cannot be written, or when it
@@ -66,7 +62,9 @@ def create(
   start = {
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "argv": sys.argv,
-    "overrides": {name: str(value) for name, value in overrides.items()},
+    "overrides": {
+      name: str(value) for name, value in config_flags.overrides().items()
+    },
     "git": git_hash(),
     "versions": versions(),
   }
