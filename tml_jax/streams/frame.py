@@ -201,6 +201,67 @@ def transitions(config: StreamsConfig, *, vocab_size: int) -> np.ndarray:
   return table
 
 
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+  """What the model decided in one frame."""
+
+  say: tuple[int, ...]
+  text_out: tuple[Burst, ...]
+  speak: bool
+
+
+def parse_outputs(tokens: list[int], *, config: StreamsConfig) -> Outputs:
+  """Reads the output part of a frame, from its first say token on.
+
+  Raises:
+    ValueError: the tokens do not follow the grammar.
+  """
+  base = config.text_vocab_size
+  cursor = _skip_text(tokens, 0, base)
+  say = tuple(tokens[:cursor])
+  text_out, cursor = parse_bursts(
+    tokens, start=cursor, channels=CHANNELS_OUT, config=config
+  )
+  if cursor != len(tokens) - 1 or tokens[cursor] - base not in DECISIONS:
+    raise ValueError(
+      f"the outputs {tokens} leave the frame grammar at index {cursor}"
+    )
+  return Outputs(say, text_out, speak=tokens[cursor] == base + Control.SPEAK)
+
+
+def parse_bursts(
+  tokens: list[int],
+  *,
+  start: int,
+  channels: tuple[Control, ...],
+  config: StreamsConfig,
+) -> tuple[tuple[Burst, ...], int]:
+  """Reads bursts of `channels` from `start`; returns them and where they end.
+
+  Raises:
+    ValueError: a burst without `<end>` or `<more>`.
+  """
+  base, cursor, bursts = config.text_vocab_size, start, []
+  while cursor < len(tokens) and tokens[cursor] - base in channels:
+    channel = Control(tokens[cursor] - base)
+    first, cursor = cursor + 1, _skip_text(tokens, cursor + 1, base)
+    if cursor == len(tokens) or tokens[cursor] - base not in BURST_ENDS:
+      raise ValueError(
+        f"the {channel.name} burst at index {first - 1} of {tokens} has no "
+        "<end> or <more>"
+      )
+    complete = tokens[cursor] == base + Control.END
+    bursts.append(Burst(channel, tuple(tokens[first:cursor]), complete))
+    cursor += 1
+  return tuple(bursts), cursor
+
+
+def _skip_text(tokens: list[int], cursor: int, base: int) -> int:
+  while cursor < len(tokens) and tokens[cursor] < base:
+    cursor += 1
+  return cursor
+
+
 class TextQueue:
   """Messages waiting for room; what does not fit a frame waits for the next.
 

@@ -16,7 +16,7 @@ from tml_jax.config import StreamsConfig
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
-from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.frame import Control, Frame
 
 OWN, USER = 0, 1  # values of audio_streams
 _LIMITS = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
@@ -217,65 +217,35 @@ def unpack(
 def _read_frame(sequence, slot, start, stop, *, config) -> Frame:
   """Parses the tokens [start, stop) of one frame."""
   base = config.text_vocab_size
-  tokens = sequence["tokens"].tolist()
-  cursor = start + 1
+  tokens = sequence["tokens"][start:stop].tolist()
+  cursor = 1
 
   def run(placeholder: Control, name: str, values: str) -> np.ndarray:
     nonlocal cursor
     first = cursor
-    while cursor < stop and tokens[cursor] == base + placeholder:
+    while cursor < len(tokens) and tokens[cursor] == base + placeholder:
       cursor += 1
-    return sequence[values][[slot[name][p] for p in range(first, cursor)]]
+    slots = [slot[name][p] for p in range(start + first, start + cursor)]
+    return sequence[values][slots]
 
   own = run(Control.OWN_AUDIO, "audio", "audio_dmel")
   user = run(Control.USER_AUDIO, "audio", "audio_dmel")
   patches = run(Control.VIDEO, "patch", "patches")
-  text_in = []
-  while cursor < stop and tokens[cursor] - base in frame_lib.CHANNELS_IN:
-    burst, cursor = _read_burst(tokens, cursor, stop, base=base)
-    text_in.append(burst)
-  say_from = cursor
-  while cursor < stop and tokens[cursor] < base:
-    cursor += 1
-  say = tuple(tokens[say_from:cursor])
-  text_out = []
-  while cursor < stop and tokens[cursor] - base in frame_lib.CHANNELS_OUT:
-    burst, cursor = _read_burst(tokens, cursor, stop, base=base)
-    text_out.append(burst)
-  if cursor != stop - 1 or tokens[cursor] - base not in frame_lib.DECISIONS:
-    raise ValueError(
-      f"token {tokens[min(cursor, stop - 1)]} at position {cursor} does not "
-      f"follow the frame grammar (frame from {start} to {stop})"
-    )
-  speak = tokens[cursor] == base + Control.SPEAK
+  text_in, cursor = frame_lib.parse_bursts(
+    tokens, start=cursor, channels=frame_lib.CHANNELS_IN, config=config
+  )
+  outputs = frame_lib.parse_outputs(tokens[cursor:], config=config)
   mel = None
-  if speak and sequence["speak_weights"][slot["speak"][cursor]] > 0:
-    mel = sequence["speak_mel"][slot["speak"][cursor]]
+  if outputs.speak and sequence["speak_weights"][slot["speak"][stop - 1]] > 0:
+    mel = sequence["speak_mel"][slot["speak"][stop - 1]]
   return Frame(
     window=int(sequence["windows"][start]),
     own_dmel=own if len(own) else None,
     user_dmel=user if len(user) else None,
     patches=patches,
-    text_in=tuple(text_in),
-    say=say,
-    text_out=tuple(text_out),
-    speak=speak,
+    text_in=text_in,
+    say=outputs.say,
+    text_out=outputs.text_out,
+    speak=outputs.speak,
     target_mel=mel,
   )
-
-
-def _read_burst(
-  tokens: list[int], cursor: int, stop: int, *, base: int
-) -> tuple[Burst, int]:
-  channel = Control(tokens[cursor] - base)
-  first = cursor = cursor + 1
-  while cursor < stop and tokens[cursor] < base:
-    cursor += 1
-  text = tuple(tokens[first:cursor])
-  if cursor == stop or tokens[cursor] - base not in frame_lib.BURST_ENDS:
-    raise ValueError(
-      f"the {channel.name} burst before position {cursor} has no <end> or "
-      "<more>"
-    )
-  complete = tokens[cursor] == base + Control.END
-  return Burst(channel, text, complete), cursor + 1
