@@ -88,10 +88,10 @@ def recording(draw):
 def assert_same(got: Frame, want: Frame):
   for field in dataclasses.fields(Frame):
     a, b = getattr(got, field.name), getattr(want, field.name)
-    if isinstance(b, np.ndarray):
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
       np.testing.assert_array_equal(a, b, err_msg=field.name)
     else:
-      assert a == b, field.name
+      assert type(a) is type(b) and a == b, field.name
 
 
 @hypothesis.settings(deadline=None, max_examples=60)
