@@ -1,0 +1,330 @@
+"""Batches of packed sequences, resumable at any step on any number of hosts.
+
+For: what the train loop iterates over. Not for: what is in the data
+(`mixture`). Start reading at `Loader`.
+
+The data is cut into L = config.data.logical_shards streams, fixed for a run.
+Group g of shard s is made of the `group_size` elements of the mixture from
+(g L + s) group_size on, packed first fit into several sequences; so what
+comes next is a pure function of (shard, group, offset), and that is the whole
+state: no trace of hosts, workers or Grain. Row r of the global batch comes
+from shard r mod L; process p of P owns the shards p, p + P, ... and yields
+its rows r = p, p + P, ... in this order.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from tml_jax import errors
+from tml_jax.config import Config, StreamsConfig
+from tml_jax.data import mixture, records, source
+from tml_jax.data.splits import Split
+from tml_jax.streams import framing, packing, tokenizer
+
+_VERSION = 1
+# Sequences that one shard may be ahead of another before the prefetching
+# starts anew; shards drift apart as their groups pack into different numbers.
+_MAX_WAITING = 64
+_THREADS = 2
+_BUFFERED_GROUPS = 4
+
+
+@dataclasses.dataclass
+class Position:
+  """The next sequence of one logical shard."""
+
+  group: int
+  offset: int
+
+
+class Loader:
+  """An endless iterator over local batches.
+
+  A batch is a dict of arrays with leading dimension global_batch_size /
+  process_count, as in `packing.empty_sequence`.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    *,
+    data_dir: str | os.PathLike[str],
+    split: Split,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Opens the data and starts at the beginning.
+
+    Raises:
+      errors.UserError: the batch, the shards and the processes do not divide,
+        or the prepared data is missing or broken.
+    """
+    _check_division(config, process_count=process_count)
+    self._config = config
+    self._shards = range(
+      process_index, config.data.logical_shards, process_count
+    )
+    rows = range(process_index, config.train.global_batch_size, process_count)
+    self._rows = [row % config.data.logical_shards for row in rows]
+    self._identity = _identity(config, data_dir=data_dir, split=split)
+    self._dataset = mixture.build(config, data_dir=data_dir, split=split)
+    self._tokenizer_path = str(pathlib.Path(data_dir) / tokenizer.FILENAME)
+    tokenizer.Tokenizer.load(self._tokenizer_path, config=config.streams)
+    self._positions = {shard: Position(0, 0) for shard in self._shards}
+    self._stream = None
+    self._restart()
+
+  def __iter__(self) -> "Loader":
+    return self
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    sequences = [self._next_of(shard) for shard in self._rows]
+    if max(map(len, self._waiting.values())) > _MAX_WAITING:
+      self._restart()
+    return {
+      name: np.stack([sequence[name] for sequence in sequences])
+      for name in sequences[0]
+    }
+
+  def get_state(self) -> dict[str, Any]:
+    """JSON values that say where the shards of this process stand."""
+    return {
+      "identity": self._identity,
+      "shards": {
+        str(shard): dataclasses.asdict(position)
+        for shard, position in self._positions.items()
+      },
+    }
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    """Goes on bit for bit from a state, of any process count.
+
+    Args:
+      state: from `get_state`, or from `merge_states` after a run on several
+        processes; shards of other processes are ignored.
+
+    Raises:
+      errors.UserError: the state is of other data, or lacks a shard.
+    """
+    if state["identity"] != self._identity:
+      changed = [
+        f"{name}: {state['identity'].get(name)!r} then, {value!r} now"
+        for name, value in self._identity.items()
+        if state["identity"].get(name) != value
+      ]
+      raise errors.UserError(
+        "the checkpoint's position in the data means something else with this "
+        f"config and data_dir ({'; '.join(changed)}); restore them, or start "
+        "a new run from its weights"
+      )
+    missing = [s for s in self._shards if str(s) not in state["shards"]]
+    if missing:
+      raise errors.UserError(
+        f"the data state has no position of the logical shards {missing}; "
+        "merge the states of all processes with loader.merge_states"
+      )
+    self._positions = {
+      shard: Position(**state["shards"][str(shard)]) for shard in self._shards
+    }
+    self._restart()
+
+  def close(self) -> None:
+    """Ends the prefetching; the loader cannot be used afterwards."""
+    close = getattr(self._stream, "close", None)
+    if close is not None:
+      close()
+    self._stream = None
+
+  def _next_of(self, shard: int) -> dict[str, np.ndarray]:
+    waiting = self._waiting[shard]
+    while not waiting:
+      self._receive()
+    position, sequence = waiting.popleft()
+    self._positions[shard] = position
+    return sequence
+
+  def _receive(self) -> None:
+    """Takes the next group from the stream, whosever it is."""
+    group = next(self._stream)
+    shard, number = group["shard"], group["group"]
+    sequences = group["sequences"]
+    for offset in range(self._skip.pop(shard, 0), len(sequences)):
+      after = Position(number, offset + 1)
+      if offset + 1 == len(sequences):
+        after = Position(number + 1, 0)
+      self._waiting[shard].append((after, sequences[offset]))
+
+  def _restart(self) -> None:
+    """Starts the prefetching at the current positions."""
+    self.close()
+    self._waiting = {shard: collections.deque() for shard in self._shards}
+    self._skip = {s: p.offset for s, p in self._positions.items()}
+    groups = Groups(
+      self._dataset,
+      shards=tuple(self._shards),
+      first=tuple(self._positions[s].group for s in self._shards),
+      num_shards=self._config.data.logical_shards,
+      group_size=self._config.data.group_size,
+      tokenizer_path=self._tokenizer_path,
+      streams=self._config.streams,
+    )
+    self._stream = _prefetch(groups, workers=self._config.data.workers)
+    self._stream.start_prefetch()
+
+
+class Groups:
+  """Packed groups of the shards of one process, in turn.
+
+  Element i is group first[j] + i // n of shard shards[j], j = i mod n: which
+  worker makes it does not matter.
+  """
+
+  def __init__(
+    self,
+    dataset: grain.MapDataset,
+    *,
+    shards: tuple[int, ...],
+    first: tuple[int, ...],
+    num_shards: int,
+    group_size: int,
+    tokenizer_path: str,
+    streams: StreamsConfig,
+  ):
+    self._dataset = dataset
+    self._shards = shards
+    self._first = first
+    self._num_shards = num_shards
+    self._group_size = group_size
+    self._tokenizer_path = tokenizer_path
+    self._streams = streams
+    self._tokenizer = None  # loaded where it is used: workers get a path
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    turn, place = divmod(index, len(self._shards))
+    shard, group = self._shards[place], self._first[place] + turn
+    if self._tokenizer is None:
+      self._tokenizer = tokenizer.Tokenizer.load(
+        self._tokenizer_path, config=self._streams
+      )
+    start = (group * self._num_shards + shard) * self._group_size
+    recordings = [
+      framing.frames(
+        self._dataset[i], config=self._streams, tokenizer=self._tokenizer
+      )
+      for i in range(start, start + self._group_size)
+    ]
+    sequences = packing.pack(recordings, config=self._streams)
+    return {"shard": shard, "group": group, "sequences": sequences}
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_tokenizer": None}
+
+  def __repr__(self) -> str:  # Grain puts it in error messages
+    return f"Groups(shards={self._shards}, first={self._first})"
+
+
+def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
+  """One state from those of all processes of a run, taken at one step.
+
+  Raises:
+    ValueError: no states, states of different data, or a shard twice.
+  """
+  states = list(states)
+  if not states or any(s["identity"] != states[0]["identity"] for s in states):
+    raise ValueError(f"{len(states)} states that are not of one run")
+  shards: dict[str, Any] = {}
+  for state in states:
+    twice = shards.keys() & state["shards"].keys()
+    if twice:
+      raise ValueError(f"logical shards {sorted(twice)} are in two states")
+    shards |= state["shards"]
+  return {"identity": states[0]["identity"], "shards": shards}
+
+
+def _prefetch(groups: Groups, *, workers: int) -> Any:
+  """An iterator over `groups` in order, made ahead of their use."""
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # in a notebook; Grain reads its own flags
+  dataset = grain.MapDataset.source(groups)
+  if workers == 0:
+    return iter(
+      dataset.to_iter_dataset(
+        grain.ReadOptions(
+          num_threads=_THREADS, prefetch_buffer_size=_BUFFERED_GROUPS
+        )
+      )
+    )
+  # Inside a worker one thread is enough: processes are the parallelism.
+  ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+  options = grain.MultiprocessingOptions(
+    num_workers=workers, per_worker_buffer_size=2
+  )
+  # Through pipes: in containers /dev/shm often has 64 MB, a few groups.
+  no_shared_memory = grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+  return iter(
+    grain.experimental.WithOptionsIterDataset(
+      dataset.to_iter_dataset(ahead), no_shared_memory
+    ).mp_prefetch(options, worker_init_fn=_start_worker)
+  )
+
+
+def _start_worker(index: int, count: int) -> None:
+  """Keeps the accelerator to the main process.
+
+  Grain imports jax for its profiler where it is installed; nothing here uses
+  it, and should something do so, it would find the CPU.
+  """
+  del index, count
+  os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def _check_division(config: Config, *, process_count: int) -> None:
+  shards = config.data.logical_shards
+  batch = config.train.global_batch_size
+  if batch % shards:
+    raise errors.UserError(
+      f"train.global_batch_size = {batch} is not a multiple of "
+      f"data.logical_shards = {shards}; change one of them"
+    )
+  if shards % process_count:
+    raise errors.UserError(
+      f"data.logical_shards = {shards} is not a multiple of the "
+      f"{process_count} processes; start a number that divides it"
+    )
+
+
+def _identity(
+  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+) -> dict[str, Any]:
+  """What gives a position its meaning, as JSON values."""
+  folders = [source.parse(entry).folder for entry in config.data.voices]
+  folders += [
+    entry
+    for entry in config.data.mixture_weights
+    if (pathlib.Path(data_dir) / entry).is_dir()
+  ]
+  return {
+    "version": _VERSION,
+    "split": str(split),
+    "seed": config.data.seed,
+    "heldout_share": config.data.heldout_share,
+    "mixture": list(config.data.mixture),
+    "logical_shards": config.data.logical_shards,
+    "group_size": config.data.group_size,
+    "corpora": {
+      folder: records.read_index(pathlib.Path(data_dir) / folder).digest
+      for folder in folders
+    },
+  }

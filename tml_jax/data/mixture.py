@@ -1,0 +1,153 @@
+"""The stream of timelines that an experiment trains or is tested on.
+
+For: turning config.data.mixture and the prepared corpora into one endless,
+shuffled, weighted and randomly accessible sequence. Not for: packing and
+batches (`loader`). Start reading at `build`. An entry of the mixture is a
+scenario family ("reply:1.0") or the folder of a prepared corpus of recorded
+conversations ("stereo_wav-calls:0.5"), whose recordings are split by a hash
+of their id.
+"""
+
+import dataclasses
+import os
+import pathlib
+import zlib
+
+import grain
+
+from tml_jax import errors
+from tml_jax.config import Config
+from tml_jax.data import records, scenarios, source, splits
+from tml_jax.data.scenarios import reply
+from tml_jax.data.splits import Split
+from tml_jax.streams.timeline import Timeline
+
+# Items of a scenario family in one epoch: far more than a run reads.
+SCENARIO_LENGTH = 1 << 24
+
+
+def build(
+  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+) -> grain.MapDataset:
+  """The endless mixture; element i is a Timeline and depends on i alone.
+
+  Each source is shuffled anew in every epoch, deterministically from
+  config.data.seed; weights hold at any stretch of the sequence.
+
+  Raises:
+    errors.UserError: an unknown entry, or a corpus that is missing or broken.
+  """
+  parts, weights = [], []
+  for entry, weight in config.data.mixture_weights.items():
+    dataset = grain.MapDataset.source(
+      open_entry(entry, config=config, data_dir=data_dir, split=split)
+    )
+    # Another entry in the mixture must not change the order of this one.
+    seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
+    parts.append(dataset.shuffle(seed=seed).repeat())
+    weights.append(weight)
+  total = sum(weights)
+  return grain.MapDataset.mix(parts, [weight / total for weight in weights])
+
+
+def timelines(
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  split: Split,
+  count: int,
+) -> list[Timeline]:
+  """The first `count` timelines of a split, for evaluation.
+
+  `Split.HELDOUT` has utterances that training never hears; `Split.FRESH` has
+  the utterances of training in conversations of its own.
+  """
+  dataset = build(config, data_dir=data_dir, split=split)
+  return [dataset[i] for i in range(count)]
+
+
+def open_entry(
+  entry: str,
+  *,
+  config: Config,
+  data_dir: str | os.PathLike[str],
+  split: Split,
+) -> source.Source:
+  """The source of one name in the mixture.
+
+  Raises:
+    errors.UserError: neither a family nor a prepared corpus.
+  """
+  share = config.data.heldout_share
+  root = pathlib.Path(data_dir)
+  if entry in scenarios.FAMILIES:
+    return scenarios.FAMILIES[entry](
+      open_voices(config, data_dir=data_dir),
+      split=split,
+      seed=config.data.seed,
+      heldout_share=share,
+      length=SCENARIO_LENGTH,
+      video_size=reply.VideoSize(
+        config.streams.video_height, config.streams.video_width
+      ),
+    )
+  if (root / entry / records.INDEX).is_file():
+    return Subset(records.RecordSource(root / entry), split=split, share=share)
+  prepared = [path.parent.name for path in root.glob(f"*/{records.INDEX}")]
+  raise errors.UserError(
+    f"data.mixture names {entry!r}, which is neither a scenario family nor a "
+    f"corpus in {root}; "
+    + source.nearest(entry, names=[*scenarios.FAMILIES, *sorted(prepared)])
+  )
+
+
+def open_voices(
+  config: Config, *, data_dir: str | os.PathLike[str]
+) -> dict[str, records.RecordSource]:
+  """The prepared corpora of config.data.voices by their names there.
+
+  Raises:
+    errors.UserError: one is missing or broken.
+  """
+  return {
+    entry: records.RecordSource(
+      pathlib.Path(data_dir) / source.parse(entry).folder
+    )
+    for entry in config.data.voices
+  }
+
+
+@dataclasses.dataclass
+class Subset:
+  """The recordings of a corpus that belong to a split.
+
+  `Split.FRESH` would have to be new conversations, which a recorded corpus
+  does not have: it is refused.
+  """
+
+  recordings: source.Source
+  split: Split
+  share: float
+
+  def __post_init__(self):
+    if self.split == Split.FRESH:
+      raise errors.UserError(
+        f"{self.recordings!r} has recorded conversations, and none of them is "
+        "new; evaluate it on its held-out recordings"
+      )
+    self._kept = [
+      i
+      for i in range(len(self.recordings))
+      if splits.contains(self.split, self.recordings[i].id, share=self.share)
+    ]
+    if not self._kept:
+      raise errors.UserError(
+        f"{self.recordings!r} has no recording in the {self.split} split; add "
+        "recordings or change data.heldout_share"
+      )
+
+  def __len__(self) -> int:
+    return len(self._kept)
+
+  def __getitem__(self, index: int) -> Timeline:
+    return self.recordings[self._kept[index]]
