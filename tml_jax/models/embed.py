@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from tml_jax.config import ModelConfig
 from tml_jax.models import norm
+from tml_jax.streams import clock
 
 # Published preprocessing of CLIP (openai/CLIP, clip.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -27,7 +28,6 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 HMLP_FOLDS = ((1, 5), (1, 2), (1, 4), (2, 1))
 # Inkling's towers do not read the trunk's epsilon.
 TOWER_EPS = 1e-6
-WINDOW_SECONDS = 0.2
 CLOCK_PERIODS = (0.4, 3600.0)  # seconds, shortest and longest
 
 
@@ -93,7 +93,8 @@ class DmelBag(nn.Module):
     # One-hot matmul: a gather of 80 rows a token has a scatter as gradient.
     levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
     onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
-    onehot = onehot.reshape(*dmel_BAC.shape[:-1], -1).astype(self.dtype)
+    shape = (*dmel_BAC.shape[:-1], self.table.shape[0])
+    onehot = onehot.reshape(shape).astype(self.dtype)
     bag = self.norm(onehot @ self.table.astype(self.dtype))
     stream = jax.nn.one_hot(streams_BA, 2, dtype=self.dtype)
     return bag + stream @ self.streams.astype(self.dtype)
@@ -126,7 +127,7 @@ class HMLP(nn.Module):
   def __call__(self, patches: jax.Array) -> jax.Array:
     """[..., 2, 40, 40, 3] to [..., D]; bytes, or floats already normalised."""
     lead = patches.shape[:-4]
-    x = patches.reshape(-1, *patches.shape[-4:])
+    x = patches.reshape(math.prod(lead), *patches.shape[-4:])
     if x.dtype == jnp.uint8:
       mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
       scale = (1.0 / (255.0 * std)).astype(np.float32)
@@ -136,11 +137,12 @@ class HMLP(nn.Module):
       n, t, h, w, c = x.shape
       t, h, w = t // frames, h // side, w // side
       x = x.reshape(n, t, frames, h, side, w, side, c)
-      x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, -1)
+      depth = frames * side * side * c
+      x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, depth)
       x = self.norms[i](x @ self.kernels[i].astype(self.dtype))
       if i < 3:
         x = jax.nn.gelu(x, approximate=False)
-    return x.reshape(*lead, -1)
+    return x.reshape(*lead, x.shape[-1])
 
 
 class Clock(nn.Module):
@@ -162,7 +164,7 @@ class Clock(nn.Module):
     count = self.config.clock_features // 2
     first, last = (math.log(period) for period in CLOCK_PERIODS)
     periods = np.exp(np.linspace(first, last, count))
-    turns = WINDOW_SECONDS / periods.astype(np.float32)
+    turns = clock.TURN_SECONDS / periods.astype(np.float32)
     angle = windows_BT[..., None].astype(jnp.float32) * turns * (2 * math.pi)
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     return features.astype(self.dtype) @ self.kernel.astype(self.dtype)

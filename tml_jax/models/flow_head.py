@@ -19,8 +19,8 @@ from flax import linen as nn
 
 from tml_jax.config import FlowConfig, ModelConfig
 from tml_jax.models import norm
+from tml_jax.streams import clock
 
-FINE_FRAMES = 16
 NORM_EPS = 1e-6
 TIME_PERIOD = 10_000.0  # longest period of the sinusoids, t scaled by 1000
 
@@ -80,7 +80,7 @@ class FlowHead(nn.Module):
 
   def setup(self):
     flow, d_model = self.config.flow, self.config.d_model
-    width, mel = flow.width, FINE_FRAMES * self.config.dmel_channels
+    width, mel = flow.width, clock.FINE_FRAMES * self.config.dmel_channels
     zeros = nn.initializers.zeros
     inner = ("flow_in", "flow")
 
@@ -171,7 +171,8 @@ def flow_loss(
 
 def noise(keys_B: jax.Array, *, channels: int, temperature: float) -> jax.Array:
   """Initial noise [B, F, C], each row from its own key."""
-  draw = jax.vmap(lambda key: jax.random.normal(key, (FINE_FRAMES, channels)))
+  shape = (clock.FINE_FRAMES, channels)
+  draw = jax.vmap(lambda key: jax.random.normal(key, shape))
   return temperature * draw(keys_B)
 
 

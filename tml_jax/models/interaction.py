@@ -20,6 +20,7 @@ from flax import linen as nn
 from tml_jax.config import ModelConfig, RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed, flow_head, norm, trunk
+from tml_jax.streams import clock
 
 
 @flax.struct.dataclass
@@ -64,7 +65,7 @@ class InteractionModel(nn.Module):
     if self.config.num_mtp_layers:
       self.mtp_hidden(batch, hidden_BTD=h_BTD)
     cond_BD = h_BTD[:, 0]
-    mel = (flow_head.FINE_FRAMES, self.config.dmel_channels)
+    mel = (clock.FINE_FRAMES, self.config.dmel_channels)
     x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
     self.velocity(x_BFC, jnp.zeros(cond_BD.shape[0]), cond_BD)
     return self.logits(cond_BD)

@@ -1,0 +1,241 @@
+"""Inkling of Hugging Face transformers as the oracle: logits to 1e-4.
+
+Every parameter of the small random models is drawn anew, those that start at
+one or zero included (norms, scales, router bias, convolutions), so that no
+term of the formula can hide.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tml_jax.config import RematPolicy
+from tml_jax.interop import inkling
+from tml_jax.models import cache as cache_lib
+from tml_jax.models import interaction
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+TOLERANCE = 1e-4
+AUDIO, IMAGE = 7, 8
+
+# A window shorter than the sequence, other head counts in sliding layers, an
+# extent shorter than the sequence, log scaling from a floor within it.
+BASE = dict(
+  vocab_size=96,
+  hidden_size=48,
+  num_hidden_layers=3,
+  num_attention_heads=4,
+  num_key_value_heads=2,
+  head_dim=16,
+  swa_num_attention_heads=6,
+  swa_num_key_value_heads=2,
+  swa_head_dim=8,
+  sliding_window_size=8,
+  d_rel=5,
+  rel_extent=13,
+  log_scaling_n_floor=6,
+  log_scaling_alpha=0.3,
+  layer_types=["hybrid_sliding", "hybrid_sliding", "hybrid"],
+  mlp_layer_types=["dense", "sparse", "sparse"],
+  intermediate_size=56,
+  moe_intermediate_size=24,
+  n_routed_experts=8,
+  num_experts_per_tok=3,
+  n_shared_experts=2,
+  route_scale=2.5,
+  logits_mup_width_multiplier=3.0,
+  max_position_embeddings=64,
+  pad_token_id=None,
+)
+VARIANTS = {
+  "mixed": {},
+  "dense": dict(mlp_layer_types=["dense"] * 3),
+  "moe": dict(mlp_layer_types=["sparse"] * 3),
+  "global first": dict(
+    layer_types=["hybrid", "hybrid_sliding", "hybrid"],
+    num_attention_heads=6,
+    num_key_value_heads=1,
+    swa_num_key_value_heads=6,
+  ),
+  "window of the whole sequence": dict(sliding_window_size=32),
+  "window that divides nothing": dict(sliding_window_size=7),
+  "extent beyond the sequence": dict(rel_extent=64),
+  "no log scaling": dict(log_scaling_n_floor=None),
+  "one shared expert, top 1": dict(n_shared_experts=1, num_experts_per_tok=1),
+  "padded vocabulary": dict(unpadded_vocab_size=83),
+  "short kernel": dict(conv_kernel_size=2),
+}
+
+
+def randomise(model, seed):
+  """Draws every parameter and buffer of the checkpoint anew."""
+  generator = torch.Generator().manual_seed(seed)
+  with torch.no_grad():
+    for name, tensor in model.state_dict().items():
+      noise = torch.randn(tensor.shape, generator=generator)
+      if "norm" in name or "scale" in name:
+        tensor.copy_(1 + 0.3 * noise)
+      elif "conv1d" in name:
+        tensor.copy_(0.5 * noise)
+      elif "correction_bias" in name:
+        tensor.copy_(0.3 * noise)
+      elif "rel_logits" in name:
+        tensor.copy_(noise)
+      else:
+        tensor.copy_(noise * 1.5 / tensor.shape[-1] ** 0.5)
+  return model.eval()
+
+
+def text_model(seed=0, **changes):
+  config = transformers.InklingTextConfig(
+    **(BASE | changes), attn_implementation="eager"
+  )
+  return randomise(transformers.InklingForCausalLM(config), seed)
+
+
+def multimodal_model(seed=0):
+  config = transformers.InklingConfig(
+    text_config=BASE,
+    audio_config=dict(n_mel_bins=80, mel_vocab_size=16),
+    vision_config=dict(n_layers=4),
+    audio_token_id=AUDIO,
+    image_token_id=IMAGE,
+    attn_implementation="eager",
+  )
+  model = transformers.InklingForConditionalGeneration(config)
+  return randomise(model, seed)
+
+
+def tokens_of(model, shape, seed=1):
+  vocab = model.config.get_text_config().vocab_size
+  return np.random.default_rng(seed).integers(9, vocab, shape)
+
+
+def logits_of(model, tokens, **inputs):
+  with torch.no_grad():
+    return model(torch.tensor(tokens), **inputs).logits.numpy()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_text_logits_agree(name):
+  model = text_model(seed=len(name), **VARIANTS[name])
+  tokens = tokens_of(model, (2, 29))
+  expected = logits_of(model, tokens)
+  config, variables = inkling.from_hf(model.state_dict(), model.config)
+  actual = inkling.text_logits(config, variables, tokens)
+  assert actual.dtype == jnp.float32
+  assert actual.shape == expected.shape
+  # A test of noise would pass with any tolerance: the logits have a spread.
+  assert expected.std() > 0.3
+  np.testing.assert_allclose(actual, expected, atol=TOLERANCE, rtol=0)
+
+
+def test_image_and_audio_paths_agree():
+  model = multimodal_model()
+  rng = np.random.default_rng(3)
+  tokens = tokens_of(model, (2, 29))
+  tokens[0, 3:9] = AUDIO
+  tokens[1, 20:22] = AUDIO
+  tokens[0, 12:13] = IMAGE
+  tokens[1, 5:8] = IMAGE
+  dmel = rng.integers(0, 16, (8, 80))
+  pixels = rng.normal(size=(4, 2, 40, 40, 3)).astype(np.float32)
+  expected = logits_of(
+    model,
+    tokens,
+    audio_input_ids=torch.tensor(dmel)[None],
+    pixel_values=torch.tensor(pixels),
+  )
+  config, variables = inkling.from_hf(model.state_dict(), model.config)
+  assert config.hmlp_widths == (128, 320, 4800)
+  actual = inkling.multimodal_logits(
+    config,
+    variables,
+    tokens,
+    dmel=dmel,
+    pixel_patches=pixels,
+    audio_token_id=AUDIO,
+    image_token_id=IMAGE,
+  )
+  np.testing.assert_allclose(actual, expected, atol=TOLERANCE, rtol=0)
+  without = inkling.text_logits(config, variables, tokens)
+  assert np.abs(without - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("chunks", [[1] * 29, [7, 1, 1, 8, 3, 9]])
+def test_cached_decode_agrees(chunks):
+  """Their cache token by token, ours chunk by chunk."""
+  model = text_model(seed=5)
+  tokens = tokens_of(model, (1, 29))
+  past, expected = None, []
+  with torch.no_grad():
+    for token in tokens[0]:
+      output = model(
+        torch.tensor([[token]]), past_key_values=past, use_cache=True
+      )
+      past = output.past_key_values
+      expected.append(output.logits[0, 0].numpy())
+  config, variables = inkling.from_hf(model.state_dict(), model.config)
+  ours = interaction.InteractionModel(config, -1, "float32", RematPolicy.NONE)
+  cache = cache_lib.init_cache(
+    config, batch_size=1, capacity=40, dtype="float32"
+  )
+
+  @jax.jit
+  def step(chunk, cache):
+    h, cache = ours.apply(variables, chunk, cache, method="extend")
+    return ours.apply(variables, h, method="logits"), cache
+
+  actual, start, size = [], 0, max(chunks)
+  for count in chunks:
+    piece = np.zeros((1, size), np.int64)
+    piece[:, :count] = tokens[:, start : start + count]
+    chunk = inkling.whole_segments(piece, config=config)
+    logits, cache = step(chunk | dict(lengths=np.array([count])), cache)
+    actual.append(logits[0, :count])
+    start += count
+  np.testing.assert_allclose(
+    np.concatenate(actual), np.stack(expected), atol=TOLERANCE, rtol=0
+  )
+
+
+def test_bad_state_dicts_and_settings_are_named():
+  model = text_model()
+  state, config = model.state_dict(), model.config
+
+  def refused(state, config):
+    with pytest.raises(ValueError) as error:
+      inkling.from_hf(state, config)
+    return str(error.value)
+
+  name = "model.layers.1.self_attn.k_sconv.conv1d.weight"
+  message = refused({k: v for k, v in state.items() if k != name}, config)
+  assert "missing" in message and name in message
+  message = refused(state | {"model.extra": torch.zeros(2)}, config)
+  assert "unexpected" in message and "model.extra" in message
+  message = refused(state | {name: torch.zeros(3, 1, 4)}, config)
+  assert name in message and "(3, 1, 4)" in message and "(16, 1, 4)" in message
+  for change, shown in (
+    (dict(hidden_act="gelu"), "hidden_act"),
+    (
+      dict(mlp_layer_types=["sparse", "dense", "sparse"]),
+      "mlp_layer_types",
+    ),
+    (dict(attention_dropout=0.1), "attention_dropout"),
+  ):
+    other = transformers.InklingTextConfig(**(BASE | change))
+    assert shown in refused(state, other)
+
+
+def test_arrays_serve_as_well_as_tensors():
+  model = text_model()
+  arrays = {k: v.numpy() for k, v in model.state_dict().items()}
+  config, variables = inkling.from_hf(arrays, model.config)
+  same, again = inkling.from_hf(model.state_dict(), model.config)
+  assert dataclasses.asdict(config) == dataclasses.asdict(same)
+  jax.tree.map(np.testing.assert_array_equal, variables, again)
