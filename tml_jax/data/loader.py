@@ -31,9 +31,16 @@ from tml_jax.data.splits import Split
 from tml_jax.streams import framing, packing, tokenizer
 
 _VERSION = 1
-# Sequences that one shard may be ahead of another before the prefetching
-# starts anew; shards drift apart as their groups pack into different numbers.
-_MAX_WAITING = 64
+# Arrays whose unused tail is left out until a batch is made, and where their
+# slots are listed: most sequences have no video at all.
+_TRIMMED = {
+  "audio_dmel": "audio_positions",
+  "patches": "patch_positions",
+  "speak_mel": "speak_positions",
+}
+# Groups of sequences that may wait for their turn before the prefetching
+# starts anew: shards drift apart as groups pack into different numbers.
+_MAX_WAITING = 4
 _THREADS = 2
 _BUFFERED_GROUPS = 4
 
@@ -80,6 +87,11 @@ class Loader:
     self._tokenizer_path = str(pathlib.Path(data_dir) / tokenizer.FILENAME)
     tokenizer.Tokenizer.load(self._tokenizer_path, config=config.streams)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
+    self._shapes = {
+      name: (array.shape, array.dtype)
+      for name, array in packing.empty_sequence(config.streams).items()
+    }
+    self._largest_group = 1
     self._stream = None
     self._restart()
 
@@ -88,12 +100,15 @@ class Loader:
 
   def __next__(self) -> dict[str, np.ndarray]:
     sequences = [self._next_of(shard) for shard in self._rows]
-    if max(map(len, self._waiting.values())) > _MAX_WAITING:
+    longest = max(map(len, self._waiting.values()))
+    if longest > _MAX_WAITING * self._largest_group:
       self._restart()
-    return {
-      name: np.stack([sequence[name] for sequence in sequences])
-      for name in sequences[0]
-    }
+    batch = {}
+    for name, (shape, dtype) in self._shapes.items():
+      batch[name] = np.zeros((len(sequences), *shape), dtype)
+      for row, sequence in zip(batch[name], sequences, strict=True):
+        row[: len(sequence[name])] = sequence[name]
+    return batch
 
   def get_state(self) -> dict[str, Any]:
     """JSON values that say where the shards of this process stand."""
@@ -157,6 +172,7 @@ class Loader:
     group = next(self._stream)
     shard, number = group["shard"], group["group"]
     sequences = group["sequences"]
+    self._largest_group = max(self._largest_group, len(sequences))
     for offset in range(self._skip.pop(shard, 0), len(sequences)):
       after = Position(number, offset + 1)
       if offset + 1 == len(sequences):
@@ -226,7 +242,18 @@ class Groups:
       for i in range(start, start + self._group_size)
     ]
     sequences = packing.pack(recordings, config=self._streams)
-    return {"shard": shard, "group": group, "sequences": sequences}
+    return {
+      "shard": shard,
+      "group": group,
+      "sequences": [self._trim(sequence) for sequence in sequences],
+    }
+
+  def _trim(self, sequence: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    trimmed = dict(sequence)
+    for name, positions in _TRIMMED.items():
+      used = np.count_nonzero(sequence[positions] < self._streams.seq_len)
+      trimmed[name] = sequence[name][:used].copy()
+    return trimmed
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"_tokenizer": None}

@@ -104,16 +104,23 @@ def open_entry(
 def open_voices(
   config: Config, *, data_dir: str | os.PathLike[str]
 ) -> dict[str, records.RecordSource]:
-  """The prepared corpora of config.data.voices by their names there.
+  """Voices by their entry in config.data.voices.
+
+  Corpora of conversations, whose recordings are no prompts, are left out.
 
   Raises:
-    errors.UserError: one is missing or broken.
+    errors.UserError: a corpus is missing or broken.
   """
-  return {
+  corpora = {
     entry: records.RecordSource(
       pathlib.Path(data_dir) / source.parse(entry).folder
     )
     for entry in config.data.voices
+  }
+  return {
+    entry: corpus
+    for entry, corpus in corpora.items()
+    if "prompt" in corpus[0].metadata
   }
 
 

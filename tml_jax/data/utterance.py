@@ -110,12 +110,16 @@ def mono(recording: audio_lib.Recording, *, name: str) -> np.ndarray:
     raise source.BadRecording(
       source.Reason.WRONG_CHANNELS, f"{name}: {samples.shape[0]}, want 1"
     )
-  check_samples(samples, name=name)
+  check_samples(
+    samples, sample_rate=rate, max_seconds=MAX_SECONDS, name=name
+  )
   return samples[0]
 
 
-def check_samples(samples: np.ndarray, *, name: str) -> None:
-  """Refuses [channels, n] samples at 16 kHz that no recording should have.
+def check_samples(
+  samples: np.ndarray, *, sample_rate: int, max_seconds: float, name: str
+) -> None:
+  """Refuses [channels, n] samples that no recording should have.
 
   Raises:
     source.BadRecording: empty, not finite, too long, silent or clipped.
@@ -127,10 +131,10 @@ def check_samples(samples: np.ndarray, *, name: str) -> None:
     raise source.BadRecording(
       source.Reason.NOT_FINITE, f"{name}: {bad} of {samples.size} samples"
     )
-  seconds = samples.shape[1] / clock.SAMPLE_RATE
-  if seconds > MAX_SECONDS:
+  seconds = samples.shape[1] / sample_rate
+  if seconds > max_seconds:
     raise source.BadRecording(
-      source.Reason.TOO_LONG, f"{name}: {seconds:.1f} s, over {MAX_SECONDS} s"
+      source.Reason.TOO_LONG, f"{name}: {seconds:.1f} s, over {max_seconds} s"
     )
   if np.abs(samples).max() < 1e-3:  # -60 dBFS
     raise source.BadRecording(

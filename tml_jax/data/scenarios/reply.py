@@ -99,7 +99,10 @@ class _Bank:
 
 
 class ReplyScenario:
-  """A `Source` of composed timelines; item i depends on (split, seed, i) only."""
+  """A `Source` of composed timelines.
+
+  Item i depends on the split, the seed, i and the corpora, on nothing else.
+  """
 
   def __init__(
     self,
@@ -392,8 +395,8 @@ def _open_bank(
   can_count = all(f"digits/{n}" in delays for n in DELAYS)
   if not can_wait and not (can_count and "seconds" in delays):
     raise errors.UserError(
-      f"voice {name} cannot ask for a delay: it needs the prompts wait/1..3, or "
-      "digits/1..3 and seconds; leave it out of data.voices or prepare them"
+      f"voice {name} cannot ask for a delay: it needs the prompts wait/1..3, "
+      "or digits/1..3 and seconds; leave it out of data.voices or prepare them"
     )
   return _Bank(recordings, language.split("-")[0], prompts, delays)
 
