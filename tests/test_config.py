@@ -1,24 +1,21 @@
 """The config tree: goldens, checks of values, text form."""
 
 import dataclasses
-import pathlib
 
 import pytest
 
 from experiments import interaction
+from tests import goldens
 from tml_jax import config as config_lib
 from tml_jax import config_text, errors
 from tml_jax.config import Config
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
-
 
 @pytest.mark.parametrize("size", interaction.SIZES)
 def test_every_number_equals_the_golden(size):
-  # To accept a change: CONTRIBUTING.md, "Goldens".
-  text = config_text.to_text(interaction.get_config(size))
-  golden = GOLDEN / f"config_{size}.txt"
-  assert text == golden.read_text(encoding="utf-8")
+  # To accept a change: python -m tests.goldens
+  golden = goldens.config_path(size).read_text(encoding="utf-8")
+  assert goldens.config_of(size) == golden
 
 
 @pytest.mark.parametrize("size", interaction.SIZES)

@@ -1,0 +1,164 @@
+"""Looks at a config without running it: every field, every parameter.
+
+For: `python -m tml_jax.inspect --config=experiments/interaction.py:medium
+--params` (nothing is allocated: shapes only) and `--flat`. Not for: memory,
+time or sharding. docs/parameters.md explains the table of `--params`.
+"""
+
+import dataclasses
+from typing import Any
+
+from absl import flags
+
+from tml_jax import config_flags, config_text, errors
+from tml_jax.config import Config
+
+_PARAMS = flags.DEFINE_bool(
+  "params", False, "Print total and active parameters by module."
+)
+_FLAT = flags.DEFINE_bool("flat", False, "Print every field of the config.")
+
+
+def main(config: Config) -> None:
+  if not (_PARAMS.value or _FLAT.value):
+    raise errors.UserError("nothing to print: give --params, --flat or both")
+  if _FLAT.value:
+    print(config_text.to_text(config), end="")
+  if _PARAMS.value:
+    print(parameter_table(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table; sums include all the rows above them."""
+
+  module: str
+  total: int
+  active: int  # used by one text token
+
+
+# The modules, in order, and the sums between them.
+MODULES = (
+  "text embedding",
+  "attention",
+  "residual convolutions and norms",
+  "router",
+  "routed experts",
+  "shared experts",
+  "dense feed-forward",
+  "unembedding",
+  "= text model",
+  "audio embedding",
+  "patch embedding",
+  "multi-token prediction",
+  "= Inkling's tensors",
+  "clock and stream embeddings",
+  "flow head",
+  "= everything",
+)
+
+
+def parameter_rows(config: Config) -> tuple[Row, ...]:
+  """Exact counts by module, from shapes alone."""
+  import flax
+  import jax
+
+  from tml_jax.models import interaction
+
+  model = interaction.InteractionModel(
+    config.model, -1, str(config.train.dtype), config.train.remat_policy
+  )
+  variables = jax.eval_shape(model.init, jax.random.key(0), _batch(config))
+  shapes = flax.traverse_util.flatten_dict(
+    flax.linen.meta.unbox(variables["params"]), sep="/"
+  )
+  totals = dict.fromkeys(MODULES, 0)
+  for path, shape in shapes.items():
+    totals[_module(path, config=config)] += shape.size
+  model = config.model
+  active = dict(totals)
+  active["multi-token prediction"] = 0  # not run outside of training
+  if model.num_experts:
+    active["routed experts"] = (
+      totals["routed experts"] // model.num_experts * model.experts_per_token
+    )
+  rows, total_sum, active_sum = [], 0, 0
+  for module in MODULES:
+    total_sum += totals[module]
+    active_sum += active[module]
+    if module.startswith("= "):
+      rows.append(Row(module, total_sum, active_sum))
+    else:
+      rows.append(Row(module, totals[module], active[module]))
+  return tuple(rows)
+
+
+def parameter_table(config: Config) -> str:
+  """`parameter_rows` as text, in B (10^9) and exactly."""
+  line = "{:<33}{:>10}{:>10}{:>18}{:>16}"
+  lines = [line.format(config.name, "total B", "active B", "total", "active")]
+  for row in parameter_rows(config):
+    lines.append(
+      line.format(
+        row.module,
+        f"{row.total / 1e9:.3f}",
+        f"{row.active / 1e9:.3f}",
+        f"{row.total:,}",
+        f"{row.active:,}",
+      )
+    )
+  return "\n".join(lines)
+
+
+def _module(path: str, *, config: Config) -> str:
+  """The row of MODULES that a parameter is counted in."""
+  section, *names = path.split("/")
+  if section == "unembedding":
+    return "unembedding"
+  if section == "mtp":
+    return "multi-token prediction"
+  if section == "flow_head":
+    return "flow head"
+  if section == "embed":
+    if names[0] == "clock" or names[:2] == ["dmel", "streams"]:
+      return "clock and stream embeddings"
+    return {"dmel": "audio embedding", "hmlp": "patch embedding"}.get(
+      names[0], "text embedding"
+    )
+  assert section == "trunk", path
+  if len(names) > 1 and names[1] == "attention":
+    return "attention"
+  if len(names) < 3 or names[1] != "mlp":
+    return "residual convolutions and norms"
+  if config.model.is_dense(int(names[0].removeprefix("layer_"))):
+    return "dense feed-forward"
+  if names[2] in ("router", "scale"):
+    return "router"
+  return "shared experts" if "shared" in names[2] else "routed experts"
+
+
+def _batch(config: Config) -> dict[str, Any]:
+  """Shapes of the smallest batch that reaches every parameter."""
+  import jax
+  import numpy as np
+
+  def shape(*dims, dtype=np.int32):
+    return jax.ShapeDtypeStruct((1, *dims), dtype)
+
+  time, audio, patches = 8, 1, 1
+  tokens = shape(time)
+  return {
+    "tokens": tokens,
+    "segment_ids": tokens,
+    "positions": tokens,
+    "windows": tokens,
+    "audio_dmel": shape(audio, config.model.dmel_channels, dtype=np.uint8),
+    "audio_positions": shape(audio),
+    "audio_streams": shape(audio),
+    "patches": shape(patches, 2, 40, 40, 3, dtype=np.uint8),
+    "patch_positions": shape(patches),
+  }
+
+
+if __name__ == "__main__":
+  config_flags.run(main)
