@@ -70,7 +70,9 @@ def test_procedural_words_are_exact():
 
 @pytest.mark.parametrize("variant", procedural.SPEAKERS)
 def test_procedural_pitch_is_the_speakers(variant):
-  samples = procedural.speak("mama", variant=variant, prompt="p").tracks[0].audio
+  samples = (
+    procedural.speak("mama", variant=variant, prompt="p").tracks[0].audio
+  )
   samples = samples - samples.mean()
   correlation = np.correlate(samples, samples, "full")[len(samples) - 1 :]
   low, high = 16_000 // 350, 16_000 // 75

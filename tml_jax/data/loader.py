@@ -72,8 +72,8 @@ class Loader:
     """Opens the data and starts at the beginning.
 
     Raises:
-      errors.UserError: the batch, the shards and the processes do not divide,
-        or the prepared data is missing or broken.
+      errors.UserError: the processes do not divide the logical shards, or
+        the prepared data is missing or broken.
     """
     _check_division(config, process_count=process_count)
     self._config = config
@@ -318,13 +318,8 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _check_division(config: Config, *, process_count: int) -> None:
+  # The config guarantees that the shards divide the global batch.
   shards = config.data.logical_shards
-  batch = config.train.global_batch_size
-  if batch % shards:
-    raise errors.UserError(
-      f"train.global_batch_size = {batch} is not a multiple of "
-      f"data.logical_shards = {shards}; change one of them"
-    )
   if shards % process_count:
     raise errors.UserError(
       f"data.logical_shards = {shards} is not a multiple of the "

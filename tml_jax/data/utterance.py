@@ -110,9 +110,7 @@ def mono(recording: audio_lib.Recording, *, name: str) -> np.ndarray:
     raise source.BadRecording(
       source.Reason.WRONG_CHANNELS, f"{name}: {samples.shape[0]}, want 1"
     )
-  check_samples(
-    samples, sample_rate=rate, max_seconds=MAX_SECONDS, name=name
-  )
+  check_samples(samples, sample_rate=rate, max_seconds=MAX_SECONDS, name=name)
   return samples[0]
 
 

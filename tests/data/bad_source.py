@@ -1,0 +1,102 @@
+"""A source with one recording of every kind that must be skipped."""
+
+import os
+import pathlib
+import time
+import wave
+
+import numpy as np
+
+from tests.data import test_audio
+from tml_jax.data import audio, source, utterance
+
+GOOD = 12
+
+
+class Bad:
+  """Twelve good recordings, then the broken ones; slow when asked to be."""
+
+  def __init__(self, folder, *, seconds):
+    self._folder = folder
+    self._seconds = seconds
+
+  def __len__(self):
+    return GOOD + len(_BROKEN)
+
+  def __getitem__(self, index):
+    time.sleep(self._seconds)
+    samples, rate = test_audio.tone(0.5, frequency=200 + 20 * index), 16_000
+    name = f"{index}.wav"
+    if index >= GOOD:
+      made = _BROKEN[index - GOOD](self._folder / name)
+      if made is None:
+        audio.decode(self._folder / name)
+      samples, rate = made
+    return utterance.build(
+      audio.Recording(np.atleast_2d(samples).astype(np.float32), rate),
+      voice="bad:a",
+      language="en",
+      prompt=f"p{index}",
+      text=f"the text of number {index}",
+    )
+
+
+def _empty(path):
+  path.write_bytes(b"")
+
+
+def _truncated(path):
+  test_audio.write_wav(path, test_audio.tone(0.5)[None])
+  path.write_bytes(path.read_bytes()[:5000])
+
+
+def _no_samples(path):
+  with wave.open(str(path), "wb") as file:
+    file.setnchannels(1)
+    file.setsampwidth(2)
+    file.setframerate(16_000)
+
+
+_BROKEN = (
+  _empty,
+  _truncated,
+  _no_samples,
+  lambda path: (np.full(16_000, np.nan), 16_000),
+  lambda path: (np.clip(9 * test_audio.tone(1.0), -1, 1), 16_000),
+  lambda path: (np.zeros(16_000), 16_000),
+  lambda path: (test_audio.tone(31.0), 16_000),
+  lambda path: (test_audio.tone(1.0), 8_000),
+  lambda path: (np.stack([test_audio.tone(1.0)] * 2), 16_000),
+)
+REASONS = {
+  "empty": 2,
+  "truncated": 1,
+  "NaN or infinite samples": 1,
+  "clipped": 1,
+  "silent": 1,
+  "too long": 1,
+  "wrong sample rate": 1,
+  "wrong channel count": 1,
+}
+
+
+@source.register("bad")
+def open_bad(variant, *, settings):
+  """`fast`, or `slow` for a process that a test kills."""
+  del settings
+  folder = pathlib.Path(os.environ["BAD_SOURCE_FOLDER"])
+  return Bad(folder, seconds={"fast": 0.0, "slow": 0.3}[variant])
+
+
+@source.register("empty")
+class Nothing:
+  """A source in which everything is broken."""
+
+  def __init__(self, variant, *, settings):
+    del variant, settings
+
+  def __len__(self):
+    return 3
+
+  def __getitem__(self, index):
+    raise source.BadRecording(source.Reason.SILENT, f"number {index}")

@@ -1,0 +1,264 @@
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.data import conftest
+from tml_jax import errors
+from tml_jax.data import loader, mixture, records
+from tml_jax.data.splits import Split
+from tml_jax.streams import packing
+
+
+def make(config, data_dir, **process):
+  return loader.Loader(config, data_dir=data_dir, split=Split.TRAIN, **process)
+
+
+def take(batches, count):
+  return [next(batches) for _ in range(count)]
+
+
+def assert_equal(a, b):
+  assert len(a) == len(b)
+  for x, y in zip(a, b, strict=True):
+    assert x.keys() == y.keys()
+    for name in x:
+      np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+
+
+def interleave(parts):
+  """Global batches from those of two processes."""
+  result = []
+  for a, b in zip(*parts, strict=True):
+    rows = {
+      name: np.empty((4, *a[name].shape[1:]), a[name].dtype) for name in a
+    }
+    for name in rows:
+      rows[name][0::2], rows[name][1::2] = a[name], b[name]
+    result.append(rows)
+  return result
+
+
+@pytest.fixture(scope="module")
+def reference(config, data_dir):
+  """The first eight batches, made by one process with threads."""
+  batches = make(config, data_dir)
+  result = take(batches, 8)
+  batches.close()
+  return result
+
+
+def test_batches_are_full_of_valid_sequences(config, reference):
+  shapes = {
+    k: v.shape for k, v in packing.empty_sequence(config.streams).items()
+  }
+  for batch in reference:
+    assert {k: v.shape[1:] for k, v in batch.items()} == shapes
+    assert {v.shape[0] for v in batch.values()} == {4}
+    for row in range(4):
+      sequence = {name: values[row] for name, values in batch.items()}
+      frames = packing.unpack(sequence, config=config.streams)
+      assert sum(map(len, frames)) > 5
+      again = packing.pack(frames, config=config.streams)
+      for name in sequence:
+        np.testing.assert_array_equal(again[0][name], sequence[name])
+  assert len({batch["tokens"].tobytes() for batch in reference}) == 8
+
+
+def test_two_processes_yield_the_rows_of_one(config, data_dir, reference):
+  parts = []
+  for index in range(2):
+    batches = make(config, data_dir, process_index=index, process_count=2)
+    parts.append(take(batches, 8))
+    batches.close()
+  assert_equal(interleave(parts), reference)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 5])
+def test_state_resumes_bit_for_bit(config, data_dir, reference, steps):
+  batches = make(config, data_dir)
+  take(batches, steps)
+  state = json.loads(json.dumps(batches.get_state()))
+  ahead = take(batches, 1)
+  assert_equal(ahead, reference[steps : steps + 1])
+  batches.set_state(state)  # back, in the same process
+  assert_equal(take(batches, 1), ahead)
+  batches.close()
+  resumed = make(config, data_dir)
+  resumed.set_state(state)
+  assert resumed.get_state() == state
+  assert_equal(take(resumed, 8 - steps), reference[steps:])
+  resumed.close()
+
+
+def test_state_moves_between_process_counts(config, data_dir, reference):
+  one = make(config, data_dir)
+  take(one, 3)
+  state = one.get_state()
+  one.close()
+  pair = [
+    make(config, data_dir, process_index=i, process_count=2) for i in range(2)
+  ]
+  for batches in pair:
+    batches.set_state(state)
+  assert_equal(interleave([take(b, 2) for b in pair]), reference[3:5])
+  merged = loader.merge_states([b.get_state() for b in pair])
+  for batches in pair:
+    batches.close()
+  one = make(config, data_dir)
+  one.set_state(merged)
+  assert_equal(take(one, 3), reference[5:8])
+  one.close()
+
+
+def test_shards_that_drift_apart_start_anew(
+  config, data_dir, reference, monkeypatch
+):
+  monkeypatch.setattr(loader, "_MAX_WAITING", 0)
+  batches = make(config, data_dir)
+  assert_equal(take(batches, 5), reference[:5])
+  batches.close()
+
+
+_WORKERS = """
+import pickle, sys
+from tests.data import conftest, test_loader
+if __name__ == "__main__":
+  config = conftest.small_config(workers=2)
+  batches = test_loader.make(config, sys.argv[1])
+  first = test_loader.take(batches, 2)
+  state = batches.get_state()
+  test_loader.take(batches, 1)
+  batches.set_state(state)
+  rest = test_loader.take(batches, 6)
+  batches.close()
+  with open(sys.argv[2], "wb") as file:
+    pickle.dump(first + rest, file)
+"""
+
+
+def test_worker_processes_change_nothing(tmp_path, data_dir, reference):
+  import pickle
+
+  script = tmp_path / "workers.py"
+  script.write_text(_WORKERS)
+  result = subprocess.run(
+    [sys.executable, str(script), str(data_dir), str(tmp_path / "out")],
+    env=os.environ | {"PYTHONPATH": os.getcwd()},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode == 0, result.stderr
+  assert "leaked" not in result.stderr
+  found = pickle.loads((tmp_path / "out").read_bytes())
+  assert_equal(found, reference)
+
+
+def test_data_works_where_jax_cannot_be_imported(data_dir):
+  """Ours never imports it; Grain tries, for its profiler, and goes on."""
+  script = (
+    "import sys\n"
+    "sys.modules['jax'] = None\n"
+    "from tests.data import conftest, test_loader\n"
+    f"batches = test_loader.make(conftest.small_config(), {str(data_dir)!r})\n"
+    "print(next(batches)['tokens'].shape)\n"
+    "batches.close()\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", script],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.strip() == "(4, 512)"
+
+
+def test_what_does_not_divide_is_refused(config, data_dir):
+  with pytest.raises(errors.UserError, match="3 processes"):
+    make(config, data_dir, process_index=0, process_count=3)
+
+
+def test_a_state_of_other_data_is_refused(config, data_dir):
+  batches = make(config, data_dir)
+  state = batches.get_state()
+  batches.close()
+  other = make(conftest.small_config(seed=1, group_size=3), data_dir)
+  with pytest.raises(
+    errors.UserError, match="seed: 0 then, 1 now; .*group_size"
+  ):
+    other.set_state(state)
+  other.close()
+  half = make(config, data_dir, process_index=0, process_count=2)
+  part = half.get_state()
+  half.close()
+  batches = make(config, data_dir)
+  with pytest.raises(errors.UserError, match=r"shards \[1, 3\]"):
+    batches.set_state(part)
+  batches.close()
+  with pytest.raises(ValueError, match="in two states"):
+    loader.merge_states([part, part])
+
+
+def test_missing_data_is_said_at_once(config, data_dir, tmp_path):
+  with pytest.raises(errors.UserError, match="tml_jax.prepare"):
+    make(config, tmp_path)
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  (copy / "tokenizer.model").unlink()
+  with pytest.raises(errors.UserError, match="no tokenizer"):
+    make(config, copy)
+
+
+def test_a_record_that_breaks_while_training_is_named(
+  config, data_dir, tmp_path
+):
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  batches = make(config, copy)
+  batches.close()
+  for folder in ("procedural-low", "procedural-high"):
+    for shard in records.read_index(copy / folder).shards:
+      with open(copy / folder / shard.file, "r+b") as file:
+        for at in range(70_000, shard.bytes, 5_000):
+          file.seek(at)
+          file.write(b"\xff")
+  message = r"data-0000\d-of-00004.*record \d+ .*corrupt"
+  batches.set_state(batches.get_state())  # prefetches again
+  with pytest.raises(errors.UserError, match=message):
+    take(batches, 10)
+  batches.close()
+  with pytest.raises(errors.UserError, match=message):
+    make(config, copy)
+
+
+def test_mixture_weights_and_order(config, data_dir):
+  """A recorded corpus joins at its weight and disturbs nobody's order."""
+  alone = mixture.build(config, data_dir=data_dir, split=Split.TRAIN)
+  mixed = dataclasses.replace(
+    config,
+    data=dataclasses.replace(
+      config.data, mixture=("reply:3.0", "procedural-low:1.0")
+    ),
+  )
+  both = mixture.build(mixed, data_dir=data_dir, split=Split.TRAIN)
+  ids = [both[i].id for i in range(80)]
+  replies = [name for name in ids if name.startswith("reply/")]
+  assert len(replies) == 60
+  assert replies == [alone[i].id for i in range(60)]
+  assert len(set(ids)) == 80
+  tested = mixture.build(mixed, data_dir=data_dir, split=Split.HELDOUT)
+  heldout = {tested[i].id for i in range(80)}
+  assert not heldout & set(ids)
+
+
+def test_unknown_entry_of_the_mixture(data_dir):
+  config = conftest.small_config(mixture=("repli:1.0",))
+  with pytest.raises(errors.UserError, match="did you mean 'reply'"):
+    mixture.build(config, data_dir=data_dir, split=Split.TRAIN)

@@ -1,0 +1,174 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import commands
+from tests.data import (
+  bad_source,
+  conftest,
+)
+from tml_jax import errors, prepare
+from tml_jax.data import records
+from tml_jax.streams import tokenizer
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+  monkeypatch.setenv("BAD_SOURCE_FOLDER", str(tmp_path))
+
+
+def run(path, *voices, processes=1):
+  return prepare.prepare(
+    conftest.small_config(voices=voices),
+    data_dir=str(path),
+    sounds_root="/",
+    processes=processes,
+  )
+
+
+def test_report_counts_every_reason(tmp_path, capsys):
+  report = run(tmp_path / "data", "bad:fast", processes=2)
+  entry = report["corpora"]["bad-fast"]
+  counts = {name: value["count"] for name, value in entry["skipped"].items()}
+  assert counts == bad_source.REASONS
+  assert entry["kept"] == bad_source.GOOD
+  assert len(records.RecordSource(tmp_path / "data/bad-fast")) == 12
+  written = json.loads((tmp_path / "data" / prepare.REPORT).read_text())
+  assert written == report
+  table = capsys.readouterr().out
+  assert "1 wrong sample rate" in table and "2 empty" in table
+
+
+def test_prepared_data(data_dir, config):
+  """The fixture of all data tests is complete and has a tokenizer."""
+  assert sorted(p.name for p in data_dir.iterdir() if p.name[0] != ".") == [
+    "prepare_report.json",
+    "procedural-high",
+    "procedural-low",
+    "tokenizer.json",
+    "tokenizer.model",
+  ]
+  tokens = tokenizer.Tokenizer.load(
+    str(data_dir / tokenizer.FILENAME), config=config.streams
+  )
+  assert tokens.decode(tokens.encode("wait three")) == "wait three"
+
+
+def test_a_second_run_keeps_what_is_finished(data_dir, config):
+  def stamps():
+    return {
+      path: path.stat().st_mtime_ns
+      for path in data_dir.rglob("*")
+      if path.is_file() and path.suffix in (".array_record", ".model")
+    }
+
+  before = stamps()
+  prepare.prepare(config, data_dir=str(data_dir), sounds_root="/", processes=1)
+  assert stamps() == before
+
+
+def test_a_damaged_corpus_is_rebuilt(tmp_path):
+  path = tmp_path / "data"
+  run(path, "bad:fast")
+  digest = records.read_index(path / "bad-fast").digest
+  shard = (
+    path / "bad-fast" / records.read_index(path / "bad-fast").shards[0].file
+  )
+  shard.write_bytes(b"x" * shard.stat().st_size)
+  run(path, "bad:fast")
+  assert records.verify(path / "bad-fast").digest == digest
+
+
+def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
+  run(tmp_path / "data", "bad:fast")
+  with pytest.raises(errors.UserError, match="was trained on bad-fast"):
+    run(tmp_path / "data", "bad:fast", "procedural:low")
+  assert not (tmp_path / "data/procedural-low").exists()
+
+
+def test_nothing_usable(tmp_path):
+  for _ in range(2):  # the second run fails like the first
+    with pytest.raises(errors.UserError, match="none of 3 recordings"):
+      run(tmp_path / "data", "empty:a")
+  assert not (tmp_path / "data/empty-a").exists()
+
+
+def test_unwritable_directory(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(errors.UserError, match="cannot write to --data_dir"):
+    run(tmp_path / "file/data", "procedural:low")
+
+
+def test_a_missing_source_is_said_before_any_work(tmp_path):
+  for voice in ("procedral:low", "procedural:loud", "asterisk:xx"):
+    with pytest.raises(errors.UserError):
+      run(tmp_path / "data", "procedural:low", voice)
+  assert not list((tmp_path / "data").iterdir())
+
+
+def test_one_prepare_at_a_time(tmp_path):
+  with prepare._lock(tmp_path):
+    with pytest.raises(errors.UserError, match="another prepare"):
+      run(tmp_path, "procedural:low")
+
+
+_SLOW = """
+from tests.data import bad_source, test_prepare
+import sys
+if __name__ == "__main__":
+  test_prepare.run(sys.argv[1], "bad:fast", "bad:slow")
+"""
+
+
+def test_killed_prepare_is_completed_by_the_next(tmp_path):
+  """Kill -9 during the second of two corpora."""
+  script, path = tmp_path / "slow.py", tmp_path / "data"
+  script.write_text(_SLOW)
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(path)],
+    env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+    start_new_session=True,  # its pool dies with it
+  )
+  deadline = time.time() + 60
+  while not (path / ".partial-bad-slow").exists():
+    assert time.time() < deadline and process.poll() is None
+    time.sleep(0.02)
+  os.killpg(process.pid, signal.SIGKILL)
+  process.wait()
+  assert records.verify(path / "bad-fast").records == bad_source.GOOD
+  assert not (path / "bad-slow").exists()
+  assert not (path / tokenizer.FILENAME).exists()
+  finished = (path / "bad-fast" / records.INDEX).stat().st_mtime_ns
+  run(path, "bad:fast", "bad:slow", processes=2)
+  assert (path / "bad-fast" / records.INDEX).stat().st_mtime_ns == finished
+  digest = records.verify(path / "bad-slow").digest
+  assert digest == records.read_index(path / "bad-fast").digest
+  assert not list(path.glob(".partial-*"))
+
+
+def test_command_line(tmp_path):
+  """One line and exit status 2 for bad input."""
+  common = (
+    "-m",
+    "tml_jax.prepare",
+    "--config=experiments/interaction.py:tiny_procedural",
+  )
+  result = commands.run(*common)
+  assert result.returncode == 2 and "--data_dir is missing" in result.stderr
+  result = commands.run(
+    *common, f"--data_dir={tmp_path}", "--config.data.voices=procedual:low"
+  )
+  assert result.returncode == 2
+  assert "did you mean 'procedural'?" in result.stderr
+  result = commands.run(
+    *common, f"--data_dir={tmp_path}", "--config.data.voices=procedural:low"
+  )
+  assert result.returncode == 0, result.stderr
+  assert "procedural-low" in result.stdout

@@ -1,0 +1,230 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from tests.data import conftest
+from tml_jax import errors
+from tml_jax.data import mixture, records, splits
+from tml_jax.data.scenarios import reply
+from tml_jax.data.splits import Split
+from tml_jax.streams import clock, timeline
+from tml_jax.streams.timeline import Role
+
+SHARE = 0.1
+COUNT = 150
+
+
+def scenario(data_dir, *, split=Split.TRAIN, seed=0, voices=conftest.VOICES):
+  return reply.ReplyScenario(
+    {v: records.RecordSource(data_dir / v.replace(":", "-")) for v in voices},
+    split=split,
+    seed=seed,
+    heldout_share=SHARE,
+    length=1000,
+    video_size=reply.VideoSize(120, 160),
+  )
+
+
+@pytest.fixture(scope="module")
+def items(data_dir):
+  family = scenario(data_dir)
+  return [family[i] for i in range(COUNT)]
+
+
+def exchanges(items):
+  return [(item, e) for item in items for e in item.metadata["exchanges"]]
+
+
+def test_the_rule_of_timing(items):
+  """Measured on the audio, not on what the scenario says about itself."""
+  for item, e in exchanges(items):
+    spoken = [
+      s
+      for s in item.track(Role.USER).spans
+      if s.end <= e["user_end"] + 1e-6 and s.end > e["prompt_start"]
+    ]
+    last_sample = round(spoken[-1].end * clock.SAMPLE_RATE) - 1
+    expected = last_sample // clock.TURN_SAMPLES + 1 + e["delay_windows"]
+    assert e["onset_window"] == expected
+    agent = item.track(Role.AGENT).audio
+    start = e["onset_window"] * clock.TURN_SAMPLES
+    before = agent[round(e["user_start"] * clock.SAMPLE_RATE) : start]
+    assert not before.any()
+    assert np.abs(agent[start : start + clock.TURN_SAMPLES]).max() > 0.01
+    stop = e["end_window"] * clock.TURN_SAMPLES
+    assert agent[stop - clock.TURN_SAMPLES : stop].any()
+    assert not agent[stop : stop + clock.TURN_SAMPLES].any()
+    assert e["delay_windows"] in ((5, 10, 15) if e["instruction"] else (1,))
+
+
+def test_what_the_user_asks_for_is_the_delay(items):
+  names = {5: "one", 10: "two", 15: "three"}
+  for item, e in exchanges(items):
+    words = [
+      w.text
+      for w in item.track(Role.USER).words
+      if e["user_start"] - 1e-6 <= w.start < e["prompt_start"] - 1e-6
+    ]
+    expected = ["wait", names[e["delay_windows"]]] if e["instruction"] else []
+    assert words == expected
+    if e["instruction"]:
+      assert 0.4 <= e["prompt_start"] - _end_of(words, item, e) <= 1.0
+
+
+def _end_of(words, item, e):
+  track = item.track(Role.USER)
+  return [w.end for w in track.words if w.start < e["prompt_start"] - 1e-6][-1]
+
+
+def test_the_agent_says_the_prompt_back(items):
+  for item, e in exchanges(items):
+    start = e["onset_window"] * clock.TURN_SECONDS
+    stop = e["end_window"] * clock.TURN_SECONDS
+    said = [
+      w.text
+      for w in item.track(Role.AGENT).words
+      if start - 1e-6 <= w.start < stop
+    ]
+    assert " ".join(said) == e["text"]
+    assert e["user_voice"] != e["agent_voice"]
+    assert item.track(Role.AGENT).voice == e["agent_voice"]
+    assert item.track(Role.USER).voice == e["user_voice"]
+
+
+def test_timelines_are_valid(items):
+  for item in items:
+    timeline.validate(item)
+    assert 8 <= item.duration <= 20
+    assert len(item.metadata["exchanges"]) in (2, 3)
+    assert timeline.from_bytes(timeline.to_bytes(item)).metadata == (
+      item.metadata
+    )
+    for track in item.tracks:
+      assert len(track.audio) == round(item.duration * clock.SAMPLE_RATE)
+      assert np.abs(track.audio).max() <= 1
+
+
+def test_noise_is_on_the_user_only(items):
+  kinds = {item.metadata["noise"] for item in items}
+  assert kinds == {"none", "white", "pink", "brown", "babble"}
+  for item in items:
+    for track in item.tracks:
+      outside = np.ones(len(track.audio), bool)
+      for span in track.spans:
+        start, stop = round(span.start * 16_000), round(span.end * 16_000)
+        outside[start:stop] = False
+      level = 10 * np.log10(np.mean(track.audio[outside] ** 2) + 1e-12)
+      if track.role == Role.USER and item.metadata["noise"] != "none":
+        assert -59 < level < -36  # -23 - 35 .. -23 - 15, and a margin
+      else:
+        assert level < -100
+
+
+def test_shares(items):
+  found = exchanges(items)
+  instructed = np.mean([e["instruction"] for _, e in found])
+  assert 0.42 < instructed < 0.58
+  noisy = np.mean([item.metadata["noise"] != "none" for item in items])
+  assert 0.38 < noisy < 0.62
+  video = np.mean([len(item.video) > 0 for item in items])
+  assert 0.04 < video < 0.18
+  pairs = {(e["user_voice"], e["agent_voice"]) for _, e in found}
+  assert len(pairs) == 2
+
+
+def test_video_is_a_square_that_moves(items):
+  with_video = [item for item in items if item.video]
+  for item in with_video:
+    images = [frame.image for frame in item.video]
+    assert {image.shape for image in images} == {(120, 160, 3)}
+    colours = {len(np.unique(i.reshape(-1, 3), axis=0)) for i in images}
+    assert colours == {2}
+    assert all(0 <= f.time < item.duration for f in item.video)
+  assert any((i.video[0].image != i.video[1].image).any() for i in with_video)
+
+
+def test_items_are_a_function_of_their_index(data_dir, items):
+  family = pickle.loads(pickle.dumps(scenario(data_dir)))
+  for i in (70, 3, 3):
+    assert timeline.to_bytes(family[i]) == timeline.to_bytes(items[i])
+  other = scenario(data_dir, seed=1)[3]
+  assert timeline.to_bytes(other) != timeline.to_bytes(items[3])
+  with pytest.raises(IndexError):
+    family[1000]
+
+
+def test_splits_never_share_an_utterance_or_a_seed(data_dir, items):
+  heldout = scenario(data_dir, split=Split.HELDOUT)
+  fresh = scenario(data_dir, split=Split.FRESH)
+
+  def prompts(items):
+    return {e["user_prompt"] for _, e in exchanges(items)}
+
+  trained = prompts(items)
+  tested = prompts(heldout[i] for i in range(60))
+  assert trained and tested and not trained & tested
+  assert not (trained | tested) & reply.DELAY_WORDS
+  assert all(splits.is_heldout(p, share=SHARE) for p in tested)
+  assert not any(splits.is_heldout(p, share=SHARE) for p in trained)
+  renewed = [fresh[i] for i in range(60)]
+  assert not any(splits.is_heldout(p, share=SHARE) for p in prompts(renewed))
+  assert all(
+    a.metadata["exchanges"] != b.metadata["exchanges"]
+    for a, b in zip(items, renewed, strict=False)
+  )
+  keys = {
+    tuple(
+      splits.seed_sequence(
+        family="reply", split=split, seed=seed, index=i
+      ).generate_state(4)
+    )
+    for split in Split
+    for seed in range(3)
+    for i in range(300)
+  }
+  assert len(keys) == len(Split) * 3 * 300
+
+
+def test_heldout_share_is_about_what_was_asked():
+  held = [splits.is_heldout(f"prompt/{i}", share=0.1) for i in range(5000)]
+  assert 0.08 < np.mean(held) < 0.12
+
+
+def test_one_voice_is_not_enough(data_dir):
+  with pytest.raises(errors.UserError, match="no prompt that two voices"):
+    scenario(data_dir, voices=conftest.VOICES[:1])
+
+
+def test_a_voice_without_delay_words_is_refused(data_dir):
+  class Mute:
+    def __init__(self, recordings):
+      self._kept = [
+        r
+        for r in (recordings[i] for i in range(len(recordings)))
+        if r.metadata["prompt"] not in reply.DELAY_WORDS
+      ]
+
+    def __len__(self):
+      return len(self._kept)
+
+    def __getitem__(self, index):
+      return self._kept[index]
+
+  voices = {"mute": Mute(records.RecordSource(data_dir / "procedural-low"))}
+  with pytest.raises(errors.UserError, match="voice mute cannot ask"):
+    reply.ReplyScenario(
+      voices,
+      split=Split.TRAIN,
+      seed=0,
+      heldout_share=SHARE,
+      length=10,
+      video_size=reply.VideoSize(40, 40),
+    )
+
+
+def test_evaluation_gets_both_test_splits(config, data_dir):
+  for split in (Split.HELDOUT, Split.FRESH):
+    found = mixture.timelines(config, data_dir=data_dir, split=split, count=5)
+    assert len({item.id for item in found}) == 5
+    assert {item.metadata["split"] for item in found} == {str(split)}
