@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import re
+import sys
 
 import pytest
 
@@ -85,3 +87,19 @@ def test_no_entry_point_imports_jax_before_main():
   )
   result = commands.run("-c", script)
   assert result.returncode == 0, result.stderr
+
+
+def test_every_import_is_a_declared_dependency():
+  names = {"absl": "absl-py", "orbax": "orbax-checkpoint"}
+  setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+  requires = next(
+    ast.literal_eval(node.value)
+    for node in setup.body
+    if isinstance(node, ast.Assign) and node.targets[0].id == "_REQUIRES"
+  )
+  declared = {re.match(r"[\w-]+", line)[0] for line in requires}
+  for path in (ROOT / "tml_jax").rglob("*.py"):
+    for name in _imports(path):
+      root = name.split(".")[0]
+      if root != "tml_jax" and root not in sys.stdlib_module_names:
+        assert names.get(root, root) in declared, f"{path} imports {name}"
