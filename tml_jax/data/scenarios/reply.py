@@ -29,16 +29,10 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import noise, source, splits, utterance
+from tml_jax.data.scenarios import score as score_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock
-from tml_jax.streams.timeline import (
-  Role,
-  Span,
-  Timeline,
-  Track,
-  VideoFrame,
-  Word,
-)
+from tml_jax.streams.timeline import Role, Timeline, VideoFrame
 
 FAMILY = "reply"
 DELAYS = (1, 2, 3)  # seconds that an instruction may ask for
@@ -61,7 +55,6 @@ _NOISE_SHARE = 0.5  # of timelines
 _SNR_DB = (15.0, 35.0)
 _BABBLE_VOICES = 4
 _VIDEO_SHARE = 0.1
-_PEAK = 0.98
 # Pauses in seconds.
 _LEAD = (0.4, 1.5)
 _BETWEEN_WORDS = (0.05, 0.12)
@@ -155,7 +148,7 @@ class ReplyScenario:
     )
     user, agent = self._pair(random)
     while True:  # about four plans in five have a fitting length
-      score = _Score(user_voice=user, agent_voice=agent)
+      score = score_lib.Score(user_voice=user, agent_voice=agent)
       self._compose(score, random=random)
       if _DURATION[0] <= score.duration <= _DURATION[1]:
         break
@@ -165,8 +158,8 @@ class ReplyScenario:
       id=f"{FAMILY}/{split}/{seed}/{index}",
       duration=score.duration,
       tracks=(
-        _track(Role.USER, score.user, audio=audio, voice=user),
-        _track(
+        score_lib.track(Role.USER, score.user, audio=audio, voice=user),
+        score_lib.track(
           Role.AGENT, score.agent, audio=score.render(score.agent), voice=agent
         ),
       ),
@@ -201,7 +194,9 @@ class ReplyScenario:
       others = same
     return user, _choose(others, random=random)
 
-  def _compose(self, score: "_Score", *, random: np.random.Generator) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Draws exchanges; the score keeps the time."""
     user = self._banks[score.user_voice]
     agent = self._banks[score.agent_voice]
@@ -300,83 +295,6 @@ class ReplyScenario:
       image[top : top + side, left : left + side] = colour
       frames.append(VideoFrame(float(start + i), image))
     return tuple(frames)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-  """An utterance at a place in the timeline."""
-
-  start: int  # samples
-  recording: Timeline
-  gain: float
-
-  @property
-  def audio(self) -> np.ndarray:
-    return self.recording.tracks[0].audio
-
-  @property
-  def stop(self) -> int:
-    return self.start + len(self.audio)
-
-
-@dataclasses.dataclass
-class _Score:
-  """A timeline in the making; `cursor` is the sample where it goes on."""
-
-  user_voice: str
-  agent_voice: str
-  cursor: int = 0
-  user: list[_Part] = dataclasses.field(default_factory=list)
-  agent: list[_Part] = dataclasses.field(default_factory=list)
-  exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-  @property
-  def windows(self) -> int:
-    return -(-self.cursor // clock.TURN_SAMPLES)
-
-  @property
-  def duration(self) -> float:
-    return self.windows * clock.TURN_MS / 1000
-
-  def pause(
-    self, seconds: tuple[float, float], *, random: np.random.Generator
-  ) -> None:
-    self.cursor += round(random.uniform(*seconds) * clock.SAMPLE_RATE)
-
-  def say(self, recording: Timeline, *, gain_db: float) -> None:
-    """The user speaks now, at most as loud as full scale allows."""
-    peak = float(np.abs(recording.tracks[0].audio).max())
-    gain = min(10 ** (gain_db / 20), _PEAK / peak)
-    self.user.append(_Part(self.cursor, recording, gain))
-    self.cursor = self.user[-1].stop
-
-  def answer(self, recording: Timeline, *, delay_windows: int) -> int:
-    """The agent answers what was just said; returns the onset window."""
-    onset = (self.cursor - 1) // clock.TURN_SAMPLES + 1 + delay_windows
-    self.agent.append(_Part(onset * clock.TURN_SAMPLES, recording, 1.0))
-    self.cursor = self.agent[-1].stop
-    return onset
-
-  def render(self, parts: list[_Part]) -> np.ndarray:
-    """[windows x 3200] float32, silent between the parts."""
-    audio = np.zeros(self.windows * clock.TURN_SAMPLES, np.float32)
-    for part in parts:
-      audio[part.start : part.stop] += np.float32(part.gain) * part.audio
-    return audio
-
-
-def _track(
-  role: Role, parts: list[_Part], *, audio: np.ndarray, voice: str
-) -> Track:
-  words, spans = [], []
-  for part in parts:
-    offset = part.start / clock.SAMPLE_RATE
-    track = part.recording.tracks[0]
-    words += [
-      Word(offset + w.start, offset + w.end, w.text) for w in track.words
-    ]
-    spans += [Span(offset + s.start, offset + s.end) for s in track.spans]
-  return Track(role, audio, tuple(words), tuple(spans), voice)
 
 
 def _open_bank(

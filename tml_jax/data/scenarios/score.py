@@ -1,0 +1,93 @@
+"""Placing utterances on a common time line while a conversation is drawn.
+
+For: what every scenario family needs: a cursor in samples, who says what when,
+and the rule of reply timing. Not for: deciding what is said. Start reading at
+`Score`.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from tml_jax.streams import clock
+from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
+
+PEAK = 0.98  # of full scale, the most that a gain may reach
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """An utterance at a place in the timeline."""
+
+  start: int  # samples
+  recording: Timeline
+  gain: float
+
+  @property
+  def audio(self) -> np.ndarray:
+    return self.recording.tracks[0].audio
+
+  @property
+  def stop(self) -> int:
+    return self.start + len(self.audio)
+
+
+@dataclasses.dataclass
+class Score:
+  """A timeline in the making; `cursor` is the sample where it goes on."""
+
+  user_voice: str
+  agent_voice: str
+  cursor: int = 0
+  user: list[Part] = dataclasses.field(default_factory=list)
+  agent: list[Part] = dataclasses.field(default_factory=list)
+  exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+  @property
+  def windows(self) -> int:
+    return -(-self.cursor // clock.TURN_SAMPLES)
+
+  @property
+  def duration(self) -> float:
+    return self.windows * clock.TURN_MS / 1000
+
+  def pause(
+    self, seconds: tuple[float, float], *, random: np.random.Generator
+  ) -> None:
+    self.cursor += round(random.uniform(*seconds) * clock.SAMPLE_RATE)
+
+  def say(self, recording: Timeline, *, gain_db: float) -> None:
+    """The user speaks now, at most as loud as full scale allows."""
+    peak = float(np.abs(recording.tracks[0].audio).max())
+    gain = min(10 ** (gain_db / 20), PEAK / peak)
+    self.user.append(Part(self.cursor, recording, gain))
+    self.cursor = self.user[-1].stop
+
+  def answer(self, recording: Timeline, *, delay_windows: int) -> int:
+    """The agent answers what was just said; returns the onset window."""
+    onset = (self.cursor - 1) // clock.TURN_SAMPLES + 1 + delay_windows
+    self.agent.append(Part(onset * clock.TURN_SAMPLES, recording, 1.0))
+    self.cursor = self.agent[-1].stop
+    return onset
+
+  def render(self, parts: list[Part]) -> np.ndarray:
+    """[windows x 3200] float32, silent between the parts."""
+    audio = np.zeros(self.windows * clock.TURN_SAMPLES, np.float32)
+    for part in parts:
+      audio[part.start : part.stop] += np.float32(part.gain) * part.audio
+    return audio
+
+
+def track(
+  role: Role, parts: list[Part], *, audio: np.ndarray, voice: str
+) -> Track:
+  words, spans = [], []
+  for part in parts:
+    offset = part.start / clock.SAMPLE_RATE
+    track = part.recording.tracks[0]
+    words += [
+      Word(offset + w.start, offset + w.end, w.text) for w in track.words
+    ]
+    spans += [Span(offset + s.start, offset + s.end) for s in track.spans]
+  return Track(role, audio, tuple(words), tuple(spans), voice)
