@@ -25,6 +25,10 @@ def main(config: Config) -> None:
   if _FLAT.value:
     print(config_text.to_text(config), end="")
   if _PARAMS.value:
+    import jax
+
+    # Shapes need no accelerator; do not take one from a running job.
+    jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
 
 
