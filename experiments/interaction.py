@@ -8,9 +8,8 @@ Inkling-Small; docs/parameters.md counts each size.
 
 import dataclasses
 
-from tml_jax import errors
+from tml_jax import config_checks, errors
 from tml_jax.config import (
-  CONTROL_ROWS,
   Config,
   DataConfig,
   Dtype,
@@ -199,7 +198,7 @@ def medium() -> Config:
     name="medium",
     streams=dataclasses.replace(
       reference.streams,
-      text_vocab_size=vocab_size - CONTROL_ROWS,
+      text_vocab_size=vocab_size - config_checks.CONTROL_ROWS,
       seq_len=4096,
       max_audio=3328,
       max_patches=3072,
@@ -238,7 +237,7 @@ def tiny() -> Config:
     name="tiny",
     streams=dataclasses.replace(
       reference.streams,
-      text_vocab_size=vocab_size - CONTROL_ROWS,
+      text_vocab_size=vocab_size - config_checks.CONTROL_ROWS,
       max_text_in=8,
       max_text_out=8,
       video_height=120,  # 3 x 4 = 12 patches

@@ -7,7 +7,7 @@ import pytest
 from experiments import interaction
 from tests import goldens
 from tml_jax import config as config_lib
-from tml_jax import config_text, errors
+from tml_jax import config_checks, config_text, errors
 from tml_jax.config import Config
 
 
@@ -105,7 +105,7 @@ def test_names_of_enum_members_are_their_values():
 def test_control_tokens_fit_their_rows():
   from tml_jax.streams import frame
 
-  assert len(frame.Control) <= config_lib.CONTROL_ROWS
+  assert len(frame.Control) <= config_checks.CONTROL_ROWS
 
 
 @pytest.mark.parametrize(

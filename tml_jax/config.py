@@ -9,14 +9,8 @@ the field, the value and the fix.
 
 import dataclasses
 import enum
-from typing import Any
 
-from tml_jax import errors
-
-# Rows of the vocabulary kept for the frame's control tokens, right after the
-# text rows; streams/frame.py uses the first ones.
-CONTROL_ROWS = 64
-PATCH = 40  # pixels; the side of a video patch
+from tml_jax import config_checks
 
 
 class Dtype(enum.StrEnum):
@@ -39,26 +33,6 @@ class Schedule(enum.StrEnum):
   CONSTANT = "constant"
   COSINE = "cosine"
   LINEAR = "linear"
-
-
-def _require(holds: bool, message: str) -> None:
-  if not holds:
-    raise errors.UserError(message)
-
-
-def _require_range(
-  config: Any,
-  *,
-  section: str,
-  names: str,
-  low: float,
-  high: float = float("inf"),
-) -> None:
-  """Each field named in `names` (space-separated) is in [low, high]."""
-  for name in names.split():
-    value = getattr(config, name)
-    limit = f"at least {low}" + (f", at most {high}" if high < 1e30 else "")
-    _require(low <= value <= high, f"{section}.{name} = {value}: {limit}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,42 +60,11 @@ class StreamsConfig:
   @property
   def patches_per_frame(self) -> int:
     """Patches of one video frame (or pair of frames)."""
-    return (self.video_height // PATCH) * (self.video_width // PATCH)
+    side = config_checks.PATCH
+    return (self.video_height // side) * (self.video_width // side)
 
   def __post_init__(self):
-    _require_range(
-      self,
-      section="streams",
-      names="text_vocab_size max_text_in max_text_out seq_len max_audio"
-      " max_speak max_targets video_height video_width",
-      low=1,
-    )
-    _require_range(
-      self,
-      section="streams",
-      names="say_lead silence_weight speak_weight onset_weight stop_weight",
-      low=0,
-    )
-    for name in ("video_height", "video_width"):
-      value = getattr(self, name)
-      _require(
-        value % PATCH == 0,
-        f"streams.{name} = {value}: must be a multiple of {PATCH}, for"
-        f" instance {(value // PATCH + 1) * PATCH}",
-      )
-    for name in ("max_audio", "max_patches", "max_speak", "max_targets"):
-      value = getattr(self, name)
-      _require(
-        value <= self.seq_len,
-        f"streams.{name} = {value}: at most streams.seq_len = {self.seq_len},"
-        " as each takes a position",
-      )
-    _require(
-      self.max_patches >= self.patches_per_frame,
-      f"streams.max_patches = {self.max_patches}: one video frame of"
-      f" {self.video_height}x{self.video_width} has {self.patches_per_frame}"
-      " patches; raise max_patches or make the video smaller",
-    )
+    config_checks.streams(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,24 +82,7 @@ class FlowConfig:
   mel_std: float
 
   def __post_init__(self):
-    _require_range(
-      self,
-      section="model.flow",
-      names="width depth time_features draws steps",
-      low=1,
-    )
-    _require_range(
-      self, section="model.flow", names="condition_drop", low=0, high=1
-    )
-    _require(
-      self.mel_std > 0,
-      f"model.flow.mel_std = {self.mel_std}: must be above 0",
-    )
-    _require(
-      self.time_features % 2 == 0,
-      f"model.flow.time_features = {self.time_features}: must be even, sines"
-      " and cosines",
-    )
+    config_checks.flow(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -210,59 +136,7 @@ class ModelConfig:
     return layer < self.num_dense_layers
 
   def __post_init__(self):
-    _require_range(
-      self,
-      section="model",
-      names="vocab_size d_model num_layers num_heads num_kv_heads head_dim"
-      " swa_num_heads swa_num_kv_heads swa_head_dim sliding_window d_rel"
-      " rel_extent d_ff expert_d_ff conv_kernel dmel_channels moe_tile"
-      " clock_features",
-      low=1,
-    )
-    _require_range(
-      self,
-      section="model",
-      names="log_scaling_floor log_scaling_alpha num_dense_layers"
-      " num_experts num_shared_experts num_mtp_layers vocab_padding",
-      low=0,
-    )
-    _require_range(self, section="model", names="dmel_levels", low=2)
-    for name in ("route_scale", "rms_norm_eps", "logits_divisor", "init_std"):
-      value = getattr(self, name)
-      _require(value > 0, f"model.{name} = {value}: must be above 0")
-    for prefix in ("", "swa_"):
-      heads = getattr(self, f"{prefix}num_heads")
-      kv_heads = getattr(self, f"{prefix}num_kv_heads")
-      _require(
-        heads % kv_heads == 0,
-        f"model.{prefix}num_heads = {heads}: must be a multiple of"
-        f" model.{prefix}num_kv_heads = {kv_heads}",
-      )
-    _require(
-      self.attention_pattern != "" and set(self.attention_pattern) <= {*"LG"},
-      f"model.attention_pattern = {self.attention_pattern!r}: one or more of"
-      " L (sliding window) and G (global), for instance LLLLLG",
-    )
-    _require(
-      self.num_dense_layers <= self.num_layers,
-      f"model.num_dense_layers = {self.num_dense_layers}: at most"
-      f" model.num_layers = {self.num_layers}",
-    )
-    _require(
-      self.num_dense_layers == self.num_layers
-      or 1 <= self.experts_per_token <= self.num_experts,
-      f"model.experts_per_token = {self.experts_per_token}: from 1 to"
-      f" model.num_experts = {self.num_experts}",
-    )
-    _require(
-      min(self.hmlp_widths) >= 1,
-      f"model.hmlp_widths = {self.hmlp_widths}: every width at least 1",
-    )
-    _require(
-      self.clock_features % 2 == 0,
-      f"model.clock_features = {self.clock_features}: must be even, sines and"
-      " cosines",
-    )
+    config_checks.model(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,7 +161,7 @@ class DataConfig:
         result[source] = float(weight)
       except ValueError:
         result[source] = float("nan")
-      _require(
+      config_checks.require(
         source != "" and 0 < result[source] < float("inf"),
         f"data.mixture entry {entry!r}: write SOURCE:WEIGHT with a weight"
         " above 0, for instance reply:1.0",
@@ -295,22 +169,7 @@ class DataConfig:
     return result
 
   def __post_init__(self):
-    _require_range(
-      self, section="data", names="logical_shards group_size", low=1
-    )
-    _require_range(self, section="data", names="workers seed", low=0)
-    _require(
-      0 < self.heldout_share < 1,
-      f"data.heldout_share = {self.heldout_share}: between 0 and 1",
-    )
-    for name in ("voices", "mixture"):
-      _require(
-        len(getattr(self, name)) > 0, f"data.{name} = (): name at least one"
-      )
-    _require(
-      len(self.mixture_weights) == len(self.mixture),
-      f"data.mixture = {self.mixture}: a source is named twice",
-    )
+    config_checks.data(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -330,28 +189,7 @@ class OptimConfig:
   ema_decay: float  # of the weights that sampling uses; 0 = off
 
   def __post_init__(self):
-    section = "train.optim"
-    for name in ("learning_rate", "muon_learning_rate", "eps", "clip_norm"):
-      value = getattr(self, name)
-      _require(value > 0, f"{section}.{name} = {value}: must be above 0")
-    _require_range(
-      self,
-      section=section,
-      names="warmup_steps weight_decay router_bias_rate",
-      low=0,
-    )
-    _require_range(
-      self,
-      section=section,
-      names="final_learning_rate_ratio",
-      low=0,
-      high=1,
-    )
-    for name in ("b1", "b2", "ema_decay"):
-      value = getattr(self, name)
-      _require(
-        0 <= value < 1, f"{section}.{name} = {value}: at least 0, below 1"
-      )
+    config_checks.optim(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -376,22 +214,7 @@ class TrainConfig:
     return self.global_batch_size // self.accumulation_steps
 
   def __post_init__(self):
-    _require_range(
-      self,
-      section="train",
-      names="steps global_batch_size accumulation_steps log_every"
-      " checkpoint_every keep_checkpoints",
-      low=1,
-    )
-    _require_range(
-      self, section="train", names="seed flow_loss_weight evaluate_every", low=0
-    )
-    _require_range(self, section="train", names="feedback_noise", low=0, high=1)
-    _require(
-      self.global_batch_size % self.accumulation_steps == 0,
-      f"train.global_batch_size = {self.global_batch_size}: must be a multiple"
-      f" of train.accumulation_steps = {self.accumulation_steps}",
-    )
+    config_checks.train(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -405,9 +228,7 @@ class MeshConfig:
   seq: int
 
   def __post_init__(self):
-    _require_range(
-      self, section="mesh", names="data fsdp expert tensor seq", low=1
-    )
+    config_checks.mesh(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -418,16 +239,7 @@ class SampleConfig:
   griffin_lim_iterations: int
 
   def __post_init__(self):
-    _require_range(
-      self,
-      section="sample",
-      names="temperature flow_temperature griffin_lim_iterations",
-      low=0,
-    )
-    _require(
-      0 < self.top_p <= 1,
-      f"sample.top_p = {self.top_p}: above 0, at most 1 (1 = all tokens)",
-    )
+    config_checks.sample(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -443,19 +255,4 @@ class Config:
   sample: SampleConfig
 
   def __post_init__(self):
-    rows = (
-      self.streams.text_vocab_size + CONTROL_ROWS + self.model.vocab_padding
-    )
-    _require(
-      self.model.vocab_size >= rows,
-      f"model.vocab_size = {self.model.vocab_size}: at least"
-      f" streams.text_vocab_size + {CONTROL_ROWS} control rows +"
-      f" model.vocab_padding = {rows}",
-    )
-    batch, shards = self.train.global_batch_size, self.data.logical_shards
-    _require(
-      batch % shards == 0,
-      f"train.global_batch_size = {batch}: must be a multiple of"
-      f" data.logical_shards = {shards}, as every shard gives the same number"
-      " of sequences to a step",
-    )
+    config_checks.whole(self)

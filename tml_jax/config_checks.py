@@ -1,0 +1,248 @@
+"""What a config value must satisfy, one function for each dataclass.
+
+For: `config.py`, whose dataclasses call these when they are built. Not for:
+what a command needs besides its config. Every message names the field, the
+value and the fix; a range is checked by `_require_range`.
+"""
+
+from typing import Any
+
+from tml_jax import errors
+
+# Rows of the vocabulary kept for the frame's control tokens, right after the
+# text rows; streams/frame.py uses the first ones.
+CONTROL_ROWS = 64
+PATCH = 40  # pixels; the side of a video patch
+
+
+def require(holds: bool, message: str) -> None:
+  if not holds:
+    raise errors.UserError(message)
+
+
+def _require_range(
+  config: Any,
+  *,
+  section: str,
+  names: str,
+  low: float,
+  high: float = float("inf"),
+) -> None:
+  """Each field named in `names` (space-separated) is in [low, high]."""
+  for name in names.split():
+    value = getattr(config, name)
+    limit = f"at least {low}" + (f", at most {high}" if high < 1e30 else "")
+    require(low <= value <= high, f"{section}.{name} = {value}: {limit}")
+
+
+def streams(config: Any) -> None:
+  _require_range(
+    config,
+    section="streams",
+    names="text_vocab_size max_text_in max_text_out seq_len max_audio"
+    " max_speak max_targets video_height video_width",
+    low=1,
+  )
+  _require_range(
+    config,
+    section="streams",
+    names="say_lead silence_weight speak_weight onset_weight stop_weight",
+    low=0,
+  )
+  for name in ("video_height", "video_width"):
+    value = getattr(config, name)
+    require(
+      value % PATCH == 0,
+      f"streams.{name} = {value}: must be a multiple of {PATCH}, for"
+      f" instance {(value // PATCH + 1) * PATCH}",
+    )
+  for name in ("max_audio", "max_patches", "max_speak", "max_targets"):
+    value = getattr(config, name)
+    require(
+      value <= config.seq_len,
+      f"streams.{name} = {value}: at most streams.seq_len = {config.seq_len},"
+      " as each takes a position",
+    )
+  require(
+    config.max_patches >= config.patches_per_frame,
+    f"streams.max_patches = {config.max_patches}: one video frame of"
+    f" {config.video_height}x{config.video_width} has"
+    f" {config.patches_per_frame} patches; raise max_patches or make the"
+    " video smaller",
+  )
+
+
+def flow(config: Any) -> None:
+  _require_range(
+    config,
+    section="model.flow",
+    names="width depth time_features draws steps",
+    low=1,
+  )
+  _require_range(
+    config, section="model.flow", names="condition_drop", low=0, high=1
+  )
+  require(
+    config.mel_std > 0,
+    f"model.flow.mel_std = {config.mel_std}: must be above 0",
+  )
+  require(
+    config.time_features % 2 == 0,
+    f"model.flow.time_features = {config.time_features}: must be even, sines"
+    " and cosines",
+  )
+
+
+def model(config: Any) -> None:
+  _require_range(
+    config,
+    section="model",
+    names="vocab_size d_model num_layers num_heads num_kv_heads head_dim"
+    " swa_num_heads swa_num_kv_heads swa_head_dim sliding_window d_rel"
+    " rel_extent d_ff expert_d_ff conv_kernel dmel_channels moe_tile"
+    " clock_features",
+    low=1,
+  )
+  _require_range(
+    config,
+    section="model",
+    names="log_scaling_floor log_scaling_alpha num_dense_layers"
+    " num_experts num_shared_experts num_mtp_layers vocab_padding",
+    low=0,
+  )
+  _require_range(config, section="model", names="dmel_levels", low=2)
+  for name in ("route_scale", "rms_norm_eps", "logits_divisor", "init_std"):
+    value = getattr(config, name)
+    require(value > 0, f"model.{name} = {value}: must be above 0")
+  for prefix in ("", "swa_"):
+    heads = getattr(config, f"{prefix}num_heads")
+    kv_heads = getattr(config, f"{prefix}num_kv_heads")
+    require(
+      heads % kv_heads == 0,
+      f"model.{prefix}num_heads = {heads}: must be a multiple of"
+      f" model.{prefix}num_kv_heads = {kv_heads}",
+    )
+  require(
+    config.attention_pattern != "" and set(config.attention_pattern) <= {*"LG"},
+    f"model.attention_pattern = {config.attention_pattern!r}: one or more of"
+    " L (sliding window) and G (global), for instance LLLLLG",
+  )
+  require(
+    config.num_dense_layers <= config.num_layers,
+    f"model.num_dense_layers = {config.num_dense_layers}: at most"
+    f" model.num_layers = {config.num_layers}",
+  )
+  require(
+    config.num_dense_layers == config.num_layers
+    or 1 <= config.experts_per_token <= config.num_experts,
+    f"model.experts_per_token = {config.experts_per_token}: from 1 to"
+    f" model.num_experts = {config.num_experts}",
+  )
+  require(
+    min(config.hmlp_widths) >= 1,
+    f"model.hmlp_widths = {config.hmlp_widths}: every width at least 1",
+  )
+  require(
+    config.clock_features % 2 == 0,
+    f"model.clock_features = {config.clock_features}: must be even, sines and"
+    " cosines",
+  )
+
+
+def data(config: Any) -> None:
+  _require_range(
+    config, section="data", names="logical_shards group_size", low=1
+  )
+  _require_range(config, section="data", names="workers seed", low=0)
+  require(
+    0 < config.heldout_share < 1,
+    f"data.heldout_share = {config.heldout_share}: between 0 and 1",
+  )
+  for name in ("voices", "mixture"):
+    require(
+      len(getattr(config, name)) > 0, f"data.{name} = (): name at least one"
+    )
+  require(
+    len(config.mixture_weights) == len(config.mixture),
+    f"data.mixture = {config.mixture}: a source is named twice",
+  )
+
+
+def optim(config: Any) -> None:
+  section = "train.optim"
+  for name in ("learning_rate", "muon_learning_rate", "eps", "clip_norm"):
+    value = getattr(config, name)
+    require(value > 0, f"{section}.{name} = {value}: must be above 0")
+  _require_range(
+    config,
+    section=section,
+    names="warmup_steps weight_decay router_bias_rate",
+    low=0,
+  )
+  _require_range(
+    config,
+    section=section,
+    names="final_learning_rate_ratio",
+    low=0,
+    high=1,
+  )
+  for name in ("b1", "b2", "ema_decay"):
+    value = getattr(config, name)
+    require(0 <= value < 1, f"{section}.{name} = {value}: at least 0, below 1")
+
+
+def train(config: Any) -> None:
+  _require_range(
+    config,
+    section="train",
+    names="steps global_batch_size accumulation_steps log_every"
+    " checkpoint_every keep_checkpoints",
+    low=1,
+  )
+  _require_range(
+    config, section="train", names="seed flow_loss_weight evaluate_every", low=0
+  )
+  _require_range(config, section="train", names="feedback_noise", low=0, high=1)
+  require(
+    config.global_batch_size % config.accumulation_steps == 0,
+    f"train.global_batch_size = {config.global_batch_size}: must be a multiple"
+    f" of train.accumulation_steps = {config.accumulation_steps}",
+  )
+
+
+def mesh(config: Any) -> None:
+  _require_range(
+    config, section="mesh", names="data fsdp expert tensor seq", low=1
+  )
+
+
+def sample(config: Any) -> None:
+  _require_range(
+    config,
+    section="sample",
+    names="temperature flow_temperature griffin_lim_iterations",
+    low=0,
+  )
+  require(
+    0 < config.top_p <= 1,
+    f"sample.top_p = {config.top_p}: above 0, at most 1 (1 = all tokens)",
+  )
+
+
+def whole(config: Any) -> None:
+  rows = (
+    config.streams.text_vocab_size + CONTROL_ROWS + config.model.vocab_padding
+  )
+  require(
+    config.model.vocab_size >= rows,
+    f"model.vocab_size = {config.model.vocab_size}: at least"
+    f" streams.text_vocab_size + {CONTROL_ROWS} control rows +"
+    f" model.vocab_padding = {rows}",
+  )
+  batch, shards = config.train.global_batch_size, config.data.logical_shards
+  require(
+    batch % shards == 0,
+    f"train.global_batch_size = {batch}: must be a multiple of"
+    f" data.logical_shards = {shards}, as every shard gives the same number"
+    " of sequences to a step",
+  )
