@@ -16,7 +16,7 @@ from tml_jax.config import StreamsConfig
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
-from tml_jax.streams.frame import Control, Frame
+from tml_jax.streams.frame import Control, Frame, Kind
 
 OWN, USER = 0, 1  # values of audio_streams
 _LIMITS = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
@@ -181,6 +181,9 @@ def _write_frame(
   out["target_kinds"][slots] = layout.kinds
   weights = frame_lib.loss_weights(config)
   out["target_weights"][slots] = weights[layout.kinds]
+  if layout.kinds[-1] == Kind.ONSET:
+    # Speech begins with the first token that is not <quiet>.
+    out["target_weights"][slots.start] = weights[Kind.ONSET]
   at["target"] = slots.stop
   if frame.speak:
     out["speak_positions"][at["speak"]] = stop - 1

@@ -94,3 +94,8 @@ def train(
     file.write(model.getvalue())
   os.replace(partial, path)
   return Tokenizer.load(path, config=config)
+
+
+def path(data_dir: str) -> str:
+  """Where the tokenizer of prepared data lies."""
+  return os.path.join(data_dir, FILENAME)

@@ -1,0 +1,1 @@
+"""Measures of a conversation: when the agent spoke, and what."""

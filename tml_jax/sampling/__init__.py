@@ -1,0 +1,1 @@
+"""Live sessions: one compiled call per 200 ms."""

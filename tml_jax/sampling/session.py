@@ -1,0 +1,214 @@
+"""Sessions: windows in, windows out; what the host remembers between ticks.
+
+For: `Pool`, which runs B conversations in step, and `Conversation`, the host
+side of one. Not for: the compiled tick (`tick`) or sound from mel
+(`vocoder`). A 200 ms window goes: `Conversation.perceive` -> `Pool.step` ->
+`tick` -> `Conversation.play`.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tml_jax.config import Config
+from tml_jax.models import cache as cache_lib
+from tml_jax.models import interaction
+from tml_jax.sampling import tick as tick_lib
+from tml_jax.streams import clock
+from tml_jax.streams import dmel
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import patches as patches_lib
+from tml_jax.streams.frame import Control, Frame
+
+AUDIO_CHUNK = 1 + 2 * clock.AUDIO_TOKENS  # positions of a window of sound
+
+
+class Conversation:
+  """The host side of one session: clock, microphone, own sound, typed text.
+
+  Attributes:
+    frames: finished frames, inputs and decisions, oldest first.
+  """
+
+  def __init__(self, config: Config, *, seed: int):
+    self._config = config
+    self._microphone = dmel.DmelStream()
+    self._typed = frame_lib.TextQueue()
+    self._own_mel: np.ndarray | None = None
+    self.seed = seed
+    self.frames: list[Frame] = []
+
+  @property
+  def window(self) -> int:
+    """Index of the window that comes next."""
+    return len(self.frames)
+
+  def type(self, channel: Control, tokens: list[int]) -> None:
+    """Queues typed text or a result for the coming windows."""
+    self._typed.push(channel, tokens)
+
+  def perceive(
+    self, samples: np.ndarray, *, images: list[np.ndarray] = ()
+  ) -> Frame:
+    """The inputs of the next window.
+
+    Args:
+      samples: [3200] float32 from the microphone.
+      images: video frames of the window, sized as the config says.
+    """
+    streams = self._config.streams
+    own = self._own_mel
+    return Frame(
+      window=self.window,
+      own_dmel=None if own is None else dmel.pool_fine(own),
+      user_dmel=self._microphone.push(samples),
+      patches=patches_lib.cut(
+        list(images), height=streams.video_height, width=streams.video_width
+      ),
+      text_in=self._typed.take(streams.max_text_in),
+    )
+
+  def play(
+    self, frame: Frame, *, tokens: list[int], mel: np.ndarray
+  ) -> Frame:
+    """Takes the decision on `frame`; its sound is own audio from now on.
+
+    Args:
+      frame: what `perceive` gave.
+      tokens: output tokens, the decision last.
+      mel: [16, 80] log10 fine mel, used if the decision is `<speak>`.
+    """
+    outputs = frame_lib.parse_outputs(tokens, config=self._config.streams)
+    self._own_mel = mel if outputs.speak else None
+    done = dataclasses.replace(
+      frame,
+      say=outputs.say,
+      text_out=outputs.text_out,
+      speak=outputs.speak,
+      target_mel=self._own_mel,
+    )
+    self.frames.append(done)
+    return done
+
+
+@dataclasses.dataclass(frozen=True)
+class Ticked:
+  """One window of a pool.
+
+  Attributes:
+    frames: the finished frames, None where a session rested.
+    logits: [B, N, V] float32 that the output tokens were drawn from.
+    counts: [B] output tokens of each session.
+    seconds: wall-clock time from perceived windows to decisions.
+  """
+
+  frames: list[Frame | None]
+  logits: np.ndarray
+  counts: np.ndarray
+  seconds: float
+
+
+class Pool:
+  """B conversations that are stepped together."""
+
+  def __init__(
+    self,
+    config: Config,
+    *,
+    model: interaction.InteractionModel,
+    variables: dict[str, Any],
+    conversations: list[Conversation],
+    capacity: int,
+  ):
+    """Starts with empty caches.
+
+    Args:
+      config: of the run.
+      model: the model.
+      variables: its parameters and router biases.
+      conversations: B new ones.
+      capacity: positions the cache holds at first; it doubles when full.
+    """
+    self._config = config
+    self._variables = jax.tree.map(jnp.asarray, variables)
+    self._tick = tick_lib.create(config, model=model)
+    self.conversations = conversations
+    self._keys = jnp.stack([jax.random.key(c.seed) for c in conversations])
+    self._cache = cache_lib.init_cache(
+      config.model,
+      batch_size=len(conversations),
+      capacity=capacity,
+      dtype=str(config.train.dtype),
+    )
+    self._used = np.zeros(len(conversations), np.int64)
+
+  def step(self, inputs: list[Frame | None]) -> Ticked:
+    """One window of every conversation; None lets it rest.
+
+    Args:
+      inputs: what `Conversation.perceive` gave, one per conversation.
+    """
+    start = time.perf_counter()
+    chunk = self._chunk(inputs)
+    longest = chunk["tokens"].shape[1] + self._config.streams.max_text_out + 1
+    self._reserve(int(self._used.max()) + longest)
+    keys = jax.vmap(jax.random.fold_in)(
+      self._keys, jnp.asarray(chunk["windows"][:, 0])
+    )
+    decided, self._cache = self._tick(
+      self._variables, self._cache, chunk, keys
+    )
+    decided = jax.device_get(decided)
+    self._used += chunk["lengths"] + decided.counts_B
+    frames = []
+    for row, (conversation, frame) in enumerate(
+      zip(self.conversations, inputs, strict=True)
+    ):
+      if frame is None:
+        frames.append(None)
+        continue
+      tokens = decided.tokens_BN[row, : decided.counts_B[row]].tolist()
+      frames.append(
+        conversation.play(frame, tokens=tokens, mel=decided.mel_BFM[row])
+      )
+    return Ticked(
+      frames=frames,
+      logits=decided.logits_BNV,
+      counts=decided.counts_B,
+      seconds=time.perf_counter() - start,
+    )
+
+  def _chunk(self, inputs: list[Frame | None]) -> dict[str, np.ndarray]:
+    """Small while there is sound alone; large for text and video."""
+    streams = self._config.streams
+    present = [frame for frame in inputs if frame is not None]
+    only_sound = all(
+      not frame.text_in and not len(frame.patches) for frame in present
+    )
+    patches = 0 if only_sound else streams.patches_per_frame
+    size = AUDIO_CHUNK
+    if not only_sound:
+      size += patches + streams.max_text_in
+    chunk = tick_lib.empty_chunk(
+      self._config,
+      batch_size=len(inputs),
+      size=size,
+      audio=2 * clock.AUDIO_TOKENS,
+      patches=patches,
+    )
+    for row, frame in enumerate(inputs):
+      if frame is not None:
+        tick_lib.write_inputs(chunk, frame, row=row, config=self._config)
+    return chunk
+
+  def _reserve(self, positions: int) -> None:
+    """Doubles the cache until it holds `positions`."""
+    capacity = self._cache.capacity
+    while capacity < positions:
+      capacity *= 2
+    if capacity > self._cache.capacity:
+      self._cache = cache_lib.grow(self._cache, capacity=capacity)

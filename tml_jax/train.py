@@ -1,0 +1,201 @@
+"""Training: `python -m tml_jax.train --config=FILE.py:NAME --workdir=DIR`.
+
+For: one run from nothing or from its last checkpoint to its last step. Reads
+top to bottom; two hops lead to the gradient (`training/step.py`, then
+`training/losses.py`). A killed run is restarted by the same command.
+"""
+
+import math
+import os
+import resource
+import signal
+import sys
+import time
+
+from absl import logging
+
+from tml_jax import config_flags
+from tml_jax import errors
+from tml_jax import workdir as workdir_lib
+from tml_jax.config import Config
+from tml_jax.data import flags as data_flags
+
+_PROCESS_START = time.time()
+
+
+def main(config: Config) -> None:
+  workdir = config_flags.WORKDIR.value
+  workdir_lib.create(workdir, config=config, overrides=config_flags.overrides())
+  # jax starts here: bad flags and directories have been refused by now.
+  import jax
+
+  from tml_jax.data import loader as loader_lib
+  from tml_jax.data import splits
+  from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.training import checkpoint
+  from tml_jax.training import flops
+  from tml_jax.training import metrics
+  from tml_jax.training import optim
+  from tml_jax.training import state as state_lib
+  from tml_jax.training import step as step_lib
+
+  train = config.train
+
+  # ---------------------------------------------------------------- data
+  loader = loader_lib.Loader(
+    config,
+    data_dir=data_flags.DATA_DIR.value,
+    split=splits.Split.TRAIN,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+  # ------------------------------------------------------ state on the mesh
+  mesh = mesh_lib.create(config.mesh)
+  model = state_lib.create_model(config)
+  optimizer = optim.create(train.optim, steps=train.steps)
+  abstract = state_lib.abstract(
+    config, model=model, optimizer=optimizer, mesh=mesh
+  )
+  checkpointer = checkpoint.Checkpointer(workdir, keep=train.keep_checkpoints)
+  start = checkpointer.latest_step() or 0
+  if start:
+    state, loader_state = checkpointer.restore(abstract.state, step=start)
+    loader.set_state(loader_state)
+    logging.info("resumed from step %d of %s", start, workdir)
+  else:
+    state = state_lib.create(abstract, seed=train.seed)
+
+  # -------------------------------------------------------------- compile
+  batch_sharding = mesh_lib.batch_sharding(mesh)
+
+  def put(batch):
+    return {
+      name: jax.make_array_from_process_local_data(batch_sharding, value)
+      for name, value in batch.items()
+    }
+
+  compile_start = time.time()
+  with mesh_lib.use(mesh):
+    train_step = jax.jit(
+      step_lib.create(config, model=model, optimizer=optimizer),
+      donate_argnums=0,
+      out_shardings=(abstract.shardings, None),
+    )
+    example = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding),
+      jax.eval_shape(
+        lambda: state_lib.example_batch(
+          config, batch_size=train.global_batch_size
+        )
+      ),
+    )
+    train_step = train_step.lower(abstract.state, example).compile()
+  peak, peak_source = flops.device_peak()
+  logging.info(
+    "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
+    time.time() - compile_start,
+    flops.step_flops(config) / 1e9,
+    peak / 1e9,
+    peak_source,
+  )
+
+  # ------------------------------------------------------------- the loop
+  stop = Preemption()
+  writer = metrics.Writer(workdir)
+  saved = start
+  log_time, log_step = time.time(), start
+  pending = None  # the step in flight: its metrics are fetched one step late
+  for step in range(start + 1, train.steps + 1):
+    batch = put(next(loader))
+    state, values = train_step(state, batch)
+    if pending is not None:
+      check_finite(pending, step=step - 1, saved=saved, workdir=workdir)
+    pending = values
+    if step == start + 1:
+      jax.block_until_ready(values)
+      logging.info(
+        "first step %.1f s after the process started; peak memory %.0f MiB",
+        time.time() - _PROCESS_START,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+      )
+      log_time, log_step = time.time(), step
+    if step % train.log_every == 0 or step == train.steps:
+      scalars = metrics.summarise(jax.device_get(values))
+      seconds = (time.time() - log_time) / max(1, step - log_step)
+      log_time, log_step = time.time(), step
+      scalars |= {
+        "seconds_per_step": seconds,
+        "tokens_per_second": scalars["tokens"] / max(seconds, 1e-9),
+        "mfu": flops.mfu(config, seconds_per_step=max(seconds, 1e-9)),
+        "minutes_left": seconds * (train.steps - step) / 60,
+      }
+      if jax.process_index() == 0:
+        writer.write(step, scalars)
+        metrics.log_line(step, steps=train.steps, scalars=scalars)
+
+    # ------------------------------------------- checkpoint, stop, evaluate
+    is_last = step == train.steps or stop.requested
+    if is_last or step % train.checkpoint_every == 0:
+      check_finite(values, step=step, saved=saved, workdir=workdir)
+      checkpointer.save(step, state=state, loader_state=loader.get_state())
+      saved = step
+    if train.evaluate_every and step % train.evaluate_every == 0:
+      evaluate(config, state=state, step=step, writer=writer)
+    if stop.requested:
+      logging.info("stopping on SIGTERM after step %d, state saved", step)
+      break
+  checkpointer.wait()
+  checkpointer.close()
+  writer.close()
+  loader.close()
+
+
+class Preemption:
+  """Turns SIGTERM into a request to save and stop after the current step."""
+
+  def __init__(self):
+    self.requested = False
+    signal.signal(signal.SIGTERM, self._request)
+
+  def _request(self, *_) -> None:
+    self.requested = True
+
+
+def check_finite(values, *, step: int, saved: int, workdir: str) -> None:
+  """Stops the run when a loss or gradient is not finite.
+
+  Exits with status 1; the state of this step is never saved.
+  """
+  loss, norm = float(values["loss"]), float(values["grad_norm"])
+  if math.isfinite(loss) and math.isfinite(norm):
+    return
+  last = (
+    f"the last good checkpoint is step {saved} in "
+    f"{os.path.join(workdir, 'checkpoints', str(saved))}"
+    if saved
+    else "no checkpoint had been saved"
+  )
+  logging.error(
+    "step %d: loss %s, gradient norm %s; %s", step, loss, norm, last
+  )
+  sys.exit(1)
+
+
+def evaluate(config: Config, *, state, step: int, writer) -> None:
+  """Held-out conversations with the current weights, into the metrics."""
+  import jax
+
+  from tml_jax.evals import run
+
+  report = run.evaluate(
+    config,
+    variables=jax.device_get(state.sampling_variables()),
+    data_dir=data_flags.DATA_DIR.value,
+    count=run.QUICK_COUNT,
+  )
+  writer.write(step, {f"eval/{k}": v for k, v in report.scalars().items()})
+
+
+if __name__ == "__main__":
+  config_flags.run(main)

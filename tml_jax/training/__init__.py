@@ -1,0 +1,1 @@
+"""One train step, its state and its checkpoints."""

@@ -1,0 +1,111 @@
+"""Checkpoints: the whole run or nothing.
+
+For: saving and restoring state, data-iterator position and step with Orbax.
+Not for: the config of a run, which `workdir` keeps and compares. A save that
+is killed leaves a temporary directory that Orbax ignores; the last finished
+one stays. Start reading at `Checkpointer`.
+"""
+
+import os
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from tml_jax import errors
+from tml_jax.training import state as state_lib
+
+DIRECTORY = "checkpoints"
+
+
+class Checkpointer:
+  """Asynchronous checkpoints under `workdir`/checkpoints/STEP."""
+
+  def __init__(self, workdir: str, *, keep: int):
+    """Opens the directory; nothing is written until `save`.
+
+    Args:
+      workdir: directory of the run.
+      keep: how many of the newest checkpoints stay.
+    """
+    self._path = os.path.join(os.path.abspath(workdir), DIRECTORY)
+    self._manager = ocp.CheckpointManager(
+      self._path,
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    )
+
+  def latest_step(self) -> int | None:
+    """Step of the newest finished checkpoint, None in a new run."""
+    return self._manager.latest_step()
+
+  def save(
+    self,
+    step: int,
+    *,
+    state: state_lib.TrainState,
+    loader_state: dict[str, Any],
+  ) -> None:
+    """Starts a save; returns once the arrays are copied off the device."""
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        loader=ocp.args.JsonSave(loader_state),
+      ),
+      force=True,
+    )
+
+  def restore(
+    self, abstract_state: state_lib.TrainState, *, step: int
+  ) -> tuple[state_lib.TrainState, dict[str, Any]]:
+    """State and loader state of a checkpoint, sharded as `abstract_state`.
+
+    Raises:
+      errors.UserError: the checkpoint is broken or of another model.
+    """
+    try:
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(abstract_state),
+          loader=ocp.args.JsonRestore(),
+        ),
+      )
+    except (ValueError, OSError, KeyError, TypeError) as error:
+      first = str(error).strip().splitlines()[0][:300]
+      raise errors.UserError(
+        f"checkpoint {os.path.join(self._path, str(step))} does not fit this "
+        f"config or is broken ({first}); use the run's own config, or delete "
+        "that directory to go back to the one before"
+      ) from error
+    return restored["state"], restored["loader"]
+
+  def wait(self) -> None:
+    """Blocks until the running save is finished."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def restore_for_sampling(
+  workdir: str, *, abstract_state: state_lib.TrainState
+) -> tuple[dict[str, Any], int]:
+  """Variables of the newest checkpoint for `model.apply`, and its step.
+
+  Raises:
+    errors.UserError: `workdir` has no finished checkpoint.
+  """
+  path = os.path.join(workdir, DIRECTORY)
+  step = None
+  if os.path.isdir(path):
+    checkpointer = Checkpointer(workdir, keep=1_000_000)  # deletes nothing
+    step = checkpointer.latest_step()
+  if step is None:
+    raise errors.UserError(
+      f"no finished checkpoint in {path}; run `python -m tml_jax.train "
+      f"--workdir={workdir}` first"
+    )
+  state, _ = checkpointer.restore(abstract_state, step=step)
+  checkpointer.close()
+  return jax.device_get(state.sampling_variables()), step

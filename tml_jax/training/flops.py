@@ -1,0 +1,112 @@
+"""Model FLOPs of a step, and MFU.
+
+For: the FLOPs that the model needs, whatever the program executes. Not for:
+what XLA does (`cost_analysis` counts loop bodies once). Start at `step_flops`.
+
+A matmul with W weights costs 2 W a position forward and 4 W backward.
+Attention costs 2 * 2 * heads * head_dim * (keys in sight) forward, twice that
+backward. Recomputation (remat) is not counted: MFU, not HFU
+(PaLM, arXiv 2204.02311, appendix B).
+"""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tml_jax.config import Config
+from tml_jax.streams import clock
+
+# Dense bfloat16 peak of one chip, FLOP/s; vendors' published figures.
+PEAKS = {
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6 lite": 918e12,
+  "NVIDIA H100 80GB HBM3": 989e12,
+  "NVIDIA H200": 989e12,
+}
+
+
+def layer_flops(config: Config, *, layer: int, context: float) -> float:
+  """Forward FLOPs of one layer at one position seeing `context` keys."""
+  m = config.model
+  if m.is_global(layer):
+    heads, kv_heads, head_dim = m.num_heads, m.num_kv_heads, m.head_dim
+    extent = m.rel_extent
+  else:
+    heads, kv_heads, head_dim = (
+      m.swa_num_heads,
+      m.swa_num_kv_heads,
+      m.swa_head_dim,
+    )
+    extent = m.sliding_window
+  width = 2 * heads * head_dim + 2 * kv_heads * head_dim + heads * m.d_rel
+  attention = 2 * m.d_model * width
+  attention += 2 * 2 * heads * head_dim * context
+  attention += 2 * heads * m.d_rel * extent
+  if m.is_dense(layer):
+    feed_forward = 2 * 3 * m.d_model * m.d_ff
+  else:
+    active = m.experts_per_token + m.num_shared_experts
+    feed_forward = 2 * 3 * m.d_model * m.expert_d_ff * active
+    feed_forward += 2 * m.d_model * (m.num_experts + m.num_shared_experts)
+  return attention + feed_forward
+
+
+def step_flops(config: Config) -> float:
+  """FLOPs of one optimizer step on full sequences, forward and backward.
+
+  Every position is counted as filled, every slot of the payload arrays as
+  used: the program computes them either way.
+  """
+  s, m = config.streams, config.model
+  trunk = 0.0
+  for layer in range(m.num_layers):
+    if m.is_global(layer):
+      context = s.seq_len / 2
+    else:
+      context = min(m.sliding_window, s.seq_len / 2)
+    trunk += s.seq_len * layer_flops(config, layer=layer, context=context)
+  head = 2 * s.max_targets * m.d_model * m.vocab_size
+  mel = clock.FINE_FRAMES * m.dmel_channels
+  width = m.flow.width
+  per_draw = 2 * (2 * mel * width + m.flow.depth * (2 + 3) * width * width)
+  flow = s.max_speak * m.flow.draws * per_draw
+  a, b, c = m.hmlp_widths
+  per_patch = 2 * (128 * 75 * a + 32 * 4 * a * b + 2 * 16 * b * c)
+  per_patch += 2 * 2 * c * m.d_model
+  forward = trunk + head + flow + s.max_patches * per_patch
+  return 3 * config.train.global_batch_size * forward
+
+
+@functools.cache
+def device_peak() -> tuple[float, str]:
+  """FLOP/s of one device and where the number comes from.
+
+  A device that is not in `PEAKS` (a CPU) is measured: the best of ten float32
+  matmuls of 1024 x 1024. On CPU all devices share the cores; the number is
+  divided among them.
+  """
+  kind = jax.devices()[0].device_kind
+  if kind in PEAKS:
+    return PEAKS[kind], f"published for {kind}"
+  size = 1024
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), "float32")
+  matmul = jax.jit(lambda a: a @ a)
+  matmul(x).block_until_ready()
+  best = float("inf")
+  for _ in range(10):
+    start = time.perf_counter()
+    matmul(x).block_until_ready()
+    best = min(best, time.perf_counter() - start)
+  return 2 * size**3 / best / jax.local_device_count(), "measured matmul"
+
+
+def mfu(config: Config, *, seconds_per_step: float) -> float:
+  """Model FLOPs of a step / (seconds * devices * peak of a device)."""
+  peak, _ = device_peak()
+  total = seconds_per_step * jax.device_count() * peak
+  return step_flops(config) / total

@@ -1,0 +1,177 @@
+"""Losses of one microbatch: text, decisions and the flow of speech.
+
+For: what the gradient is taken of. Not for: the optimizer (`step`). Start
+reading at `loss`. Every sum is over valid targets and divided once, by the
+count of the whole global batch, so that accumulation and sharding change
+nothing.
+
+Legend: B sequences, T positions, N targets, S `<speak>` positions, K noise
+draws, D d_model, V vocabulary, F fine frames, C mel channels; in loads: K kinds
+of token, L MoE layers, E experts.
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from tml_jax.config import Config
+from tml_jax.models import flow_head
+from tml_jax.models import interaction
+from tml_jax.streams import dmel
+from tml_jax.streams import frame
+from tml_jax.streams import packing
+
+Batch = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class Denominators:
+  """Weights of all valid targets of a global batch."""
+
+  text: jax.Array  # float32
+  flow: jax.Array
+
+
+@flax.struct.dataclass
+class Sums:
+  """Sums over a microbatch, added up over the step for metrics.
+
+  Attributes:
+    cross_entropy: [kinds] float32, unweighted.
+    correct: [kinds] targets predicted right.
+    count: [kinds] valid targets.
+    flow: squared error of the velocity, mean over the window.
+    flow_count: `<speak>` positions.
+    load_KLE: router choices by token kind, MoE layer and expert.
+    tokens: positions that are not padding.
+  """
+
+  cross_entropy: jax.Array
+  correct: jax.Array
+  count: jax.Array
+  flow: jax.Array
+  flow_count: jax.Array
+  load_KLE: jax.Array
+  tokens: jax.Array
+
+
+def denominators(batch: Batch) -> Denominators:
+  """Counts a global batch; at least 1, so that an empty one has no loss."""
+  return Denominators(
+    text=jnp.maximum(batch["target_weights"].sum(), 1.0),
+    flow=jnp.maximum(batch["speak_weights"].sum(), 1.0),
+  )
+
+
+def loss(
+  params,
+  *,
+  router,
+  batch: Batch,
+  keys_B: jax.Array,
+  denominators: Denominators,
+  model: interaction.InteractionModel,
+  config: Config,
+) -> tuple[jax.Array, Sums]:
+  """Loss of a microbatch as its part of the global batch's mean.
+
+  Args:
+    params: trained parameters.
+    router: selection-only balance biases.
+    batch: arrays of `packing.empty_sequence` with a leading B.
+    keys_B: one random key per sequence: noise does not depend on how the
+      global batch is cut.
+    denominators: of the global batch.
+    model: the model.
+    config: loss weight of the flow, noise on fed-back audio.
+
+  Returns:
+    The scalar loss and the sums for metrics.
+  """
+  variables = {"params": params, "router": router}
+  noise_B, flow_B = jnp.moveaxis(jax.vmap(jax.random.split)(keys_B), 1, 0)
+  batch = disturb_own_audio(batch, noise_B, share=config.train.feedback_noise)
+  hidden_BTD, aux = model.apply(variables, batch, method=model.hidden)
+
+  h_BND = take(hidden_BTD, batch["target_positions"])
+  logits_BNV = model.apply(variables, h_BND, method=model.logits)
+  log_z_BN = jax.nn.logsumexp(logits_BNV, axis=-1)
+  picked_BN = jnp.take_along_axis(
+    logits_BNV, batch["targets"][..., None], axis=-1
+  )[..., 0]
+  entropy_BN = log_z_BN - picked_BN
+  text = (entropy_BN * batch["target_weights"]).sum() / denominators.text
+
+  flow_BS = flow_error(
+    variables, hidden_BTD, batch=batch, keys_B=flow_B, model=model
+  )
+  flow = flow_BS.sum() / denominators.flow
+
+  valid_BN = batch["target_positions"] < hidden_BTD.shape[1]
+  kinds_BNK = jax.nn.one_hot(batch["target_kinds"], len(frame.Kind))
+  kinds_BNK *= valid_BN[..., None]
+  # Right means no logit is larger; cheaper than an argmax on a CPU.
+  right_BN = picked_BN >= logits_BNV.max(axis=-1)
+  sums = Sums(
+    cross_entropy=jnp.einsum("bn,bnk->k", entropy_BN, kinds_BNK),
+    correct=jnp.einsum("bn,bnk->k", right_BN.astype(jnp.float32), kinds_BNK),
+    count=kinds_BNK.sum((0, 1)),
+    flow=flow_BS.sum(),
+    flow_count=batch["speak_weights"].sum(),
+    load_KLE=aux.load_KLE,
+    tokens=(batch["segment_ids"] > 0).sum().astype(jnp.float32),
+  )
+  return text + config.train.flow_loss_weight * flow, sums
+
+
+def flow_error(
+  variables, hidden_BTD: jax.Array, *, batch: Batch, keys_B: jax.Array, model
+) -> jax.Array:
+  """Flow-matching error of each `<speak>` position, weighted; [B, S] float32."""
+  condition_BSD = take(hidden_BTD, batch["speak_positions"])
+  null_D = model.apply(variables, method=model.null_condition)
+
+  def velocity(x, t, condition):
+    return model.apply(variables, x, t, condition, method=model.velocity)
+
+  def one_sequence(mel_SFC, condition_SD, key):
+    return flow_head.flow_loss(
+      velocity,
+      mel_FC=mel_SFC,
+      cond_D=condition_SD,
+      null_D=null_D,
+      rng=key,
+      config=model.config.flow,
+    )
+
+  error_BS = jax.vmap(one_sequence)(batch["speak_mel"], condition_BSD, keys_B)
+  return error_BS * batch["speak_weights"]
+
+
+def take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
+  """Rows at `positions`; an unused slot (position T) takes the last row."""
+  clipped = jnp.minimum(positions_BN, x_BTD.shape[1] - 1)
+  return jnp.take_along_axis(x_BTD, clipped[..., None], axis=1)
+
+
+def disturb_own_audio(
+  batch: Batch, keys_B: jax.Array, *, share: float
+) -> Batch:
+  """Moves `share` of the own-audio levels up or down by one.
+
+  In a session the model hears its own generated audio, not the recorded one;
+  the noise makes it robust to the difference (dMel, arXiv 2407.15835, masks
+  spans; CALM, arXiv 2509.06926, adds noise).
+  """
+  levels = batch["audio_dmel"]
+
+  def steps(key):
+    uniform = jax.random.uniform(key, levels.shape[1:])
+    return jnp.where(
+      uniform < share / 2, -1, jnp.where(uniform > 1 - share / 2, 1, 0)
+    )
+
+  moved = levels.astype(jnp.int32) + jax.vmap(steps)(keys_B)
+  moved = jnp.clip(moved, 0, dmel.LEVELS - 1).astype(levels.dtype)
+  own = (batch["audio_streams"] == packing.OWN)[..., None]
+  return {**batch, "audio_dmel": jnp.where(own, moved, levels)}

@@ -1,0 +1,90 @@
+"""What a step did, as named numbers; written to JSONL and TensorBoard.
+
+For: turning the step's sums into scalars and keeping them. Not for: metrics
+of a conversation (`evals`). Start reading at `summarise`.
+"""
+
+import json
+import os
+from typing import Any
+
+from absl import logging
+import numpy as np
+import tensorboardX
+
+from tml_jax.models import embed
+from tml_jax.streams import frame
+
+FILENAME = "metrics.jsonl"
+
+
+def summarise(values: dict[str, Any]) -> dict[str, float]:
+  """Scalars of one step's output (`step.create`), fetched to the host.
+
+  Names: loss/*, accuracy/*, router/*. `router/<kind>/max_over_mean` is the
+  largest share of an expert over the equal share, worst layer, among tokens
+  of one kind; 1 is perfect balance.
+  """
+  sums = values["sums"]
+  result = {
+    "loss": float(values["loss"]),
+    "grad_norm": float(values["grad_norm"]),
+    "loss/flow": float(sums.flow / max(1.0, float(sums.flow_count))),
+    "tokens": float(sums.tokens),
+  }
+  for kind in frame.Kind:
+    count = float(sums.count[kind])
+    if count:
+      name = kind.name.lower()
+      result[f"loss/{name}"] = float(sums.cross_entropy[kind]) / count
+      result[f"accuracy/{name}"] = float(sums.correct[kind]) / count
+  load = np.asarray(sums.load_KLE)
+  if load.shape[1]:
+    result["router/all/max_over_mean"] = _imbalance(load.sum(axis=0))
+    for kind in embed.Kind:
+      if load[kind].sum():
+        name = f"router/{kind.name.lower()}/max_over_mean"
+        result[name] = _imbalance(load[kind])
+    dead = (load.sum(axis=0) == 0).mean()
+    result["router/unused_experts"] = float(dead)
+  return result
+
+
+def _imbalance(load_LE: np.ndarray) -> float:
+  mean = np.maximum(load_LE.mean(axis=-1), 1e-9)
+  return float((load_LE.max(axis=-1) / mean).max())
+
+
+class Writer:
+  """Appends scalars to WORKDIR/metrics.jsonl and to TensorBoard files.
+
+  After a resume the file may hold steps that ran again; the last line of a
+  step counts.
+  """
+
+  def __init__(self, workdir: str):
+    self._file = open(os.path.join(workdir, FILENAME), "a", encoding="utf-8")
+    self._board = tensorboardX.SummaryWriter(os.path.join(workdir, "tb"))
+
+  def write(self, step: int, scalars: dict[str, float]) -> None:
+    line = {"step": step, **scalars}
+    self._file.write(json.dumps(line) + "\n")
+    self._file.flush()
+    for name, value in scalars.items():
+      self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    self._file.close()
+    self._board.close()
+
+
+def log_line(step: int, *, steps: int, scalars: dict[str, float]) -> None:
+  """One line for whoever watches the run."""
+  shown = [f"step {step}/{steps}", f"loss {scalars['loss']:.3f}"]
+  for name in ("say", "onset", "stop", "flow"):
+    if f"loss/{name}" in scalars:
+      shown.append(f"{name} {scalars[f'loss/{name}']:.3f}")
+  shown.append(f"{scalars['tokens_per_second']:.0f} tok/s")
+  shown.append(f"mfu {scalars['mfu']:.2f}")
+  shown.append(f"{scalars['minutes_left']:.1f} min left")
+  logging.info("  ".join(shown))

@@ -1,0 +1,146 @@
+"""TrainState: everything a step changes, abstract first, sharded at birth.
+
+For: creating the state on a mesh and the shardings a checkpoint restores to.
+Not for: the update itself (`step`). Start reading at `create`.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from tml_jax.config import Config
+from tml_jax.models import interaction
+from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams import frame
+from tml_jax.streams import packing
+
+
+@flax.struct.dataclass
+class TrainState:
+  """A pytree of float32 arrays.
+
+  Attributes:
+    step: finished optimizer steps, int32.
+    params: trained by gradient.
+    router: selection-only balance biases, moved by the load.
+    opt_state: of the optimizer.
+    ema: moving average of `params` that sampling uses; empty when
+      `ema_decay` is 0.
+  """
+
+  step: jax.Array
+  params: Any
+  router: Any
+  opt_state: Any
+  ema: Any
+
+  def sampling_variables(self) -> dict[str, Any]:
+    """What `model.apply` takes outside training."""
+    return {"params": self.ema or self.params, "router": self.router}
+
+
+@dataclasses.dataclass(frozen=True)
+class Abstract:
+  """Shapes and shardings of a state, before any of it exists."""
+
+  state: TrainState  # of jax.ShapeDtypeStruct with shardings
+  shardings: TrainState
+  init: Any  # function of a random key
+
+
+def create_model(config: Config) -> interaction.InteractionModel:
+  return interaction.InteractionModel(
+    config=config.model,
+    turn_token=frame.token_id(frame.Control.TURN, config=config.streams),
+    dtype=str(config.train.dtype),
+    remat_policy=config.train.remat_policy,
+  )
+
+
+def example_batch(config: Config, *, batch_size: int) -> dict[str, jax.Array]:
+  """Zeros in the shapes of a batch, for tracing."""
+  sequence = packing.empty_sequence(config.streams)
+  return {
+    name: jnp.zeros((batch_size, *value.shape), value.dtype)
+    for name, value in sequence.items()
+  }
+
+
+def abstract(
+  config: Config,
+  *,
+  model: interaction.InteractionModel,
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+) -> Abstract:
+  """Shapes and shardings of the state on `mesh`.
+
+  Raises:
+    errors.UserError: a parameter that the mesh cannot divide.
+  """
+
+  def init(key: jax.Array) -> TrainState:
+    batch = example_batch(config, batch_size=1)
+    variables = nn.meta.unbox(model.init(key, batch))
+    params = variables["params"]
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      router=variables["router"],
+      opt_state=optimizer.init(params),
+      # A copy: the state is donated, and one buffer cannot be donated twice.
+      ema=jax.tree.map(jnp.copy, params)
+      if config.train.optim.ema_decay
+      else (),
+    )
+
+  key = jax.random.key(config.train.seed)
+  boxed = jax.eval_shape(model.init, key, example_batch(config, batch_size=1))
+  by_path = {
+    _names(path): sharding
+    for path, sharding in jax.tree_util.tree_leaves_with_path(
+      mesh_lib.variable_shardings(boxed, mesh=mesh)["params"]
+    )
+  }
+  replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  shapes = jax.eval_shape(init, key)
+
+  def shard(path, leaf) -> jax.sharding.Sharding:
+    """Moments and averages lie where their parameter lies."""
+    names = _names(path)
+    for start in range(len(names)):
+      if names[start:] in by_path and leaf.ndim > 0:
+        return by_path[names[start:]]
+    return replicated
+
+  shardings = jax.tree_util.tree_map_with_path(shard, shapes)
+  return Abstract(
+    state=jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      shapes,
+      shardings,
+    ),
+    shardings=shardings,
+    init=init,
+  )
+
+
+def create(abstract_state: Abstract, *, seed: int) -> TrainState:
+  """A fresh state, every shard made where it stays."""
+  init = jax.jit(abstract_state.init, out_shardings=abstract_state.shardings)
+  return init(jax.random.key(seed))
+
+
+def _names(path) -> tuple[str, ...]:
+  """Path of a leaf as names; attributes, keys and indices alike."""
+  return tuple(
+    str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))))
+    for key in path
+  )

@@ -1,0 +1,122 @@
+"""The train step: microbatches, gradient, optimizer, router balance.
+
+For: the one jitted function that training runs. Not for: what is minimised
+(`losses`). Start reading at `create`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tml_jax.config import Config
+from tml_jax.models import interaction
+from tml_jax.training import losses
+from tml_jax.training import state as state_lib
+
+StepFn = Callable[
+  [state_lib.TrainState, losses.Batch],
+  tuple[state_lib.TrainState, dict[str, jax.Array]],
+]
+
+
+def create(
+  config: Config,
+  *,
+  model: interaction.InteractionModel,
+  optimizer: optax.GradientTransformation,
+) -> StepFn:
+  """The step as a function of (state, batch), to be jitted by the caller.
+
+  It returns the new state and arrays for `metrics.summarise`.
+  """
+  optim = config.train.optim
+
+  def train_step(state, batch):
+    gradient, loss, sums = accumulate(state, batch, config=config, model=model)
+    updates, opt_state = optimizer.update(
+      gradient, state.opt_state, state.params
+    )
+    params = optax.apply_updates(state.params, updates)
+    new_state = state_lib.TrainState(
+      step=state.step + 1,
+      params=params,
+      router=balance(state.router, sums.load_KLE, rate=optim.router_bias_rate),
+      opt_state=opt_state,
+      ema=moving_average(
+        state.ema, params, decay=optim.ema_decay, step=state.step
+      ),
+    )
+    return new_state, {
+      "loss": loss,
+      "grad_norm": optax.global_norm(gradient),
+      "sums": sums,
+    }
+
+  return train_step
+
+
+def accumulate(state, batch, *, config: Config, model):
+  """Gradient, loss and sums of a global batch, one microbatch at a time."""
+  train = config.train
+  size = train.global_batch_size
+  # One key per (step, row): neither the cut into microbatches nor the mesh
+  # changes the noise.
+  step_key = jax.random.fold_in(jax.random.key(train.seed), state.step)
+  keys = jax.random.split(step_key, size)
+  denominators = losses.denominators(batch)
+
+  def gradient_of(rows, row_keys):
+    (value, sums), gradient = jax.value_and_grad(losses.loss, has_aux=True)(
+      state.params,
+      router=state.router,
+      batch=rows,
+      keys_B=row_keys,
+      denominators=denominators,
+      model=model,
+      config=config,
+    )
+    return gradient, value, sums
+
+  if train.accumulation_steps == 1:
+    return gradient_of(batch, keys)
+
+  def cut(leaf):
+    # Interleaved, so that every device has rows in every microbatch.
+    count = train.accumulation_steps
+    return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
+
+  def add(total, micro):
+    return jax.tree.map(jnp.add, total, gradient_of(*micro)), None
+
+  micro = jax.tree.map(cut, (batch, keys))
+  shapes = jax.eval_shape(gradient_of, *jax.tree.map(lambda x: x[0], micro))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+  return jax.lax.scan(add, zeros, micro)[0]
+
+
+def balance(router, load_KLE, *, rate: float):
+  """Moves each expert's selection bias towards equal load, by its sign.
+
+  Source: auxiliary-loss-free balancing (arXiv 2408.15664), as in DeepSeek-V3.
+
+  Args:
+    router: biases [E] per MoE layer, in the order of the layers.
+    load_KLE: choices in the step.
+    rate: step of the bias; 0 leaves it.
+  """
+  leaves, tree = jax.tree.flatten(router)
+  moved = []
+  for bias, choices in zip(leaves, load_KLE.sum(axis=0), strict=True):
+    moved.append(bias + rate * jnp.sign(choices.mean() - choices))
+  return jax.tree.unflatten(tree, moved)
+
+
+def moving_average(ema, params, *, decay: float, step: jax.Array):
+  """Average of the weights; short at first, so that it forgets the start."""
+  if not decay:
+    return ema
+  steps = step.astype(jnp.float32)
+  weight = jnp.minimum(decay, (1 + steps) / (10 + steps))
+  return jax.tree.map(lambda e, p: weight * e + (1 - weight) * p, ema, params)
