@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 
 from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
 from tml_jax.interop import inkling_names
-from tml_jax.models import interaction
+from tml_jax.models import embed, flow_head, interaction
+from tml_jax.streams import clock
 
 FLOW = FlowConfig(
   width=64,
@@ -198,26 +200,23 @@ def _check(
 
 def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
   """Initial values of what the checkpoint does not give, nothing else."""
-  model = _model(config)
+  embedder = embed.Embedder(config, NO_TOKEN, "float32")
+  head = flow_head.FlowHead(config, "float32")
   batch = whole_segments(np.zeros((1, 1), np.int32), config=config)
+  mel = jnp.zeros((1, clock.FINE_FRAMES, config.dmel_channels))
 
+  @jax.jit
   def missing(key):
-    tree = nn.unbox(model.init(key, batch))
-    flat = {
-      tuple(part.key for part in path): leaf
-      for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    return {path: leaf for path, leaf in flat.items() if path not in given}
+    cond = jnp.zeros((1, config.d_model))
+    parts = dict(
+      embed=embedder.init(key, batch)["params"],
+      flow_head=head.init(key, mel, jnp.zeros(1), cond)["params"],
+    )
+    flat = traverse_util.flatten_dict(dict(params=nn.unbox(parts)))
+    kept = {path: leaf for path, leaf in flat.items() if path not in given}
+    return traverse_util.unflatten_dict(kept)
 
-  variables: Variables = {"router": {}}
-  leaves = jax.jit(lambda: list(missing(jax.random.key(0)).values()))()
-  paths = list(jax.eval_shape(missing, jax.random.key(0)))
-  for path, leaf in zip(paths, leaves, strict=True):
-    branch = variables
-    for part in path[:-1]:
-      branch = branch.setdefault(part, {})
-    branch[path[-1]] = leaf
-  return variables
+  return {"router": {}} | missing(jax.random.key(0, impl="rbg"))
 
 
 def _model(config: ModelConfig) -> interaction.InteractionModel:

@@ -2,16 +2,11 @@
 
 For: sliding-window and global layers, packed training sequences (`__call__`)
 and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
-the three functions below it are the arithmetic. Formulas:
+`full` and `local` cut a sequence into the cells of `cells.py`. Formulas:
 reference/interaction_models.md section 1.9.
 
-bias[i, j] = (r_i @ profiles)[i - j] for 0 <= i - j < extent, else 0. The
-bias is never gathered over [T, T]: writing row i of r @ reversed(profiles)
-into a buffer whose rows are one longer than they are read back shifts it by i
-places (the skew of Music Transformer, arXiv 1809.04281, section 3.4).
-
 Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
-H head dim, R d_rel, E extent, W window, C blocks.
+H head dim, R d_rel, E extent of the bias, C blocks.
 """
 
 import jax
@@ -19,10 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tml_jax.config import ModelConfig
-from tml_jax.models import norm, short_conv
-
-# Finite, so that a fully masked row would give a mean and not NaN.
-MASKED = -1e30
+from tml_jax.models import cells, norm, short_conv
 
 
 def full(
@@ -39,31 +31,21 @@ def full(
   `q` and `r` come already scaled. A later flash kernel replaces this
   function and nothing else.
   """
-  batch, length, heads, head_dim = q_BTNH.shape
-  kv_heads = k_BTKH.shape[2]
-  extent = min(profiles_RE.shape[1], length)
-  group = heads // kv_heads
-  # Columns: one of padding, then distances length-1 .. 0.
-  profiles = jnp.pad(
-    profiles_RE[:, :extent][:, ::-1], ((0, 0), (length + 1 - extent, 0))
-  ).astype(r_BTNR.dtype)
-  q = q_BTNH.reshape(batch, length, kv_heads, group, head_dim)
-  r = r_BTNR.reshape(batch, length, kv_heads, group, -1)
-  scores = jnp.einsum(
-    "btkgh,bskh->bkgts", q, k_BTKH, preferred_element_type=jnp.float32
+  length = q_BTNH.shape[1]
+  segments = segment_ids_BT[:, None]
+  out = cells.attend(
+    cells.Cells(
+      q=_group(q_BTNH[:, None], k_BTKH.shape[2]),
+      k=k_BTKH[:, None].swapaxes(2, 3),
+      v=v_BTKH[:, None].swapaxes(2, 3),
+      r=_group(r_BTNR[:, None], k_BTKH.shape[2]),
+    ),
+    profiles_RE=profiles_RE[:, :length],
+    query_segments_BCT=segments,
+    key_segments_BCS=segments,
+    window=length,
   )
-  bias = jnp.einsum(
-    "btkgr,re->bkgte", r, profiles, preferred_element_type=jnp.float32
-  )
-  bias = bias.reshape(batch, kv_heads, group, length * (length + 1))
-  bias = bias[..., length:].reshape(scores.shape)
-  index = jnp.arange(length)
-  mask = segment_ids_BT[:, :, None] == segment_ids_BT[:, None, :]
-  mask &= index[:, None] >= index[None, :]
-  scores = jnp.where(mask[:, None, None], scores + bias, MASKED)
-  probs = jax.nn.softmax(scores, axis=-1).astype(v_BTKH.dtype)
-  out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BTKH)
-  return out.reshape(q_BTNH.shape)
+  return _ungroup(out)[:, 0]
 
 
 def local(
@@ -72,18 +54,16 @@ def local(
   k_BTKH: jax.Array,
   v_BTKH: jax.Array,
   r_BTNR: jax.Array,
-  profiles_RW: jax.Array,
+  profiles_RE: jax.Array,
   segment_ids_BT: jax.Array,
 ) -> jax.Array:
-  """Attention to the last W positions (self included) within segments.
+  """Attention to the last E positions (self included) within segments.
 
-  Blocks of W queries see their own and the previous block: work and memory
-  grow with T * 2W. The window is exact.
+  Blocks of E queries see their own and the previous block: work and memory
+  grow with T * 2E. The window is exact.
   """
-  batch, length, heads, head_dim = q_BTNH.shape
-  kv_heads = k_BTKH.shape[2]
-  group = heads // kv_heads
-  window = profiles_RW.shape[1]
+  batch, length = q_BTNH.shape[:2]
+  kv_heads, window = k_BTKH.shape[2], profiles_RE.shape[1]
   padding = -length % window
   blocks = (length + padding) // window
 
@@ -95,36 +75,38 @@ def local(
     previous = jnp.pad(x[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2))
     return jnp.concatenate([previous, x], axis=2)
 
-  q = cut(q_BTNH).reshape(batch, blocks, window, kv_heads, group, head_dim)
-  r = cut(r_BTNR).reshape(batch, blocks, window, kv_heads, group, -1)
-  k = with_previous(cut(k_BTKH))
-  v = with_previous(cut(v_BTKH))
   # Segment + 1, so that the missing block before the first one (0) matches
   # nothing; padding at the end only reaches queries that are cut off again.
   segments = cut(segment_ids_BT + 1)
-  key_segments = with_previous(segments)
-  scores = jnp.einsum(
-    "bctkgh,bcskh->bckgts", q, k, preferred_element_type=jnp.float32
+  out = cells.attend(
+    cells.Cells(
+      q=_group(cut(q_BTNH), kv_heads),
+      k=with_previous(cut(k_BTKH)).swapaxes(2, 3),
+      v=with_previous(cut(v_BTKH)).swapaxes(2, 3),
+      r=_group(cut(r_BTNR), kv_heads),
+    ),
+    profiles_RE=profiles_RE,
+    query_segments_BCT=segments,
+    key_segments_BCS=with_previous(segments),
+    window=window,
   )
-  # Row t must hold distance d at column W + t - d: one zero, the reversed
-  # profiles, W zeros; rows of 2W + 1 read back as rows of 2W.
-  profiles = jnp.pad(profiles_RW[:, ::-1], ((0, 0), (1, window)))
-  bias = jnp.einsum(
-    "bctkgr,re->bckgte",
-    r,
-    profiles.astype(r.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  bias = bias.reshape(batch, blocks, kv_heads, group, -1)
-  bias = bias[..., : 2 * window * window].reshape(scores.shape)
-  distance = window + jnp.arange(window)[:, None] - jnp.arange(2 * window)
-  mask = (distance >= 0) & (distance < window)
-  mask &= segments[..., :, None] == key_segments[..., None, :]
-  scores = jnp.where(mask[:, :, None, None], scores + bias, MASKED)
-  probs = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  out = jnp.einsum("bckgts,bcskh->bctkgh", probs, v)
-  out = out.reshape(batch, blocks * window, heads, head_dim)
-  return out[:, :length]
+  return _ungroup(out).reshape(batch, blocks * window, *q_BTNH.shape[2:])[
+    :, :length
+  ]
+
+
+def _group(x_BCTNH: jax.Array, kv_heads: int) -> jax.Array:
+  """[B, C, T, N, H] to [B, C, K, G, T, H]."""
+  batch, blocks, length, heads, width = x_BCTNH.shape
+  shape = (batch, blocks, length, kv_heads, heads // kv_heads, width)
+  return x_BCTNH.reshape(shape).transpose(0, 1, 3, 4, 2, 5)
+
+
+def _ungroup(x_BCKGTH: jax.Array) -> jax.Array:
+  """[B, C, K, G, T, H] to [B, C, T, N, H]."""
+  batch, blocks, kv_heads, group, length, width = x_BCKGTH.shape
+  shape = (batch, blocks, length, kv_heads * group, width)
+  return x_BCKGTH.transpose(0, 1, 4, 2, 3, 5).reshape(shape)
 
 
 def cached(
@@ -166,7 +148,7 @@ def cached(
   bias = jnp.where((distance < extent)[:, None], bias, 0.0)
   mask = (distance >= 0) & (distance < window)
   scores += bias.reshape(batch, kv_heads, group, chunk, keys)
-  scores = jnp.where(mask[:, None, None], scores, MASKED)
+  scores = jnp.where(mask[:, None, None], scores, cells.MASKED)
   probs = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
   out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BSKH.astype(q.dtype))
   return out.reshape(q_BTNH.shape)
@@ -260,7 +242,7 @@ class Attention(nn.Module):
     if self.is_global or x_BTD.shape[1] <= self.config.sliding_window:
       out = full(q, profiles_RE=self.profiles, **keywords)
     else:
-      out = local(q, profiles_RW=self.profiles, **keywords)
+      out = local(q, profiles_RE=self.profiles, **keywords)
     return self._output(out)
 
   def _output(self, out_BTNH: jax.Array) -> jax.Array:

@@ -67,3 +67,23 @@ def init_cache(
     layers=tuple(layer(index) for index in range(config.num_layers)),
     lengths_B=jnp.zeros(batch_size, jnp.int32),
   )
+
+
+def grow(cache: Cache, *, capacity: int) -> Cache:
+  """The same sessions with room for `capacity` positions, never fewer."""
+  extra = capacity - cache.capacity
+  if extra < 0:
+    raise ValueError(
+      f"a cache of {cache.capacity} positions cannot shrink to {capacity}"
+    )
+
+  def pad(name: str, value: jax.Array) -> jax.Array:
+    if name not in ("key", "value"):
+      return value
+    return jnp.pad(value, ((0, 0), (0, extra), (0, 0), (0, 0)))
+
+  layers = tuple(
+    {name: pad(name, value) for name, value in layer.items()}
+    for layer in cache.layers
+  )
+  return Cache(layers=layers, lengths_B=cache.lengths_B)
