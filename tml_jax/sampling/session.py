@@ -101,13 +101,14 @@ class Ticked:
 
   Attributes:
     frames: the finished frames, None where a session rested.
-    logits: [B, N, V] float32 that the output tokens were drawn from.
+    hidden: [B, N, D] on the device, the states that output tokens were drawn
+      from.
     counts: [B] output tokens of each session.
     seconds: wall-clock time from perceived windows to decisions.
   """
 
   frames: list[Frame | None]
-  logits: np.ndarray
+  hidden: jax.Array
   counts: np.ndarray
   seconds: float
 
@@ -133,11 +134,11 @@ class Pool:
       conversations: B new ones.
       capacity: positions the cache holds at first; it doubles when full.
     """
-    self._config = config
+    self.config = config
+    self._model = model
     self._variables = jax.tree.map(jnp.asarray, variables)
-    self._tick = tick_lib.create(config, model=model)
+    self._seeds = np.array([c.seed for c in conversations], np.int32)
     self.conversations = conversations
-    self._keys = jnp.stack([jax.random.key(c.seed) for c in conversations])
     self._cache = cache_lib.init_cache(
       config.model,
       batch_size=len(conversations),
@@ -145,6 +146,16 @@ class Pool:
       dtype=str(config.train.dtype),
     )
     self._used = np.zeros(len(conversations), np.int64)
+
+  @property
+  def capacity(self) -> int:
+    """Positions that the cache has room for, per conversation."""
+    return self._cache.capacity
+
+  @property
+  def used(self) -> int:
+    """Positions of the longest conversation."""
+    return int(self._used.max())
 
   def step(self, inputs: list[Frame | None]) -> Ticked:
     """One window of every conversation; None lets it rest.
@@ -154,16 +165,20 @@ class Pool:
     """
     start = time.perf_counter()
     chunk = self._chunk(inputs)
-    longest = chunk["tokens"].shape[1] + self._config.streams.max_text_out + 1
-    self._reserve(int(self._used.max()) + longest)
-    keys = jax.vmap(jax.random.fold_in)(
-      self._keys, jnp.asarray(chunk["windows"][:, 0])
+    longest = chunk["tokens"].shape[1] + self.config.streams.max_text_out + 1
+    self._reserve(self.used + longest)
+    decided, self._cache = tick_lib.tick(
+      self._variables,
+      cache=self._cache,
+      chunk=chunk,
+      seeds_B=self._seeds,
+      model=self._model,
+      config=self.config,
     )
-    decided, self._cache = self._tick(
-      self._variables, self._cache, chunk, keys
+    tokens, counts, mel = jax.device_get(
+      (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
     )
-    decided = jax.device_get(decided)
-    self._used += chunk["lengths"] + decided.counts_B
+    self._used += chunk["lengths"] + counts
     frames = []
     for row, (conversation, frame) in enumerate(
       zip(self.conversations, inputs, strict=True)
@@ -171,20 +186,18 @@ class Pool:
       if frame is None:
         frames.append(None)
         continue
-      tokens = decided.tokens_BN[row, : decided.counts_B[row]].tolist()
-      frames.append(
-        conversation.play(frame, tokens=tokens, mel=decided.mel_BFM[row])
-      )
+      outputs = tokens[row, : counts[row]].tolist()
+      frames.append(conversation.play(frame, tokens=outputs, mel=mel[row]))
     return Ticked(
       frames=frames,
-      logits=decided.logits_BNV,
-      counts=decided.counts_B,
+      hidden=decided.hidden_BND,
+      counts=counts,
       seconds=time.perf_counter() - start,
     )
 
   def _chunk(self, inputs: list[Frame | None]) -> dict[str, np.ndarray]:
     """Small while there is sound alone; large for text and video."""
-    streams = self._config.streams
+    streams = self.config.streams
     present = [frame for frame in inputs if frame is not None]
     only_sound = all(
       not frame.text_in and not len(frame.patches) for frame in present
@@ -194,7 +207,7 @@ class Pool:
     if not only_sound:
       size += patches + streams.max_text_in
     chunk = tick_lib.empty_chunk(
-      self._config,
+      self.config,
       batch_size=len(inputs),
       size=size,
       audio=2 * clock.AUDIO_TOKENS,
@@ -202,13 +215,13 @@ class Pool:
     )
     for row, frame in enumerate(inputs):
       if frame is not None:
-        tick_lib.write_inputs(chunk, frame, row=row, config=self._config)
+        tick_lib.write_inputs(chunk, frame, row=row, config=self.config)
     return chunk
 
   def _reserve(self, positions: int) -> None:
     """Doubles the cache until it holds `positions`."""
-    capacity = self._cache.capacity
+    capacity = self.capacity
     while capacity < positions:
       capacity *= 2
-    if capacity > self._cache.capacity:
+    if capacity > self.capacity:
       self._cache = cache_lib.grow(self._cache, capacity=capacity)

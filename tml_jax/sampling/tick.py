@@ -1,13 +1,14 @@
 """One micro-turn of B sessions in one compiled call.
 
 For: perceive 200 ms, decide, and make the sound of the next 200 ms. Not for:
-what a session remembers on the host (`session`). Start reading at `create`.
+what a session remembers on the host (`session`). Start reading at `tick`.
 
 Legend: B sessions, C positions of a chunk, N output tokens, V vocabulary,
 D d_model, F fine frames, M mel channels.
 """
 
-from collections.abc import Callable
+import functools
+from typing import Any
 
 import flax
 import jax
@@ -36,110 +37,151 @@ class Decided:
   Attributes:
     tokens_BN: output tokens, N = max_text_out + 1.
     counts_B: how many of them count; 0 for a resting session.
-    logits_BNV: the logits each token was drawn from, before the grammar.
+    hidden_BND: the state each token was drawn from; `model.logits` of it are
+      the logits before the grammar.
     mel_BFM: log10 fine mel of the next window; only where the last token is
       `<speak>`.
   """
 
   tokens_BN: jax.Array
   counts_B: jax.Array
-  logits_BNV: jax.Array
+  hidden_BND: jax.Array
   mel_BFM: jax.Array
 
 
-TickFn = Callable[..., tuple[Decided, cache_lib.Cache]]
+@functools.partial(
+  jax.jit, static_argnames=("model", "config"), donate_argnames="cache"
+)
+def tick(
+  variables: dict[str, Any],
+  *,
+  cache: cache_lib.Cache,
+  chunk: dict[str, jax.Array],
+  seeds_B: jax.Array,
+  model: interaction.InteractionModel,
+  config: Config,
+) -> tuple[Decided, cache_lib.Cache]:
+  """Perceives a chunk, decides, and makes the sound of the next window.
 
+  Compiles once per chunk size and cache capacity.
 
-def create(config: Config, *, model: interaction.InteractionModel) -> TickFn:
-  """The jitted tick: (variables, cache, chunk, keys_B) -> (Decided, cache).
-
-  The cache is donated. Compiles once per chunk size and cache capacity.
+  Args:
+    variables: of the model.
+    cache: of the sessions, donated.
+    chunk: inputs of one window, see `empty_chunk`.
+    seeds_B: int32; with the index of the window they give the random numbers,
+      so that a session does not depend on its neighbours.
+    model: static.
+    config: static.
   """
-  grammar = decode.Grammar.create(
-    config.streams, vocab_size=config.model.vocab_size
+  bound = model.bind(variables)
+  keys_B = jax.vmap(_key)(seeds_B, chunk["windows"][:, 0])
+  hidden_BCD, cache = bound.extend(chunk, cache)
+  last_B11 = jnp.maximum(chunk["lengths"] - 1, 0)[:, None, None]
+  carry = _Carry.create(
+    cache,
+    hidden_BD=jnp.take_along_axis(hidden_BCD, last_B11, axis=1)[:, 0],
+    active_B=chunk["lengths"] > 0,
+    config=config,
   )
-  steps = config.streams.max_text_out + 1
-  pad = decode.pad_id(config.streams)
+  carry = jax.lax.while_loop(
+    lambda carry: carry.active_B.any(),
+    lambda carry: _emit(
+      carry, bound=bound, chunk=chunk, keys_B=keys_B, config=config
+    ),
+    carry,
+  )
+  speak = frame_lib.token_id(frame_lib.Control.SPEAK, config=config.streams)
+  size = len(seeds_B)
+  mel_BFM = jax.lax.cond(
+    (carry.tokens_BN == speak).any(),
+    lambda: _sound(bound, carry.hidden_BD, keys_B, config=config),
+    lambda: jnp.full(
+      (size, clock.FINE_FRAMES, clock.MEL_CHANNELS), dmel.LOG_MIN, jnp.float32
+    ),
+  )
+  return Decided(
+    tokens_BN=carry.tokens_BN,
+    counts_B=carry.counts_B,
+    hidden_BND=carry.hidden_BND,
+    mel_BFM=mel_BFM,
+  ), carry.cache
 
-  def tick(variables, cache, chunk, keys_B):
-    bound = model.bind(variables)
-    hidden_BCD, cache = bound.extend(chunk, cache)
-    active_B = chunk["lengths"] > 0
-    last_B = jnp.maximum(chunk["lengths"] - 1, 0)
-    size = last_B.shape[0]
-    logits_shape = jax.eval_shape(bound.logits, hidden_BCD[:, 0])
 
-    def is_deciding(carry):
-      return carry["active_B"].any()
+def _key(seed: jax.Array, window: jax.Array) -> jax.Array:
+  return jax.random.fold_in(jax.random.key(seed), window)
 
-    def emit(carry):
-      logits_BV = bound.logits(carry["hidden_BD"])
-      count_B = carry["count_B"]
-      token_B = decode.choose(
-        logits_BV,
-        allowed_BV=grammar.allowed(carry["state_B"], used_B=count_B),
-        keys_B=jax.vmap(jax.random.fold_in)(keys_B, count_B),
-        text_vocab_size=config.streams.text_vocab_size,
-        config=config.sample,
-      )
-      active_B = carry["active_B"]
-      hidden_B1D, cache = bound.extend(
-        _token_chunk(token_B, active_B, chunk=chunk, config=config),
-        carry["cache"],
-      )
-      state_B = jnp.asarray(grammar.next_state)[carry["state_B"], token_B]
-      state_B = jnp.where(active_B, state_B, carry["state_B"])
-      slot_BN = (jnp.arange(steps) == count_B[:, None]) & active_B[:, None]
-      return {
-        "cache": cache,
-        "hidden_BD": jnp.where(
-          active_B[:, None], hidden_B1D[:, 0], carry["hidden_BD"]
-        ),
-        "tokens_BN": jnp.where(slot_BN, token_B[:, None], carry["tokens_BN"]),
-        "logits_BNV": jnp.where(
-          slot_BN[..., None], logits_BV[:, None], carry["logits_BNV"]
-        ),
-        "count_B": count_B + active_B,
-        # A decided session keeps a state whose row of the table exists.
-        "state_B": jnp.where(state_B >= State.QUIET, State.SAY, state_B),
-        "active_B": active_B & (state_B < State.QUIET),
-      }
 
-    carry = jax.lax.while_loop(
-      is_deciding,
-      emit,
-      {
-        "cache": cache,
-        "hidden_BD": jnp.take_along_axis(
-          hidden_BCD, last_B[:, None, None], axis=1
-        )[:, 0],
-        "tokens_BN": jnp.full((size, steps), pad, jnp.int32),
-        "logits_BNV": jnp.zeros(
-          (size, steps, logits_shape.shape[-1]), jnp.float32
-        ),
-        "count_B": jnp.zeros(size, jnp.int32),
-        "state_B": jnp.full(size, int(State.SAY), jnp.int32),
-        "active_B": active_B,
-      },
+@flax.struct.dataclass
+class _Carry:
+  """Between two output tokens of a window; as `Decided` where named alike."""
+
+  cache: cache_lib.Cache
+  hidden_BD: jax.Array  # of the last position of each session
+  tokens_BN: jax.Array
+  hidden_BND: jax.Array
+  counts_B: jax.Array
+  states_B: jax.Array  # of the grammar
+  active_B: jax.Array  # has not decided yet
+
+  @classmethod
+  def create(
+    cls,
+    cache: cache_lib.Cache,
+    *,
+    hidden_BD: jax.Array,
+    active_B: jax.Array,
+    config: Config,
+  ) -> "_Carry":
+    size, width = hidden_BD.shape
+    steps = config.streams.max_text_out + 1
+    pad = decode.pad_id(config.streams)
+    return cls(
+      cache=cache,
+      hidden_BD=hidden_BD,
+      tokens_BN=jnp.full((size, steps), pad, jnp.int32),
+      hidden_BND=jnp.zeros((size, steps, width), hidden_BD.dtype),
+      counts_B=jnp.zeros(size, jnp.int32),
+      states_B=jnp.full(size, int(State.SAY), jnp.int32),
+      active_B=active_B,
     )
-    speak = frame_lib.token_id(frame_lib.Control.SPEAK, config=config.streams)
-    mel_BFM = jax.lax.cond(
-      (carry["tokens_BN"] == speak).any(),
-      lambda: _sound(bound, carry["hidden_BD"], keys_B, config=config),
-      lambda: jnp.full(
-        (size, clock.FINE_FRAMES, clock.MEL_CHANNELS),
-        dmel.LOG_MIN,
-        jnp.float32,
-      ),
-    )
-    return Decided(
-      tokens_BN=carry["tokens_BN"],
-      counts_B=carry["count_B"],
-      logits_BNV=carry["logits_BNV"],
-      mel_BFM=mel_BFM,
-    ), carry["cache"]
 
-  return jax.jit(tick, donate_argnums=1)
+
+def _emit(
+  carry: _Carry, *, bound, chunk, keys_B: jax.Array, config: Config
+) -> _Carry:
+  """Draws the next output token of every undecided session and reads it."""
+  grammar = decode.Grammar.create(
+    config.streams,
+    vocab_size=config.model.vocab_size - config.model.vocab_padding,
+  )
+  active_B, counts_B = carry.active_B, carry.counts_B
+  token_B = decode.choose(
+    bound.logits(carry.hidden_BD),
+    allowed_BV=grammar.allowed(carry.states_B, used_B=counts_B),
+    keys_B=jax.vmap(jax.random.fold_in)(keys_B, counts_B),
+    text_vocab_size=config.streams.text_vocab_size,
+    config=config.sample,
+  )
+  hidden_B1D, cache = bound.extend(
+    _token_chunk(token_B, active_B, chunk=chunk, config=config), carry.cache
+  )
+  state_B = jnp.asarray(grammar.next_state)[carry.states_B, token_B]
+  slots = jnp.arange(carry.tokens_BN.shape[1])
+  slot_BN = (slots == counts_B[:, None]) & active_B[:, None]
+  is_decided_B = state_B >= State.QUIET
+  return carry.replace(
+    cache=cache,
+    hidden_BD=jnp.where(active_B[:, None], hidden_B1D[:, 0], carry.hidden_BD),
+    tokens_BN=jnp.where(slot_BN, token_B[:, None], carry.tokens_BN),
+    hidden_BND=jnp.where(
+      slot_BN[..., None], carry.hidden_BD[:, None], carry.hidden_BND
+    ),
+    counts_B=counts_B + active_B,
+    # A session that has decided keeps a state that has a row in the table.
+    states_B=jnp.where(active_B & ~is_decided_B, state_B, State.SAY),
+    active_B=active_B & ~is_decided_B,
+  )
 
 
 def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
