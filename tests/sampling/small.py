@@ -12,9 +12,9 @@ from tml_jax import config_checks
 from tml_jax.config import Config
 from tml_jax.models import interaction
 from tml_jax.sampling import session
+from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import packing
 from tml_jax.streams.frame import Control, Frame
-from tml_jax.streams import frame as frame_lib
 
 TEXT_ROWS = 64
 

@@ -18,8 +18,7 @@ from tml_jax.config import Config
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 from tml_jax.sampling import tick as tick_lib
-from tml_jax.streams import clock
-from tml_jax.streams import dmel
+from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Control, Frame
@@ -72,9 +71,7 @@ class Conversation:
       text_in=self._typed.take(streams.max_text_in),
     )
 
-  def play(
-    self, frame: Frame, *, tokens: list[int], mel: np.ndarray
-  ) -> Frame:
+  def play(self, frame: Frame, *, tokens: list[int], mel: np.ndarray) -> Frame:
     """Takes the decision on `frame`; its sound is own audio from now on.
 
     Args:

@@ -17,13 +17,10 @@ import numpy as np
 
 from tml_jax.config import Config
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import flow_head
-from tml_jax.models import interaction
+from tml_jax.models import flow_head, interaction
 from tml_jax.sampling import decode
-from tml_jax.streams import clock
-from tml_jax.streams import dmel
+from tml_jax.streams import clock, dmel, packing
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import packing
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Frame, State
 

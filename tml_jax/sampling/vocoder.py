@@ -14,8 +14,7 @@ Legend: N frames, F bins of the spectrum, M mel channels.
 
 import numpy as np
 
-from tml_jax.streams import clock
-from tml_jax.streams import dmel
+from tml_jax.streams import clock, dmel
 
 _MEL_ITERATIONS = 30  # mel of the result within 0.05 dB of the target
 _MOMENTUM = 0.99
@@ -72,7 +71,7 @@ def griffin_lim(mel: np.ndarray, *, iterations: int, seed: int) -> np.ndarray:
   random = np.random.default_rng(seed)
   phase = np.exp(2j * np.pi * random.random(wanted_NF.shape))
   audio = _overlap_add(wanted_NF * phase.astype(np.complex64), length=length)
-  previous = np.zeros(())
+  previous = np.float32(0)
   for _ in range(iterations):
     # Frames behind the last one have no wanted magnitude and are left out.
     spectrum = _spectrum(audio)[: len(wanted_NF)]
