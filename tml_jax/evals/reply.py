@@ -13,6 +13,10 @@ Definitions, after Full-Duplex-Bench (arXiv 2503.04721, smooth turn-taking):
                 fastest possible
   delay error   |reply's window - window that the instruction asked for|
   false start   any onset that is not a reply
+  overlap       a window of the user's speech in which the agent sounds
+
+A reply that began while the user still spoke has its onset there: it is a
+false start and no reply. So an agent that always talks answers nobody.
 """
 
 import dataclasses
@@ -49,10 +53,12 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """One conversation."""
+  """One conversation; `user_windows` are those of the user's speech."""
 
   exchanges: tuple[Exchange, ...]
   false_starts: int
+  overlap_windows: int
+  user_windows: int
   windows: int
 
 
@@ -71,11 +77,12 @@ def score(sounding: np.ndarray, *, exchanges: list[dict[str, Any]]) -> Score:
       onset_window, instruction.
   """
   starts = onsets(sounding)
-  matched = set()
-  scored = []
+  matched, scored = set(), []
+  is_user = np.zeros(len(sounding), bool)
   for i, exchange in enumerate(exchanges):
     # The user's last sample is just before user_end.
     last = clock.num_windows(exchange["user_end"]) - 1
+    is_user[clock.window_of(exchange["user_start"]) : last + 1] = True
     until = len(sounding)
     if i + 1 < len(exchanges):
       until = clock.window_of(exchanges[i + 1]["user_start"])
@@ -92,6 +99,8 @@ def score(sounding: np.ndarray, *, exchanges: list[dict[str, Any]]) -> Score:
   return Score(
     exchanges=tuple(scored),
     false_starts=sum(w not in matched for w in starts),
+    overlap_windows=int((sounding & is_user).sum()),
+    user_windows=int(is_user.sum()),
     windows=len(sounding),
   )
 
@@ -100,10 +109,12 @@ def summarise(scores: list[Score]) -> dict[str, float]:
   """Numbers over all conversations; NaN where nothing was to be measured.
 
   Returns:
-    response_rate; latency_median, latency_p90 (windows, exchanges without an
-    instruction); delay_error_median and delay_within_1 (exchanges with an
-    instruction that were answered; unanswered ones count as outside);
-    timing_within_1 (all exchanges); false_starts_per_minute; exchanges.
+    response_rate; latency_median, latency_p90 (windows; answered exchanges
+    without an instruction); delay_error_median (windows; answered exchanges
+    with an instruction); delay_within_1 (share of the exchanges with an
+    instruction; unanswered ones are outside); timing_within_1 (the same of
+    all exchanges); false_starts_per_minute; overlap (share of the windows of
+    user speech); exchanges.
   """
   exchanges = [e for s in scores for e in s.exchanges]
   plain = [e for e in exchanges if not e.instructed]
@@ -121,6 +132,8 @@ def summarise(scores: list[Score]) -> dict[str, float]:
 
   answered = [e.reply_window is not None for e in exchanges]
   false_starts = sum(s.false_starts for s in scores)
+  overlap = sum(s.overlap_windows for s in scores)
+  user_windows = sum(s.user_windows for s in scores)
   return {
     "response_rate": float(np.mean(answered)) if answered else float("nan"),
     "latency_median": quantile(latencies, 0.5),
@@ -129,5 +142,6 @@ def summarise(scores: list[Score]) -> dict[str, float]:
     "delay_within_1": within(instructed),
     "timing_within_1": within(exchanges),
     "false_starts_per_minute": false_starts / max(minutes, 1e-9),
+    "overlap": overlap / max(user_windows, 1),
     "exchanges": float(len(exchanges)),
   }

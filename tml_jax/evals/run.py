@@ -8,40 +8,51 @@ and sound are compared with it.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tqdm
 
+from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.data import mixture
 from tml_jax.data.splits import Split
 from tml_jax.evals import reply
-from tml_jax.models import flow_head
-from tml_jax.models import interaction
+from tml_jax.models import flow_head, interaction
 from tml_jax.sampling import session
-from tml_jax.streams import clock
-from tml_jax.streams import framing
-from tml_jax.streams import packing
+from tml_jax.streams import clock, dmel, framing, packing
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams import tokenizer as tokenizer_lib
 from tml_jax.streams.frame import Frame, Kind
-from tml_jax.training import losses
 
 QUICK_COUNT = 8  # conversations of an evaluation inside training
 _BATCH = 16  # conversations ticked together
 _FORCED_BATCH = 4
+_CAPACITY_STEP = 256  # positions; equal capacities share one compilation
 _DB = 20.0  # a factor 10 in magnitude
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """Scalars by name (`reply.summarise` and `forced`), conversations."""
+  """A split evaluated.
+
+  Attributes:
+    split: whose conversations.
+    scalars: by name, see `reply.summarise` and `forced`.
+    scores: of each conversation.
+    tick_seconds: [ticks] of `sessions` conversations at once, compilation
+      included.
+    sessions: as said.
+  """
 
   split: Split
   scalars: dict[str, float]
   scores: list[reply.Score]
+  tick_seconds: np.ndarray
+  sessions: int
 
 
 def evaluate(
@@ -58,20 +69,22 @@ def evaluate(
   Raises:
     errors.UserError: the prepared data is missing or broken.
   """
-  timelines = mixture.timelines(
-    config, data_dir=data_dir, split=split, count=count
-  )
-  variables = jax.tree.map(jnp.asarray, variables)
-  conversations = converse(
-    config, model=model, variables=variables, timelines=timelines
-  )
-  scores = [
-    reply.score(sounding(frames), exchanges=timeline.metadata["exchanges"])
-    for frames, timeline in zip(conversations, timelines, strict=True)
-  ]
+  timelines = scenarios(config, data_dir=data_dir, split=split, count=count)
   tokenizer = tokenizer_lib.Tokenizer.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
+  variables = jax.tree.map(jnp.asarray, variables)
+  live = converse(
+    config,
+    model=model,
+    variables=variables,
+    timelines=timelines,
+    title=f"{split}: live",
+  )
+  scores = [
+    reply.score(sounding(frames), exchanges=timeline.metadata["exchanges"])
+    for frames, timeline in zip(live.recordings, timelines, strict=True)
+  ]
   content = forced(
     config,
     model=model,
@@ -80,13 +93,54 @@ def evaluate(
       framing.frames(t, config=config.streams, tokenizer=tokenizer)
       for t in timelines
     ],
+    title=f"{split}: forced",
   )
-  return Report(split, reply.summarise(scores) | content, scores)
+  return Report(
+    split=split,
+    scalars=reply.summarise(scores) | content,
+    scores=scores,
+    tick_seconds=live.tick_seconds,
+    sessions=_BATCH,
+  )
+
+
+def scenarios(
+  config: Config, *, data_dir: str, split: Split, count: int
+) -> list[timeline_lib.Timeline]:
+  """The first `count` conversations of `split`, with what to score by.
+
+  Raises:
+    errors.UserError: the prepared data is missing or broken, or the mixture
+      holds recordings in which no reply is due at a known time.
+  """
+  timelines = mixture.timelines(
+    config, data_dir=data_dir, split=split, count=count
+  )
+  for timeline in timelines:
+    if "exchanges" not in timeline.metadata:
+      raise errors.UserError(
+        f"{timeline.id} does not say when a reply is due; evaluate with "
+        "scenarios alone, for instance --config.data.mixture=reply:1.0"
+      )
+  return timelines
 
 
 def sounding(frames: list[Frame]) -> np.ndarray:
   """[windows] bool: whether the agent is audible in each window."""
   return np.array([frame.own_dmel is not None for frame in frames])
+
+
+@dataclasses.dataclass(frozen=True)
+class Live:
+  """Conversations that were held.
+
+  Attributes:
+    recordings: frames of each.
+    tick_seconds: [ticks] wall-clock time of each call, compilation included.
+  """
+
+  recordings: list[list[Frame]]
+  tick_seconds: np.ndarray
 
 
 def converse(
@@ -95,37 +149,49 @@ def converse(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   timelines: list[timeline_lib.Timeline],
-) -> list[list[Frame]]:
-  """Lets the model answer the users of `timelines`; its frames."""
-  results = []
-  for first in range(0, len(timelines), _BATCH):
-    group = timelines[first : first + _BATCH]
-    conversations = [
-      session.Conversation(config, seed=first + i) for i in range(len(group))
-    ]
-    # Always _BATCH rows, so that the last group needs no second compilation.
-    rest = [session.Conversation(config, seed=0)] * (_BATCH - len(group))
-    pool = session.Pool(
-      config,
-      model=model,
-      variables=variables,
-      conversations=conversations + rest,
-      capacity=config.streams.seq_len,
-    )
-    microphones = [microphone(timeline) for timeline in group]
-    images = [images_by_window(timeline) for timeline in group]
-    for k in range(max(map(len, microphones))):
-      inputs = [
-        conversation.perceive(windows[k], images=video.get(k, []))
-        if k < len(windows)
-        else None
-        for conversation, windows, video in zip(
-          conversations, microphones, images, strict=True
-        )
-      ]
-      pool.step(inputs + [None] * len(rest))
-    results += [conversation.frames for conversation in conversations]
-  return results
+  title: str,
+) -> Live:
+  """Lets the model answer the users of `timelines`.
+
+  Conversation i has seed i, whatever it is batched with: those of similar
+  length share a batch.
+  """
+  microphones = [microphone(timeline) for timeline in timelines]
+  by_length = sorted(range(len(timelines)), key=lambda i: -len(microphones[i]))
+  groups = [
+    by_length[first : first + _BATCH]
+    for first in range(0, len(timelines), _BATCH)
+  ]
+  # While it listens a session fills 6 positions a window, talking 11.
+  positions = len(microphones[by_length[0]]) * session.AUDIO_CHUNK
+  capacity = -(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
+  recordings: list[list[Frame]] = [[] for _ in timelines]
+  seconds: list[float] = []
+  total = sum(len(microphones[group[0]]) for group in groups)
+  with tqdm.tqdm(total=total, desc=title, unit="window") as progress:
+    for group in groups:
+      # Always _BATCH rows, so that the last group compiles nothing.
+      seeds = [*group, *[0] * (_BATCH - len(group))]
+      pool = session.Pool(
+        config,
+        model=model,
+        variables=variables,
+        conversations=[session.Conversation(config, seed=s) for s in seeds],
+        capacity=capacity,
+      )
+      images = [images_by_window(timelines[i]) for i in group]
+      for k in range(len(microphones[group[0]])):
+        inputs: list[Frame | None] = [None] * _BATCH
+        for row, i in enumerate(group):
+          if k < len(microphones[i]):
+            inputs[row] = pool.conversations[row].perceive(
+              microphones[i][k], images=images[row].get(k, [])
+            )
+        seconds.append(pool.step(inputs).seconds)
+        progress.update()
+      for row, i in enumerate(group):
+        recordings[i] = pool.conversations[row].frames
+  return Live(recordings, np.array(seconds))
 
 
 def microphone(timeline: timeline_lib.Timeline) -> np.ndarray:
@@ -154,6 +220,7 @@ def forced(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   recordings: list[list[Frame]],
+  title: str,
 ) -> dict[str, float]:
   """Predictions on recorded conversations, given all that came before.
 
@@ -166,27 +233,25 @@ def forced(
   sequences = packing.pack(recordings, config=config.streams)
   padding = -len(sequences) % _FORCED_BATCH
   sequences += [packing.empty_sequence(config.streams)] * padding
-
-  @jax.jit
-  def predict(batch, key):
-    return _predict(variables, batch, key, model=model, config=config)
-
   text = np.zeros(3)
-  errors, targets = {"mel_db": [], "mel_mode_db": []}, []
-  for first in range(0, len(sequences), _FORCED_BATCH):
+  misses, targets = {"mel_db": [], "mel_mode_db": []}, []
+  starts = range(0, len(sequences), _FORCED_BATCH)
+  for first in tqdm.tqdm(starts, desc=title, unit="batch"):
     group = sequences[first : first + _FORCED_BATCH]
     batch = {name: np.stack([s[name] for s in group]) for name in group[0]}
     key = jax.random.fold_in(jax.random.key(0), first)
-    sums, mels = jax.device_get(predict(batch, key))
+    sums, mels = jax.device_get(
+      _predict(variables, batch, key, model=model, config=config)
+    )
     text += sums
     used = batch["speak_weights"] > 0
     targets.append(batch["speak_mel"][used])
-    for name, mel in zip(errors, mels, strict=True):
-      errors[name].append((mel - batch["speak_mel"])[used])
+    for name, mel in zip(misses, mels, strict=True):
+      misses[name].append((mel - batch["speak_mel"])[used])
   correct, entropy, count = text
   target = np.concatenate(targets)
   deviation = target - target.mean(axis=(0, 1))
-  rms = {n: np.concatenate(e) for n, e in errors.items()}
+  rms = {n: np.concatenate(e) for n, e in misses.items()}
   rms["mel_mean_db"] = deviation
   return {
     "text_accuracy": correct / max(count, 1.0),
@@ -195,10 +260,11 @@ def forced(
   }
 
 
+@functools.partial(jax.jit, static_argnames=("model", "config"))
 def _predict(variables, batch, key, *, model, config: Config):
   """Text sums [3] (right, nats, count) and the mel of two kinds of noise."""
   hidden, _ = model.apply(variables, batch, method=model.hidden)
-  rows = losses.take(hidden, batch["target_positions"])
+  rows = _take(hidden, batch["target_positions"])
   logits = model.apply(variables, rows, method=model.logits)
   picked = jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
   say = (batch["target_kinds"] == Kind.SAY) & (
@@ -211,17 +277,27 @@ def _predict(variables, batch, key, *, model, config: Config):
       say.sum(),
     ]
   )
-  condition = losses.take(hidden, batch["speak_positions"])
+  condition = _take(hidden, batch["speak_positions"])
   noise = jax.random.normal(key, batch["speak_mel"].shape)
   bound = model.bind(variables)
   mels = [
-    flow_head.sample(
-      bound.velocity,
-      cond_D=condition,
-      null_D=bound.null_condition(),
-      noise_FC=noise * temperature,
-      config=config.model.flow,
+    jnp.clip(
+      flow_head.sample(
+        bound.velocity,
+        cond_D=condition,
+        null_D=bound.null_condition(),
+        noise_FC=noise * temperature,
+        config=config.model.flow,
+      ),
+      dmel.LOG_MIN,
+      dmel.LOG_MAX,
     )
     for temperature in (config.sample.flow_temperature, 0.0)
   ]
   return sums, mels
+
+
+def _take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
+  """Rows at `positions`; an unused slot (position T) takes the last row."""
+  clipped = jnp.minimum(positions_BN, x_BTD.shape[1] - 1)
+  return jnp.take_along_axis(x_BTD, clipped[..., None], axis=1)

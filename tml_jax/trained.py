@@ -1,0 +1,72 @@
+"""A trained run opened for use: the model and its newest weights.
+
+For: `sample` and `evaluate`. Not for: going on with training. One device
+holds everything, whatever mesh the run was trained on.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from tml_jax import errors, workdir
+from tml_jax.config import Config, MeshConfig
+
+_ONE_DEVICE = MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A model that can talk.
+
+  Attributes:
+    model: the module.
+    variables: what `model.apply` takes; averaged weights where the run keeps
+      an average.
+    step: optimizer steps behind them.
+  """
+
+  model: Any
+  variables: dict[str, Any]
+  step: int
+
+
+def check(path: str) -> None:
+  """Finds what can be seen without starting jax.
+
+  Raises:
+    errors.UserError: no run at `path`, or no checkpoint in it.
+  """
+  if not path:
+    raise errors.UserError("--workdir is missing: give the directory of a run")
+  if not pathlib.Path(path).is_dir():
+    raise errors.UserError(f"--workdir={path}: there is no such directory")
+  if not workdir.has_checkpoints(path):
+    raise errors.UserError(
+      f"no checkpoint in {path}; run `python -m tml_jax.train "
+      f"--workdir={path}` first"
+    )
+
+
+def load(config: Config, *, path: str) -> Trained:
+  """Restores the newest finished checkpoint of the run at `path`.
+
+  Raises:
+    errors.UserError: no finished checkpoint, or of another model.
+  """
+  import jax
+
+  from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.training import checkpoint, optim
+  from tml_jax.training import state as state_lib
+
+  model = state_lib.create_model(config)
+  abstract = state_lib.abstract(
+    config,
+    model=model,
+    optimizer=optim.create(config.train.optim, steps=config.train.steps),
+    mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
+  )
+  variables, step = checkpoint.restore_for_sampling(
+    path, abstract_state=abstract.state
+  )
+  return Trained(model=model, variables=variables, step=step)
