@@ -54,21 +54,25 @@ BASE = dict(
 )
 VARIANTS = {
   "mixed": {},
-  "dense": dict(mlp_layer_types=["dense"] * 3),
-  "moe": dict(mlp_layer_types=["sparse"] * 3),
-  "global first": dict(
+  "dense, window of the whole sequence": dict(
+    mlp_layer_types=["dense"] * 3, sliding_window_size=32
+  ),
+  "moe, padded vocabulary, no log scaling": dict(
+    mlp_layer_types=["sparse"] * 3,
+    unpadded_vocab_size=83,
+    log_scaling_n_floor=None,
+  ),
+  "global first, other head ratios": dict(
     layer_types=["hybrid", "hybrid_sliding", "hybrid"],
     num_attention_heads=6,
     num_key_value_heads=1,
     swa_num_key_value_heads=6,
+    n_shared_experts=1,
+    num_experts_per_tok=1,
   ),
-  "window of the whole sequence": dict(sliding_window_size=32),
-  "window that divides nothing": dict(sliding_window_size=7),
-  "extent beyond the sequence": dict(rel_extent=64),
-  "no log scaling": dict(log_scaling_n_floor=None),
-  "one shared expert, top 1": dict(n_shared_experts=1, num_experts_per_tok=1),
-  "padded vocabulary": dict(unpadded_vocab_size=83),
-  "short kernel": dict(conv_kernel_size=2),
+  "extent beyond the sequence, window that divides nothing": dict(
+    rel_extent=64, sliding_window_size=7, conv_kernel_size=2
+  ),
 }
 
 

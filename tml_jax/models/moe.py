@@ -179,9 +179,10 @@ class MoE(nn.Module):
     return y.reshape(x_BTD.shape), chosen
 
   def _shared(self, x_ND, shares_NS):
-    gate = jnp.einsum("nd,dsf->nsf", x_ND, self.shared_gate.astype(self.dtype))
-    up = jnp.einsum("nd,dsf->nsf", x_ND, self.shared_up.astype(self.dtype))
-    hidden = jax.nn.silu(gate) * up * shares_NS[..., None].astype(self.dtype)
-    return jnp.einsum(
-      "nsf,sfd->nd", hidden, self.shared_down.astype(self.dtype)
-    )
+    # As one dense product of S * F columns.
+    flat = (x_ND.shape[-1], -1)
+    gate = x_ND @ self.shared_gate.astype(self.dtype).reshape(flat)
+    up = x_ND @ self.shared_up.astype(self.dtype).reshape(flat)
+    shares = jnp.repeat(shares_NS, self.config.expert_d_ff, axis=-1)
+    hidden = jax.nn.silu(gate) * up * shares.astype(self.dtype)
+    return hidden @ self.shared_down.astype(self.dtype).reshape(flat[::-1])

@@ -1,0 +1,258 @@
+"""The whole model: packing, caches, kinds, further tokens, remat."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models import small
+from tml_jax.config import RematPolicy
+from tml_jax.models import cache as cache_lib
+from tml_jax.models import embed
+
+LENGTH, CHUNK, CAPACITY = 40, 7, 64
+
+
+@functools.cache
+def setup():
+  model = small.model(small.CONFIG)
+  variables = small.variables(model)
+
+  @jax.jit
+  def hidden(batch):
+    return model.apply(variables, batch, method="hidden")
+
+  @jax.jit
+  def extend(chunk, cache):
+    return model.apply(variables, chunk, cache, method="extend")
+
+  return model, variables, hidden, extend
+
+
+def cut(batch, *, start_B, count_B, size):
+  """Positions [start, start + count) of each row as a chunk of `size`."""
+  rows = len(start_B)
+  chunk = {}
+  for key in ("tokens", "windows", "segment_ids", "positions"):
+    chunk[key] = np.zeros((rows, size), np.int32)
+    for row in range(rows):
+      span = slice(start_B[row], start_B[row] + count_B[row])
+      chunk[key][row, : count_B[row]] = batch[key][row, span]
+  for key in ("audio_positions", "patch_positions"):
+    moved = batch[key] - start_B[:, None]
+    inside = (moved >= 0) & (moved < count_B[:, None])
+    chunk[key] = np.where(inside, moved, size).astype(np.int32)
+  for key in ("audio_dmel", "audio_streams", "patches"):
+    chunk[key] = batch[key]
+  chunk["lengths"] = count_B.astype(np.int32)
+  return chunk
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_any_chunking_equals_the_packed_forward(data):
+  _, _, hidden, extend = setup()
+  seed = data.draw(st.integers(0, 99))
+  lengths = np.array([LENGTH, data.draw(st.integers(1, LENGTH)), 17])
+  batch = small.batch([[n] for n in lengths], length=LENGTH, seed=seed)
+  expected = np.asarray(hidden(batch)[0])
+  cache = cache_lib.init_cache(
+    small.CONFIG, batch_size=3, capacity=CAPACITY, dtype="float32"
+  )
+  done = np.zeros(3, np.int64)
+  rng = np.random.default_rng(seed)
+  while (done < lengths).any():
+    # Rows advance by their own amounts, 0 included, also when not finished.
+    count = np.minimum(rng.integers(0, CHUNK + 1, 3), lengths - done)
+    chunk = cut(batch, start_B=done, count_B=count, size=CHUNK)
+    h, cache = extend(chunk, cache)
+    for row in range(3):
+      span = slice(done[row], done[row] + count[row])
+      np.testing.assert_allclose(
+        h[row, : count[row]], expected[row, span], atol=1e-5, rtol=1e-5
+      )
+    done += count
+    np.testing.assert_array_equal(cache.lengths_B, done)
+
+
+def test_a_resting_row_keeps_its_cache():
+  _, _, _, extend = setup()
+  batch = small.batch([[20], [20]], length=LENGTH)
+  cache = cache_lib.init_cache(
+    small.CONFIG, batch_size=2, capacity=CAPACITY, dtype="float32"
+  )
+  start, full = np.zeros(2, np.int64), np.array([7, 7])
+  _, cache = extend(cut(batch, start_B=start, count_B=full, size=7), cache)
+  _, after = extend(
+    cut(batch, start_B=full, count_B=np.array([5, 0]), size=7), cache
+  )
+  for old, new in zip(
+    jax.tree.leaves(cache), jax.tree.leaves(after), strict=True
+  ):
+    np.testing.assert_array_equal(old[1], new[1])
+    assert not np.array_equal(old[0], new[0])
+
+
+@settings(max_examples=8, deadline=None)
+@given(first=st.integers(1, LENGTH - 1), seed=st.integers(0, 99))
+def test_packed_segments_equal_segments_alone(first, seed):
+  _, _, hidden, _ = setup()
+  batch = small.batch([[first, LENGTH - first]], length=LENGTH, seed=seed)
+  alone = dict(batch)
+  # The second segment moved to the front, the rest padding.
+  order = np.roll(np.arange(LENGTH), -first)
+  for key in ("tokens", "windows", "segment_ids", "positions"):
+    alone[key] = batch[key][:, order]
+  alone["segment_ids"] = np.where(
+    np.arange(LENGTH) < LENGTH - first, 1, 0
+  ).astype(np.int32)[None]
+  for key in ("audio_positions", "patch_positions"):
+    moved = batch[key] - first
+    inside = (moved >= 0) & (batch[key] < LENGTH)
+    alone[key] = np.where(inside, moved, LENGTH).astype(np.int32)
+  packed, single = hidden(batch)[0], hidden(alone)[0]
+  np.testing.assert_allclose(
+    packed[:, first:], single[:, : LENGTH - first], atol=1e-5, rtol=1e-5
+  )
+  assert np.isfinite(single).all()
+
+
+@pytest.mark.parametrize("position", [5, 20])
+def test_nothing_depends_on_what_comes_later(position):
+  _, _, hidden, _ = setup()
+  batch = small.batch([[LENGTH]], length=LENGTH)
+  other = dict(batch)
+  later = np.arange(LENGTH) > position
+  other["tokens"] = np.where(later, 11, batch["tokens"]).astype(np.int32)
+  other["windows"] = batch["windows"] + later.astype(np.int32)
+  moved = batch["audio_positions"] > position
+  other["audio_dmel"] = np.where(
+    moved[..., None], 15 - batch["audio_dmel"], batch["audio_dmel"]
+  )
+  a, b = hidden(batch)[0], hidden(other)[0]
+  np.testing.assert_allclose(
+    a[:, : position + 1], b[:, : position + 1], atol=1e-5
+  )
+  assert np.abs(a[:, position + 1 :] - b[:, position + 1 :]).max() > 0.01
+
+
+def test_loads_count_every_choice_of_every_kind():
+  _, _, hidden, _ = setup()
+  batch = small.batch([[12, 20], [30]], length=LENGTH)
+  aux = hidden(batch)[1]
+  valid = batch["segment_ids"] > 0
+  kinds = np.where(valid, int(embed.Kind.TEXT), -1)
+  for row in range(2):
+    for position, stream in zip(
+      batch["audio_positions"][row], batch["audio_streams"][row], strict=True
+    ):
+      if position < LENGTH:
+        kinds[row, position] = 1 + stream
+    for position in batch["patch_positions"][row]:
+      if position < LENGTH:
+        kinds[row, position] = int(embed.Kind.PATCH)
+  expected = [2 * (kinds == kind).sum() for kind in embed.Kind]
+  assert aux.load_KLE.shape == (4, 2, 4)  # kinds, MoE layers, experts
+  for layer in range(2):
+    np.testing.assert_array_equal(aux.load_KLE[:, layer].sum(-1), expected)
+  np.testing.assert_array_equal(aux.load_LE, aux.load_KLE.sum(0))
+
+
+def gradient(policy):
+  """Loss and gradients of a two-layer model on a batch with padding."""
+  config = small.config(num_layers=2, attention_pattern="LG")
+  model = small.model(config, remat_policy=policy)
+  variables = small.variables(model)
+  batch = small.batch([[13, 4], [11]], length=20)
+  batch["tokens"][:, ::5] = small.TURN  # else the clock would not matter
+  mel = np.random.default_rng(0).standard_normal((2, 16, 80))
+  t = jnp.full(2, 0.3)
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(params):
+    apply = functools.partial(
+      model.apply, dict(params=params, router=variables["router"])
+    )
+    h, _ = apply(batch, method="hidden")
+    logits = apply(h[:, ::2], method="logits")
+    null = apply(method="null_condition")
+    cond = jnp.stack([h[0, 3], null])
+    velocity = apply(mel.astype(np.float32), t, cond, method="velocity")
+    return jnp.mean(jnp.sin(logits)) + jnp.mean(jnp.sin(velocity))
+
+  return loss(variables["params"])
+
+
+def test_gradients_are_finite_and_reach_every_parameter():
+  value, gradients = gradient(RematPolicy.NONE)
+  assert np.isfinite(value)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
+    name = jax.tree_util.keystr(path)
+    assert np.isfinite(leaf).all(), name
+    assert np.abs(leaf).max() > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "policy", [RematPolicy.BLOCK, RematPolicy.SAVE_MATMULS]
+)
+def test_remat_changes_no_gradient(policy):
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6, rtol=1e-5),
+    gradient(policy),
+    gradient(RematPolicy.NONE),
+  )
+
+
+def test_further_tokens_are_causal_and_stay_in_their_segment():
+  config = small.config(num_mtp_layers=2, num_layers=1)
+  model = small.model(config)
+  variables = small.variables(model)
+  batch = small.batch([[9, 8]], length=20)
+
+  @jax.jit
+  def run(tokens):
+    changed = batch | dict(tokens=tokens)
+    h, _ = model.apply(variables, batch, method="hidden")
+    return model.apply(variables, changed, hidden_BTD=h, method="mtp_hidden")
+
+  base = run(batch["tokens"])
+  assert base.shape == (2, 1, 20, 32)
+  tokens = batch["tokens"].copy()
+  tokens[0, 6] = (tokens[0, 6] + 1) % 40
+  moved = np.abs(run(tokens) - base).max(-1)[:, 0] > 1e-6
+  for layer in range(2):
+    # The token at 6 enters the state at 6 - (layer + 1), not before.
+    first = 6 - (layer + 1)
+    assert not moved[layer, :first].any()
+    assert moved[layer, first]
+    assert not moved[layer, 9:].any()
+
+
+def test_padded_rows_of_the_vocabulary_are_left_out():
+  model = small.model(small.config(vocab_padding=7))
+  _, variables, _, _ = setup()
+  h = np.random.default_rng(0).standard_normal((2, 3, 32))
+  logits = model.apply(variables, h.astype(np.float32), method="logits")
+  assert logits.shape == (2, 3, 33) and logits.dtype == jnp.float32
+  expected = h / 2.0 @ variables["params"]["unembedding"][:, :33]
+  np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_bfloat16_runs_and_stays_near():
+  _, variables, hidden, _ = setup()
+  batch = small.batch([[30]], length=LENGTH)
+  model = small.model(small.CONFIG, dtype="bfloat16")
+  h, _ = jax.jit(lambda batch: model.apply(variables, batch, method="hidden"))(
+    batch
+  )
+  assert h.dtype == jnp.bfloat16
+  exact = np.asarray(hidden(batch)[0])[:, :30]
+  error = np.abs(np.asarray(h, np.float32)[:, :30] - exact)
+  # Routing may flip a choice at a near tie; most positions must agree.
+  assert np.median(error) < 0.1 * exact.std()
