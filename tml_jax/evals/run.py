@@ -22,8 +22,8 @@ from tml_jax.data import mixture
 from tml_jax.data.splits import Split
 from tml_jax.evals import reply
 from tml_jax.models import flow_head, interaction
-from tml_jax.sampling import session
-from tml_jax.streams import clock, dmel, framing, packing
+from tml_jax.sampling import session, user
+from tml_jax.streams import dmel, framing, packing
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams import tokenizer as tokenizer_lib
 from tml_jax.streams.frame import Frame, Kind
@@ -31,7 +31,6 @@ from tml_jax.streams.frame import Frame, Kind
 QUICK_COUNT = 8  # conversations of an evaluation inside training
 _BATCH = 16  # conversations ticked together
 _FORCED_BATCH = 4
-_CAPACITY_STEP = 256  # positions; equal capacities share one compilation
 _DB = 20.0  # a factor 10 in magnitude
 
 
@@ -79,6 +78,7 @@ def evaluate(
     model=model,
     variables=variables,
     timelines=timelines,
+    tokenizer=tokenizer,
     title=f"{split}: live",
   )
   scores = [
@@ -149,6 +149,7 @@ def converse(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   timelines: list[timeline_lib.Timeline],
+  tokenizer: tokenizer_lib.Tokenizer,
   title: str,
 ) -> Live:
   """Lets the model answer the users of `timelines`.
@@ -156,18 +157,16 @@ def converse(
   Conversation i has seed i, whatever it is batched with: those of similar
   length share a batch.
   """
-  microphones = [microphone(timeline) for timeline in timelines]
-  by_length = sorted(range(len(timelines)), key=lambda i: -len(microphones[i]))
+  users = [user.UserPart(t, tokenizer=tokenizer) for t in timelines]
+  by_length = sorted(range(len(users)), key=lambda i: -len(users[i]))
   groups = [
     by_length[first : first + _BATCH]
     for first in range(0, len(timelines), _BATCH)
   ]
-  # While it listens a session fills 6 positions a window, talking 11.
-  positions = len(microphones[by_length[0]]) * session.AUDIO_CHUNK
-  capacity = -(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
+  capacity = session.capacity(len(users[by_length[0]]))
   recordings: list[list[Frame]] = [[] for _ in timelines]
   seconds: list[float] = []
-  total = sum(len(microphones[group[0]]) for group in groups)
+  total = sum(len(users[group[0]]) for group in groups)
   with tqdm.tqdm(total=total, desc=title, unit="window") as progress:
     for group in groups:
       # Always _BATCH rows, so that the last group compiles nothing.
@@ -179,39 +178,16 @@ def converse(
         conversations=[session.Conversation(config, seed=s) for s in seeds],
         capacity=capacity,
       )
-      images = [images_by_window(timelines[i]) for i in group]
-      for k in range(len(microphones[group[0]])):
+      for k in range(len(users[group[0]])):
         inputs: list[Frame | None] = [None] * _BATCH
         for row, i in enumerate(group):
-          if k < len(microphones[i]):
-            inputs[row] = pool.conversations[row].perceive(
-              microphones[i][k], images=images[row].get(k, [])
-            )
+          if k < len(users[i]):
+            inputs[row] = users[i].perceive(pool.conversations[row])
         seconds.append(pool.step(inputs).seconds)
         progress.update()
       for row, i in enumerate(group):
         recordings[i] = pool.conversations[row].frames
   return Live(recordings, np.array(seconds))
-
-
-def microphone(timeline: timeline_lib.Timeline) -> np.ndarray:
-  """[windows, 3200] float32: everything but the agent's own track."""
-  count = clock.num_windows(timeline.duration)
-  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
-  for track in timeline.tracks:
-    if track.role != timeline_lib.Role.AGENT:
-      audio[: len(track.audio)] += track.audio
-  return audio.reshape(count, clock.TURN_SAMPLES)
-
-
-def images_by_window(
-  timeline: timeline_lib.Timeline,
-) -> dict[int, list[np.ndarray]]:
-  """Video frames of each window that has any."""
-  result: dict[int, list[np.ndarray]] = {}
-  for image in timeline.video:
-    result.setdefault(clock.window_of(image.time), []).append(image.image)
-  return result
 
 
 def forced(

@@ -26,6 +26,15 @@ from tml_jax.streams.frame import Control, Frame
 AUDIO_CHUNK = 1 + 2 * clock.AUDIO_TOKENS  # positions of a window of sound
 
 
+def capacity(windows: int) -> int:
+  """Positions to reserve for so many windows of talk.
+
+  Room for the speaking side's usual two output tokens; a multiple of 256, as
+  equal capacities share one compilation. A pool grows when that is not enough.
+  """
+  return -(-windows * (AUDIO_CHUNK + 2) // 256) * 256
+
+
 class Conversation:
   """The host side of one session: clock, microphone, own sound, typed text.
 
@@ -164,14 +173,7 @@ class Pool:
     chunk = self._chunk(inputs)
     longest = chunk["tokens"].shape[1] + self.config.streams.max_text_out + 1
     self._reserve(self.used + longest)
-    decided, self._cache = tick_lib.tick(
-      self._variables,
-      cache=self._cache,
-      chunk=chunk,
-      seeds_B=self._seeds,
-      model=self._model,
-      config=self.config,
-    )
+    decided, self._cache = self._tick(chunk)
     tokens, counts, mel = jax.device_get(
       (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
     )
@@ -192,23 +194,41 @@ class Pool:
       seconds=time.perf_counter() - start,
     )
 
+  def warm_up(self) -> None:
+    """Compiles both sizes of `step`, in which everybody rests."""
+    for patches in (0, self.config.streams.patches_per_frame):
+      decided, self._cache = self._tick(self._empty_chunk(patches))
+      jax.block_until_ready(decided)
+
+  def _tick(self, chunk):
+    return tick_lib.tick(
+      self._variables,
+      cache=self._cache,
+      chunk=chunk,
+      seeds_B=self._seeds,
+      model=self._model,
+      config=self.config,
+    )
+
+  def _empty_chunk(self, patches: int) -> dict[str, np.ndarray]:
+    """For sound alone, or for text and `patches` too."""
+    text = self.config.streams.max_text_in if patches else 0
+    return tick_lib.empty_chunk(
+      self.config,
+      batch_size=len(self.conversations),
+      size=AUDIO_CHUNK + patches + text,
+      audio=2 * clock.AUDIO_TOKENS,
+      patches=patches,
+    )
+
   def _chunk(self, inputs: list[Frame | None]) -> dict[str, np.ndarray]:
     """Small while there is sound alone; large for text and video."""
-    streams = self.config.streams
     present = [frame for frame in inputs if frame is not None]
     only_sound = all(
       not frame.text_in and not len(frame.patches) for frame in present
     )
-    patches = 0 if only_sound else streams.patches_per_frame
-    size = AUDIO_CHUNK
-    if not only_sound:
-      size += patches + streams.max_text_in
-    chunk = tick_lib.empty_chunk(
-      self.config,
-      batch_size=len(inputs),
-      size=size,
-      audio=2 * clock.AUDIO_TOKENS,
-      patches=patches,
+    chunk = self._empty_chunk(
+      0 if only_sound else self.config.streams.patches_per_frame
     )
     for row, frame in enumerate(inputs):
       if frame is not None:

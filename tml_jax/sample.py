@@ -1,0 +1,144 @@
+"""Talk to a run: `python -m tml_jax.sample --workdir=RUN --data_dir=DIR ...`.
+
+For: hearing and seeing what a trained model does with a recorded user
+(--input=user.wav) or with the user of a scenario (--scenario=heldout:3).
+Not for: numbers over many conversations (`evaluate`) or a live microphone.
+Writes sound, transcript, tick log and a picture into --out.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import numpy as np
+from absl import flags
+
+from tml_jax import config_flags, errors, trained
+from tml_jax.config import Config
+from tml_jax.data import flags as data_flags
+from tml_jax.data.splits import Split
+
+_INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
+_SCENARIO = flags.DEFINE_string(
+  "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
+)
+_VIDEO = flags.DEFINE_string("video", "", "A clip that starts with the input.")
+_VIDEO_FPS = flags.DEFINE_float(
+  "video_fps", 1.0, "Frames a second kept of --video.", lower_bound=0.01
+)
+_TEXT = flags.DEFINE_multi_string(
+  "text", [], "What the user types: SECONDS:TEXT; may be given again."
+)
+_TAIL = flags.DEFINE_float(
+  "tail", 4.0, "Seconds of silence after --input.", lower_bound=0.0
+)
+_SEED = flags.DEFINE_integer(
+  "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
+)
+_OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
+
+
+def main(config: Config) -> None:
+  workdir = config_flags.WORKDIR.value
+  trained.check(workdir)
+  _check_flags()
+  out = _check_out(_OUT.value)
+  data_dir = data_flags.DATA_DIR.value
+
+  from tml_jax.sampling import user
+  from tml_jax.streams import tokenizer as tokenizer_lib
+
+  tokenizer = tokenizer_lib.Tokenizer.load(
+    tokenizer_lib.path(data_dir), config=config.streams
+  )
+  if _SCENARIO.value:
+    timeline = _scenario(config, argument=_SCENARIO.value, data_dir=data_dir)
+  else:
+    timeline = user.from_files(
+      _INPUT.value,
+      video_path=_VIDEO.value,
+      video_fps=_VIDEO_FPS.value,
+      lines=[user.parse_line(argument) for argument in _TEXT.value],
+      tail=_TAIL.value,
+      config=config.streams,
+    )
+
+  # jax starts here: bad input has been refused by now.
+  from tml_jax.sampling import report, session
+
+  agent = trained.load(config, path=workdir)
+  part = user.UserPart(timeline, tokenizer=tokenizer)
+  conversation = session.Conversation(config, seed=_SEED.value)
+  pool = session.Pool(
+    config,
+    model=agent.model,
+    variables=agent.variables,
+    conversations=[conversation],
+    capacity=session.capacity(len(part)),
+  )
+  pool.warm_up()
+  seconds = []
+  for _ in range(len(part)):
+    ticked = pool.step([part.perceive(conversation)])
+    seconds.append(ticked.seconds)
+  held = report.Held(
+    timeline=timeline,
+    frames=conversation.frames,
+    tick_seconds=np.array(seconds),
+    title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
+    f" {_SEED.value}",
+  )
+  print(report.write(held, directory=out, config=config, tokenizer=tokenizer))
+
+
+def _check_flags() -> None:
+  """Refuses flags that do not go together."""
+  if not data_flags.DATA_DIR.value:
+    raise errors.UserError(
+      "--data_dir is missing: give the directory that `prepare` wrote, which "
+      "holds the tokenizer"
+    )
+  if bool(_INPUT.value) == bool(_SCENARIO.value):
+    raise errors.UserError(
+      "give either --input=user.wav or --scenario=heldout:3"
+    )
+  if _SCENARIO.value and (_VIDEO.value or _TEXT.value):
+    raise errors.UserError(
+      "--video and --text go with --input; a scenario has its own"
+    )
+
+
+def _check_out(path: str) -> pathlib.Path:
+  """The directory --out, proved writable."""
+  if not path:
+    raise errors.UserError("--out is missing: name a directory to write")
+  directory = pathlib.Path(path)
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=directory):
+      pass
+  except OSError as error:
+    raise errors.UserError(
+      f"--out={path} cannot be written ({error.strerror}): name a directory "
+      "that can"
+    ) from error
+  return directory
+
+
+def _scenario(config: Config, *, argument: str, data_dir: str):
+  """The timeline at SPLIT:INDEX."""
+  from tml_jax.data import mixture
+
+  name, _, index = argument.partition(":")
+  if name not in [str(split) for split in Split] or not index.isdecimal():
+    raise errors.UserError(
+      f"--scenario={argument!r}: write SPLIT:INDEX with a split of "
+      f"{', '.join(Split)}, for instance heldout:3"
+    )
+  dataset = mixture.build(config, data_dir=data_dir, split=Split(name))
+  timeline = dataset[int(index)]
+  return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
+
+
+if __name__ == "__main__":
+  config_flags.run(main, config_from=config_flags.ConfigFrom.WORKDIR)

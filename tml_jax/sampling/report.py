@@ -1,0 +1,176 @@
+"""What a session leaves behind: sound, transcript, tick log, picture.
+
+For: writing a finished session to a directory. Not for: holding it
+(`session`). Start reading at `write`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import wave
+from typing import Any
+
+import numpy as np
+
+from tml_jax.config import Config
+from tml_jax.data import audio as audio_lib
+from tml_jax.sampling import picture, transcript, user, vocoder
+from tml_jax.streams import clock
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.tokenizer import Tokenizer
+
+AGENT, BOTH = "agent.wav", "conversation.wav"
+TRANSCRIPT, TICKS, PICTURE = "transcript.txt", "ticks.jsonl", "session.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A session that is over.
+
+  Attributes:
+    timeline: whose user was talked to.
+    frames: one per window.
+    tick_seconds: [windows] wall-clock time of each decision.
+    title: for the picture.
+  """
+
+  timeline: Timeline
+  frames: list[Frame]
+  tick_seconds: np.ndarray
+  title: str
+
+
+def write(
+  held: Held, *, directory: pathlib.Path, config: Config, tokenizer: Tokenizer
+) -> str:
+  """Writes all files or, when killed, none that is half; returns a summary."""
+  heard = agent_audio(held.frames, config=config)
+  microphone = user.microphone(held.timeline).reshape(-1)
+  lines = transcript.lines(
+    held.frames, timeline=held.timeline, tokenizer=tokenizer
+  )
+  directory.mkdir(parents=True, exist_ok=True)
+  partial = directory / f".partial-{os.getpid()}"
+  partial.mkdir()
+  try:
+    write_wav(partial / AGENT, channels=[heard])
+    write_wav(partial / BOTH, channels=[microphone, heard])
+    text = "".join(f"{line}\n" for line in lines)
+    (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
+    with open(partial / TICKS, "w", encoding="utf-8") as file:
+      for tick in ticks(
+        held, user_audio=microphone, agent_audio=heard, tokenizer=tokenizer
+      ):
+        file.write(json.dumps(tick, ensure_ascii=False) + "\n")
+    picture.draw(
+      held.frames,
+      timeline=held.timeline,
+      lines=lines,
+      title=held.title,
+      path=partial / PICTURE,
+    )
+    for path in sorted(partial.iterdir()):
+      os.replace(path, directory / path.name)
+  finally:
+    shutil.rmtree(partial)
+  return "\n".join(
+    [
+      "  from      to  who            what (seconds)",
+      *map(str, lines),
+      "",
+      f"user   {levels(microphone)}",
+      f"agent  {levels(heard)}",
+      speed(held.tick_seconds),
+      *(
+        f"wrote {directory / name}"
+        for name in (AGENT, BOTH, TRANSCRIPT, TICKS, PICTURE)
+      ),
+    ]
+  )
+
+
+def agent_audio(frames: list[Frame], *, config: Config) -> np.ndarray:
+  """[windows * 3200] float32: what the agent said, by the vocoder."""
+  decided = [frame.target_mel if frame.speak else None for frame in frames]
+  return vocoder.render(
+    [None, *decided[:-1]],  # a decision sounds in the next window
+    iterations=config.sample.griffin_lim_iterations,
+    seed=0,
+  )
+
+
+def ticks(
+  held: Held,
+  *,
+  user_audio: np.ndarray,
+  agent_audio: np.ndarray,
+  tokenizer: Tokenizer,
+) -> list[dict[str, Any]]:
+  """One record per 200 ms; the agent's level is of what sounds in it."""
+  records = []
+  user_db = _window_levels(user_audio)
+  agent_db = _window_levels(agent_audio)
+  for done, seconds in zip(held.frames, held.tick_seconds, strict=True):
+    k = done.window
+    records.append(
+      {
+        "window": k,
+        "start_s": round(k * clock.TURN_SECONDS, 1),
+        "user_db": round(float(user_db[k]), 1),
+        "agent_db": round(float(agent_db[k]), 1),
+        "typed": [
+          transcript.message(b, tokenizer=tokenizer) for b in done.text_in
+        ],
+        "video_patches": len(done.patches),
+        "decision": "speak" if done.speak else "quiet",
+        "tokens": [int(token) for token in done.say],
+        "text": transcript.spell(list(done.say), tokenizer=tokenizer),
+        "messages": [
+          transcript.message(b, tokenizer=tokenizer) for b in done.text_out
+        ],
+        "tick_ms": round(1000 * float(seconds), 2),
+      }
+    )
+  return records
+
+
+def levels(audio: np.ndarray) -> str:
+  """Duration, peak and RMS of the windows that sound."""
+  by_window = audio.reshape(-1, clock.TURN_SAMPLES)
+  sounding = by_window[np.abs(by_window).max(axis=1) > 0]
+  line = f"{len(audio) / clock.SAMPLE_RATE:6.1f} s, sound in "
+  line += f"{len(sounding) * clock.TURN_SECONDS:5.1f} s"
+  if not len(sounding):
+    return line
+  peak = audio_lib.decibels(float(np.abs(audio).max()) ** 2)
+  rms = audio_lib.decibels(float(np.square(sounding).mean()))
+  return f"{line}: {rms:6.1f} dBFS RMS, peak {peak:6.1f} dBFS"
+
+
+def speed(seconds: np.ndarray) -> str:
+  """How fast the session ran."""
+  median, worst = np.median(seconds), seconds.max()
+  factor = clock.TURN_SECONDS / median
+  return (
+    f"a 200 ms window took {1000 * median:.1f} ms (median), at most "
+    f"{1000 * worst:.1f} ms: {factor:.1f} times real time"
+  )
+
+
+def write_wav(path: pathlib.Path, *, channels: list[np.ndarray]) -> None:
+  """16-bit PCM at 16 kHz."""
+  samples = np.clip(np.stack(channels, axis=1), -1, 1)
+  with wave.open(str(path), "wb") as file:
+    file.setnchannels(len(channels))
+    file.setsampwidth(2)
+    file.setframerate(clock.SAMPLE_RATE)
+    file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+
+
+def _window_levels(audio: np.ndarray) -> np.ndarray:
+  """RMS in dBFS of every window."""
+  windows = audio.reshape(-1, clock.TURN_SAMPLES)
+  return audio_lib.decibels(np.square(windows).mean(axis=1))
