@@ -25,7 +25,7 @@ _PROCESS_START = time.time()
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
-  workdir_lib.create(workdir, config=config, overrides=config_flags.overrides())
+  workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
 
@@ -67,7 +67,9 @@ def main(config: Config) -> None:
     state = state_lib.create(abstract, seed=train.seed)
 
   # -------------------------------------------------------------- compile
-  batch_sharding = mesh_lib.batch_sharding(mesh)
+  batch_sharding = mesh_lib.batch_sharding(
+    mesh, batch_size=train.global_batch_size // train.accumulation_steps
+  )
 
   def put(batch):
     return {
@@ -141,7 +143,7 @@ def main(config: Config) -> None:
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
-      evaluate(config, state=state, step=step, writer=writer)
+      evaluate(config, model=model, state=state, step=step, writer=writer)
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
@@ -182,19 +184,22 @@ def check_finite(values, *, step: int, saved: int, workdir: str) -> None:
   sys.exit(1)
 
 
-def evaluate(config: Config, *, state, step: int, writer) -> None:
+def evaluate(config: Config, *, model, state, step: int, writer) -> None:
   """Held-out conversations with the current weights, into the metrics."""
   import jax
 
+  from tml_jax.data import splits
   from tml_jax.evals import run
 
   report = run.evaluate(
     config,
+    model=model,
     variables=jax.device_get(state.sampling_variables()),
     data_dir=data_flags.DATA_DIR.value,
+    split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,
   )
-  writer.write(step, {f"eval/{k}": v for k, v in report.scalars().items()})
+  writer.write(step, {f"eval/{k}": v for k, v in report.scalars.items()})
 
 
 if __name__ == "__main__":

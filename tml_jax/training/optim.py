@@ -16,6 +16,7 @@ from tml_jax.config import OptimConfig, Optimizer, Schedule
 _FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(0, (1, 2))  # [D, N, H]
 _TO_HIDDEN = optax.contrib.MuonDimensionNumbers((0, 1), 2)  # [N, H, D]
 _LAST_TWO = optax.contrib.MuonDimensionNumbers(-2, -1)  # [D, F], [E, D, F]
+_SHARED_IN = optax.contrib.MuonDimensionNumbers(0, 2)  # [D, S, F]
 _MATRICES = {
   ("attention", "query"): _FROM_HIDDEN,
   ("attention", "key"): _FROM_HIDDEN,
@@ -25,8 +26,8 @@ _MATRICES = {
   ("mlp", "gate"): _LAST_TWO,
   ("mlp", "up"): _LAST_TWO,
   ("mlp", "down"): _LAST_TWO,
-  ("mlp", "shared_gate"): _LAST_TWO,
-  ("mlp", "shared_up"): _LAST_TWO,
+  ("mlp", "shared_gate"): _SHARED_IN,
+  ("mlp", "shared_up"): _SHARED_IN,
   ("mlp", "shared_down"): _LAST_TWO,
 }
 

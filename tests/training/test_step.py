@@ -1,0 +1,333 @@
+"""The train step: what it sums, and that cutting and sharding change nothing."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.training import small
+from tml_jax import errors
+from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
+from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams import packing
+from tml_jax.streams.frame import Kind
+from tml_jax.training import flops
+from tml_jax.training import losses
+from tml_jax.training import metrics
+from tml_jax.training import optim
+from tml_jax.training import state as state_lib
+from tml_jax.training import step as step_lib
+
+
+def _setup(cfg, devices):
+  mesh = mesh_lib.create(cfg.mesh, devices=devices)
+  model = state_lib.create_model(cfg)
+  optimizer = optim.create(cfg.train.optim, steps=100)
+  with mesh_lib.use(mesh):
+    abstract = state_lib.abstract(
+      cfg, model=model, optimizer=optimizer, mesh=mesh
+    )
+    state = state_lib.create(abstract, seed=0)
+  return mesh, model, optimizer, state
+
+
+def _gradient(cfg, devices, batch):
+  """Loss, sums and gradient of one global batch on a mesh."""
+  mesh, model, _, state = _setup(cfg, devices)
+  batch = jax.device_put(
+    batch, mesh_lib.batch_sharding(mesh, batch_size=cfg.train.global_batch_size)
+  )
+  with mesh_lib.use(mesh):
+    run = jax.jit(
+      lambda s, b: step_lib.accumulate(s, b, config=cfg, model=model)
+    )
+    return jax.device_get(run(state, batch))
+
+
+@pytest.fixture(scope="module")
+def one_device():
+  cfg = small.config()
+  return _gradient(cfg, jax.devices()[:1], small.batch(cfg, seed=0))
+
+
+def _assert_close(got, want, atol=1e-5):
+  for (path, a), (_, b) in zip(
+    jax.tree_util.tree_leaves_with_path(got),
+    jax.tree_util.tree_leaves_with_path(want),
+    strict=True,
+  ):
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+  "axes",
+  [
+    dict(data=8),
+    dict(fsdp=8),
+    dict(data=2, expert=4),
+    dict(data=2, fsdp=2, tensor=2),
+    dict(fsdp=2, expert=2, tensor=2),
+  ],
+  ids=lambda axes: "-".join(f"{k}{v}" for k, v in axes.items()),
+)
+def test_eight_devices_equal_one(axes, one_device):
+  cfg = small.config(**axes)
+  got = _gradient(cfg, jax.devices(), small.batch(cfg, seed=0))
+  gradient, loss, sums = got
+  np.testing.assert_allclose(loss, one_device[1], atol=1e-5)
+  _assert_close(gradient, one_device[0])
+  _assert_close(sums, one_device[2], atol=1e-3)
+
+
+def test_state_is_sharded_at_birth():
+  cfg = small.config(fsdp=4, tensor=2)
+  _, _, _, state = _setup(cfg, jax.devices())
+  query = state.params["trunk"]["layer_00"]["attention"]["query"]
+  assert query.sharding.shard_shape(query.shape) == (8, 2, 8)
+  moments = [
+    leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state)
+    if "'layer_00'" in jax.tree_util.keystr(path)
+    and "'query'" in jax.tree_util.keystr(path)
+  ]
+  assert moments and all(
+    leaf.sharding.shard_shape(leaf.shape) == (8, 2, 8) for leaf in moments
+  )
+  ema = state.ema["embed"]["dmel"]["table"]
+  assert ema.sharding.shard_shape(ema.shape) == (1280, 8)
+
+
+def test_mesh_errors_name_sizes():
+  with pytest.raises(errors.UserError, match="need 3 devices.*there are 8"):
+    mesh_lib.create(small.config(data=3).mesh)
+  cfg = small.config(tensor=8)
+  with pytest.raises(errors.UserError, match="size 4 cannot.*8 devices"):
+    _setup(cfg, jax.devices())
+
+
+def test_accumulation_is_weighted_by_valid_targets(one_device):
+  """Microbatches with different counts add up to the whole batch's mean."""
+  cfg = small.config()
+  for steps in (2, 8):
+    train = dataclasses.replace(cfg.train, accumulation_steps=steps)
+    got = _gradient(
+      dataclasses.replace(cfg, train=train),
+      jax.devices()[:1],
+      small.batch(cfg, seed=0),
+    )
+    np.testing.assert_allclose(got[1], one_device[1], atol=1e-5)
+    _assert_close(got[0], one_device[0])
+
+
+@pytest.mark.parametrize("policy", list(RematPolicy))
+def test_remat_changes_nothing(policy, one_device):
+  cfg = small.config()
+  train = dataclasses.replace(cfg.train, remat_policy=policy)
+  got = _gradient(
+    dataclasses.replace(cfg, train=train),
+    jax.devices()[:1],
+    small.batch(cfg, seed=0),
+  )
+  _assert_close(got[0], one_device[0])
+
+
+def test_bfloat16_keeps_float32_state_and_a_near_loss(one_device):
+  cfg = small.config()
+  train = dataclasses.replace(cfg.train, dtype=Dtype.BFLOAT16)
+  gradient, loss, _ = _gradient(
+    dataclasses.replace(cfg, train=train),
+    jax.devices()[:1],
+    small.batch(cfg, seed=0),
+  )
+  assert all(g.dtype == np.float32 for g in jax.tree.leaves(gradient))
+  np.testing.assert_allclose(loss, one_device[1], rtol=0.01)
+
+
+def test_loss_is_the_weighted_mean_by_hand():
+  """Text loss against log-softmax written out, on one sequence."""
+  cfg = small.config()
+  cfg = dataclasses.replace(
+    cfg,
+    train=dataclasses.replace(
+      cfg.train, flow_loss_weight=0.0, feedback_noise=0.0
+    ),
+  )
+  _, model, _, state = _setup(cfg, jax.devices()[:1])
+  batch = small.batch(cfg, seed=1)
+  variables = {"params": state.params, "router": state.router}
+  hidden, _ = model.apply(variables, batch, method=model.hidden)
+  total = weight = 0.0
+  for row in range(len(batch["targets"])):
+    for position, target, w in zip(
+      batch["target_positions"][row],
+      batch["targets"][row],
+      batch["target_weights"][row],
+      strict=True,
+    ):
+      if position == cfg.streams.seq_len:
+        continue
+      logits = model.apply(variables, hidden[row, position], method="logits")
+      logits = np.asarray(logits, np.float64)
+      total += w * (np.log(np.exp(logits).sum()) - logits[target])
+      weight += w
+  keys = jax.random.split(jax.random.key(0), len(batch["targets"]))
+  value, _ = losses.loss(
+    state.params,
+    router=state.router,
+    batch=batch,
+    keys_B=keys,
+    denominators=losses.denominators(batch),
+    model=model,
+    config=cfg,
+  )
+  np.testing.assert_allclose(value, total / weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(Optimizer))
+def test_steps_reduce_the_loss(name):
+  cfg = small.config()
+  cfg = dataclasses.replace(
+    cfg,
+    train=dataclasses.replace(
+      cfg.train,
+      optim=dataclasses.replace(cfg.train.optim, name=name),
+    ),
+  )
+  _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
+  step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
+  batch = small.batch(cfg, seed=0)
+  first = last = None
+  for _ in range(12):
+    state, values = step(state, batch)
+    last = metrics.summarise(jax.device_get(values))
+    first = first or last
+  assert last["loss"] < 0.8 * first["loss"]
+  assert last["loss/flow"] < first["loss/flow"]
+  assert int(state.step) == 12
+
+
+def test_router_bias_evens_out_the_load():
+  """Overloaded experts lose, idle ones gain, by exactly the rate."""
+  load = jnp.zeros((2, 1, 4)).at[:, 0].set(jnp.array([4.0, 0.0, 2.0, 2.0]))
+  router = {"trunk": {"layer_00": {"mlp": {"bias": jnp.zeros(4)}}}}
+  moved = step_lib.balance(router, load, rate=0.5)
+  bias = moved["trunk"]["layer_00"]["mlp"]["bias"]
+  assert bias.tolist() == [-0.5, 0.5, 0.0, 0.0]
+
+
+def test_router_balance_works_in_training():
+  cfg = small.config()
+  optim_config = dataclasses.replace(
+    cfg.train.optim, router_bias_rate=0.02, learning_rate=0.0,
+    muon_learning_rate=0.0, weight_decay=0.0,
+  )
+  cfg = dataclasses.replace(
+    cfg, train=dataclasses.replace(cfg.train, optim=optim_config)
+  )
+  _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
+  step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
+  batch = small.batch(cfg, seed=0)
+  imbalance = []
+  for _ in range(60):
+    state, values = step(state, batch)
+    scalars = metrics.summarise(jax.device_get(values))
+    imbalance.append(scalars["router/all/max_over_mean"])
+  assert imbalance[-1] < 1.25 and imbalance[-1] < imbalance[0] - 0.2
+
+
+def test_own_audio_noise_moves_one_level_of_own_audio_only():
+  cfg = small.config()
+  batch = small.batch(cfg, seed=0)
+  keys = jax.random.split(jax.random.key(1), len(batch["tokens"]))
+  noisy = losses.disturb_own_audio(batch, keys, share=0.2)["audio_dmel"]
+  moved = np.abs(np.asarray(noisy, int) - batch["audio_dmel"].astype(int))
+  own = (batch["audio_streams"] == packing.OWN) & (
+    batch["audio_positions"] < cfg.streams.seq_len
+  )
+  user = batch["audio_streams"] == packing.USER
+  assert moved.max() == 1 and moved[user].max() == 0
+  assert 0.1 < moved[own].mean() < 0.2  # clipping at the ends takes some
+
+
+def test_matrices_of_muon_cover_the_trunk_only():
+  cfg = small.config()
+  _, _, _, state = _setup(cfg, jax.devices()[:1])
+  axes = optim.matrices(state.params)
+  chosen = {
+    jax.tree_util.keystr(path, simple=True, separator="/")
+    for path, dims in jax.tree_util.tree_leaves_with_path(
+      axes, is_leaf=lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)
+    )
+  }
+  layer = "trunk/layer_00"
+  assert {f"{layer}/attention/{n}" for n in (
+    "query", "key", "value", "relative", "output"
+  )} <= chosen
+  assert f"{layer}/mlp/gate" in chosen and f"{layer}/mlp/shared_down" in chosen
+  assert not any("embed" in c or "router" in c or "conv" in c for c in chosen)
+
+
+def test_schedules():
+  base = small.config().train.optim
+  for kind, end in (
+    (Schedule.CONSTANT, 1.0), (Schedule.COSINE, 0.1), (Schedule.LINEAR, 0.1)
+  ):
+    curve = optim.schedule(
+      dataclasses.replace(
+        base, schedule=kind, warmup_steps=10, final_learning_rate_ratio=0.1
+      ),
+      peak=1.0,
+      steps=110,
+    )
+    np.testing.assert_allclose(
+      [curve(0), curve(5), curve(10), curve(110)], [0, 0.5, 1, end], atol=1e-6
+    )
+
+
+def test_moving_average():
+  ema = step_lib.moving_average(
+    {"a": jnp.array(1.0)}, {"a": jnp.array(0.0)}, decay=0.9,
+    step=jnp.array(10_000),
+  )
+  np.testing.assert_allclose(ema["a"], 0.9)
+  assert step_lib.moving_average((), {}, decay=0.0, step=jnp.array(0)) == ()
+
+
+def test_step_flops_follow_xla_on_a_dense_model():
+  """The formula against XLA's own count of an unrolled dense program."""
+  cfg = small.config()
+  model_config = dataclasses.replace(
+    cfg.model, num_dense_layers=2, d_ff=64, attention_pattern="G"
+  )
+  cfg = dataclasses.replace(cfg, model=model_config)
+  _, model, _, state = _setup(cfg, jax.devices()[:1])
+  batch = small.batch(cfg, seed=0)
+
+  def forward(params):
+    hidden, _ = model.apply(
+      {"params": params, "router": state.router}, batch, method=model.hidden
+    )
+    rows = losses.take(hidden, batch["target_positions"])
+    return model.apply({"params": params}, rows, method=model.logits).sum()
+
+  compiled = jax.jit(forward).lower(state.params).compile()
+  counted = compiled.cost_analysis()["flops"]
+  formula = flops.step_flops(cfg) / 3
+  # XLA also counts norms, masks, embeddings and both halves of causality.
+  assert 0.5 < formula / counted < 1.1, (formula, counted)
+
+
+def test_metrics_name_every_kind():
+  cfg = small.config()
+  gradient_loss_sums = _gradient(
+    cfg, jax.devices()[:1], small.batch(cfg, seed=0)
+  )
+  scalars = metrics.summarise(
+    {"loss": 1.0, "grad_norm": 1.0, "sums": gradient_loss_sums[2]}
+  )
+  for kind in Kind:
+    assert np.isfinite(scalars[f"loss/{kind.name.lower()}"])
