@@ -71,16 +71,6 @@ def test_tiled_equals_reference(seed, tokens, num_experts, tile, skew):
   )
 
 
-def test_gathered_equals_reference():
-  arrays = draw(0, tokens=3, num_experts=7)
-  chosen = choices(0, tokens=3, num_experts=7, skew=0.0)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5),
-    value_and_gradients(experts.gathered, *arrays, chosen),
-    value_and_gradients(experts.reference, *arrays, chosen),
-  )
-
-
 @pytest.mark.parametrize("tokens", [1, 2, 40])
 def test_apply_takes_any_number_of_tokens(tokens):
   x, weights, shares = draw(1, tokens=tokens, num_experts=4)

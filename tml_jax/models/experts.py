@@ -1,8 +1,8 @@
 """SwiGLU over routed experts: every chosen (token, expert) pair, none dropped.
 
 For: the routed half of `moe.py`. Not for: choosing experts. Start at
-`tiled`, the fast form on a CPU; `reference` is the plain one and `gathered`
-the one for a handful of tokens. Measurements: benchmarks/moe.py.
+`apply`; `tiled` is the fast form on a CPU and `reference` the plain one of the
+tests. Measurements: benchmarks/moe.py.
 
 The fast form sorts the N*k choices by expert and pads each expert's share to
 whole tiles of M rows, so that every tile multiplies one expert's weights. A
@@ -50,20 +50,6 @@ def reference(
     "nk,nke->ne", shares_Nk, jax.nn.one_hot(experts_Nk, num_experts)
   )
   return jnp.einsum("ne,end->nd", share_NE.astype(out.dtype), out)
-
-
-def gathered(
-  x_ND: jax.Array,
-  *,
-  weights: Weights,
-  experts_Nk: jax.Array,
-  shares_Nk: jax.Array,
-) -> jax.Array:
-  """Reads the chosen experts of each token: for N * k below about E."""
-  gate = jnp.einsum("nd,nkdf->nkf", x_ND, weights.gate_EDF[experts_Nk])
-  up = jnp.einsum("nd,nkdf->nkf", x_ND, weights.up_EDF[experts_Nk])
-  hidden = jax.nn.silu(gate) * up * shares_Nk[..., None].astype(x_ND.dtype)
-  return jnp.einsum("nkf,nkfd->nd", hidden, weights.down_EFD[experts_Nk])
 
 
 @flax.struct.dataclass
@@ -232,13 +218,15 @@ def apply(
 ) -> jax.Array:
   """Sum over a token's choices of share * expert(token), [N, D].
 
-  The form depends on static shapes only: `gathered` while it reads fewer
-  experts than there are, `tiled` otherwise, with tiles no larger than the
-  choices (a power of two, at least 8).
+  `tiled`, with tiles no larger than an expert's mean share of the choices (a
+  power of two, at least 8): a live session brings few tokens at a time.
   """
   choices, num_experts = experts_Nk.size, weights.gate_EDF.shape[0]
-  keywords = dict(weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk)
-  if choices <= num_experts:
-    return gathered(x_ND, **keywords)
-  fitting = max(8, 1 << (choices // num_experts - 1).bit_length())
-  return tiled(x_ND, tile=min(tile, fitting), **keywords)
+  fitting = max(8, 1 << (choices // num_experts).bit_length())
+  return tiled(
+    x_ND,
+    weights=weights,
+    experts_Nk=experts_Nk,
+    shares_Nk=shares_Nk,
+    tile=min(tile, fitting),
+  )
