@@ -76,7 +76,7 @@ def main(config: Config) -> None:
     conversations=[conversation],
     capacity=session.capacity(len(part)),
   )
-  pool.warm_up()
+  pool.warm_up(part.senses)
   seconds = []
   for _ in range(len(part)):
     ticked = pool.step([part.perceive(conversation)])

@@ -7,6 +7,7 @@ side of one. Not for: the compiled tick (`tick`) or sound from mel
 """
 
 import dataclasses
+import enum
 import time
 from typing import Any
 
@@ -33,6 +34,13 @@ def capacity(windows: int) -> int:
   equal capacities share one compilation. A pool grows when that is not enough.
   """
   return -(-windows * (AUDIO_CHUNK + 2) // 256) * 256
+
+
+class Senses(enum.Enum):
+  """What a window may bring; each compiles a tick of its own size."""
+
+  SOUND = "sound"
+  ALL = "sound, typed text and video"
 
 
 class Conversation:
@@ -194,10 +202,10 @@ class Pool:
       seconds=time.perf_counter() - start,
     )
 
-  def warm_up(self) -> None:
-    """Compiles both sizes of `step`, in which everybody rests."""
-    for patches in (0, self.config.streams.patches_per_frame):
-      decided, self._cache = self._tick(self._empty_chunk(patches))
+  def warm_up(self, senses: set[Senses]) -> None:
+    """Compiles `step` for windows of these kinds; nobody notices."""
+    for kind in senses:
+      decided, self._cache = self._tick(self._empty_chunk(kind))
       jax.block_until_ready(decided)
 
   def _tick(self, chunk):
@@ -210,26 +218,26 @@ class Pool:
       config=self.config,
     )
 
-  def _empty_chunk(self, patches: int) -> dict[str, np.ndarray]:
-    """For sound alone, or for text and `patches` too."""
-    text = self.config.streams.max_text_in if patches else 0
+  def _empty_chunk(self, senses: Senses) -> dict[str, np.ndarray]:
+    size, patches = AUDIO_CHUNK, 0
+    if senses is Senses.ALL:
+      patches = self.config.streams.patches_per_frame
+      size += patches + self.config.streams.max_text_in
     return tick_lib.empty_chunk(
       self.config,
       batch_size=len(self.conversations),
-      size=AUDIO_CHUNK + patches + text,
+      size=size,
       audio=2 * clock.AUDIO_TOKENS,
       patches=patches,
     )
 
   def _chunk(self, inputs: list[Frame | None]) -> dict[str, np.ndarray]:
-    """Small while there is sound alone; large for text and video."""
-    present = [frame for frame in inputs if frame is not None]
-    only_sound = all(
-      not frame.text_in and not len(frame.patches) for frame in present
-    )
-    chunk = self._empty_chunk(
-      0 if only_sound else self.config.streams.patches_per_frame
-    )
+    """The smallest chunk that takes all `inputs`."""
+    senses = Senses.SOUND
+    for frame in inputs:
+      if frame is not None and (frame.text_in or len(frame.patches)):
+        senses = Senses.ALL
+    chunk = self._empty_chunk(senses)
     for row, frame in enumerate(inputs):
       if frame is not None:
         tick_lib.write_inputs(chunk, frame, row=row, config=self.config)

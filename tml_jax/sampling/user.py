@@ -65,6 +65,14 @@ class UserPart:
     """Windows."""
     return len(self._samples)
 
+  @property
+  def senses(self) -> set[session.Senses]:
+    """The kinds of window that the user brings."""
+    found = {session.Senses.SOUND}
+    if self._images or self._typed:
+      found.add(session.Senses.ALL)
+    return found
+
   def perceive(self, conversation: session.Conversation) -> Frame:
     """The inputs of the conversation's next window."""
     k = conversation.window
