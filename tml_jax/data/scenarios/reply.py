@@ -8,7 +8,8 @@ Two or three exchanges a timeline, 8 to 20 s. In an exchange the user says one
 prompt and the agent answers with its own recording of the same prompt: the
 same words in another voice, or the sentence in the other voice's language.
 In half of the exchanges the user first asks for a delay ("wait three", or the
-recorded words "three", "seconds"), N in 1..3. The rule of timing:
+recorded words "three", "seconds"), N in 1..3, and the agent shows the number
+that it understood, one window later, in writing. The rule of timing:
 
   reply onset window = window of the user's last speech sample + 1 + delay
   delay = 1 window without an instruction, 5 N windows (N seconds) with one
@@ -164,6 +165,7 @@ class ReplyScenario:
         ),
       ),
       video=self._video(score.duration, random=random),
+      events=tuple(score.events),
       metadata={
         "family": FAMILY,
         "split": str(split),
@@ -216,6 +218,7 @@ class ReplyScenario:
         for spoken in others:
           score.pause(_BETWEEN_WORDS, random=random)
           score.say(spoken, gain_db=gain_db)
+        score.show(str(seconds))
         score.pause(_AFTER_INSTRUCTION, random=random)
       prompt_start = score.cursor
       score.say(user.load(prompt), gain_db=gain_db)

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from tml_jax.streams import clock
-from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
+from tml_jax.streams.timeline import (
+  Event,
+  EventKind,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  Word,
+)
 
 PEAK = 0.98  # of full scale, the most that a gain may reach
 
@@ -42,6 +50,7 @@ class Score:
   cursor: int = 0
   user: list[Part] = dataclasses.field(default_factory=list)
   agent: list[Part] = dataclasses.field(default_factory=list)
+  events: list[Event] = dataclasses.field(default_factory=list)
   exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
   @property
@@ -63,6 +72,11 @@ class Score:
     gain = min(10 ** (gain_db / 20), PEAK / peak)
     self.user.append(Part(self.cursor, recording, gain))
     self.cursor = self.user[-1].stop
+
+  def show(self, text: str) -> None:
+    """The agent writes `text` one window after what the user just said."""
+    time = self.cursor / clock.SAMPLE_RATE + clock.TURN_SECONDS
+    self.events.append(Event(time, EventKind.SHOW, text))
 
   def answer(self, recording: Timeline, *, delay_windows: int) -> int:
     """The agent answers what was just said; returns the onset window."""
