@@ -135,3 +135,15 @@ class User:
     loudness = 10 ** random.uniform(-4, -1)
     samples = loudness * random.normal(size=3200).astype(np.float32)
     return conversation.perceive(samples.astype(np.float32), images=images)
+
+
+class Letters:
+  """A tokenizer of one token a letter; the last four rows have no piece."""
+
+  _PIECES = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?-'\n"
+
+  def encode(self, text: str) -> list[int]:
+    return [self._PIECES.index(letter) for letter in text]
+
+  def decode(self, ids: list[int]) -> str:
+    return "".join(self._PIECES[i] for i in ids)  # IndexError as in the real

@@ -204,6 +204,8 @@ def read_video(
   """
   if not os.path.isfile(path):
     raise errors.UserError(f"--video={path}: there is no such file")
+  if not os.path.getsize(path):
+    raise errors.UserError(f"--video={path} has 0 bytes; record it again")
   frames: list[VideoFrame] = []
   try:
     with av.open(path) as container:
@@ -218,6 +220,8 @@ def read_video(
           continue
         image = frame.reformat(width=width, height=height, format="rgb24")
         frames.append(VideoFrame(max(0.0, time), image.to_ndarray()))
+  except av.error.EOFError:
+    pass  # a header and nothing behind it
   except (av.error.FFmpegError, OSError) as error:
     raise errors.UserError(
       f"--video={path} cannot be decoded ({error}); try to play it, or convert "

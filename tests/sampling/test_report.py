@@ -1,0 +1,178 @@
+"""What a session leaves behind says what happened, and when."""
+
+import json
+import wave
+
+import numpy as np
+import pytest
+
+from tests.sampling import small
+from tml_jax.sampling import report, transcript
+from tml_jax.streams import clock
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.timeline import (
+  Event,
+  EventKind,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  Word,
+)
+
+_TOKENIZER = small.Letters()
+_MEL = np.full((16, 80), -2.0, np.float32)
+
+
+def _frames(decisions: str, *, say=(), messages=()) -> list[Frame]:
+  """One frame a letter, `s` speaks; `say` and `messages` by window."""
+  say, messages = dict(say), dict(messages)
+  return [
+    Frame(
+      window=k,
+      own_dmel=None,
+      user_dmel=None,
+      patches=frame_lib.no_patches(),
+      text_in=(),
+      say=tuple(_TOKENIZER.encode(say.get(k, ""))),
+      text_out=messages.get(k, ()),
+      speak=letter == "s",
+      target_mel=_MEL if letter == "s" else None,
+    )
+    for k, letter in enumerate(decisions)
+  ]
+
+
+def _timeline(windows: int) -> Timeline:
+  sound = np.zeros(windows * clock.TURN_SAMPLES, np.float32)
+  sound[3200:6400] = 0.5
+  return Timeline(
+    id="test",
+    duration=windows * clock.TURN_SECONDS,
+    tracks=(
+      Track(
+        Role.USER,
+        sound,
+        (Word(0.2, 0.3, "say"), Word(0.3, 0.4, "it")),
+        (Span(0.2, 0.4), Span(1.0, 1.2)),
+        "u",
+      ),
+      Track(Role.AGENT, sound, (Word(0.0, 1.0, "unheard"),), (), "a"),
+    ),
+    events=(Event(0.5, EventKind.USER_TEXT, "typed"),),
+  )
+
+
+def _lines(frames):
+  found = transcript.lines(
+    frames, timeline=_timeline(len(frames)), tokenizer=_TOKENIZER
+  )
+  return [(round(x.start, 1), round(x.end, 1), x.who, x.text) for x in found]
+
+
+def test_transcript():
+  burst = lambda text, complete: Burst(  # noqa: E731
+    Control.SHOW, tuple(_TOKENIZER.encode(text)), complete
+  )
+  frames = _frames(
+    "qqssqqsqs",
+    say={2: "yes ", 3: "sir", 7: "mute", 8: "e"},
+    messages={4: (burst("two ", False),), 5: (burst("parts", True),)},
+  )
+  assert _lines(frames) == [
+    (0.2, 0.4, "user", "say it"),
+    (0.5, 0.5, "user types", "typed"),
+    (0.6, 1.0, "agent", "yes sir"),
+    (1.0, 1.2, "user", "(speech)"),
+    (1.0, 1.2, "agent shows", "two parts"),
+    (1.4, 1.6, "agent", "mute"),
+    (1.8, 2.0, "agent", "e"),
+  ]
+
+
+def test_transcript_of_odd_sessions():
+  assert _lines(_frames("sq"))[0] == (0.2, 0.4, "agent", "(sound without text)")
+  silent = _lines(_frames("qq", say={0: "hm"}))
+  assert silent[0] == (0.2, 0.2, "agent", "hm (without sound)")
+  unfinished = (Burst(Control.CALL, (0,), complete=False),)
+  (line,) = transcript.shown(
+    _frames("q", messages={0: unfinished}), tokenizer=_TOKENIZER
+  )
+  assert (line.who, line.text) == ("agent calls", "a (unfinished)")
+  odd = [0, small.TEXT_ROWS - 1, _TOKENIZER.encode("\n")[0]]
+  assert transcript.spell(odd, tokenizer=_TOKENIZER) == "a � �"
+
+
+@pytest.fixture(name="held")
+def _held():
+  frames = _frames("qqssqq", say={2: "yes"})
+  return report.Held(
+    timeline=_timeline(6),
+    frames=frames,
+    tick_seconds=np.array([0.01, 0.02, 0.01, 0.01, 0.01, 0.03]),
+    title="a test",
+  )
+
+
+def test_files_of_a_session(held, tmp_path):
+  cfg = small.config()
+  summary = report.write(
+    held, directory=tmp_path / "out", config=cfg, tokenizer=_TOKENIZER
+  )
+  names = sorted(path.name for path in (tmp_path / "out").iterdir())
+  assert names == sorted(
+    [
+      "agent.wav",
+      "conversation.wav",
+      "session.png",
+      "ticks.jsonl",
+      "transcript.txt",
+    ]
+  )
+  with wave.open(str(tmp_path / "out/conversation.wav")) as file:
+    assert (file.getnchannels(), file.getframerate()) == (2, 16000)
+    data = np.frombuffer(file.readframes(1 << 20), "<i2").reshape(-1, 2)
+  windows = data.reshape(6, clock.TURN_SAMPLES, 2)
+  assert windows.any(axis=1).tolist() == [
+    [False, False],
+    [True, False],
+    [False, False],
+    [False, True],  # decided in window 2
+    [False, True],
+    [False, False],
+  ]
+  with wave.open(str(tmp_path / "out/agent.wav")) as file:
+    agent = np.frombuffer(file.readframes(1 << 20), "<i2")
+  np.testing.assert_array_equal(agent, data[:, 1])
+  lines = (tmp_path / "out/ticks.jsonl").read_text().splitlines()
+  ticks = [json.loads(line) for line in lines]
+  assert [tick["decision"] for tick in ticks] == [
+    *["quiet"] * 2,
+    *["speak"] * 2,
+    *["quiet"] * 2,
+  ]
+  assert [tick["start_s"] for tick in ticks] == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+  assert ticks[1]["user_db"] == pytest.approx(-6.0)
+  assert ticks[1]["agent_db"] == ticks[0]["user_db"] == -120
+  assert ticks[2]["text"] == "yes" and ticks[2]["tick_ms"] == 10
+  assert (tmp_path / "out/session.png").read_bytes()[:4] == b"\x89PNG"
+  transcript_text = (tmp_path / "out/transcript.txt").read_text()
+  assert transcript_text in summary
+  assert "10.0 ms (median), at most 30.0 ms: 20.0 times real" in summary
+  assert "user      1.2 s, sound in   0.2 s:   -6.0 dBFS RMS" in summary
+
+
+def test_a_failing_write_leaves_what_was_there(held, tmp_path, monkeypatch):
+  (tmp_path / "agent.wav").write_text("older")
+
+  def fail(*_, **__):
+    raise RuntimeError("disk full")
+
+  monkeypatch.setattr(report.picture, "draw", fail)
+  with pytest.raises(RuntimeError, match="disk full"):
+    report.write(
+      held, directory=tmp_path, config=small.config(), tokenizer=_TOKENIZER
+    )
+  assert [path.name for path in tmp_path.iterdir()] == ["agent.wav"]
+  assert (tmp_path / "agent.wav").read_text() == "older"
