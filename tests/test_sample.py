@@ -1,0 +1,134 @@
+"""`sample` and `evaluate` as commands: bad input, and a whole run."""
+
+import dataclasses
+import json
+import wave
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments import interaction
+from tests import commands
+from tests.sampling import small
+from tml_jax import config_text, errors, prepare, sample
+
+
+def _config():
+  """Two procedural voices and the small model, with room for their text."""
+  tiny = interaction.get_config("tiny_procedural")
+  model = small.config().model
+  return dataclasses.replace(
+    tiny,
+    model=dataclasses.replace(model, vocab_size=tiny.model.vocab_size),
+    data=dataclasses.replace(
+      tiny.data, voices=("procedural:low", "procedural:high")
+    ),
+  )
+
+
+@pytest.fixture(name="workdir")
+def _workdir(tmp_path):
+  """A run that has a checkpoint, as far as can be seen from outside."""
+  path = tmp_path / "run"
+  (path / "checkpoints" / "1").mkdir(parents=True)
+  (path / config_text.FILE_NAME).write_text(config_text.to_text(_config()))
+  return path
+
+
+@pytest.mark.parametrize(
+  "given, words",
+  [
+    ({"workdir": ""}, "--workdir is missing"),
+    ({"workdir": "/nowhere"}, "no such directory"),
+    ({"data_dir": ""}, "--data_dir is missing"),
+    ({"input": ""}, "either --input=user.wav or --scenario"),
+    ({"scenario": "heldout:1"}, "either --input=user.wav or --scenario"),
+    (
+      {"input": "", "scenario": "heldout:1", "text": ["1:a"]},
+      "go with --input",
+    ),
+    ({"out": ""}, "--out is missing"),
+    ({"out": "/proc/out"}, "cannot be written"),
+    ({"data_dir": "/nowhere"}, "no tokenizer at"),
+  ],
+)
+def test_bad_flags(given, words, workdir, tmp_path):
+  values = {
+    "workdir": str(workdir),
+    "data_dir": str(tmp_path),
+    "input": "user.wav",
+    "out": str(tmp_path / "out"),
+  }
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(**(values | given)):
+    with pytest.raises(errors.UserError, match=words):
+      sample.main(_config())
+
+
+def test_bad_scenario(tmp_path):
+  for wrong in ("heldout", "heldout:x", "later:3", "heldout:-1"):
+    with pytest.raises(errors.UserError, match="SPLIT:INDEX"):
+      sample._scenario(_config(), argument=wrong, data_dir=str(tmp_path))
+
+
+def test_no_checkpoint(workdir):
+  (workdir / "checkpoints" / "1").rmdir()
+  for module in ("tml_jax.sample", "tml_jax.evaluate"):
+    result = commands.run("-m", module, f"--workdir={workdir}")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: no checkpoint in")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
+  config = dataclasses.replace(
+    _config(), train=dataclasses.replace(_config().train, steps=1)
+  )
+  data = tmp_path / "data"
+  prepare.prepare(config, data_dir=str(data), sounds_root="/", processes=2)
+  run = tmp_path / "run"
+  source = tmp_path / "config.txt"
+  source.write_text(config_text.to_text(config))
+  common = (f"--workdir={run}", f"--data_dir={data}")
+  trained = commands.run(
+    "-m", "tml_jax.train", f"--config={source}", *common, timeout=600
+  )
+  assert trained.returncode == 0, trained.stderr
+
+  with wave.open(str(tmp_path / "user.wav"), "wb") as file:
+    file.setnchannels(1)
+    file.setsampwidth(2)
+    file.setframerate(16000)
+    noise = np.random.default_rng(0).normal(size=16000) * 1000
+    file.writeframes(noise.astype("<i2").tobytes())
+  said = commands.run(
+    *("-m", "tml_jax.sample", *common, f"--input={tmp_path}/user.wav"),
+    *("--text=0.5:hello", "--tail=1", f"--out={tmp_path}/said"),
+    timeout=600,
+  )
+  assert said.returncode == 0, said.stderr
+  assert "times real time" in said.stdout and "user types" in said.stdout
+  ticks = (tmp_path / "said" / "ticks.jsonl").read_text().splitlines()
+  assert len(ticks) == 10
+  assert json.loads(ticks[2])["typed"]
+  replayed = commands.run(
+    *("-m", "tml_jax.sample", *common, "--scenario=fresh:3"),
+    f"--out={tmp_path}/scenario",
+    timeout=600,
+  )
+  assert replayed.returncode == 0, replayed.stderr
+  assert len(list((tmp_path / "scenario").iterdir())) == 5
+
+  evaluated = commands.run(
+    "-m", "tml_jax.evaluate", *common, "--count=3", timeout=600
+  )
+  assert evaluated.returncode == 0, evaluated.stderr
+  assert "always talking" in evaluated.stdout
+  numbers = json.loads((run / "evaluation.json").read_text())
+  assert numbers["step"] == 1 and numbers["count"] == 3
+  assert len(numbers["conversations"]["heldout"]) == 3
+  assert numbers["metrics"]["recorded"]["response_rate"] == 1
+  assert (run / "evaluation.png").exists()
