@@ -39,6 +39,8 @@ def main(config: Config) -> None:
   from tml_jax.training import state as state_lib
   from tml_jax.training import step as step_lib
 
+  # Orbax logs a dozen lines a save.
+  logging.get_absl_handler().addFilter(lambda r: "orbax" not in r.pathname)
   train = config.train
 
   # ---------------------------------------------------------------- data

@@ -1,0 +1,145 @@
+"""Whole runs in processes of their own: resume, kill, stop, refuse.
+
+All processes share a compilation cache: only the first one compiles.
+"""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import commands
+from tests.training import small
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory, data_dir):
+  """Starts a training process; returns the Popen."""
+  cache = str(tmp_path_factory.mktemp("compiled"))
+
+  def run(workdir, *flags: str) -> subprocess.Popen:
+    environment = dict(os.environ)
+    environment.pop("XLA_FLAGS", None)
+    environment["JAX_COMPILATION_CACHE_DIR"] = cache
+    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    return subprocess.Popen(
+      [sys.executable, "-m", "tml_jax.train", *small.FLAGS]
+      + [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+      + [f"--config.train.steps={STEPS}", *flags],
+      cwd=commands.ROOT,
+      env=environment,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  return run
+
+
+def _losses(workdir) -> dict[int, tuple[float, float]]:
+  """Loss and gradient norm of each step; the last line of a step counts."""
+  path = workdir / "metrics.jsonl"
+  lines = path.read_text().splitlines() if path.exists() else []
+  rows = [json.loads(line) for line in lines if line.endswith("}")]
+  return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows}
+
+
+def _wait_until(process, condition) -> None:
+  for _ in range(6000):
+    if condition():
+      return
+    assert process.poll() is None, process.stderr.read()[-2000:]
+    time.sleep(0.02)
+  raise AssertionError("the awaited moment never came")
+
+
+def _saves_of(workdir, *, finished: bool) -> list[str]:
+  paths = glob.glob(str(workdir / "checkpoints" / "*"))
+  return [p for p in paths if p.rsplit("/", 1)[1].isdigit() == finished]
+
+
+def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
+  whole = tmp_path / "whole"
+  process = start(whole, "--config.train.checkpoint_every=100")
+  assert process.wait() == 0, process.stderr.read()[-2000:]
+  want = _losses(whole)
+  assert sorted(want) == list(range(1, STEPS + 1))
+
+  # SIGTERM: saves the step it is at and exits with 0.
+  broken = tmp_path / "broken"
+  often = "--config.train.checkpoint_every=1"
+  process = start(broken, "--config.train.checkpoint_every=100")
+  _wait_until(process, lambda: len(_losses(broken)) >= 2)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait() == 0
+  stopped_at = max(_losses(broken))
+  assert stopped_at < STEPS
+  assert _saves_of(broken, finished=True) == [
+    str(broken / "checkpoints" / str(stopped_at))
+  ]
+
+  # kill -9 while a save is being written.
+  process = start(broken, often)
+  _wait_until(process, lambda: _saves_of(broken, finished=False))
+  process.kill()
+  process.wait()
+  # The last save is whole or absent; the run goes on from the one before.
+  assert _saves_of(broken, finished=True)
+
+  # kill -9 in the middle of a step.
+  process = start(broken, "--config.train.checkpoint_every=100")
+  before = len(_losses(broken))
+  _wait_until(
+    process,
+    lambda: len(_losses(broken)) > before or process.poll() is not None
+    or len(_losses(broken)) >= STEPS - 1,
+  )
+  process.kill()
+  process.wait()
+
+  process = start(broken, often)
+  assert process.wait() == 0, process.stderr.read()[-2000:]
+  assert _losses(broken) == want
+
+
+def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
+  process = start(
+    tmp_path / "run",
+    "--config.train.checkpoint_every=1",
+    "--config.train.optim.learning_rate=1e30",
+    "--config.train.optim.muon_learning_rate=1e30",
+    "--config.train.optim.warmup_steps=0",
+  )
+  log = process.stderr.read()
+  assert process.wait() == 1
+  line = next(x for x in log.splitlines() if "the last good checkpoint" in x)
+  step = int(line.split("last good checkpoint is step ")[1].split(" ")[0])
+  assert f"step {step + 1}: loss" in line
+  assert _saves_of(tmp_path / "run", finished=True)
+
+
+def test_a_checkpoint_of_another_config_is_refused(start, tmp_path):
+  run = tmp_path / "run"
+  assert start(run, "--config.train.steps=1").wait() == 0
+  process = start(run, "--config.model.d_model=64")
+  error = process.stderr.read()
+  assert process.wait() == 2
+  assert "model.d_model: 32 -> 64" in error and "Traceback" not in error
+
+
+def test_missing_data_and_unwritable_workdir_are_one_line(start, tmp_path):
+  process = start(tmp_path / "run", f"--data_dir={tmp_path}/none")
+  error = process.stderr.read()
+  assert process.wait() == 2
+  assert error.count("error:") == 1 and f"{tmp_path}/none" in error
+  (tmp_path / "file").write_text("")
+  process = start(tmp_path / "file" / "run")
+  error = process.stderr.read()
+  assert process.wait() == 2
+  assert "--workdir" in error and "Traceback" not in error
