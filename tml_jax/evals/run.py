@@ -31,6 +31,7 @@ from tml_jax.streams.frame import Frame, Kind
 QUICK_COUNT = 8  # conversations of an evaluation inside training
 _BATCH = 16  # conversations ticked together
 _FORCED_BATCH = 4
+_TEXT_KINDS = (Kind.SAY, Kind.MESSAGE)
 _DB = 20.0  # a factor 10 in magnitude
 
 
@@ -202,6 +203,7 @@ def forced(
 
   Returns:
     text_accuracy (say tokens predicted right), text_loss (nats a token),
+    message_accuracy (the same of displayed text, drawing and calls),
     mel_db (RMS error of the flow head's sample in dB), mel_mode_db (the same
     from zero noise, the head's single best guess), mel_mean_db (of always
     predicting the mean of these very targets, channel by channel).
@@ -209,7 +211,7 @@ def forced(
   sequences = packing.pack(recordings, config=config.streams)
   padding = -len(sequences) % _FORCED_BATCH
   sequences += [packing.empty_sequence(config.streams)] * padding
-  text = np.zeros(3)
+  text = np.zeros((len(_TEXT_KINDS), 3))
   misses, targets = {"mel_db": [], "mel_mode_db": []}, []
   starts = range(0, len(sequences), _FORCED_BATCH)
   for first in tqdm.tqdm(starts, desc=title, unit="batch"):
@@ -224,35 +226,35 @@ def forced(
     targets.append(batch["speak_mel"][used])
     for name, mel in zip(misses, mels, strict=True):
       misses[name].append((mel - batch["speak_mel"])[used])
-  correct, entropy, count = text
+  say, message = text / np.maximum(text[:, 2:], 1)
   target = np.concatenate(targets)
   deviation = target - target.mean(axis=(0, 1))
   rms = {n: np.concatenate(e) for n, e in misses.items()}
   rms["mel_mean_db"] = deviation
   return {
-    "text_accuracy": correct / max(count, 1.0),
-    "text_loss": entropy / max(count, 1.0),
+    "text_accuracy": float(say[0]),
+    "text_loss": float(say[1]),
+    "message_accuracy": float(message[0]) if text[1, 2] else float("nan"),
     **{n: _DB * float(np.sqrt(np.square(e).mean())) for n, e in rms.items()},
   }
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def _predict(variables, batch, key, *, model, config: Config):
-  """Text sums [3] (right, nats, count) and the mel of two kinds of noise."""
+  """Sums [kinds, 3] (right, nats, count) and the mel of two kinds of noise."""
   hidden, _ = model.apply(variables, batch, method=model.hidden)
   rows = _take(hidden, batch["target_positions"])
   logits = model.apply(variables, rows, method=model.logits)
   picked = jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
-  say = (batch["target_kinds"] == Kind.SAY) & (
-    batch["target_positions"] < hidden.shape[1]
-  )
-  sums = jnp.stack(
-    [
-      jnp.where(say, picked >= logits.max(-1), 0).sum(),
-      jnp.where(say, jax.nn.logsumexp(logits, -1) - picked, 0).sum(),
-      say.sum(),
-    ]
-  )
+  used = batch["target_positions"] < hidden.shape[1]
+  right = picked >= logits.max(-1)
+  nats = jax.nn.logsumexp(logits, -1) - picked
+  sums = []
+  for kind in _TEXT_KINDS:
+    mask = used & (batch["target_kinds"] == kind)
+    sums.append([(mask & right).sum(), jnp.where(mask, nats, 0).sum()])
+    sums[-1].append(mask.sum())
+  sums = jnp.array(sums, jnp.float32)
   condition = _take(hidden, batch["speak_positions"])
   noise = jax.random.normal(key, batch["speak_mel"].shape)
   bound = model.bind(variables)

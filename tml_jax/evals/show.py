@@ -29,6 +29,7 @@ _ROWS = (
   ("false_starts_per_minute", "false starts", "per minute", 1, 2),
   ("overlap", "talks while the user does", "% of user speech", 100, 1),
   ("text_accuracy", "text tokens right", "% (forced)", 100, 1),
+  ("message_accuracy", "message tokens right", "% (forced)", 100, 1),
   ("text_loss", "text loss", "nats a token (forced)", 1, 2),
   ("mel_db", "mel error, sampled", "dB RMS (forced)", 1, 2),
   ("mel_mode_db", "mel error, zero noise", "dB RMS (forced)", 1, 2),
