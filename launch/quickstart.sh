@@ -104,11 +104,10 @@ unpack_prompts() {
   for deb in "$debs"/deb/*.deb; do
     dpkg-deb -x "$deb" "$debs/root" || return
   done
-  local libraries
-  libraries="$(echo "$debs"/root/{usr/,}lib/*-linux-gnu*{,/pulseaudio} |
-    tr ' ' ':')"
+  local libraries data
+  libraries="$(find "$debs/root" -path '*/lib/*' -name '*.so*' \
+    -printf '%h\n' | sort -u | paste -sd:)"
   if ! command -v espeak-ng >/dev/null; then
-    local data
     data="$(find "$debs"/root/usr/lib -type d -name espeak-ng-data)"
     printf '#!/bin/sh\nLD_LIBRARY_PATH="%s" ESPEAK_DATA_PATH="%s" exec "%s" "$@"\n' \
       "$libraries" "$(dirname "$data")" "$debs/root/usr/bin/espeak-ng" \

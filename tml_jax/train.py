@@ -15,7 +15,6 @@ import time
 from absl import logging
 
 from tml_jax import config_flags
-from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
@@ -32,10 +31,7 @@ def main(config: Config) -> None:
   from tml_jax.data import loader as loader_lib
   from tml_jax.data import splits
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import checkpoint
-  from tml_jax.training import flops
-  from tml_jax.training import metrics
-  from tml_jax.training import optim
+  from tml_jax.training import checkpoint, flops, metrics, optim
   from tml_jax.training import state as state_lib
   from tml_jax.training import step as step_lib
 

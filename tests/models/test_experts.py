@@ -1,5 +1,7 @@
 """Routed experts: the fast forms against every expert on every token."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,7 @@ def choices(seed, *, tokens, num_experts, skew):
   return jnp.asarray(np.argsort(-noise, axis=1)[:, :2], jnp.int32)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def value_and_gradients(form, x, weights, shares, chosen):
   def run(x, weights, shares):
     return form(x, weights=weights, experts_Nk=chosen, shares_Nk=shares)

@@ -9,8 +9,7 @@ import transformers
 from hypothesis import strategies as st
 
 from tests import speech
-from tml_jax.streams import clock
-from tml_jax.streams import dmel
+from tml_jax.streams import clock, dmel
 
 
 def test_filters_equal_librosa():

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import strategies as st
 
 from tml_jax.config import StreamsConfig
-from tml_jax.streams import clock
+from tml_jax.streams import clock, framing, packing
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import framing
-from tml_jax.streams import packing
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.frame import Burst, Control, Frame
 from tml_jax.streams.timeline import Event, EventKind, Role, Span, Track, Word

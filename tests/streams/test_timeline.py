@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from tests.streams import test_frames
 from tml_jax import errors
-from tml_jax.streams import clock
-from tml_jax.streams import patches
+from tml_jax.streams import clock, patches, tokenizer
 from tml_jax.streams import timeline as timeline_lib
-from tml_jax.streams import tokenizer
 from tml_jax.streams.timeline import (
   Role,
   Span,

@@ -107,7 +107,8 @@ def batch(cfg: Config, *, seed: int) -> dict[str, np.ndarray]:
     name: np.stack([s[name] for s in sequences]) for name in sequences[0]
   }
   assert len(sequences) == cfg.train.global_batch_size
-  assert frame_lib.token_id(Control.QUIET, config=cfg.streams) in (
-    stacked["targets"]
+  assert (
+    frame_lib.token_id(Control.QUIET, config=cfg.streams)
+    in (stacked["targets"])
   )
   return stacked

@@ -14,10 +14,7 @@ from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import packing
 from tml_jax.streams.frame import Kind
-from tml_jax.training import flops
-from tml_jax.training import losses
-from tml_jax.training import metrics
-from tml_jax.training import optim
+from tml_jax.training import flops, losses, metrics, optim
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
 
@@ -223,8 +220,11 @@ def test_router_bias_evens_out_the_load():
 def test_router_balance_works_in_training():
   cfg = small.config()
   optim_config = dataclasses.replace(
-    cfg.train.optim, router_bias_rate=0.02, learning_rate=0.0,
-    muon_learning_rate=0.0, weight_decay=0.0,
+    cfg.train.optim,
+    router_bias_rate=0.02,
+    learning_rate=0.0,
+    muon_learning_rate=0.0,
+    weight_decay=0.0,
   )
   cfg = dataclasses.replace(
     cfg, train=dataclasses.replace(cfg.train, optim=optim_config)
@@ -265,9 +265,10 @@ def test_matrices_of_muon_cover_the_trunk_only():
     )
   }
   layer = "trunk/layer_00"
-  assert {f"{layer}/attention/{n}" for n in (
-    "query", "key", "value", "relative", "output"
-  )} <= chosen
+  assert {
+    f"{layer}/attention/{n}"
+    for n in ("query", "key", "value", "relative", "output")
+  } <= chosen
   assert f"{layer}/mlp/gate" in chosen and f"{layer}/mlp/shared_down" in chosen
   assert not any("embed" in c or "router" in c or "conv" in c for c in chosen)
 
@@ -275,7 +276,9 @@ def test_matrices_of_muon_cover_the_trunk_only():
 def test_schedules():
   base = small.config().train.optim
   for kind, end in (
-    (Schedule.CONSTANT, 1.0), (Schedule.COSINE, 0.1), (Schedule.LINEAR, 0.1)
+    (Schedule.CONSTANT, 1.0),
+    (Schedule.COSINE, 0.1),
+    (Schedule.LINEAR, 0.1),
   ):
     curve = optim.schedule(
       dataclasses.replace(
@@ -291,7 +294,9 @@ def test_schedules():
 
 def test_moving_average():
   ema = step_lib.moving_average(
-    {"a": jnp.array(1.0)}, {"a": jnp.array(0.0)}, decay=0.9,
+    {"a": jnp.array(1.0)},
+    {"a": jnp.array(0.0)},
+    decay=0.9,
     step=jnp.array(10_000),
   )
   np.testing.assert_allclose(ema["a"], 0.9)

@@ -97,8 +97,11 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   before = len(_losses(broken))
   _wait_until(
     process,
-    lambda: len(_losses(broken)) > before or process.poll() is not None
-    or len(_losses(broken)) >= STEPS - 1,
+    lambda: (
+      len(_losses(broken)) > before
+      or process.poll() is not None
+      or len(_losses(broken)) >= STEPS - 1
+    ),
   )
   process.kill()
   process.wait()

@@ -9,10 +9,8 @@ import collections
 import numpy as np
 
 from tml_jax.config import StreamsConfig
-from tml_jax.streams import clock
-from tml_jax.streams import dmel
+from tml_jax.streams import clock, dmel, patches
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import patches
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.timeline import EventKind, Role, Timeline

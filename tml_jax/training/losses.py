@@ -15,11 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import Config
-from tml_jax.models import flow_head
-from tml_jax.models import interaction
-from tml_jax.streams import dmel
-from tml_jax.streams import frame
-from tml_jax.streams import packing
+from tml_jax.models import flow_head, interaction
+from tml_jax.streams import dmel, frame, packing
 
 Batch = dict[str, jax.Array]
 

@@ -8,9 +8,9 @@ import json
 import os
 from typing import Any
 
-from absl import logging
 import numpy as np
 import tensorboardX
+from absl import logging
 
 from tml_jax.models import embed
 from tml_jax.streams import frame

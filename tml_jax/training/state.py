@@ -8,16 +8,15 @@ import dataclasses
 from typing import Any
 
 import flax
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from tml_jax.config import Config
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.streams import frame
-from tml_jax.streams import packing
+from tml_jax.streams import frame, packing
 
 
 @flax.struct.dataclass
