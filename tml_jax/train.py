@@ -6,7 +6,6 @@ top to bottom; two hops lead to the gradient (`training/step.py`, then
 """
 
 import math
-import os
 import resource
 import signal
 import sys
@@ -110,7 +109,7 @@ def main(config: Config) -> None:
     batch = put(next(loader))
     state, values = train_step(state, batch)
     if pending is not None:
-      check_finite(pending, step=step - 1, saved=saved, workdir=workdir)
+      check_finite(pending, step=step - 1, saved=saved, checkpointer=checkpointer)
     pending = values
     if step == start + 1:
       jax.block_until_ready(values)
@@ -137,7 +136,7 @@ def main(config: Config) -> None:
     # ------------------------------------------- checkpoint, stop, evaluate
     is_last = step == train.steps or stop.requested
     if is_last or step % train.checkpoint_every == 0:
-      check_finite(values, step=step, saved=saved, workdir=workdir)
+      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
@@ -162,7 +161,7 @@ class Preemption:
     self.requested = True
 
 
-def check_finite(values, *, step: int, saved: int, workdir: str) -> None:
+def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
   """Stops the run when a loss or gradient is not finite.
 
   Exits with status 1; the state of this step is never saved.
@@ -170,9 +169,9 @@ def check_finite(values, *, step: int, saved: int, workdir: str) -> None:
   loss, norm = float(values["loss"]), float(values["grad_norm"])
   if math.isfinite(loss) and math.isfinite(norm):
     return
+  checkpointer.wait()  # the save of a good step may still be running
   last = (
-    f"the last good checkpoint is step {saved} in "
-    f"{os.path.join(workdir, 'checkpoints', str(saved))}"
+    f"the last good checkpoint is step {saved} in {checkpointer.path}/{saved}"
     if saved
     else "no checkpoint had been saved"
   )

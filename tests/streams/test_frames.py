@@ -1,4 +1,4 @@
-"""Timeline -> frames -> packed sequence -> frames, and what may depend on what."""
+"""Timeline, frames, packed sequence, frames; and what may depend on what."""
 
 import dataclasses
 

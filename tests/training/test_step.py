@@ -1,4 +1,4 @@
-"""The train step: what it sums, and that cutting and sharding change nothing."""
+"""The train step: its sums, and that cutting and sharding change nothing."""
 
 import dataclasses
 

@@ -159,7 +159,7 @@ def layout(frame: Frame, *, config: StreamsConfig) -> Layout:
 
 
 def loss_weights(config: StreamsConfig) -> np.ndarray:
-  """Weight of the loss on each `Kind`; onsets and stops are rare. [6] float32."""
+  """Weight of the loss on each `Kind`, [6] float32; onsets are rare."""
   weights = np.ones(len(Kind), np.float32)
   weights[Kind.SILENCE] = config.silence_weight
   weights[Kind.ONSET] = config.onset_weight

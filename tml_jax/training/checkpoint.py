@@ -28,9 +28,9 @@ class Checkpointer:
       workdir: directory of the run.
       keep: how many of the newest checkpoints stay.
     """
-    self._path = os.path.join(os.path.abspath(workdir), DIRECTORY)
+    self.path = os.path.join(os.path.abspath(workdir), DIRECTORY)
     self._manager = ocp.CheckpointManager(
-      self._path,
+      self.path,
       options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
     )
 
@@ -74,7 +74,7 @@ class Checkpointer:
     except (ValueError, OSError, KeyError, TypeError) as error:
       first = str(error).strip().splitlines()[0][:300]
       raise errors.UserError(
-        f"checkpoint {os.path.join(self._path, str(step))} does not fit this "
+        f"checkpoint {os.path.join(self.path, str(step))} does not fit this "
         f"config or is broken ({first}); use the run's own config, or delete "
         "that directory to go back to the one before"
       ) from error

@@ -124,7 +124,7 @@ def loss(
 def flow_error(
   variables, hidden_BTD: jax.Array, *, batch: Batch, keys_B: jax.Array, model
 ) -> jax.Array:
-  """Flow-matching error of each `<speak>` position, weighted; [B, S] float32."""
+  """Weighted flow-matching error of each `<speak>` position, float32 [B, S]."""
   condition_BSD = take(hidden_BTD, batch["speak_positions"])
   null_D = model.apply(variables, method=model.null_condition)
 
