@@ -51,7 +51,8 @@ class StreamsConfig:
   max_patches: int  # 40x40x2 patches
   max_speak: int  # `<speak>` decisions, each a flow target
   max_targets: int  # output tokens with a loss
-  # Loss weights of decisions; text and channel tokens weigh 1.
+  # Loss weights; say-text weighs 1.
+  message_weight: float  # tokens of messages, channels and their ends
   silence_weight: float  # `<quiet>` after `<quiet>`
   speak_weight: float  # `<speak>` after `<speak>`
   onset_weight: float  # first `<speak>`

@@ -109,7 +109,9 @@ def main(config: Config) -> None:
     batch = put(next(loader))
     state, values = train_step(state, batch)
     if pending is not None:
-      check_finite(pending, step=step - 1, saved=saved, checkpointer=checkpointer)
+      check_finite(
+        pending, step=step - 1, saved=saved, checkpointer=checkpointer
+      )
     pending = values
     if step == start + 1:
       jax.block_until_ready(values)

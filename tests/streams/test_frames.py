@@ -26,6 +26,7 @@ CONFIG = StreamsConfig(
   max_patches=6,
   max_speak=5,
   max_targets=40,
+  message_weight=1.0,
   silence_weight=0.3,
   speak_weight=1.0,
   onset_weight=4.0,

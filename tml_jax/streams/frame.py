@@ -161,6 +161,7 @@ def layout(frame: Frame, *, config: StreamsConfig) -> Layout:
 def loss_weights(config: StreamsConfig) -> np.ndarray:
   """Weight of the loss on each `Kind`, [6] float32; onsets are rare."""
   weights = np.ones(len(Kind), np.float32)
+  weights[Kind.MESSAGE] = config.message_weight
   weights[Kind.SILENCE] = config.silence_weight
   weights[Kind.ONSET] = config.onset_weight
   weights[Kind.GOING_ON] = config.speak_weight
