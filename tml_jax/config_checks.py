@@ -46,7 +46,8 @@ def streams(config: Any) -> None:
   _require_range(
     config,
     section="streams",
-    names="say_lead message_weight silence_weight speak_weight onset_weight stop_weight",
+    names="say_lead message_weight silence_weight speak_weight onset_weight"
+    " stop_weight",
     low=0,
   )
   for name in ("video_height", "video_width"):
