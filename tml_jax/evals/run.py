@@ -204,15 +204,15 @@ def forced(
   Returns:
     text_accuracy (say tokens predicted right), text_loss (nats a token),
     message_accuracy (the same of displayed text, drawing and calls),
-    mel_db (RMS error of the flow head's sample in dB), mel_mode_db (the same
-    from zero noise, the head's single best guess), mel_mean_db (of always
-    predicting the mean of these very targets, channel by channel).
+    mel_db (RMS error of the flow head's sample in dB), mel_expected_db (of
+    one step from zero noise, the mel that the head expects), mel_mean_db (of
+    always predicting the mean of these very targets, channel by channel).
   """
   sequences = packing.pack(recordings, config=config.streams)
   padding = -len(sequences) % _FORCED_BATCH
   sequences += [packing.empty_sequence(config.streams)] * padding
   text = np.zeros((len(_TEXT_KINDS), 3))
-  misses, targets = {"mel_db": [], "mel_mode_db": []}, []
+  misses, targets = {"mel_db": [], "mel_expected_db": []}, []
   starts = range(0, len(sequences), _FORCED_BATCH)
   for first in tqdm.tqdm(starts, desc=title, unit="batch"):
     group = sequences[first : first + _FORCED_BATCH]
@@ -265,12 +265,16 @@ def _predict(variables, batch, key, *, model, config: Config):
         cond_D=condition,
         null_D=bound.null_condition(),
         noise_FC=noise * temperature,
-        config=config.model.flow,
+        config=dataclasses.replace(config.model.flow, steps=steps),
       ),
       dmel.LOG_MIN,
       dmel.LOG_MAX,
     )
-    for temperature in (config.sample.flow_temperature, 0.0)
+    for temperature, steps in (
+      (config.sample.flow_temperature, config.model.flow.steps),
+      # At time 0 noise + velocity is the expected mel given the noise.
+      (0.0, 1),
+    )
   ]
   return sums, mels
 

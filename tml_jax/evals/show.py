@@ -32,7 +32,7 @@ _ROWS = (
   ("message_accuracy", "message tokens right", "% (forced)", 100, 1),
   ("text_loss", "text loss", "nats a token (forced)", 1, 2),
   ("mel_db", "mel error, sampled", "dB RMS (forced)", 1, 2),
-  ("mel_mode_db", "mel error, zero noise", "dB RMS (forced)", 1, 2),
+  ("mel_expected_db", "mel error, expected mel", "dB RMS (forced)", 1, 2),
   ("mel_mean_db", "mel error of the mean", "dB RMS", 1, 2),
   ("exchanges", "exchanges", "", 1, 0),
 )
