@@ -90,7 +90,7 @@ def abstract(
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      router=variables["router"],
+      router=variables.get("router", {}),  # none in a dense model
       opt_state=optimizer.init(params),
       # A copy: the state is donated, and one buffer cannot be donated twice.
       ema=jax.tree.map(jnp.copy, params)
