@@ -16,7 +16,7 @@ import pytest
 from tests import commands
 from tests.training import small
 
-STEPS = 8
+STEPS = 30  # enough to be stopped in, also on a slow machine
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   process.kill()
   process.wait()
 
-  process = start(broken, often)
+  process = start(broken, "--config.train.checkpoint_every=100")
   assert process.wait() == 0, process.stderr.read()[-2000:]
   assert _losses(broken) == want
 
