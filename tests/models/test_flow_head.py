@@ -19,16 +19,18 @@ def head():
   return module, module.init(jax.random.key(0), x, t, cond)
 
 
-def test_velocity_starts_at_zero_and_broadcasts():
+def test_velocity_starts_towards_the_mean_and_broadcasts():
   module, variables = head()
   rng = np.random.default_rng(0)
   x = rng.standard_normal((3, 2, 16, 80)).astype(np.float32)
-  v = module.apply(variables, x, jnp.ones((3, 2)), jnp.ones((2, 32)))
+  t = jnp.full((3, 2), 0.75)
+  v = module.apply(variables, x, t, jnp.ones((2, 32)))
   assert v.shape == x.shape and v.dtype == jnp.float32
-  np.testing.assert_array_equal(v, 0)
+  # In the quarter of the way that is left it covers all of -x.
+  np.testing.assert_allclose(x + 0.25 * v, 0, atol=1e-6)
 
 
-def test_loss_is_zero_for_the_true_velocity_and_one_plus_variance_for_none():
+def test_loss_is_zero_for_the_true_velocity_and_the_variance_for_the_mean():
   rng = np.random.default_rng(0)
   mel = rng.standard_normal((64, 16, 80)).astype(np.float32)
   config = dataclasses.replace(FLOW, mel_mean=0.0, mel_std=1.0, draws=4)
@@ -47,9 +49,13 @@ def test_loss_is_zero_for_the_true_velocity_and_one_plus_variance_for_none():
   )
   loss = flow_head.flow_loss(exact, **keywords)
   assert loss.shape == (64,)
-  np.testing.assert_allclose(loss, 0, atol=1e-3)
-  loss = flow_head.flow_loss(lambda x, t, cond: jnp.zeros_like(x), **keywords)
-  np.testing.assert_allclose(loss.mean(), 2.0, rtol=0.02)
+  np.testing.assert_allclose(loss, 0, atol=1e-6)
+
+  def to_the_mean(x, t, cond):
+    return -x / (1 - t[..., None, None])
+
+  loss = flow_head.flow_loss(to_the_mean, **keywords)
+  np.testing.assert_allclose(loss, (mel**2).mean(axis=(1, 2)), rtol=1e-4)
 
 
 def test_conditions_are_dropped_at_the_stated_share():

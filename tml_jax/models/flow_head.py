@@ -3,7 +3,9 @@
 For: the velocity network, its loss and its sampler. Not for: deciding to
 speak, or turning mel into sound. Start at `FlowHead`. Network: SimpleMLPAdaLN
 of MAR (arXiv 2406.11838, section 4.2); flow: x_t = (1 - t) noise + t mel,
-velocity mel - noise (arXiv 2210.02747), t = sigmoid(N(0, 1)).
+velocity mel - noise (arXiv 2210.02747), t = sigmoid(N(0, 1)). The network
+predicts mel, from which the velocity follows: the noise has 1280 dims and does
+not fit through a head of 256, mel nearly does (JiT, arXiv 2511.13720).
 
 Legend: any leading dims, F fine frames of a window, C mel channels,
 D d_model, W width of the head, R draws.
@@ -23,6 +25,7 @@ from tml_jax.streams import clock
 
 NORM_EPS = 1e-6
 TIME_PERIOD = 10_000.0  # longest period of the sinusoids, t scaled by 1000
+MIN_TIME_LEFT = 0.05  # where velocity divides by 1 - t (JiT's value)
 
 Velocity = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -112,6 +115,7 @@ class FlowHead(nn.Module):
     """float32 [..., F, C]; the dims before F, those of t and those of cond
     before D broadcast against each other."""
     shape = x_FC.shape
+    left = jnp.maximum(1.0 - t, MIN_TIME_LEFT)[..., None, None]
     x = self.input(x_FC.reshape(*shape[:-2], -1).astype(self.dtype))
     t = time_features(t, count=self.config.flow.time_features)
     t = self.time_out(jax.nn.silu(self.time_in(t.astype(self.dtype))))
@@ -123,8 +127,9 @@ class FlowHead(nn.Module):
       y = layer_norm(x) * (1 + scale) + shift
       x += gate * contract(jax.nn.silu(expand(y)))
     shift, scale = jnp.split(self.final_modulation(guide), 2, axis=-1)
-    y = self.output(layer_norm(x) * (1 + scale) + shift)
-    return y.reshape(*y.shape[:-1], *shape[-2:]).astype(jnp.float32)
+    mel = self.output(layer_norm(x) * (1 + scale) + shift)
+    mel_FC = mel.reshape(*mel.shape[:-1], *shape[-2:]).astype(jnp.float32)
+    return (mel_FC - x_FC.astype(jnp.float32)) / left
 
   def null(self) -> jax.Array:
     """The condition that stands for "no condition", [D]."""
@@ -145,7 +150,10 @@ def flow_loss(
   rng: jax.Array,
   config: FlowConfig,
 ) -> jax.Array:
-  """Mean squared velocity error of each position, leading dims of `mel_FC`.
+  """Mean squared error of the mel that the velocity leads to.
+
+  That is the velocity's error times 1 - t: plain velocity error would weigh
+  the last steps, which hardly look at the condition, hundreds of times more.
 
   Args:
     velocity: (x [R, ..., F, C], t [R, ...], cond [R, ..., D]) to x's shape.
@@ -154,6 +162,9 @@ def flow_loss(
     null_D: stands in for a dropped condition, [D].
     rng: key of noise, times and drops.
     config: draws, condition drop, standardisation.
+
+  Returns:
+    float32, the leading dims of `mel_FC`.
   """
   lead = (config.draws, *mel_FC.shape[:-2])
   noise_rng, time_rng, drop_rng = jax.random.split(rng, 3)
@@ -165,7 +176,7 @@ def flow_loss(
   # One drop per position, not per draw: the condition is projected once.
   drop = jax.random.bernoulli(drop_rng, config.condition_drop, lead[1:])
   cond = jnp.where(drop[..., None], null_D.astype(cond_D.dtype), cond_D)
-  error = velocity(x, t, cond) - (mel - noise)
+  error = (1.0 - mix) * (velocity(x, t, cond) - (mel - noise))
   return jnp.mean(error * error, axis=(0, -2, -1))
 
 

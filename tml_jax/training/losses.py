@@ -37,7 +37,7 @@ class Sums:
     cross_entropy: [kinds] float32, unweighted.
     correct: [kinds] targets predicted right.
     count: [kinds] valid targets.
-    flow: squared error of the velocity, mean over the window.
+    flow: squared error of the predicted mel, standardised, window mean.
     flow_count: `<speak>` positions.
     load_KLE: router choices by token kind, MoE layer and expert.
     tokens: positions that are not padding.
