@@ -222,8 +222,8 @@ def test_router_balance_works_in_training():
   optim_config = dataclasses.replace(
     cfg.train.optim,
     router_bias_rate=0.02,
-    learning_rate=0.0,
-    muon_learning_rate=0.0,
+    learning_rate=1e-30,  # nothing else moves
+    muon_learning_rate=1e-30,
     weight_decay=0.0,
   )
   cfg = dataclasses.replace(
