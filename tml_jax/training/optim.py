@@ -12,12 +12,16 @@ from tml_jax.config import OptimConfig, Optimizer, Schedule
 # Matrices that map hidden to hidden, with the dims they sum over and give;
 # the others are batch dims (experts). Embeddings, the router, convolutions
 # and relative-bias profiles keep AdamW: they are tables, not maps
-# (K. Jordan, Muon, 2024).
+# (K. Jordan, Muon, 2024). The dMel bag is a map: 80 of its rows add up to a
+# token. AdamW moves all of them the same way, and after 800 steps of `tiny`
+# every sound looked the same (their mean held 86 % of the power, 36 % at the
+# start); a digit that logistic regression tells apart stayed unheard.
 _FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(0, (1, 2))  # [D, N, H]
 _TO_HIDDEN = optax.contrib.MuonDimensionNumbers((0, 1), 2)  # [N, H, D]
 _LAST_TWO = optax.contrib.MuonDimensionNumbers(-2, -1)  # [D, F], [E, D, F]
 _SHARED_IN = optax.contrib.MuonDimensionNumbers(0, 2)  # [D, S, F]
 _MATRICES = {
+  ("dmel", "table"): _LAST_TWO,
   ("attention", "query"): _FROM_HIDDEN,
   ("attention", "key"): _FROM_HIDDEN,
   ("attention", "value"): _FROM_HIDDEN,
