@@ -113,6 +113,7 @@ def tml_interaction_small() -> Config:
       hmlp_widths=(128, 320, 4800),
       clock_features=64,
       init_std=0.02,
+      query_norm_init=1.0,
       moe_tile=128,
       flow=FlowConfig(
         width=1536,
@@ -277,7 +278,9 @@ def tiny() -> Config:
       logits_divisor=1.0,  # narrower than muP's base width
       hmlp_widths=(16, 32, 64),
       init_std=0.05,  # narrow: nearer to 1 / sqrt(d_model)
-      moe_tile=32,
+      # Scores of spread 1, not 1 / sqrt(head_dim): a short run has no time to
+      # grow the gains before attention can choose.
+      query_norm_init=5.7,
       flow=dataclasses.replace(
         reference.model.flow, width=256, depth=3, time_features=64, draws=2
       ),

@@ -121,6 +121,8 @@ class ModelConfig:
   hmlp_widths: tuple[int, int, int]
   clock_features: int  # sinusoids of the window's time at `<turn>`
   init_std: float
+  # Of the queries' norm gain: scores start at query_norm_init / head_dim.
+  query_norm_init: float
   moe_tile: int  # rows of one expert multiplied at a time (CPU and GPU)
   flow: FlowConfig
   # Last rows of the vocabulary that are never predicted: foreign checkpoints

@@ -112,7 +112,13 @@ def model(config: Any) -> None:
     low=0,
   )
   _require_range(config, section="model", names="dmel_levels", low=2)
-  for name in ("route_scale", "rms_norm_eps", "logits_divisor", "init_std"):
+  for name in (
+    "route_scale",
+    "rms_norm_eps",
+    "logits_divisor",
+    "init_std",
+    "query_norm_init",
+  ):
     value = getattr(config, name)
     require(value > 0, f"model.{name} = {value}: must be above 0")
   for prefix in ("", "swa_"):

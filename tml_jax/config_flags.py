@@ -99,7 +99,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
 
 def overrides() -> dict[str, Any]:
   """The fields given as `--config.a.b=value`; none outside of `run`."""
-  if not flags.FLAGS.is_parsed():
+  if not flags.FLAGS[_FLAG].present:  # in a notebook or a test
     return {}
   return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
 

@@ -43,6 +43,7 @@ CONFIG = ModelConfig(
   hmlp_widths=(4, 8, 16),
   clock_features=8,
   init_std=0.02,
+  query_norm_init=1.0,
   moe_tile=8,
   flow=FlowConfig(
     width=16,

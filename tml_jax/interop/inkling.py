@@ -128,6 +128,7 @@ def model_config(
     hmlp_widths=widths,
     clock_features=CLOCK_FEATURES,
     init_std=text.initializer_range,
+    query_norm_init=1.0,
     moe_tile=MOE_TILE,
     flow=FLOW,
   )

@@ -198,7 +198,12 @@ class Attention(nn.Module):
     conv_names = ("conv", "kv_heads", "head_dim")
     self.key_conv = declare("key_conv", conv_shape, conv_names)
     self.value_conv = declare("value_conv", conv_shape, conv_names)
-    self.query_norm = declare("query_norm", (head_dim,), ("norm",), ones)
+    self.query_norm = declare(
+      "query_norm",
+      (head_dim,),
+      ("norm",),
+      nn.initializers.constant(config.query_norm_init),
+    )
     self.key_norm = declare("key_norm", (head_dim,), ("norm",), ones)
     self.profiles = declare(
       "profiles", (config.d_rel, extent), ("d_rel", "distance")
