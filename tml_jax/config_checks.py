@@ -13,6 +13,7 @@ from tml_jax import errors
 # text rows; streams/frame.py uses the first ones.
 CONTROL_ROWS = 64
 PATCH = 40  # pixels; the side of a video patch
+AUDIO_TOKENS = 8  # of a frame in which both sides sound
 
 
 def require(holds: bool, message: str) -> None:
@@ -39,9 +40,13 @@ def streams(config: Any) -> None:
   _require_range(
     config,
     section="streams",
-    names="text_vocab_size max_text_in max_text_out seq_len max_audio"
-    " max_speak max_targets video_height video_width",
+    names="text_vocab_size seq_len max_audio max_speak max_targets"
+    " video_height video_width",
     low=1,
+  )
+  # A message goes on in later frames only if one token fits between its marks.
+  _require_range(
+    config, section="streams", names="max_text_in max_text_out", low=3
   )
   _require_range(
     config,
@@ -71,6 +76,23 @@ def streams(config: Any) -> None:
     f" {config.patches_per_frame} patches; raise max_patches or make the"
     " video smaller",
   )
+  _require_frame_fits(config)
+
+
+def _require_frame_fits(config: Any) -> None:
+  """The largest frame must fit one sequence."""
+  decided = config.max_text_out + 1
+  perceived = 1 + AUDIO_TOKENS + config.patches_per_frame + config.max_text_in
+  for name, need in (
+    ("seq_len", perceived + decided),
+    ("max_audio", AUDIO_TOKENS),
+    ("max_targets", decided),
+  ):
+    require(
+      getattr(config, name) >= need,
+      f"streams.{name} = {getattr(config, name)}: one frame with sound, video"
+      f" and text takes {need}; raise it",
+    )
 
 
 def flow(config: Any) -> None:
@@ -163,6 +185,10 @@ def data(config: Any) -> None:
     require(
       len(getattr(config, name)) > 0, f"data.{name} = (): name at least one"
     )
+  require(
+    len({*config.voices}) == len(config.voices),
+    f"data.voices = {config.voices}: a voice is named twice",
+  )
   require(
     len(config.mixture_weights) == len(config.mixture),
     f"data.mixture = {config.mixture}: a source is named twice",

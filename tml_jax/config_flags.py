@@ -71,7 +71,10 @@ def run(
 def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   """Parses all flags of `argv` (program name first); returns the config."""
   # The library reads the overrides from sys.argv when it parses --config.
-  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  try:
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  except flags.Error as error:
+    raise errors.UserError(_one_line(error)) from error
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   sys.argv = argv
@@ -149,7 +152,10 @@ def _load(path: str) -> Config:
     )
   spec = importlib.util.spec_from_file_location("experiment", file)
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, ImportError) as error:
+    raise errors.UserError(f"--config={path}: {error}; mend {file}") from error
   if not hasattr(module, "get_config"):
     raise errors.UserError(
       f"--config={path}: {file} has no function get_config"
@@ -178,6 +184,11 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
     path = argv[i + 1] if match[1] is None and i + 1 < len(argv) else match[1]
     if path:
       file = os.path.join(path, config_text.FILE_NAME)
+      if not os.path.isfile(file):
+        raise errors.UserError(
+          f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
+          " of a run"
+        )
       return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
   raise errors.UserError("--workdir is missing: give the directory of a run")
 

@@ -22,26 +22,27 @@ _PROCESS_START = time.time()
 
 
 def main(config: Config) -> None:
-  workdir = config_flags.WORKDIR.value
+  workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
 
   from tml_jax.data import loader as loader_lib
-  from tml_jax.data import splits
+  from tml_jax.data import mixture, splits
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import checkpoint, flops, metrics, optim
   from tml_jax.training import state as state_lib
   from tml_jax.training import step as step_lib
 
-  # Orbax logs a dozen lines a save.
-  logging.get_absl_handler().addFilter(lambda r: "orbax" not in r.pathname)
   train = config.train
 
   # ---------------------------------------------------------------- data
+  mixture.check(config, data_dir=data_dir)
+  if train.evaluate_every:
+    check_held_out(config)
   loader = loader_lib.Loader(
     config,
-    data_dir=data_flags.DATA_DIR.value,
+    data_dir=data_dir,
     split=splits.Split.TRAIN,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
@@ -54,7 +55,9 @@ def main(config: Config) -> None:
   abstract = state_lib.abstract(
     config, model=model, optimizer=optimizer, mesh=mesh
   )
-  checkpointer = checkpoint.Checkpointer(workdir, keep=train.keep_checkpoints)
+  checkpointer = checkpoint.Checkpointer.to_train(
+    workdir, keep=train.keep_checkpoints
+  )
   start = checkpointer.latest_step() or 0
   if start:
     state, loader_state = checkpointer.restore(abstract.state, step=start)
@@ -142,7 +145,9 @@ def main(config: Config) -> None:
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
+      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
       evaluate(config, model=model, state=state, step=step, writer=writer)
+      log_time, log_step = time.time(), step
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
@@ -183,6 +188,19 @@ def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
   sys.exit(1)
 
 
+def check_held_out(config: Config) -> None:
+  """Refuses what `evaluate` would refuse, before the first step."""
+  from tml_jax.data import splits
+  from tml_jax.evals import run
+
+  run.scenarios(
+    config,
+    data_dir=data_flags.data_dir(),
+    split=splits.Split.HELDOUT,
+    count=run.QUICK_COUNT,
+  )
+
+
 def evaluate(config: Config, *, model, state, step: int, writer) -> None:
   """Held-out conversations with the current weights, into the metrics."""
   import jax
@@ -194,7 +212,7 @@ def evaluate(config: Config, *, model, state, step: int, writer) -> None:
     config,
     model=model,
     variables=jax.device_get(state.sampling_variables()),
-    data_dir=data_flags.DATA_DIR.value,
+    data_dir=data_flags.data_dir(),
     split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,
   )

@@ -84,7 +84,7 @@ class Loader:
     self._rows = [row % config.data.logical_shards for row in rows]
     self._identity = _identity(config, data_dir=data_dir, split=split)
     self._dataset = mixture.build(config, data_dir=data_dir, split=split)
-    self._tokenizer_path = str(pathlib.Path(data_dir) / tokenizer.FILENAME)
+    self._tokenizer_path = tokenizer.path(data_dir)
     tokenizer.Tokenizer.load(self._tokenizer_path, config=config.streams)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._shapes = {

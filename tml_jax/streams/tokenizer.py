@@ -50,10 +50,16 @@ class Tokenizer:
       )
     return cls(processor)
 
+  @property
+  def num_pieces(self) -> int:
+    """Ids are below this; the vocabulary may have more text rows."""
+    return self._processor.get_piece_size()
+
   def encode(self, text: str) -> list[int]:
     return self._processor.encode(text)
 
   def decode(self, ids: list[int]) -> str:
+    """Text of `ids`, each below `num_pieces`: else IndexError."""
     return self._processor.decode([int(i) for i in ids])
 
 
@@ -96,6 +102,6 @@ def train(
   return Tokenizer.load(path, config=config)
 
 
-def path(data_dir: str) -> str:
+def path(data_dir: str | os.PathLike[str]) -> str:
   """Where the tokenizer of prepared data lies."""
   return os.path.join(data_dir, FILENAME)

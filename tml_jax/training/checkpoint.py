@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 
 from tml_jax import errors
 from tml_jax.training import state as state_lib
@@ -18,21 +19,37 @@ from tml_jax.training import state as state_lib
 DIRECTORY = "checkpoints"
 
 
+def _is_not_chatter(record) -> bool:
+  """Orbax logs a dozen lines for each save and each restore."""
+  return "orbax" not in record.pathname
+
+
 class Checkpointer:
   """Asynchronous checkpoints under `workdir`/checkpoints/STEP."""
 
-  def __init__(self, workdir: str, *, keep: int):
-    """Opens the directory; nothing is written until `save`.
+  def __init__(self, workdir: str, *, options: ocp.CheckpointManagerOptions):
+    logging.get_absl_handler().addFilter(_is_not_chatter)
+    self.path = os.path.join(os.path.abspath(workdir), DIRECTORY)
+    self._manager = ocp.CheckpointManager(self.path, options=options)
+
+  @classmethod
+  def to_train(cls, workdir: str, *, keep: int) -> "Checkpointer":
+    """Opens a run to save in; removes what killed saves left there.
 
     Args:
       workdir: directory of the run.
       keep: how many of the newest checkpoints stay.
     """
-    self.path = os.path.join(os.path.abspath(workdir), DIRECTORY)
-    self._manager = ocp.CheckpointManager(
-      self.path,
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=keep, create=True, cleanup_tmp_directories=True
     )
+    return cls(workdir, options=options)
+
+  @classmethod
+  def to_read(cls, workdir: str) -> "Checkpointer":
+    """Opens a run, which may be training, and changes nothing in it."""
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    return cls(workdir, options=options)
 
   def latest_step(self) -> int | None:
     """Step of the newest finished checkpoint, None in a new run."""
@@ -99,7 +116,7 @@ def restore_for_sampling(
   path = os.path.join(workdir, DIRECTORY)
   step = None
   if os.path.isdir(path):
-    checkpointer = Checkpointer(workdir, keep=1_000_000)  # deletes nothing
+    checkpointer = Checkpointer.to_read(workdir)
     step = checkpointer.latest_step()
   if step is None:
     raise errors.UserError(
