@@ -12,7 +12,7 @@ from absl.testing import flagsaver
 from experiments import interaction
 from tests import commands
 from tests.sampling import small
-from tml_jax import config_text, errors, prepare, sample
+from tml_jax import config_text, errors, evaluate, prepare, sample
 
 
 def _config():
@@ -49,8 +49,8 @@ def _workdir(tmp_path):
       {"input": "", "scenario": "heldout:1", "text": ["1:a"]},
       "go with --input",
     ),
-    ({"out": ""}, "--out is missing"),
-    ({"out": "/proc/out"}, "cannot be written"),
+    ({"tail": float("inf")}, "--tail=inf: give a finite number"),
+    ({"video_fps": float("nan")}, "--video_fps=nan: give a finite number"),
     ({"data_dir": "/nowhere"}, "no tokenizer at"),
   ],
 )
@@ -65,6 +65,24 @@ def test_bad_flags(given, words, workdir, tmp_path):
   with flagsaver.flagsaver(**(values | given)):
     with pytest.raises(errors.UserError, match=words):
       sample.main(_config())
+  assert not (tmp_path / "out").exists()
+
+
+def test_bad_output_directory():
+  for path, words in (("", "--out is missing"), ("/proc/out", "be written")):
+    with pytest.raises(errors.UserError, match=words):
+      sample._check_out(path)
+
+
+def test_bad_output_file(tmp_path):
+  (tmp_path / "dir.json").mkdir()
+  for path, words in (
+    (tmp_path / "dir.json", "ends with .json"),
+    (tmp_path / "numbers.png", "ends with .json"),
+    (tmp_path / "none" / "numbers.json", "cannot be written"),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      evaluate._check_output(str(path))
 
 
 def test_bad_scenario(tmp_path):

@@ -208,6 +208,25 @@ def test_a_state_of_other_data_is_refused(config, data_dir):
     loader.merge_states([part, part])
 
 
+def test_check_finds_what_is_missing(config, data_dir, tmp_path):
+  mixture.check(config, data_dir=data_dir)
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  shard = records.read_index(copy / "procedural-low").shards[2].file
+  for name, words in (
+    ("tokenizer.model", "no tokenizer"),
+    (f"procedural-low/{shard}", f"{shard} is missing"),
+    ("procedural-high/index.json", "no prepared corpus"),
+  ):
+    (copy / name).unlink()
+    with pytest.raises(errors.UserError, match=words):
+      mixture.check(config, data_dir=copy)
+    shutil.copy(data_dir / name, copy / name)
+  mixed = conftest.small_config(mixture=("reply:1", "procedural-lou:1"))
+  with pytest.raises(errors.UserError, match="did you mean 'procedural-low'"):
+    mixture.check(mixed, data_dir=data_dir)
+
+
 def test_missing_data_is_said_at_once(config, data_dir, tmp_path):
   with pytest.raises(errors.UserError, match="tml_jax.prepare"):
     make(config, tmp_path)

@@ -91,6 +91,44 @@ def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
   assert not (tmp_path / "data/procedural-low").exists()
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
+  path = tmp_path / "data"
+  run(path, "bad:fast")
+  model = (path / tokenizer.FILENAME).read_bytes()
+  record = path / prepare.TOKENIZER_RECORD
+  record.write_text(content)
+  with pytest.raises(errors.UserError, match=r"tokenizer\.json is broken"):
+    run(path, "bad:fast")
+  record.unlink()
+  run(path, "bad:fast")
+  assert (path / tokenizer.FILENAME).read_bytes() == model
+
+
+def test_a_tokenizer_that_does_not_fit_is_said_before_any_work(tmp_path):
+  run(tmp_path / "data", "bad:fast")
+  (tmp_path / "data/bad-fast" / records.INDEX).unlink()
+  (tmp_path / "data" / tokenizer.FILENAME).write_bytes(b"xx")
+  with pytest.raises(errors.UserError, match="not a sentencepiece model"):
+    run(tmp_path / "data", "bad:fast")
+  assert not (tmp_path / "data/bad-fast" / records.INDEX).exists()
+
+
+def test_a_file_where_a_corpus_belongs(tmp_path):
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data/bad-fast").write_text("mine")
+  with pytest.raises(errors.UserError, match="must be a folder"):
+    run(tmp_path / "data", "bad:fast")
+  assert (tmp_path / "data/bad-fast").read_text() == "mine"
+
+
+def test_a_killed_decoding_process_ends_the_run(tmp_path):
+  with pytest.raises(errors.UserError, match="fewer than --processes=1"):
+    run(tmp_path / "data", "bad:fast", "killed:a")
+  assert records.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
+  assert not (tmp_path / "data/killed-a").exists()
+
+
 def test_nothing_usable(tmp_path):
   for _ in range(2):  # the second run fails like the first
     with pytest.raises(errors.UserError, match="none of 3 recordings"):
