@@ -72,7 +72,6 @@ def test_overrides_are_typed():
     ([_TINY, "--config.sample.top_p=high"], "=high: it takes a number"),
     ([_TINY, "--config.model.flow.guidance=nan"], "nan: it takes a finite"),
     ([_TINY, "--config.train.optim.eps=inf"], "inf: it takes a finite number"),
-    ([_TINY, "--flagfile=none"], "Unable to open flagfile"),
     (
       [_TINY, "--config.train.dtype=float16"],
       "=float16: it takes one of float32, bfloat16",

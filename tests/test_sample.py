@@ -140,6 +140,23 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   assert replayed.returncode == 0, replayed.stderr
   assert len(list((tmp_path / "scenario").iterdir())) == 5
 
+  other = tmp_path / "other"
+  voices = dataclasses.replace(config.data, voices=("procedural:dark",))
+  prepare.prepare(
+    dataclasses.replace(config, data=voices),
+    data_dir=str(other),
+    sounds_root="/",
+    processes=2,
+  )
+  refused = commands.run(
+    *("-m", "tml_jax.sample", f"--workdir={run}", f"--data_dir={other}"),
+    *(f"--input={tmp_path}/user.wav", f"--out={tmp_path}/refused"),
+    timeout=600,
+  )
+  assert refused.returncode == 2
+  assert "was not trained with" in refused.stderr
+  assert len(refused.stderr.splitlines()) == 1
+
   evaluated = commands.run(
     "-m", "tml_jax.evaluate", *common, "--count=3", timeout=600
   )

@@ -71,10 +71,7 @@ def run(
 def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   """Parses all flags of `argv` (program name first); returns the config."""
   # The library reads the overrides from sys.argv when it parses --config.
-  try:
-    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-  except flags.Error as error:
-    raise errors.UserError(_one_line(error)) from error
+  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   sys.argv = argv
@@ -102,7 +99,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
 
 def overrides() -> dict[str, Any]:
   """The fields given as `--config.a.b=value`; none outside of `run`."""
-  if not flags.FLAGS.is_parsed():
+  if flags.FLAGS[_FLAG].value is None:  # in a notebook, in a test
     return {}
   return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
 

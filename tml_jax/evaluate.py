@@ -39,7 +39,7 @@ def main(config: Config) -> None:
   from tml_jax.evals import dummies, run, show
 
   mixture.check(config, data_dir=data_dir)
-  agent = trained.load(config, path=workdir)
+  agent = trained.load(config, path=workdir, data_dir=data_dir)
   reports = [
     run.evaluate(
       config,

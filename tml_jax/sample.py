@@ -69,7 +69,7 @@ def main(config: Config) -> None:
   # jax starts here: bad input has been refused by now.
   from tml_jax.sampling import report, session
 
-  agent = trained.load(config, path=workdir)
+  agent = trained.load(config, path=workdir, data_dir=data_dir)
   conversation = session.Conversation(config, seed=_SEED.value)
   pool = session.Pool(
     config,

@@ -28,7 +28,7 @@ def main(config: Config) -> None:
   import jax
 
   from tml_jax.data import loader as loader_lib
-  from tml_jax.data import mixture, splits
+  from tml_jax.data import splits
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import checkpoint, flops, metrics, optim
   from tml_jax.training import state as state_lib
@@ -37,7 +37,6 @@ def main(config: Config) -> None:
   train = config.train
 
   # ---------------------------------------------------------------- data
-  mixture.check(config, data_dir=data_dir)
   if train.evaluate_every:
     check_held_out(config)
   loader = loader_lib.Loader(
@@ -63,6 +62,13 @@ def main(config: Config) -> None:
     state, loader_state = checkpointer.restore(abstract.state, step=start)
     loader.set_state(loader_state)
     logging.info("resumed from step %d of %s", start, workdir)
+    if start >= train.steps:
+      loader.close()
+      checkpointer.close()
+      logging.info(
+        "nothing to do: train.steps = %d; give more to go on", train.steps
+      )
+      return
   else:
     state = state_lib.create(abstract, seed=train.seed)
 

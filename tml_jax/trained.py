@@ -47,15 +47,17 @@ def check(path: str) -> None:
     )
 
 
-def load(config: Config, *, path: str) -> Trained:
+def load(config: Config, *, path: str, data_dir: str) -> Trained:
   """Restores the newest finished checkpoint of the run at `path`.
 
   Raises:
-    errors.UserError: no finished checkpoint, or of another model.
+    errors.UserError: no finished checkpoint, of another model, or trained
+      with another tokenizer than that of `data_dir`.
   """
   import jax
 
   from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.streams import tokenizer
   from tml_jax.training import checkpoint, optim
   from tml_jax.training import state as state_lib
 
@@ -66,7 +68,13 @@ def load(config: Config, *, path: str) -> Trained:
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
   )
-  variables, step = checkpoint.restore_for_sampling(
+  restored = checkpoint.restore_for_sampling(
     path, abstract_state=abstract.state
   )
-  return Trained(model=model, variables=variables, step=step)
+  tokenizer_path = tokenizer.path(data_dir)
+  if restored.tokenizer != tokenizer.digest(tokenizer_path):
+    raise errors.UserError(
+      f"{path} was not trained with {tokenizer_path}: its text would be read"
+      " wrongly; give the --data_dir of its training"
+    )
+  return Trained(model=model, variables=restored.variables, step=restored.step)

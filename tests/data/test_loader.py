@@ -187,7 +187,7 @@ def test_what_does_not_divide_is_refused(config, data_dir):
     make(config, data_dir, process_index=0, process_count=3)
 
 
-def test_a_state_of_other_data_is_refused(config, data_dir):
+def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
   batches = make(config, data_dir)
   state = batches.get_state()
   batches.close()
@@ -195,6 +195,14 @@ def test_a_state_of_other_data_is_refused(config, data_dir):
   with pytest.raises(
     errors.UserError, match="seed: 0 then, 1 now; .*group_size"
   ):
+    other.set_state(state)
+  other.close()
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  with open(copy / "tokenizer.model", "ab") as file:
+    file.write(b"\xa0\x06\x00")  # a field that sentencepiece passes over
+  other = make(config, copy)
+  with pytest.raises(errors.UserError, match="tokenizer: '[0-9a-f]{8}' then"):
     other.set_state(state)
   other.close()
   half = make(config, data_dir, process_index=0, process_count=2)

@@ -82,10 +82,10 @@ class Loader:
     )
     rows = range(process_index, config.train.global_batch_size, process_count)
     self._rows = [row % config.data.logical_shards for row in rows]
+    mixture.check(config, data_dir=data_dir)
     self._identity = _identity(config, data_dir=data_dir, split=split)
     self._dataset = mixture.build(config, data_dir=data_dir, split=split)
     self._tokenizer_path = tokenizer.path(data_dir)
-    tokenizer.Tokenizer.load(self._tokenizer_path, config=config.streams)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._shapes = {
       name: (array.shape, array.dtype)
@@ -345,6 +345,7 @@ def _identity(
     "mixture": list(config.data.mixture),
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
+    "tokenizer": tokenizer.digest(tokenizer.path(data_dir)),
     "corpora": {
       folder: records.read_index(pathlib.Path(data_dir) / folder).digest
       for folder in folders

@@ -7,6 +7,7 @@ fallback covers every string; a control token's name in text stays text.
 
 import io
 import os
+import zlib
 from collections.abc import Iterable
 
 import sentencepiece
@@ -105,3 +106,9 @@ def train(
 def path(data_dir: str | os.PathLike[str]) -> str:
   """Where the tokenizer of prepared data lies."""
   return os.path.join(data_dir, FILENAME)
+
+
+def digest(path: str) -> str:
+  """Names the content of the model file at `path`."""
+  with open(path, "rb") as file:
+    return f"{zlib.crc32(file.read()):08x}"

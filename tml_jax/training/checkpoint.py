@@ -6,6 +6,7 @@ is killed leaves a temporary directory that Orbax ignores; the last finished
 one stays. Start reading at `Checkpointer`.
 """
 
+import dataclasses
 import os
 from typing import Any
 
@@ -48,8 +49,7 @@ class Checkpointer:
   @classmethod
   def to_read(cls, workdir: str) -> "Checkpointer":
     """Opens a run, which may be training, and changes nothing in it."""
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    return cls(workdir, options=options)
+    return cls(workdir, options=ocp.CheckpointManagerOptions(create=False))
 
   def latest_step(self) -> int | None:
     """Step of the newest finished checkpoint, None in a new run."""
@@ -105,10 +105,25 @@ class Checkpointer:
     self._manager.close()
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  """A checkpoint as far as sampling needs it.
+
+  Attributes:
+    variables: what `model.apply` takes, on the host.
+    step: optimizer steps behind them.
+    tokenizer: `tokenizer.digest` of the one trained with.
+  """
+
+  variables: dict[str, Any]
+  step: int
+  tokenizer: str
+
+
 def restore_for_sampling(
   workdir: str, *, abstract_state: state_lib.TrainState
-) -> tuple[dict[str, Any], int]:
-  """Variables of the newest checkpoint for `model.apply`, and its step.
+) -> Sampling:
+  """What the newest checkpoint holds for use without training.
 
   Raises:
     errors.UserError: `workdir` has no finished checkpoint.
@@ -123,6 +138,10 @@ def restore_for_sampling(
       f"no finished checkpoint in {path}; run `python -m tml_jax.train "
       f"--workdir={workdir}` first"
     )
-  state, _ = checkpointer.restore(abstract_state, step=step)
+  state, loader_state = checkpointer.restore(abstract_state, step=step)
   checkpointer.close()
-  return jax.device_get(state.sampling_variables()), step
+  return Sampling(
+    variables=jax.device_get(state.sampling_variables()),
+    step=step,
+    tokenizer=loader_state["identity"].get("tokenizer", "unknown"),
+  )
