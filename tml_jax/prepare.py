@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import process
@@ -154,7 +155,9 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
   # Spawned, not forked: a fork would copy the locks of FFmpeg's threads. An
   # executor, not a Pool: that would wait for ever for a killed process.
   pool = futures.ProcessPoolExecutor(
-    processes, mp_context=multiprocessing.get_context("spawn")
+    processes,
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=_end_with_parent,
   )
   try:
     yield pool
@@ -165,6 +168,16 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
     ) from error
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+  """Runs in a worker: else it would outlive a `prepare` that is killed."""
+
+  def wait() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:

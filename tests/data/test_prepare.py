@@ -163,6 +163,17 @@ if __name__ == "__main__":
 """
 
 
+def _wait_until_gone(group: int) -> None:
+  for _ in range(600):
+    try:
+      os.killpg(group, 0)
+    except ProcessLookupError:
+      return
+    time.sleep(0.05)
+  os.killpg(group, signal.SIGKILL)
+  raise AssertionError("the killed prepare left processes behind")
+
+
 def test_killed_prepare_is_completed_by_the_next(tmp_path):
   """Kill -9 during the second of two corpora."""
   script, path = tmp_path / "slow.py", tmp_path / "data"
@@ -172,14 +183,15 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
     env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
-    start_new_session=True,  # its pool dies with it
+    start_new_session=True,  # a process group of its own
   )
   deadline = time.time() + 60
   while not (path / ".partial-bad-slow").exists():
     assert time.time() < deadline and process.poll() is None
     time.sleep(0.02)
-  os.killpg(process.pid, signal.SIGKILL)
+  process.kill()
   process.wait()
+  _wait_until_gone(process.pid)  # its pool dies with it
   assert records.verify(path / "bad-fast").records == bad_source.GOOD
   assert not (path / "bad-slow").exists()
   assert not (path / tokenizer.FILENAME).exists()
