@@ -65,6 +65,8 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("model.num_layers", 0, "at least 1"),
     ("model.rms_norm_eps", 0.0, "above 0"),
     ("model.clock_features", 7, "even"),
+    ("model.dmel_channels", 40, "must be 80"),
+    ("model.dmel_levels", 8, "must be 16"),
     ("model.hmlp_widths", (16, 0, 64), "at least 1"),
     ("model.flow.condition_drop", 1.5, "at most 1"),
     ("model.flow.mel_std", 0.0, "above 0"),
@@ -106,6 +108,17 @@ def test_names_of_enum_members_are_their_values():
     if isinstance(cls, type) and issubclass(cls, config_lib.enum.StrEnum):
       for member in cls:
         assert member.name.lower() == member.value
+
+
+def test_constants_are_those_of_the_streams():
+  from tml_jax.streams import clock, dmel, patches
+
+  assert config_checks.AUDIO_TOKENS == 2 * clock.AUDIO_TOKENS
+  assert config_checks.PATCH == patches.PATCH
+  assert config_checks.DMEL == {
+    "dmel_channels": clock.MEL_CHANNELS,
+    "dmel_levels": dmel.LEVELS,
+  }
 
 
 def test_control_tokens_fit_their_rows():

@@ -13,7 +13,9 @@ from tml_jax import errors
 # text rows; streams/frame.py uses the first ones.
 CONTROL_ROWS = 64
 PATCH = 40  # pixels; the side of a video patch
+# What `tml_jax.streams` makes; nothing here may import it.
 AUDIO_TOKENS = 8  # of a frame in which both sides sound
+DMEL = {"dmel_channels": 80, "dmel_levels": 16}
 
 
 def require(holds: bool, message: str) -> None:
@@ -266,6 +268,12 @@ def whole(config: Any) -> None:
     f" streams.text_vocab_size + {CONTROL_ROWS} control rows +"
     f" model.vocab_padding = {rows}",
   )
+  for name, made in DMEL.items():
+    value = getattr(config.model, name)
+    require(
+      value == made,
+      f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
+    )
   batch, shards = config.train.global_batch_size, config.data.logical_shards
   require(
     batch % shards == 0,

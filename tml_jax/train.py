@@ -35,6 +35,7 @@ def main(config: Config) -> None:
   from tml_jax.training import step as step_lib
 
   train = config.train
+  mesh = mesh_lib.create(config.mesh)
 
   # ---------------------------------------------------------------- data
   if train.evaluate_every:
@@ -48,7 +49,6 @@ def main(config: Config) -> None:
   )
 
   # ------------------------------------------------------ state on the mesh
-  mesh = mesh_lib.create(config.mesh)
   model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
   abstract = state_lib.abstract(
