@@ -5,6 +5,7 @@ top to bottom; two hops lead to the gradient (`training/step.py`, then
 `training/losses.py`). A killed run is restarted by the same command.
 """
 
+import contextlib
 import math
 import resource
 import signal
@@ -22,6 +23,13 @@ _PROCESS_START = time.time()
 
 
 def main(config: Config) -> None:
+  # Bad data in the middle of a run must not lose the save under way.
+  with contextlib.ExitStack() as cleanup:
+    run(config, cleanup=cleanup)
+
+
+def run(config: Config, *, cleanup: contextlib.ExitStack) -> None:
+  """The whole run; what it opens is closed by `cleanup`."""
   workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
@@ -47,6 +55,7 @@ def main(config: Config) -> None:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  cleanup.callback(loader.close)
 
   # ------------------------------------------------------ state on the mesh
   model = state_lib.create_model(config)
@@ -57,14 +66,13 @@ def main(config: Config) -> None:
   checkpointer = checkpoint.Checkpointer.to_train(
     workdir, keep=train.keep_checkpoints
   )
+  cleanup.callback(checkpointer.close)  # waits for the save under way
   start = checkpointer.latest_step() or 0
   if start:
     state, loader_state = checkpointer.restore(abstract.state, step=start)
     loader.set_state(loader_state)
     logging.info("resumed from step %d of %s", start, workdir)
     if start >= train.steps:
-      loader.close()
-      checkpointer.close()
       logging.info(
         "nothing to do: train.steps = %d; give more to go on", train.steps
       )
@@ -111,6 +119,7 @@ def main(config: Config) -> None:
   # ------------------------------------------------------------- the loop
   stop = Preemption()
   writer = metrics.Writer(workdir)
+  cleanup.callback(writer.close)
   saved = start
   log_time, log_step = time.time(), start
   pending = None  # the step in flight: its metrics are fetched one step late
@@ -122,6 +131,7 @@ def main(config: Config) -> None:
         pending, step=step - 1, saved=saved, checkpointer=checkpointer
       )
     pending = values
+    is_logged = step % train.log_every == 0 or step == train.steps
     if step == start + 1:
       jax.block_until_ready(values)
       logging.info(
@@ -129,15 +139,17 @@ def main(config: Config) -> None:
         time.time() - _PROCESS_START,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
       )
-      log_time, log_step = time.time(), step
-    if step % train.log_every == 0 or step == train.steps:
+      if not is_logged:  # it waited for the first batch
+        log_time, log_step = time.time(), step
+    if is_logged:
+      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
       scalars = metrics.summarise(jax.device_get(values))
-      seconds = (time.time() - log_time) / max(1, step - log_step)
+      seconds = (time.time() - log_time) / (step - log_step)
       log_time, log_step = time.time(), step
       scalars |= {
         "seconds_per_step": seconds,
-        "tokens_per_second": scalars["tokens"] / max(seconds, 1e-9),
-        "mfu": flops.mfu(config, seconds_per_step=max(seconds, 1e-9)),
+        "tokens_per_second": scalars["tokens"] / seconds,
+        "mfu": flops.mfu(config, seconds_per_step=seconds),
         "minutes_left": seconds * (train.steps - step) / 60,
       }
       if jax.process_index() == 0:
@@ -157,10 +169,6 @@ def main(config: Config) -> None:
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
-  checkpointer.wait()
-  checkpointer.close()
-  writer.close()
-  loader.close()
 
 
 class Preemption:

@@ -129,6 +129,7 @@ def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
   line = next(x for x in log.splitlines() if "the last good checkpoint" in x)
   step = int(line.split("last good checkpoint is step ")[1].split(" ")[0])
   assert f"step {step + 1}: loss" in line
+  assert max(_losses(tmp_path / "run")) == step  # JSON has no NaN
   assert _saves_of(tmp_path / "run", finished=True)
 
 
