@@ -2,8 +2,10 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -21,3 +23,15 @@ def run(*args: str, timeout: float = 120.0) -> subprocess.CompletedProcess:
     timeout=timeout,
     check=False,
   )
+
+
+def wait_until_gone(group: int) -> None:
+  """Waits for the last process of a process group, or fails."""
+  for _ in range(600):
+    try:
+      os.killpg(group, 0)
+    except ProcessLookupError:
+      return
+    time.sleep(0.05)
+  os.killpg(group, signal.SIGKILL)
+  raise AssertionError(f"processes of the group {group} were left behind")

@@ -16,7 +16,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import threading
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import process
@@ -28,7 +27,7 @@ from absl import flags, logging
 from tml_jax import config_flags, errors
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.data import flags as data_flags
-from tml_jax.data import records, source
+from tml_jax.data import records, source, workers
 from tml_jax.data import sources as sources  # registers them
 from tml_jax.streams import timeline, tokenizer
 
@@ -157,7 +156,7 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
   pool = futures.ProcessPoolExecutor(
     processes,
     mp_context=multiprocessing.get_context("spawn"),
-    initializer=_end_with_parent,
+    initializer=workers.end_with_parent,
   )
   try:
     yield pool
@@ -168,16 +167,6 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
     ) from error
   finally:
     pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-  """Runs in a worker: else it would outlive a `prepare` that is killed."""
-
-  def wait() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-  threading.Thread(target=wait, daemon=True).start()
 
 
 def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
@@ -209,7 +198,10 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
   try:
     records.write(usable(), path=path, report={"skipped": skipped})
   except OSError as error:
-    raise errors.UserError(f"cannot write {path}: {error}") from error
+    raise errors.UserError(
+      f"cannot write {path}: {error}; mend that and run this again: finished"
+      " corpora stay"
+    ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,15 @@ def main(config: Config) -> None:
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
   )
-  print(report.write(held, directory=out, config=config, tokenizer=tokenizer))
+  try:
+    summary = report.write(
+      held, directory=out, config=config, tokenizer=tokenizer
+    )
+  except OSError as error:
+    raise errors.UserError(
+      f"--out={out} cannot be written ({error.strerror}); nothing was changed"
+    ) from error
+  print(summary)
 
 
 def _check_flags() -> None:

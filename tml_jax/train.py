@@ -1,8 +1,9 @@
 """Training: `python -m tml_jax.train --config=FILE.py:NAME --workdir=DIR`.
 
-For: one run from nothing or from its last checkpoint to its last step. Reads
-top to bottom; two hops lead to the gradient (`training/step.py`, then
-`training/losses.py`). A killed run is restarted by the same command.
+For: one run from nothing or from its last checkpoint to its last step. Not
+for: numbers of a finished run (`evaluate`). Reads top to bottom; two hops lead
+to the gradient (`training/step.py`, then `training/losses.py`). A killed run
+is restarted by the same command.
 """
 
 import contextlib
@@ -22,14 +23,8 @@ from tml_jax.data import flags as data_flags
 _PROCESS_START = time.time()
 
 
-def main(config: Config) -> None:
-  # Bad data in the middle of a run must not lose the save under way.
-  with contextlib.ExitStack() as cleanup:
-    run(config, cleanup=cleanup)
-
-
-def run(config: Config, *, cleanup: contextlib.ExitStack) -> None:
-  """The whole run; what it opens is closed by `cleanup`."""
+def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
+  """The whole run; what it opens is closed by `cleanup`, however it ends."""
   workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
@@ -233,5 +228,11 @@ def evaluate(config: Config, *, model, state, step: int, writer) -> None:
   writer.write(step, {f"eval/{k}": v for k, v in report.scalars.items()})
 
 
+def main_and_cleanup(config: Config) -> None:
+  """Bad data in the middle of a run must not lose the save under way."""
+  with contextlib.ExitStack() as cleanup:
+    main(config, cleanup=cleanup)
+
+
 if __name__ == "__main__":
-  config_flags.run(main)
+  config_flags.run(main_and_cleanup)

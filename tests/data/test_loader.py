@@ -2,12 +2,14 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests import commands
 from tests.data import conftest
 from tml_jax import errors
 from tml_jax.data import loader, mixture, records
@@ -158,6 +160,28 @@ def test_worker_processes_change_nothing(tmp_path, data_dir, reference):
   assert "leaked" not in result.stderr
   found = pickle.loads((tmp_path / "out").read_bytes())
   assert_equal(found, reference)
+
+
+_KILLED = """
+import os, signal, sys
+from tests.data import conftest, test_loader
+if __name__ == "__main__":
+  batches = test_loader.make(conftest.small_config(workers=1), sys.argv[1])
+  test_loader.take(batches, 1)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_worker_processes_end_with_a_killed_run(tmp_path, data_dir):
+  script = tmp_path / "killed.py"
+  script.write_text(_KILLED)
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(data_dir)],
+    env=os.environ | {"PYTHONPATH": os.getcwd()},
+    start_new_session=True,  # a process group of its own
+  )
+  assert process.wait() == -signal.SIGKILL
+  commands.wait_until_gone(process.pid)
 
 
 def test_data_works_where_jax_cannot_be_imported(data_dir):

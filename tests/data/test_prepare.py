@@ -1,6 +1,5 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -163,17 +162,6 @@ if __name__ == "__main__":
 """
 
 
-def _wait_until_gone(group: int) -> None:
-  for _ in range(600):
-    try:
-      os.killpg(group, 0)
-    except ProcessLookupError:
-      return
-    time.sleep(0.05)
-  os.killpg(group, signal.SIGKILL)
-  raise AssertionError("the killed prepare left processes behind")
-
-
 def test_killed_prepare_is_completed_by_the_next(tmp_path):
   """Kill -9 during the second of two corpora."""
   script, path = tmp_path / "slow.py", tmp_path / "data"
@@ -191,7 +179,7 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
     time.sleep(0.02)
   process.kill()
   process.wait()
-  _wait_until_gone(process.pid)  # its pool dies with it
+  commands.wait_until_gone(process.pid)  # its pool dies with it
   assert records.verify(path / "bad-fast").records == bad_source.GOOD
   assert not (path / "bad-slow").exists()
   assert not (path / tokenizer.FILENAME).exists()

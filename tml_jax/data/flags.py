@@ -1,5 +1,6 @@
 """The flag that every command with prepared data shares.
 
+For: `data_dir`. Not for: flags of one command, which are defined there.
 Defined once, as absl refuses two definitions when one process imports several
 entry points.
 """

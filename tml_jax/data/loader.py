@@ -27,6 +27,7 @@ from absl import flags
 from tml_jax import errors
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.data import mixture, records, source
+from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import framing, packing, tokenizer
 
@@ -308,12 +309,13 @@ def _prefetch(groups: Groups, *, workers: int) -> Any:
 
 
 def _start_worker(index: int, count: int) -> None:
-  """Keeps the accelerator to the main process.
+  """Ends with the main process and keeps the accelerator to it.
 
   Grain imports jax for its profiler where it is installed; nothing here uses
   it, and should something do so, it would find the CPU.
   """
   del index, count
+  workers_lib.end_with_parent()
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 

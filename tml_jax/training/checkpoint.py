@@ -6,8 +6,10 @@ is killed leaves a temporary directory that Orbax ignores; the last finished
 one stays. Start reading at `Checkpointer`.
 """
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -23,6 +25,10 @@ DIRECTORY = "checkpoints"
 def _is_not_chatter(record) -> bool:
   """Orbax logs a dozen lines for each save and each restore."""
   return "orbax" not in record.pathname
+
+
+def _first_line(error: Exception) -> str:
+  return str(error).strip().splitlines()[0][:300]
 
 
 class Checkpointer:
@@ -62,15 +68,21 @@ class Checkpointer:
     state: state_lib.TrainState,
     loader_state: dict[str, Any],
   ) -> None:
-    """Starts a save; returns once the arrays are copied off the device."""
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state),
-        loader=ocp.args.JsonSave(loader_state),
-      ),
-      force=True,
-    )
+    """Starts a save; returns once the arrays are copied off the device.
+
+    Raises:
+      errors.UserError: this save or the one before cannot be written; `wait`
+        and `close` may find that too.
+    """
+    with self._saving():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state),
+          loader=ocp.args.JsonSave(loader_state),
+        ),
+        force=True,
+      )
 
   def restore(
     self, abstract_state: state_lib.TrainState, *, step: int
@@ -89,20 +101,32 @@ class Checkpointer:
         ),
       )
     except (ValueError, OSError, KeyError, TypeError) as error:
-      first = str(error).strip().splitlines()[0][:300]
       raise errors.UserError(
-        f"checkpoint {os.path.join(self.path, str(step))} does not fit this "
-        f"config or is broken ({first}); use the run's own config, or delete "
-        "that directory to go back to the one before"
+        f"checkpoint {os.path.join(self.path, str(step))} does not fit this"
+        f" config or is broken ({_first_line(error)}); use the run's own"
+        " config, or delete that directory to go back to the one before"
       ) from error
     return restored["state"], restored["loader"]
 
   def wait(self) -> None:
     """Blocks until the running save is finished."""
-    self._manager.wait_until_finished()
+    with self._saving():
+      self._manager.wait_until_finished()
 
   def close(self) -> None:
-    self._manager.close()
+    """Waits and frees what is held."""
+    with self._saving():
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _saving(self) -> Iterator[None]:
+    try:
+      yield
+    except (ValueError, OSError) as error:
+      raise errors.UserError(
+        f"cannot save to {self.path} ({_first_line(error)}); the checkpoints"
+        " before stay: mend that, then run the same command"
+      ) from error
 
 
 @dataclasses.dataclass(frozen=True)

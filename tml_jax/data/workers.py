@@ -1,0 +1,23 @@
+"""What every worker process does first.
+
+For: `prepare`, which decodes in several processes, and the loader, which packs
+in several. Not for: starting them.
+"""
+
+import multiprocessing
+import os
+import threading
+
+
+def end_with_parent() -> None:
+  """Ends this process when the one that started it is gone.
+
+  A worker waits for work at a pipe whose other end it holds too: when its
+  parent is killed with signal 9, it would wait there for ever.
+  """
+
+  def wait() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
