@@ -128,6 +128,14 @@ def test_a_killed_decoding_process_ends_the_run(tmp_path):
   assert not (tmp_path / "data/killed-a").exists()
 
 
+def test_a_full_disk(tmp_path):
+  with commands.files_of_at_most(20_000):
+    with pytest.raises(errors.UserError, match="cannot write .*bad-fast"):
+      run(tmp_path / "data", "bad:fast")
+  assert not (tmp_path / "data/bad-fast").exists()
+  run(tmp_path / "data", "bad:fast")  # over the remains
+
+
 def test_nothing_usable(tmp_path):
   for _ in range(2):  # the second run fails like the first
     with pytest.raises(errors.UserError, match="none of 3 recordings"):
