@@ -55,7 +55,7 @@ def run(
   """Parses the flags, calls `main(config)` and exits.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
-  and exit status 2.
+  and exit status 2. Ctrl-C is one line too.
   """
 
   def parse(argv: list[str]) -> Config:
@@ -66,6 +66,9 @@ def run(
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)  # 128 + SIGINT, as shells have it
 
 
 def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:

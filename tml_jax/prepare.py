@@ -156,7 +156,7 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
   pool = futures.ProcessPoolExecutor(
     processes,
     mp_context=multiprocessing.get_context("spawn"),
-    initializer=workers.end_with_parent,
+    initializer=workers.follow_parent,
   )
   try:
     yield pool

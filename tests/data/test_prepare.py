@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -197,6 +199,25 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   digest = records.verify(path / "bad-slow").digest
   assert digest == records.read_index(path / "bad-fast").digest
   assert not list(path.glob(".partial-*"))
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, "-m", "tml_jax.prepare", f"--data_dir={tmp_path}/data"]
+    + ["--config=experiments/interaction.py:tiny_procedural"],
+    cwd=commands.ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  # Until the first recordings are decoded.
+  while not re.search(r" [1-9]\d*/171 ", process.stderr.readline()):
+    assert process.poll() is None
+  os.killpg(process.pid, signal.SIGINT)
+  rest = process.stderr.read()
+  assert process.wait() == 130
+  assert rest.endswith("interrupted\n") and "Traceback" not in rest
+  commands.wait_until_gone(process.pid)
 
 
 def test_command_line(tmp_path):

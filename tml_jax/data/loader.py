@@ -315,7 +315,7 @@ def _start_worker(index: int, count: int) -> None:
   it, and should something do so, it would find the CPU.
   """
   del index, count
-  workers_lib.end_with_parent()
+  workers_lib.follow_parent()
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 
