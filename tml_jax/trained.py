@@ -68,13 +68,9 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
   )
-  restored = checkpoint.restore_for_sampling(
-    path, abstract_state=abstract.state
+  variables, step = checkpoint.restore_for_sampling(
+    path,
+    abstract_state=abstract.state,
+    tokenizer_path=tokenizer.path(data_dir),
   )
-  tokenizer_path = tokenizer.path(data_dir)
-  if restored.tokenizer != tokenizer.digest(tokenizer_path):
-    raise errors.UserError(
-      f"{path} was not trained with {tokenizer_path}: its text would be read"
-      " wrongly; give the --data_dir of its training"
-    )
-  return Trained(model=model, variables=restored.variables, step=restored.step)
+  return Trained(model=model, variables=variables, step=step)

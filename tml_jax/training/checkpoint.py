@@ -7,7 +7,6 @@ one stays. Start reading at `Checkpointer`.
 """
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from tml_jax import errors
+from tml_jax.streams import tokenizer
 from tml_jax.training import state as state_lib
 
 DIRECTORY = "checkpoints"
@@ -129,28 +129,14 @@ class Checkpointer:
       ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-  """A checkpoint as far as sampling needs it.
-
-  Attributes:
-    variables: what `model.apply` takes, on the host.
-    step: optimizer steps behind them.
-    tokenizer: `tokenizer.digest` of the one trained with.
-  """
-
-  variables: dict[str, Any]
-  step: int
-  tokenizer: str
-
-
 def restore_for_sampling(
-  workdir: str, *, abstract_state: state_lib.TrainState
-) -> Sampling:
-  """What the newest checkpoint holds for use without training.
+  workdir: str, *, abstract_state: state_lib.TrainState, tokenizer_path: str
+) -> tuple[dict[str, Any], int]:
+  """Variables of the newest checkpoint for `model.apply`, and its step.
 
   Raises:
-    errors.UserError: `workdir` has no finished checkpoint.
+    errors.UserError: `workdir` has no finished checkpoint, or one that was
+      trained with another tokenizer.
   """
   path = os.path.join(workdir, DIRECTORY)
   step = None
@@ -164,8 +150,10 @@ def restore_for_sampling(
     )
   state, loader_state = checkpointer.restore(abstract_state, step=step)
   checkpointer.close()
-  return Sampling(
-    variables=jax.device_get(state.sampling_variables()),
-    step=step,
-    tokenizer=loader_state["identity"].get("tokenizer", "unknown"),
-  )
+  trained_with = loader_state["identity"].get("tokenizer")
+  if trained_with != tokenizer.digest(tokenizer_path):
+    raise errors.UserError(
+      f"{workdir} was not trained with {tokenizer_path}: its text would be"
+      " read wrongly; give the --data_dir of its training"
+    )
+  return jax.device_get(state.sampling_variables()), step
