@@ -80,6 +80,7 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("data.heldout_share", 0.0, "between 0 and 1"),
     ("train.accumulation_steps", 3, "multiple of train.accumulation_steps"),
     ("train.steps", 0, "at least 1"),
+    ("train.seed", 2**32, "at most 4294967295"),
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),

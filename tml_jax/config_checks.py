@@ -12,6 +12,7 @@ from tml_jax import errors
 # Rows of the vocabulary kept for the frame's control tokens, right after the
 # text rows; streams/frame.py uses the first ones.
 CONTROL_ROWS = 64
+MAX_SEED = 2**32 - 1  # jax.random.key drops what is above
 PATCH = 40  # pixels; the side of a video patch
 # What `tml_jax.streams` makes; nothing here may import it.
 AUDIO_TOKENS = 8  # of a frame in which both sides sound
@@ -178,7 +179,8 @@ def data(config: Any) -> None:
   _require_range(
     config, section="data", names="logical_shards group_size", low=1
   )
-  _require_range(config, section="data", names="workers seed", low=0)
+  _require_range(config, section="data", names="workers", low=0)
+  _require_range(config, section="data", names="seed", low=0, high=MAX_SEED)
   require(
     0 < config.heldout_share < 1,
     f"data.heldout_share = {config.heldout_share}: between 0 and 1",
@@ -229,8 +231,9 @@ def train(config: Any) -> None:
     low=1,
   )
   _require_range(
-    config, section="train", names="seed flow_loss_weight evaluate_every", low=0
+    config, section="train", names="flow_loss_weight evaluate_every", low=0
   )
+  _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
   _require_range(config, section="train", names="feedback_noise", low=0, high=1)
   require(
     config.global_batch_size % config.accumulation_steps == 0,
