@@ -1,6 +1,7 @@
 """The config tree: goldens, checks of values, text form."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -49,6 +50,10 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("streams.seq_len", 100, "at most streams.seq_len = 100"),
     ("streams.max_patches", 11, "has 12 patches"),
     ("streams.silence_weight", -1.0, "at least 0"),
+    ("streams.max_text_in", 2, "at least 3"),
+    ("streams.max_text_out", 2, "at least 3"),
+    ("streams.max_targets", 8, "one frame with sound, video and text takes 9"),
+    ("streams.max_audio", 7, "takes 8"),
     ("model.num_heads", 3, "multiple of model.num_kv_heads = 2"),
     ("model.swa_num_heads", 5, "multiple of model.swa_num_kv_heads = 2"),
     ("model.attention_pattern", "LLX", "L (sliding window) and G (global)"),
@@ -60,6 +65,8 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("model.num_layers", 0, "at least 1"),
     ("model.rms_norm_eps", 0.0, "above 0"),
     ("model.clock_features", 7, "even"),
+    ("model.dmel_channels", 40, "must be 80"),
+    ("model.dmel_levels", 8, "must be 16"),
     ("model.hmlp_widths", (16, 0, 64), "at least 1"),
     ("model.flow.condition_drop", 1.5, "at most 1"),
     ("model.flow.mel_std", 0.0, "above 0"),
@@ -69,9 +76,11 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("data.mixture", ("reply:-1",), "SOURCE:WEIGHT"),
     ("data.mixture", ("reply:1", "reply:2"), "named twice"),
     ("data.voices", (), "at least one"),
+    ("data.voices", ("a:b", "a:c", "a:b"), "named twice"),
     ("data.heldout_share", 0.0, "between 0 and 1"),
     ("train.accumulation_steps", 3, "multiple of train.accumulation_steps"),
     ("train.steps", 0, "at least 1"),
+    ("train.seed", 2**32, "at most 4294967295"),
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),
@@ -102,6 +111,17 @@ def test_names_of_enum_members_are_their_values():
         assert member.name.lower() == member.value
 
 
+def test_constants_are_those_of_the_streams():
+  from tml_jax.streams import clock, dmel, patches
+
+  assert config_checks.AUDIO_TOKENS == 2 * clock.AUDIO_TOKENS
+  assert config_checks.PATCH == patches.PATCH
+  assert config_checks.DMEL == {
+    "dmel_channels": clock.MEL_CHANNELS,
+    "dmel_levels": dmel.LEVELS,
+  }
+
+
 def test_control_tokens_fit_their_rows():
   from tml_jax.streams import frame
 
@@ -114,10 +134,12 @@ def test_control_tokens_fit_their_rows():
     ("model.num_layers 3", "test:1: expected `a.b.c = value`"),
     ("model.num_layers = __import__('os')", "test:1: expected"),
     ("model.num_layers = 3", "lacks"),
+    ("model = 3", "has unknown fields ['model']"),
+    ("", "lacks"),
   ],
 )
 def test_a_broken_config_txt_is_refused(line, problem):
-  with pytest.raises(errors.UserError, match=problem.replace(".", r"\.")):
+  with pytest.raises(errors.UserError, match=re.escape(problem)):
     config_text.from_text(line, source="test")
 
 
@@ -126,6 +148,12 @@ def test_config_txt_with_a_wrong_type_is_refused():
   text = text.replace("model.num_layers = 4", "model.num_layers = 4.5")
   with pytest.raises(errors.UserError, match=r"4\.5: it takes an integer"):
     config_text.from_text(text, source="test")
+
+
+def test_config_txt_that_is_no_text_is_refused(tmp_path):
+  (tmp_path / "config.txt").write_bytes(b"\xff\xfe")
+  with pytest.raises(errors.UserError, match=r"config\.txt is no text"):
+    config_text.load(str(tmp_path / "config.txt"))
 
 
 def test_diff_names_the_fields():

@@ -70,6 +70,8 @@ def test_overrides_are_typed():
     ([_TINY, "--config.model.num_layers=a"], "=a: it takes an integer"),
     ([_TINY, "--config.model.num_layers=1.5"], "=1.5: it takes an integer"),
     ([_TINY, "--config.sample.top_p=high"], "=high: it takes a number"),
+    ([_TINY, "--config.model.flow.guidance=nan"], "nan: it takes a finite"),
+    ([_TINY, "--config.train.optim.eps=inf"], "inf: it takes a finite number"),
     (
       [_TINY, "--config.train.dtype=float16"],
       "=float16: it takes one of float32, bfloat16",
@@ -95,6 +97,23 @@ def test_bad_flags_end_in_one_line_before_jax(flags, message):
   assert message in result.stderr
 
 
+@pytest.mark.parametrize(
+  "code, message",
+  [
+    ("def get_config(:", "invalid syntax"),
+    ("import nothing_of_this_name", "No module named"),
+    ("x = 1", "has no function get_config"),
+    ("def get_config(): return 1", "must return a Config, not int"),
+  ],
+)
+def test_a_broken_experiment_is_one_line(code, message, tmp_path):
+  (tmp_path / "mine.py").write_text(code)
+  result = _run(f"--config={tmp_path}/mine.py")
+  assert result.returncode == 2 and result.stdout == "no jax\n"
+  assert len(result.stderr.splitlines()) == 1
+  assert message in result.stderr and f"{tmp_path}/mine.py" in result.stderr
+
+
 def test_the_config_of_a_run_can_be_changed_by_flags(tmp_path):
   from experiments import interaction
   from tml_jax import config_text
@@ -116,7 +135,7 @@ def test_a_workdir_without_a_run_is_refused(tmp_path):
   options = ", config_from=config_flags.ConfigFrom.WORKDIR"
   result = _run("--workdir", str(tmp_path), options=options)
   assert result.returncode == 2
-  assert "config.txt" in result.stderr
+  assert f"--workdir={tmp_path} has no config.txt" in result.stderr
   result = _run(options=options)
   assert result.returncode == 2
   assert "--workdir is missing" in result.stderr

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import wave
 
 import numpy as np
@@ -12,7 +13,7 @@ from absl.testing import flagsaver
 from experiments import interaction
 from tests import commands
 from tests.sampling import small
-from tml_jax import config_text, errors, prepare, sample
+from tml_jax import config_text, errors, evaluate, prepare, sample
 
 
 def _config():
@@ -49,8 +50,8 @@ def _workdir(tmp_path):
       {"input": "", "scenario": "heldout:1", "text": ["1:a"]},
       "go with --input",
     ),
-    ({"out": ""}, "--out is missing"),
-    ({"out": "/proc/out"}, "cannot be written"),
+    ({"tail": float("inf")}, "--tail=inf: give a finite number"),
+    ({"video_fps": float("nan")}, "--video_fps=nan: give a finite number"),
     ({"data_dir": "/nowhere"}, "no tokenizer at"),
   ],
 )
@@ -65,6 +66,24 @@ def test_bad_flags(given, words, workdir, tmp_path):
   with flagsaver.flagsaver(**(values | given)):
     with pytest.raises(errors.UserError, match=words):
       sample.main(_config())
+  assert not (tmp_path / "out").exists()
+
+
+def test_bad_output_directory():
+  for path, words in (("", "--out is missing"), ("/proc/out", "be written")):
+    with pytest.raises(errors.UserError, match=words):
+      sample._check_out(path)
+
+
+def test_bad_output_file(tmp_path):
+  (tmp_path / "dir.json").mkdir()
+  for path, words in (
+    (tmp_path / "dir.json", "ends with .json"),
+    (tmp_path / "numbers.png", "ends with .json"),
+    (tmp_path / "none" / "numbers.json", "cannot be written"),
+  ):
+    with pytest.raises(errors.UserError, match=words):
+      evaluate._check_output(str(path))
 
 
 def test_bad_scenario(tmp_path):
@@ -121,6 +140,19 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   )
   assert replayed.returncode == 0, replayed.stderr
   assert len(list((tmp_path / "scenario").iterdir())) == 5
+
+  other = tmp_path / "other"
+  shutil.copytree(data, other)
+  with open(other / "tokenizer.model", "ab") as file:
+    file.write(b"\xa0\x06\x00")  # a field that sentencepiece passes over
+  refused = commands.run(
+    *("-m", "tml_jax.sample", f"--workdir={run}", f"--data_dir={other}"),
+    *(f"--input={tmp_path}/user.wav", f"--out={tmp_path}/refused"),
+    timeout=600,
+  )
+  assert refused.returncode == 2
+  assert "was not trained with" in refused.stderr
+  assert len(refused.stderr.splitlines()) == 1
 
   evaluated = commands.run(
     "-m", "tml_jax.evaluate", *common, "--count=3", timeout=600

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import interaction
 from tests import commands
-from tml_jax import errors, workdir
+from tml_jax import config_text, errors, workdir
 
 
 def _with(config, *, section: str, **changes):
@@ -75,6 +75,13 @@ def test_a_run_is_resumed_by_its_own_config_only(tmp_path):
   longer = _with(longer, section="sample", top_p=0.5)
   workdir.create(str(tmp_path), longer)
   assert workdir.load_config(str(tmp_path)) == longer
+
+
+def test_checkpoints_without_a_config_are_not_resumed(tmp_path):
+  (tmp_path / workdir.CHECKPOINTS / "100").mkdir(parents=True)
+  with pytest.raises(errors.UserError, match=r"no config\.txt"):
+    workdir.create(str(tmp_path), interaction.tiny())
+  assert not (tmp_path / config_text.FILE_NAME).exists()
 
 
 def test_git_hash_names_a_commit_or_says_why_not():

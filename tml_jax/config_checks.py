@@ -12,7 +12,11 @@ from tml_jax import errors
 # Rows of the vocabulary kept for the frame's control tokens, right after the
 # text rows; streams/frame.py uses the first ones.
 CONTROL_ROWS = 64
+MAX_SEED = 2**32 - 1  # jax.random.key drops what is above
 PATCH = 40  # pixels; the side of a video patch
+# What `tml_jax.streams` makes; nothing here may import it.
+AUDIO_TOKENS = 8  # of a frame in which both sides sound
+DMEL = {"dmel_channels": 80, "dmel_levels": 16}
 
 
 def require(holds: bool, message: str) -> None:
@@ -39,9 +43,13 @@ def streams(config: Any) -> None:
   _require_range(
     config,
     section="streams",
-    names="text_vocab_size max_text_in max_text_out seq_len max_audio"
-    " max_speak max_targets video_height video_width",
+    names="text_vocab_size seq_len max_audio max_speak max_targets"
+    " video_height video_width",
     low=1,
+  )
+  # A message goes on in later frames only if one token fits between its marks.
+  _require_range(
+    config, section="streams", names="max_text_in max_text_out", low=3
   )
   _require_range(
     config,
@@ -71,6 +79,23 @@ def streams(config: Any) -> None:
     f" {config.patches_per_frame} patches; raise max_patches or make the"
     " video smaller",
   )
+  _require_frame_fits(config)
+
+
+def _require_frame_fits(config: Any) -> None:
+  """The largest frame must fit one sequence."""
+  decided = config.max_text_out + 1
+  perceived = 1 + AUDIO_TOKENS + config.patches_per_frame + config.max_text_in
+  for name, need in (
+    ("seq_len", perceived + decided),
+    ("max_audio", AUDIO_TOKENS),
+    ("max_targets", decided),
+  ):
+    require(
+      getattr(config, name) >= need,
+      f"streams.{name} = {getattr(config, name)}: one frame with sound, video"
+      f" and text takes {need}; raise it",
+    )
 
 
 def flow(config: Any) -> None:
@@ -160,7 +185,8 @@ def data(config: Any) -> None:
   _require_range(
     config, section="data", names="logical_shards group_size", low=1
   )
-  _require_range(config, section="data", names="workers seed", low=0)
+  _require_range(config, section="data", names="workers", low=0)
+  _require_range(config, section="data", names="seed", low=0, high=MAX_SEED)
   require(
     0 < config.heldout_share < 1,
     f"data.heldout_share = {config.heldout_share}: between 0 and 1",
@@ -169,6 +195,10 @@ def data(config: Any) -> None:
     require(
       len(getattr(config, name)) > 0, f"data.{name} = (): name at least one"
     )
+  require(
+    len({*config.voices}) == len(config.voices),
+    f"data.voices = {config.voices}: a voice is named twice",
+  )
   require(
     len(config.mixture_weights) == len(config.mixture),
     f"data.mixture = {config.mixture}: a source is named twice",
@@ -207,8 +237,9 @@ def train(config: Any) -> None:
     low=1,
   )
   _require_range(
-    config, section="train", names="seed flow_loss_weight evaluate_every", low=0
+    config, section="train", names="flow_loss_weight evaluate_every", low=0
   )
+  _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
   _require_range(config, section="train", names="feedback_noise", low=0, high=1)
   require(
     config.global_batch_size % config.accumulation_steps == 0,
@@ -246,6 +277,12 @@ def whole(config: Any) -> None:
     f" streams.text_vocab_size + {CONTROL_ROWS} control rows +"
     f" model.vocab_padding = {rows}",
   )
+  for name, made in DMEL.items():
+    value = getattr(config.model, name)
+    require(
+      value == made,
+      f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
+    )
   batch, shards = config.train.global_batch_size, config.data.logical_shards
   require(
     batch % shards == 0,

@@ -55,7 +55,7 @@ def run(
   """Parses the flags, calls `main(config)` and exits.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
-  and exit status 2.
+  and exit status 2. Ctrl-C is one line too.
   """
 
   def parse(argv: list[str]) -> Config:
@@ -66,6 +66,9 @@ def run(
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(2)
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)  # 128 + SIGINT, as shells have it
 
 
 def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
@@ -99,7 +102,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
 
 def overrides() -> dict[str, Any]:
   """The fields given as `--config.a.b=value`; none outside of `run`."""
-  if not flags.FLAGS[_FLAG].present:  # in a notebook or a test
+  if flags.FLAGS[_FLAG].value is None:  # in a notebook, in a test
     return {}
   return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
 
@@ -149,7 +152,10 @@ def _load(path: str) -> Config:
     )
   spec = importlib.util.spec_from_file_location("experiment", file)
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, ImportError) as error:
+    raise errors.UserError(f"--config={path}: {error}; mend {file}") from error
   if not hasattr(module, "get_config"):
     raise errors.UserError(
       f"--config={path}: {file} has no function get_config"
@@ -178,6 +184,11 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
     path = argv[i + 1] if match[1] is None and i + 1 < len(argv) else match[1]
     if path:
       file = os.path.join(path, config_text.FILE_NAME)
+      if not os.path.isfile(file):
+        raise errors.UserError(
+          f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
+          " of a run"
+        )
       return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
   raise errors.UserError("--workdir is missing: give the directory of a run")
 

@@ -8,6 +8,7 @@ to frozen dataclasses. Not for: flags (config_flags.py). Start reading at
 import ast
 import dataclasses
 import enum
+import math
 import types
 import typing
 from typing import Any
@@ -112,6 +113,8 @@ def _typed(value: Any, *, field_type: Any, name: str) -> Any:
     return float(value)
   if type(value) is not field_type:
     raise error
+  if field_type is float and not math.isfinite(value):
+    raise errors.UserError(f"{name} = {value!r}: it takes a finite number")
   return value
 
 
@@ -128,7 +131,7 @@ def _literal(value: Any) -> str:
 
 def from_text(text: str, *, source: str) -> Config:
   """Inverse of `to_text`; `source` names the file in errors."""
-  values: dict[str, Any] = {}
+  flat: dict[str, Any] = {}
   for number, line in enumerate(text.splitlines(), start=1):
     name, separator, literal = line.partition(" = ")
     try:
@@ -139,6 +142,16 @@ def from_text(text: str, *, source: str) -> Config:
       raise errors.UserError(
         f"{source}:{number}: expected `a.b.c = value`, found {line!r}"
       )
+    flat[name] = value
+  unknown = sorted(flat.keys() - field_types(Config).keys())
+  missing = sorted(field_types(Config).keys() - flat.keys())
+  if unknown or missing:
+    raise errors.UserError(
+      f"{source} has unknown fields {unknown} and lacks {missing}: it was"
+      " written by another version of this code, or cut short"
+    )
+  values: dict[str, Any] = {}
+  for name, value in flat.items():
     *sections, leaf = name.split(".")
     node = values
     for section in sections:
@@ -156,6 +169,8 @@ def load(path: str) -> Config:
     raise errors.UserError(
       f"cannot read {path}: {error.strerror}; is it in the directory of a run?"
     ) from error
+  except UnicodeDecodeError as error:
+    raise errors.UserError(f"{path} is no text: {error}") from error
   return from_text(text, source=path)
 
 

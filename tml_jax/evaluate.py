@@ -9,6 +9,7 @@ evaluation.json and evaluation.png into the run.
 import json
 import math
 import pathlib
+import tempfile
 import time
 from typing import Any
 
@@ -31,21 +32,14 @@ def main(config: Config) -> None:
   start = time.time()
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
-  data_dir = data_flags.DATA_DIR.value
-  if not data_dir:
-    raise errors.UserError(
-      "--data_dir is missing: give the directory that `prepare` wrote"
-    )
-  output = pathlib.Path(_JSON.value or f"{workdir}/evaluation.json")
-  if not output.parent.is_dir():
-    raise errors.UserError(
-      f"--json={output}: there is no directory {output.parent}; make it"
-    )
+  data_dir = data_flags.data_dir()
+  output = _check_output(_JSON.value or f"{workdir}/evaluation.json")
   # jax starts here.
-  from tml_jax.data import splits
+  from tml_jax.data import mixture, splits
   from tml_jax.evals import dummies, run, show
 
-  agent = trained.load(config, path=workdir)
+  mixture.check(config, data_dir=data_dir)
+  agent = trained.load(config, path=workdir, data_dir=data_dir)
   reports = [
     run.evaluate(
       config,
@@ -96,6 +90,22 @@ def main(config: Config) -> None:
   image = output.with_suffix(".png")
   show.picture(reports, path=image)
   print(f"wrote {output} and {image}")
+
+
+def _check_output(path: str) -> pathlib.Path:
+  """The JSON file, proved writable; the picture goes beside it."""
+  output = pathlib.Path(path)
+  if output.suffix != ".json" or output.is_dir():
+    raise errors.UserError(f"--json={path}: name a file that ends with .json")
+  try:
+    with tempfile.TemporaryFile(dir=output.parent):
+      pass
+  except OSError as error:
+    raise errors.UserError(
+      f"--json={path}: {output.parent} cannot be written ({error.strerror});"
+      " name a file in a directory that can"
+    ) from error
+  return output
 
 
 def _score(score) -> dict[str, Any]:

@@ -17,15 +17,17 @@ import multiprocessing
 import os
 import pathlib
 from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import process
 from typing import Any
 
 import tqdm
 from absl import flags, logging
 
 from tml_jax import config_flags, errors
-from tml_jax.config import Config
+from tml_jax.config import Config, StreamsConfig
 from tml_jax.data import flags as data_flags
-from tml_jax.data import records, source
+from tml_jax.data import records, source, workers
 from tml_jax.data import sources as sources  # registers them
 from tml_jax.streams import timeline, tokenizer
 
@@ -45,13 +47,9 @@ _PROCESSES = flags.DEFINE_integer(
 
 
 def main(config: Config) -> None:
-  if not data_flags.DATA_DIR.value:
-    raise errors.UserError(
-      "--data_dir is missing: give the directory for the prepared data"
-    )
   prepare(
     config,
-    data_dir=data_flags.DATA_DIR.value,
+    data_dir=data_flags.data_dir(),
     sounds_root=_SOUNDS_ROOT.value,
     processes=_PROCESSES.value,
   )
@@ -72,7 +70,7 @@ def prepare(
   corpora = _open_corpora(config, settings=settings)
   with _lock(root):
     todo = [corpus for corpus in corpora if not _is_finished(corpus, root=root)]
-    _check_tokenizer(corpora, todo=todo, root=root)
+    _check_tokenizer(corpora, root=root, streams=config.streams)
     with _pool(processes, needed=bool(todo)) as pool:
       for corpus in todo:
         _prepare_corpus(corpus, root=root, pool=pool)
@@ -137,6 +135,8 @@ def _is_finished(corpus: _Corpus, *, root: pathlib.Path) -> bool:
   path = root / corpus.folder
   if not path.exists():
     return False
+  if not path.is_dir():
+    raise errors.UserError(f"{path} must be a folder: move that file away")
   try:
     records.verify(path)
   except errors.UserError as error:
@@ -151,15 +151,28 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
   if not needed:
     yield None
     return
-  # Spawned, not forked: a fork would copy the locks of FFmpeg's threads.
-  with multiprocessing.get_context("spawn").Pool(processes) as pool:
+  # Spawned, not forked: a fork would copy the locks of FFmpeg's threads. An
+  # executor, not a Pool: that would wait for ever for a killed process.
+  pool = futures.ProcessPoolExecutor(
+    processes,
+    mp_context=multiprocessing.get_context("spawn"),
+    initializer=workers.follow_parent,
+  )
+  try:
     yield pool
+  except process.BrokenProcessPool as error:
+    raise errors.UserError(
+      "a decoding process was killed, perhaps for want of memory; run this"
+      f" again with fewer than --processes={processes}: finished corpora stay"
+    ) from error
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
   count = len(corpus.recordings)
   skipped: dict[str, dict[str, Any]] = {}
-  results = pool.imap(
+  results = pool.map(
     functools.partial(_convert, corpus.recordings), range(count), chunksize=8
   )
 
@@ -185,7 +198,10 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
   try:
     records.write(usable(), path=path, report={"skipped": skipped})
   except OSError as error:
-    raise errors.UserError(f"cannot write {path}: {error}") from error
+    raise errors.UserError(
+      f"cannot write {path}: {error}; mend that and run this again: finished"
+      " corpora stay"
+    ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,14 +223,33 @@ def _convert(recordings: source.Source, index: int) -> bytes | _Skipped:
   return timeline.to_bytes(item)
 
 
+def _has_tokenizer(root: pathlib.Path) -> bool:
+  """Whether one is finished: its record is written last."""
+  names = (tokenizer.FILENAME, TOKENIZER_RECORD)
+  return all((root / name).exists() for name in names)
+
+
+def _read_tokenizer_record(root: pathlib.Path) -> dict[str, Any]:
+  """The corpora and the number of transcripts that it was trained on."""
+  path = root / TOKENIZER_RECORD
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return {name: record[name] for name in ("corpora", "transcripts")}
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.UserError(
+      f"{path} is broken ({error!r}); delete it and run this again: the same"
+      " corpora give the same tokenizer"
+    ) from error
+
+
 def _check_tokenizer(
-  corpora: list[_Corpus], *, todo: list[_Corpus], root: pathlib.Path
+  corpora: list[_Corpus], *, root: pathlib.Path, streams: StreamsConfig
 ) -> None:
   """Refuses to change the tokenizer under a model that was trained with it."""
-  path = root / TOKENIZER_RECORD
-  if not (root / tokenizer.FILENAME).exists() or not path.exists():
+  if not _has_tokenizer(root):
     return
-  trained_on = json.loads(path.read_text(encoding="utf-8"))["corpora"]
+  tokenizer.Tokenizer.load(str(root / tokenizer.FILENAME), config=streams)
+  trained_on = _read_tokenizer_record(root)["corpora"]
   wanted = [corpus.folder for corpus in corpora]
   if sorted(trained_on) != sorted(wanted):
     raise errors.UserError(
@@ -228,10 +263,9 @@ def _train_tokenizer(
   corpora: list[_Corpus], *, root: pathlib.Path, config: Config
 ) -> int:
   """Trains the tokenizer unless it is there; returns the transcripts used."""
-  path, record = root / tokenizer.FILENAME, root / TOKENIZER_RECORD
-  if path.exists() and record.exists():
-    tokenizer.Tokenizer.load(str(path), config=config.streams)
-    return json.loads(record.read_text(encoding="utf-8"))["transcripts"]
+  if _has_tokenizer(root):
+    return _read_tokenizer_record(root)["transcripts"]
+  path = root / tokenizer.FILENAME
   texts = set()
   for corpus in corpora:
     recordings = records.RecordSource(root / corpus.folder)
@@ -243,7 +277,7 @@ def _train_tokenizer(
       "corpora": [corpus.folder for corpus in corpora],
       "transcripts": len(texts),
     },
-    record,
+    root / TOKENIZER_RECORD,
   )
   return len(texts)
 

@@ -7,6 +7,7 @@ Writes sound, transcript, tick log and a picture into --out.
 """
 
 import dataclasses
+import math
 import pathlib
 import tempfile
 
@@ -42,8 +43,7 @@ def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   _check_flags()
-  out = _check_out(_OUT.value)
-  data_dir = data_flags.DATA_DIR.value
+  data_dir = data_flags.data_dir()
 
   from tml_jax.sampling import user
   from tml_jax.streams import tokenizer as tokenizer_lib
@@ -62,18 +62,21 @@ def main(config: Config) -> None:
       tail=_TAIL.value,
       config=config.streams,
     )
+  part = user.UserPart(timeline, tokenizer=tokenizer)
+  part.check_room(config.streams)
+  out = _check_out(_OUT.value)
 
   # jax starts here: bad input has been refused by now.
   from tml_jax.sampling import report, session
 
-  agent = trained.load(config, path=workdir)
-  part = user.UserPart(timeline, tokenizer=tokenizer)
+  agent = trained.load(config, path=workdir, data_dir=data_dir)
   conversation = session.Conversation(config, seed=_SEED.value)
   pool = session.Pool(
     config,
     model=agent.model,
     variables=agent.variables,
     conversations=[conversation],
+    text_pieces=tokenizer.num_pieces,
     capacity=session.capacity(len(part)),
   )
   pool.warm_up(part.senses)
@@ -88,16 +91,19 @@ def main(config: Config) -> None:
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
   )
-  print(report.write(held, directory=out, config=config, tokenizer=tokenizer))
+  try:
+    summary = report.write(
+      held, directory=out, config=config, tokenizer=tokenizer
+    )
+  except OSError as error:
+    raise errors.UserError(
+      f"--out={out} cannot be written ({error.strerror}); nothing was changed"
+    ) from error
+  print(summary)
 
 
 def _check_flags() -> None:
   """Refuses flags that do not go together."""
-  if not data_flags.DATA_DIR.value:
-    raise errors.UserError(
-      "--data_dir is missing: give the directory that `prepare` wrote, which "
-      "holds the tokenizer"
-    )
   if bool(_INPUT.value) == bool(_SCENARIO.value):
     raise errors.UserError(
       "give either --input=user.wav or --scenario=heldout:3"
@@ -106,6 +112,11 @@ def _check_flags() -> None:
     raise errors.UserError(
       "--video and --text go with --input; a scenario has its own"
     )
+  for name in ("tail", "video_fps"):
+    if not math.isfinite(flags.FLAGS[name].value):
+      raise errors.UserError(
+        f"--{name}={flags.FLAGS[name].value}: give a finite number"
+      )
 
 
 def _check_out(path: str) -> pathlib.Path:

@@ -1,10 +1,12 @@
 """Training: `python -m tml_jax.train --config=FILE.py:NAME --workdir=DIR`.
 
-For: one run from nothing or from its last checkpoint to its last step. Reads
-top to bottom; two hops lead to the gradient (`training/step.py`, then
-`training/losses.py`). A killed run is restarted by the same command.
+For: one run from nothing or from its last checkpoint to its last step. Not
+for: numbers of a finished run (`evaluate`). Reads top to bottom; two hops lead
+to the gradient (`training/step.py`, then `training/losses.py`). A killed run
+is restarted by the same command.
 """
 
+import contextlib
 import math
 import resource
 import signal
@@ -21,8 +23,9 @@ from tml_jax.data import flags as data_flags
 _PROCESS_START = time.time()
 
 
-def main(config: Config) -> None:
-  workdir = config_flags.WORKDIR.value
+def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
+  """The whole run; what it opens is closed by `cleanup`, however it ends."""
+  workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
@@ -34,32 +37,41 @@ def main(config: Config) -> None:
   from tml_jax.training import state as state_lib
   from tml_jax.training import step as step_lib
 
-  # Orbax logs a dozen lines a save.
-  logging.get_absl_handler().addFilter(lambda r: "orbax" not in r.pathname)
   train = config.train
+  mesh = mesh_lib.create(config.mesh)
 
   # ---------------------------------------------------------------- data
+  if train.evaluate_every:
+    check_held_out(config)
   loader = loader_lib.Loader(
     config,
-    data_dir=data_flags.DATA_DIR.value,
+    data_dir=data_dir,
     split=splits.Split.TRAIN,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
+  cleanup.callback(loader.close)
 
   # ------------------------------------------------------ state on the mesh
-  mesh = mesh_lib.create(config.mesh)
   model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
   abstract = state_lib.abstract(
     config, model=model, optimizer=optimizer, mesh=mesh
   )
-  checkpointer = checkpoint.Checkpointer(workdir, keep=train.keep_checkpoints)
+  checkpointer = checkpoint.Checkpointer.to_train(
+    workdir, keep=train.keep_checkpoints
+  )
+  cleanup.callback(checkpointer.close)  # waits for the save under way
   start = checkpointer.latest_step() or 0
   if start:
     state, loader_state = checkpointer.restore(abstract.state, step=start)
     loader.set_state(loader_state)
     logging.info("resumed from step %d of %s", start, workdir)
+    if start >= train.steps:
+      logging.info(
+        "nothing to do: train.steps = %d; give more to go on", train.steps
+      )
+      return
   else:
     state = state_lib.create(abstract, seed=train.seed)
 
@@ -102,6 +114,7 @@ def main(config: Config) -> None:
   # ------------------------------------------------------------- the loop
   stop = Preemption()
   writer = metrics.Writer(workdir)
+  cleanup.callback(writer.close)
   saved = start
   log_time, log_step = time.time(), start
   pending = None  # the step in flight: its metrics are fetched one step late
@@ -113,6 +126,7 @@ def main(config: Config) -> None:
         pending, step=step - 1, saved=saved, checkpointer=checkpointer
       )
     pending = values
+    is_logged = step % train.log_every == 0 or step == train.steps
     if step == start + 1:
       jax.block_until_ready(values)
       logging.info(
@@ -120,15 +134,17 @@ def main(config: Config) -> None:
         time.time() - _PROCESS_START,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
       )
-      log_time, log_step = time.time(), step
-    if step % train.log_every == 0 or step == train.steps:
+      if not is_logged:  # it waited for the first batch
+        log_time, log_step = time.time(), step
+    if is_logged:
+      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
       scalars = metrics.summarise(jax.device_get(values))
-      seconds = (time.time() - log_time) / max(1, step - log_step)
+      seconds = (time.time() - log_time) / (step - log_step)
       log_time, log_step = time.time(), step
       scalars |= {
         "seconds_per_step": seconds,
-        "tokens_per_second": scalars["tokens"] / max(seconds, 1e-9),
-        "mfu": flops.mfu(config, seconds_per_step=max(seconds, 1e-9)),
+        "tokens_per_second": scalars["tokens"] / seconds,
+        "mfu": flops.mfu(config, seconds_per_step=seconds),
         "minutes_left": seconds * (train.steps - step) / 60,
       }
       if jax.process_index() == 0:
@@ -142,14 +158,12 @@ def main(config: Config) -> None:
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
+      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
       evaluate(config, model=model, state=state, step=step, writer=writer)
+      log_time, log_step = time.time(), step
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
-  checkpointer.wait()
-  checkpointer.close()
-  writer.close()
-  loader.close()
 
 
 class Preemption:
@@ -183,6 +197,19 @@ def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
   sys.exit(1)
 
 
+def check_held_out(config: Config) -> None:
+  """Refuses what `evaluate` would refuse, before the first step."""
+  from tml_jax.data import splits
+  from tml_jax.evals import run
+
+  run.scenarios(
+    config,
+    data_dir=data_flags.data_dir(),
+    split=splits.Split.HELDOUT,
+    count=run.QUICK_COUNT,
+  )
+
+
 def evaluate(config: Config, *, model, state, step: int, writer) -> None:
   """Held-out conversations with the current weights, into the metrics."""
   import jax
@@ -194,12 +221,18 @@ def evaluate(config: Config, *, model, state, step: int, writer) -> None:
     config,
     model=model,
     variables=jax.device_get(state.sampling_variables()),
-    data_dir=data_flags.DATA_DIR.value,
+    data_dir=data_flags.data_dir(),
     split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,
   )
   writer.write(step, {f"eval/{k}": v for k, v in report.scalars.items()})
 
 
+def main_and_cleanup(config: Config) -> None:
+  """Bad data in the middle of a run must not lose the save under way."""
+  with contextlib.ExitStack() as cleanup:
+    main(config, cleanup=cleanup)
+
+
 if __name__ == "__main__":
-  config_flags.run(main)
+  config_flags.run(main_and_cleanup)

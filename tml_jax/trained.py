@@ -47,15 +47,17 @@ def check(path: str) -> None:
     )
 
 
-def load(config: Config, *, path: str) -> Trained:
+def load(config: Config, *, path: str, data_dir: str) -> Trained:
   """Restores the newest finished checkpoint of the run at `path`.
 
   Raises:
-    errors.UserError: no finished checkpoint, or of another model.
+    errors.UserError: no finished checkpoint, of another model, or trained
+      with another tokenizer than that of `data_dir`.
   """
   import jax
 
   from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.streams import tokenizer
   from tml_jax.training import checkpoint, optim
   from tml_jax.training import state as state_lib
 
@@ -67,6 +69,8 @@ def load(config: Config, *, path: str) -> Trained:
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
   )
   variables, step = checkpoint.restore_for_sampling(
-    path, abstract_state=abstract.state
+    path,
+    abstract_state=abstract.state,
+    tokenizer_path=tokenizer.path(data_dir),
   )
   return Trained(model=model, variables=variables, step=step)

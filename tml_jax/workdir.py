@@ -56,7 +56,12 @@ def create(path: str, config: Config) -> pathlib.Path:
   directory = pathlib.Path(path)
   _check_writable(directory)
   config_file = directory / config_text.FILE_NAME
-  if has_checkpoints(directory) and config_file.exists():
+  if has_checkpoints(directory):
+    if not config_file.exists():
+      raise errors.UserError(
+        f"{path} has checkpoints and no {config_text.FILE_NAME} that says of"
+        " what: put it back, or give another --workdir"
+      )
     check_resume(load_config(path), new=config, source=path)
   write_atomically(config_file, text=config_text.to_text(config))
   start = {

@@ -58,6 +58,10 @@ def test_the_worked_source(tmp_path, module):
     write_call(calls / f"{i}.wav", onset=1.4, rate=8_000 if i % 2 else 16_000)
   (calls / "8.wav").write_bytes((calls / "0.wav").read_bytes()[:20_000])
   (calls / "9.wav").write_bytes((calls / "0.wav").read_bytes())
+  late = {"role": "user", "start": 98, "end": 99, "text": "late"}
+  for name, sidecar in (("a", []), ("b", {"words": [late]})):
+    write_call(calls / f"{name}.wav", onset=1.4)
+    (calls / f"{name}.json").write_text(json.dumps(sidecar))
   config = conftest.small_config(
     voices=("stereo_wav:calls",),
     mixture=("stereo_wav-calls:1.0",),
@@ -74,7 +78,8 @@ def test_the_worked_source(tmp_path, module):
   assert entry["kept"] == 8
   assert {k: v["count"] for k, v in entry["skipped"].items()} == {
     "truncated": 1,
-    "broken metadata": 1,
+    "broken metadata": 2,
+    "not a valid timeline": 1,
   }
   for i, item in enumerate(range(8)):
     recording = records.RecordSource(data_dir / "stereo_wav-calls")[item]

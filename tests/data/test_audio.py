@@ -53,6 +53,26 @@ def test_decode_refuses_broken_files(tmp_path):
   assert reason_of(lambda: audio.decode(missing)) == source.Reason.UNREADABLE
 
 
+def test_a_coding_without_a_decoder_is_refused(tmp_path):
+  path = tmp_path / "a.wav"
+  write_wav(path, tone(0.1)[None])
+  data = bytearray(path.read_bytes())
+  data[20:22] = b"\xff\x7f"  # the number of the coding
+  path.write_bytes(data)
+  assert reason_of(lambda: audio.decode(path)) == source.Reason.UNREADABLE
+
+
+def test_a_length_that_was_unknown_when_written_is_no_truncation(tmp_path):
+  path = tmp_path / "a.wav"
+  write_wav(path, tone(0.1)[None])
+  data = bytearray(path.read_bytes())
+  data[40:44] = b"\xff" * 4
+  path.write_bytes(data)
+  np.testing.assert_allclose(
+    audio.decode(path).samples[0], tone(0.1), atol=1e-4
+  )
+
+
 def test_resample_keeps_pitch_and_length():
   samples = tone(1.0, frequency=440, rate=22_050)
   result = audio.resample(samples, sample_rate=22_050)

@@ -2,12 +2,14 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from tests import commands
 from tests.data import conftest
 from tml_jax import errors
 from tml_jax.data import loader, mixture, records
@@ -160,6 +162,28 @@ def test_worker_processes_change_nothing(tmp_path, data_dir, reference):
   assert_equal(found, reference)
 
 
+_KILLED = """
+import os, signal, sys
+from tests.data import conftest, test_loader
+if __name__ == "__main__":
+  batches = test_loader.make(conftest.small_config(workers=1), sys.argv[1])
+  test_loader.take(batches, 1)
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_worker_processes_end_with_a_killed_run(tmp_path, data_dir):
+  script = tmp_path / "killed.py"
+  script.write_text(_KILLED)
+  process = subprocess.Popen(
+    [sys.executable, str(script), str(data_dir)],
+    env=os.environ | {"PYTHONPATH": os.getcwd()},
+    start_new_session=True,  # a process group of its own
+  )
+  assert process.wait() == -signal.SIGKILL
+  commands.wait_until_gone(process.pid)
+
+
 def test_data_works_where_jax_cannot_be_imported(data_dir):
   """Ours never imports it; Grain tries, for its profiler, and goes on."""
   script = (
@@ -187,7 +211,7 @@ def test_what_does_not_divide_is_refused(config, data_dir):
     make(config, data_dir, process_index=0, process_count=3)
 
 
-def test_a_state_of_other_data_is_refused(config, data_dir):
+def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
   batches = make(config, data_dir)
   state = batches.get_state()
   batches.close()
@@ -195,6 +219,14 @@ def test_a_state_of_other_data_is_refused(config, data_dir):
   with pytest.raises(
     errors.UserError, match="seed: 0 then, 1 now; .*group_size"
   ):
+    other.set_state(state)
+  other.close()
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  with open(copy / "tokenizer.model", "ab") as file:
+    file.write(b"\xa0\x06\x00")  # a field that sentencepiece passes over
+  other = make(config, copy)
+  with pytest.raises(errors.UserError, match="tokenizer: '[0-9a-f]{8}' then"):
     other.set_state(state)
   other.close()
   half = make(config, data_dir, process_index=0, process_count=2)
@@ -206,6 +238,25 @@ def test_a_state_of_other_data_is_refused(config, data_dir):
   batches.close()
   with pytest.raises(ValueError, match="in two states"):
     loader.merge_states([part, part])
+
+
+def test_check_finds_what_is_missing(config, data_dir, tmp_path):
+  mixture.check(config, data_dir=data_dir)
+  copy = tmp_path / "copy"
+  shutil.copytree(data_dir, copy)
+  shard = records.read_index(copy / "procedural-low").shards[2].file
+  for name, words in (
+    ("tokenizer.model", "no tokenizer"),
+    (f"procedural-low/{shard}", f"{shard} is missing"),
+    ("procedural-high/index.json", "no prepared corpus"),
+  ):
+    (copy / name).unlink()
+    with pytest.raises(errors.UserError, match=words):
+      mixture.check(config, data_dir=copy)
+    shutil.copy(data_dir / name, copy / name)
+  mixed = conftest.small_config(mixture=("reply:1", "procedural-lou:1"))
+  with pytest.raises(errors.UserError, match="did you mean 'procedural-low'"):
+    mixture.check(mixed, data_dir=data_dir)
 
 
 def test_missing_data_is_said_at_once(config, data_dir, tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -91,6 +92,52 @@ def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
   assert not (tmp_path / "data/procedural-low").exists()
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
+  path = tmp_path / "data"
+  run(path, "bad:fast")
+  model = (path / tokenizer.FILENAME).read_bytes()
+  record = path / prepare.TOKENIZER_RECORD
+  record.write_text(content)
+  with pytest.raises(errors.UserError, match=r"tokenizer\.json is broken"):
+    run(path, "bad:fast")
+  record.unlink()
+  run(path, "bad:fast")
+  assert (path / tokenizer.FILENAME).read_bytes() == model
+
+
+def test_a_tokenizer_that_does_not_fit_is_said_before_any_work(tmp_path):
+  run(tmp_path / "data", "bad:fast")
+  (tmp_path / "data/bad-fast" / records.INDEX).unlink()
+  (tmp_path / "data" / tokenizer.FILENAME).write_bytes(b"xx")
+  with pytest.raises(errors.UserError, match="not a sentencepiece model"):
+    run(tmp_path / "data", "bad:fast")
+  assert not (tmp_path / "data/bad-fast" / records.INDEX).exists()
+
+
+def test_a_file_where_a_corpus_belongs(tmp_path):
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data/bad-fast").write_text("mine")
+  with pytest.raises(errors.UserError, match="must be a folder"):
+    run(tmp_path / "data", "bad:fast")
+  assert (tmp_path / "data/bad-fast").read_text() == "mine"
+
+
+def test_a_killed_decoding_process_ends_the_run(tmp_path):
+  with pytest.raises(errors.UserError, match="fewer than --processes=1"):
+    run(tmp_path / "data", "bad:fast", "killed:a")
+  assert records.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
+  assert not (tmp_path / "data/killed-a").exists()
+
+
+def test_a_full_disk(tmp_path):
+  with commands.files_of_at_most(20_000):
+    with pytest.raises(errors.UserError, match="cannot write .*bad-fast"):
+      run(tmp_path / "data", "bad:fast")
+  assert not (tmp_path / "data/bad-fast").exists()
+  run(tmp_path / "data", "bad:fast")  # over the remains
+
+
 def test_nothing_usable(tmp_path):
   for _ in range(2):  # the second run fails like the first
     with pytest.raises(errors.UserError, match="none of 3 recordings"):
@@ -134,14 +181,15 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
     env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
-    start_new_session=True,  # its pool dies with it
+    start_new_session=True,  # a process group of its own
   )
   deadline = time.time() + 60
   while not (path / ".partial-bad-slow").exists():
     assert time.time() < deadline and process.poll() is None
     time.sleep(0.02)
-  os.killpg(process.pid, signal.SIGKILL)
+  process.kill()
   process.wait()
+  commands.wait_until_gone(process.pid)  # its pool dies with it
   assert records.verify(path / "bad-fast").records == bad_source.GOOD
   assert not (path / "bad-slow").exists()
   assert not (path / tokenizer.FILENAME).exists()
@@ -151,6 +199,25 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   digest = records.verify(path / "bad-slow").digest
   assert digest == records.read_index(path / "bad-fast").digest
   assert not list(path.glob(".partial-*"))
+
+
+def test_ctrl_c_is_one_line(tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, "-m", "tml_jax.prepare", f"--data_dir={tmp_path}/data"]
+    + ["--config=experiments/interaction.py:tiny_procedural"],
+    cwd=commands.ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  # Until the first recordings are decoded.
+  while not re.search(r" [1-9]\d*/171 ", process.stderr.readline()):
+    assert process.poll() is None
+  os.killpg(process.pid, signal.SIGINT)
+  rest = process.stderr.read()
+  assert process.wait() == 130
+  assert rest.endswith("interrupted\n") and "Traceback" not in rest
+  commands.wait_until_gone(process.pid)
 
 
 def test_command_line(tmp_path):

@@ -110,6 +110,7 @@ def pool(cfg: Config, *, seeds: list[int], capacity: int) -> session.Pool:
     model=model(cfg),
     variables=variables(cfg),
     conversations=[session.Conversation(cfg, seed=seed) for seed in seeds],
+    text_pieces=Letters.num_pieces,
     capacity=capacity,
   )
 
@@ -141,6 +142,7 @@ class Letters:
   """A tokenizer of one token a letter; the last four rows have no piece."""
 
   _PIECES = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?-'\n"
+  num_pieces = len(_PIECES)
 
   def encode(self, text: str) -> list[int]:
     return [self._PIECES.index(letter) for letter in text]

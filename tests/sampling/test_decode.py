@@ -19,15 +19,21 @@ _BASE = small.TEXT_ROWS
 _VOCAB = _CONFIG.model.vocab_size
 
 
+def _grammar(streams):
+  return decode.Grammar.create(
+    streams, vocab_size=_VOCAB, text_pieces=small.Letters.num_pieces
+  )
+
+
 def _row(control: Control) -> int:
   return frame_lib.token_id(control, config=_CONFIG.streams)
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.integers(0, 9), st.lists(st.integers(0, 10**6), min_size=12))
+@given(st.integers(3, 9), st.lists(st.integers(0, 10**6), min_size=12))
 def test_any_allowed_walk_is_a_frame_within_budget(budget, picks):
-  streams = dataclasses.replace(_CONFIG.streams, max_text_out=max(1, budget))
-  grammar = decode.Grammar.create(streams, vocab_size=_VOCAB)
+  streams = dataclasses.replace(_CONFIG.streams, max_text_out=budget)
+  grammar = _grammar(streams)
   state, tokens = State.SAY, []
   while state < State.QUIET:
     assert len(tokens) <= streams.max_text_out
@@ -50,7 +56,7 @@ def test_any_allowed_walk_is_a_frame_within_budget(budget, picks):
 
 
 def test_a_message_opens_only_where_it_can_close():
-  grammar = decode.Grammar.create(_CONFIG.streams, vocab_size=_VOCAB)
+  grammar = _grammar(_CONFIG.streams)
   budget = _CONFIG.streams.max_text_out
   allowed = np.asarray(
     grammar.allowed(
@@ -66,6 +72,16 @@ def test_a_message_opens_only_where_it_can_close():
   assert allowed[:, _row(Control.QUIET)].tolist() == [1, 1, 1, 0, 0]
   assert not allowed[:, _row(Control.PAD)].any()
   assert not allowed[:, _row(Control.TURN)].any()
+
+
+def test_text_rows_without_a_piece_are_never_emitted():
+  grammar = _grammar(_CONFIG.streams)
+  states = jnp.array([State.SAY, State.BURST, State.BETWEEN])
+  allowed = np.asarray(grammar.allowed(states, used_B=jnp.zeros(3, int)))
+  pieces = small.Letters.num_pieces
+  assert 0 < pieces < _BASE
+  assert allowed[:2, :pieces].all()
+  assert not allowed[:, pieces:_BASE].any()
 
 
 def _choose(logits, *, allowed=None, seed=0, **sample):
@@ -115,7 +131,7 @@ def test_temperature_scales_the_odds():
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_untrained_model_keeps_to_the_grammar(temperature):
-  grammar = decode.Grammar.create(_CONFIG.streams, vocab_size=_VOCAB)
+  grammar = _grammar(_CONFIG.streams)
   random = np.random.default_rng(0)
   sessions, longest = 200, 0
   state = np.full(sessions, int(State.SAY))

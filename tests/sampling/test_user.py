@@ -114,7 +114,16 @@ def test_video_that_cannot_be_used(tmp_path):
 
 def test_typed_lines():
   assert user.parse_line("2.5:hello: you") == user.Line(2.5, "hello: you")
-  for wrong in ("hello", "2.5", "x:hello", "-1:hello", "inf:a", "nan:a", "2:"):
+  for wrong in (
+    "hello",
+    "2.5",
+    "x:hello",
+    "-1:hello",
+    "inf:a",
+    "nan:a",
+    "2:",
+    "1:\udcff",
+  ):
     with pytest.raises(errors.UserError, match="SECONDS:TEXT"):
       user.parse_line(wrong)
 
@@ -125,6 +134,17 @@ def test_typed_after_the_end(tmp_path):
     _from_files(audio, lines=[user.Line(1.5, "late")])
   timeline = _from_files(audio, lines=[user.Line(1.4, "in time")])
   assert timeline.duration == pytest.approx(1.5)
+
+
+def test_typed_text_must_be_read_before_the_end(tmp_path):
+  def part(text):  # three tokens and their marks are read in a window
+    lines = [user.Line(0.5, text)]
+    timeline = _from_files(_wav(tmp_path / "a.wav"), lines=lines)
+    return user.UserPart(timeline, tokenizer=small.Letters())
+
+  part("a" * 18).check_room(_STREAMS)  # windows 2 to 7
+  with pytest.raises(errors.UserError, match="needs 0.4 s more than the"):
+    part("a" * 22).check_room(_STREAMS)
 
 
 def test_everything_lands_in_its_window():

@@ -81,6 +81,27 @@ def test_validate_names_field_and_value():
       timeline_lib.validate(timeline)
 
 
+@pytest.mark.parametrize(
+  "start, end", [(-0.1, 0.1), (0.3, 0.2), (0.1, 9.0), (float("nan"), 0.1)]
+)
+def test_validate_refuses_times_outside_the_recording(start, end):
+  good = _timeline()
+  track = good.tracks[0]
+  word = dataclasses.replace(track, words=(Word(start, end, "a"),))
+  span = dataclasses.replace(track, spans=(Span(start, end),))
+  when = end if start == 0.1 else start
+  event = dataclasses.replace(good.events[0], time=when)
+  cases = [
+    ("user word", dataclasses.replace(good, tracks=(word,))),
+    ("user span", dataclasses.replace(good, tracks=(span,))),
+  ]
+  if not 0 <= when <= good.duration:
+    cases.append(("event", dataclasses.replace(good, events=(event,))))
+  for what, timeline in cases:
+    with pytest.raises(ValueError, match=f"{what} from .* lasts 0.5 s"):
+      timeline_lib.validate(timeline)
+
+
 def test_two_users_must_be_mixed():
   track = _timeline().tracks[0]
   timeline = Timeline(id="y", duration=1.0, tracks=(track, track))

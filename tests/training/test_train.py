@@ -42,11 +42,15 @@ def start(tmp_path_factory, data_dir):
   return run
 
 
-def _losses(workdir) -> dict[int, tuple[float, float]]:
-  """Loss and gradient norm of each step; the last line of a step counts."""
+def _metrics(workdir) -> list[dict[str, float]]:
   path = workdir / "metrics.jsonl"
   lines = path.read_text().splitlines() if path.exists() else []
-  rows = [json.loads(line) for line in lines if line.endswith("}")]
+  return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _losses(workdir) -> dict[int, tuple[float, float]]:
+  """Loss and gradient norm of each step; the last line of a step counts."""
+  rows = _metrics(workdir)
   return {row["step"]: (row["loss"], row["grad_norm"]) for row in rows}
 
 
@@ -109,6 +113,7 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   process = start(broken, "--config.train.checkpoint_every=100")
   assert process.wait() == 0, process.stderr.read()[-2000:]
   assert _losses(broken) == want
+  assert not _saves_of(broken, finished=False)  # of the killed save
 
 
 def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
@@ -124,6 +129,7 @@ def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
   line = next(x for x in log.splitlines() if "the last good checkpoint" in x)
   step = int(line.split("last good checkpoint is step ")[1].split(" ")[0])
   assert f"step {step + 1}: loss" in line
+  assert max(_losses(tmp_path / "run")) == step  # JSON has no NaN
   assert _saves_of(tmp_path / "run", finished=True)
 
 
@@ -136,7 +142,53 @@ def test_a_checkpoint_of_another_config_is_refused(start, tmp_path):
   assert "model.d_model: 32 -> 64" in error and "Traceback" not in error
 
 
+def test_a_finished_run_has_nothing_to_do(start, tmp_path):
+  run = tmp_path / "run"
+  assert start(run, "--config.train.steps=1").wait() == 0
+  before = _metrics(run)
+  process = start(run, "--config.train.steps=1")
+  log = process.stderr.read()
+  assert process.wait() == 0
+  assert "nothing to do: train.steps = 1" in log and "compiled" not in log
+  assert _metrics(run) == before
+
+
+@pytest.mark.slow
+def test_evaluation_inside_training_is_in_the_metrics(start, tmp_path):
+  process = start(
+    tmp_path / "run",
+    "--config.train.steps=3",
+    "--config.train.evaluate_every=2",
+  )
+  assert process.wait() == 0, process.stderr.read()[-2000:]
+  rows = _metrics(tmp_path / "run")
+  assert [row["step"] for row in rows] == [1, 2, 2, 3]
+  evaluation = rows[2]
+  assert 0 <= evaluation["eval/response_rate"] <= 1
+  assert evaluation["eval/mel_db"] > 0
+  assert rows[3]["loss"] > 0
+
+
+def test_what_cannot_be_evaluated_is_refused_before_the_first_step(
+  start, tmp_path
+):
+  process = start(
+    tmp_path / "run",
+    "--config.train.evaluate_every=2",
+    "--config.data.mixture=procedural-low:1.0",
+  )
+  error = process.stderr.read()
+  assert process.wait() == 2
+  assert "does not say when a reply is due" in error
+  assert not _metrics(tmp_path / "run")
+
+
 def test_missing_data_and_unwritable_workdir_are_one_line(start, tmp_path):
+  process = start(tmp_path / "run", "--data_dir=")
+  error = process.stderr.read()
+  assert process.wait() == 2
+  assert error.startswith("error: --data_dir is missing")
+  assert not (tmp_path / "run").exists()
   process = start(tmp_path / "run", f"--data_dir={tmp_path}/none")
   error = process.stderr.read()
   assert process.wait() == 2

@@ -18,6 +18,7 @@ from tml_jax.streams.timeline import Span
 
 _ACTIVITY_FRAME = clock.SAMPLE_RATE // 100  # 10 ms
 _FLOOR_DB = -120.0
+_STREAMED = 0xFFFFFFFF  # bytes; what FFmpeg declares when it writes to a pipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,10 @@ def decode_bytes(data: bytes, *, container: str | None, name: str) -> Recording:
           source.Reason.UNREADABLE, f"{name} has no audio stream"
         )
       stream = file.streams.audio[0]
+      if stream.codec_context is None:
+        raise source.BadRecording(
+          source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
+        )
       rate, channels = stream.rate, stream.layout.nb_channels
       declared = 0.0
       if stream.duration is not None and stream.time_base is not None:
@@ -116,7 +121,7 @@ def _check_wav_length(data: bytes, *, name: str) -> None:
     tag, size = struct.unpack_from("<4sI", data, position)
     if tag == b"data":
       held = len(data) - position - 8
-      if size > held:
+      if size > held and size != _STREAMED:
         raise source.BadRecording(
           source.Reason.TRUNCATED,
           f"{name} declares {size} bytes of samples and holds {held}",

@@ -27,6 +27,7 @@ from absl import flags
 from tml_jax import errors
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.data import mixture, records, source
+from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import framing, packing, tokenizer
 
@@ -82,10 +83,10 @@ class Loader:
     )
     rows = range(process_index, config.train.global_batch_size, process_count)
     self._rows = [row % config.data.logical_shards for row in rows]
+    mixture.check(config, data_dir=data_dir)
     self._identity = _identity(config, data_dir=data_dir, split=split)
     self._dataset = mixture.build(config, data_dir=data_dir, split=split)
-    self._tokenizer_path = str(pathlib.Path(data_dir) / tokenizer.FILENAME)
-    tokenizer.Tokenizer.load(self._tokenizer_path, config=config.streams)
+    self._tokenizer_path = tokenizer.path(data_dir)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._shapes = {
       name: (array.shape, array.dtype)
@@ -308,12 +309,13 @@ def _prefetch(groups: Groups, *, workers: int) -> Any:
 
 
 def _start_worker(index: int, count: int) -> None:
-  """Keeps the accelerator to the main process.
+  """Ends with the main process and keeps the accelerator to it.
 
   Grain imports jax for its profiler where it is installed; nothing here uses
   it, and should something do so, it would find the CPU.
   """
   del index, count
+  workers_lib.follow_parent()
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 
@@ -345,6 +347,7 @@ def _identity(
     "mixture": list(config.data.mixture),
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
+    "tokenizer": tokenizer.digest(tokenizer.path(data_dir)),
     "corpora": {
       folder: records.read_index(pathlib.Path(data_dir) / folder).digest
       for folder in folders

@@ -12,6 +12,7 @@ the timeline. Sizes are checked on opening, record checksums on every read and
 whole files only by `verify`, which reads everything.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -20,7 +21,7 @@ import shutil
 import struct
 import threading
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from array_record.python import array_record_module
@@ -191,6 +192,9 @@ def write(
     timelines: read once; `report` is stored after the last one was read.
     path: the folder of the corpus.
     report: JSON values for `Index.report`; may fill up while reading.
+
+  Raises:
+    OSError: it cannot be written; the disk is full, for instance.
   """
   path = pathlib.Path(path)
   partial = path.parent / f".partial-{path.name}"
@@ -207,12 +211,14 @@ def write(
   counts, seconds = [0] * _NUM_SHARDS, 0.0
   for i, item in enumerate(timelines):
     data = timeline.to_bytes(item)
-    writers[i % _NUM_SHARDS].write(struct.pack("<I", zlib.crc32(data)) + data)
+    with _as_os_error():
+      writers[i % _NUM_SHARDS].write(struct.pack("<I", zlib.crc32(data)) + data)
     counts[i % _NUM_SHARDS] += 1
     seconds += item.duration
   shards = []
   for name, writer, count in zip(names, writers, counts, strict=True):
-    writer.close()
+    with _as_os_error():
+      writer.close()
     file = partial / name
     with open(file, "rb+") as handle:
       os.fsync(handle.fileno())
@@ -223,6 +229,15 @@ def write(
     shutil.rmtree(path)
   os.rename(partial, path)
   return index
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+  """ArrayRecord reports a full disk as RuntimeError."""
+  try:
+    yield
+  except RuntimeError as error:
+    raise OSError(str(error)) from error
 
 
 def write_json(content: Any, path: pathlib.Path) -> None:

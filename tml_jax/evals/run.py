@@ -177,6 +177,7 @@ def converse(
         model=model,
         variables=variables,
         conversations=[session.Conversation(config, seed=s) for s in seeds],
+        text_pieces=tokenizer.num_pieces,
         capacity=capacity,
       )
       for k in range(len(users[group[0]])):

@@ -33,12 +33,21 @@ class Grammar:
   max_text_out: int
 
   @classmethod
-  def create(cls, config: StreamsConfig, *, vocab_size: int) -> "Grammar":
+  def create(
+    cls, config: StreamsConfig, *, vocab_size: int, text_pieces: int
+  ) -> "Grammar":
+    """The grammar with the first `text_pieces` text rows.
+
+    A small corpus gives the tokenizer fewer pieces than the vocabulary has
+    text rows; the model was never trained on the others, which spell nothing.
+    """
+    next_state = frame.transitions(config, vocab_size=vocab_size)
+    next_state[:, text_pieces : config.text_vocab_size] = frame.FORBIDDEN
     room = np.zeros(vocab_size, np.int32)
     for channel in frame.CHANNELS_OUT:
       room[config.text_vocab_size + channel] = 1
     return cls(
-      next_state=frame.transitions(config, vocab_size=vocab_size),
+      next_state=next_state,
       room_after=room,
       max_text_out=config.max_text_out,
     )

@@ -5,6 +5,7 @@ numbers (`report.ticks`, `evals`). Start reading at `draw`.
 """
 
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -79,7 +80,10 @@ def draw(
   ):
     _frame(axes, name=name, colour=colour, seconds=seconds)
   decisions.set_xlabel("seconds; a cell is a window of 200 ms", fontsize=9)
-  canvas.savefig(path, dpi=110, format="png")
+  with warnings.catch_warnings():
+    # Letters that the font lacks are drawn as boxes; transcript.txt has them.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    canvas.savefig(path, dpi=110, format="png")
 
 
 def _agent_mel(frames: list[Frame]) -> np.ndarray:

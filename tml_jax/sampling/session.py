@@ -137,6 +137,7 @@ class Pool:
     model: interaction.InteractionModel,
     variables: dict[str, Any],
     conversations: list[Conversation],
+    text_pieces: int,
     capacity: int,
   ):
     """Starts with empty caches.
@@ -146,6 +147,8 @@ class Pool:
       model: the model.
       variables: its parameters and router biases.
       conversations: B new ones.
+      text_pieces: `Tokenizer.num_pieces`; text rows after these are never
+        emitted.
       capacity: positions the cache holds at first; it doubles when full.
     """
     self.config = config
@@ -153,6 +156,7 @@ class Pool:
     self._variables = jax.tree.map(jnp.asarray, variables)
     self._seeds = np.array([c.seed for c in conversations], np.int32)
     self.conversations = conversations
+    self._text_pieces = text_pieces
     self._cache = cache_lib.init_cache(
       config.model,
       batch_size=len(conversations),
@@ -214,6 +218,7 @@ class Pool:
       cache=self._cache,
       chunk=chunk,
       seeds_B=self._seeds,
+      text_pieces=self._text_pieces,
       model=self._model,
       config=self.config,
     )

@@ -47,7 +47,9 @@ class Decided:
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model", "config"), donate_argnames="cache"
+  jax.jit,
+  static_argnames=("text_pieces", "model", "config"),
+  donate_argnames="cache",
 )
 def tick(
   variables: dict[str, Any],
@@ -55,6 +57,7 @@ def tick(
   cache: cache_lib.Cache,
   chunk: dict[str, jax.Array],
   seeds_B: jax.Array,
+  text_pieces: int,
   model: interaction.InteractionModel,
   config: Config,
 ) -> tuple[Decided, cache_lib.Cache]:
@@ -68,9 +71,15 @@ def tick(
     chunk: inputs of one window, see `empty_chunk`.
     seeds_B: int32; with the index of the window they give the random numbers,
       so that a session does not depend on its neighbours.
+    text_pieces: of the tokenizer; static.
     model: static.
     config: static.
   """
+  grammar = decode.Grammar.create(
+    config.streams,
+    vocab_size=config.model.vocab_size - config.model.vocab_padding,
+    text_pieces=text_pieces,
+  )
   bound = model.bind(variables)
   keys_B = jax.vmap(_key)(seeds_B, chunk["windows"][:, 0])
   hidden_BCD, cache = bound.extend(chunk, cache)
@@ -84,7 +93,12 @@ def tick(
   carry = jax.lax.while_loop(
     lambda carry: carry.active_B.any(),
     lambda carry: _emit(
-      carry, bound=bound, chunk=chunk, keys_B=keys_B, config=config
+      carry,
+      bound=bound,
+      chunk=chunk,
+      keys_B=keys_B,
+      grammar=grammar,
+      config=config,
     ),
     carry,
   )
@@ -145,13 +159,15 @@ class _Carry:
 
 
 def _emit(
-  carry: _Carry, *, bound, chunk, keys_B: jax.Array, config: Config
+  carry: _Carry,
+  *,
+  bound,
+  chunk,
+  keys_B: jax.Array,
+  grammar: decode.Grammar,
+  config: Config,
 ) -> _Carry:
   """Draws the next output token of every undecided session and reads it."""
-  grammar = decode.Grammar.create(
-    config.streams,
-    vocab_size=config.model.vocab_size - config.model.vocab_padding,
-  )
   active_B, counts_B = carry.active_B, carry.counts_B
   token_B = decode.choose(
     bound.logits(carry.hidden_BD),

@@ -10,7 +10,7 @@ from tml_jax.streams.frame import Burst, Frame
 from tml_jax.streams.timeline import EventKind, Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-_NO_PIECE = "\N{REPLACEMENT CHARACTER}"
+_NOT_PRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,18 +111,8 @@ def message(burst: Burst, *, tokenizer: Tokenizer) -> dict[str, str | bool]:
 def spell(tokens: list[int], *, tokenizer: Tokenizer) -> str:
   """Printable text of tokens.
 
-  An untrained model also draws rows of the vocabulary without a piece and
-  bytes that are control characters; each becomes one replacement character.
+  An untrained model also draws bytes that are control characters; each
+  becomes one replacement character.
   """
-  try:
-    text = tokenizer.decode(tokens)
-  except IndexError:
-    text = " ".join(_piece(token, tokenizer=tokenizer) for token in tokens)
-  return "".join(c if c.isprintable() else _NO_PIECE for c in text)
-
-
-def _piece(token: int, *, tokenizer: Tokenizer) -> str:
-  try:
-    return tokenizer.decode([token])
-  except IndexError:
-    return _NO_PIECE
+  text = tokenizer.decode(tokens)
+  return "".join(c if c.isprintable() else _NOT_PRINTABLE for c in text)

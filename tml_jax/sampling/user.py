@@ -17,6 +17,7 @@ from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.sampling import session
 from tml_jax.streams import clock
+from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.timeline import (
   Event,
@@ -73,6 +74,29 @@ class UserPart:
       found.add(session.Senses.ALL)
     return found
 
+  def check_room(self, config: StreamsConfig) -> None:
+    """Refuses typed text that is not read to its end in the session.
+
+    Raises:
+      errors.UserError: how much is left over.
+    """
+    queue = frame_lib.TextQueue()
+    for k in range(len(self)):
+      for channel, tokens in self._typed.get(k, ()):
+        queue.push(channel, tokens)
+      queue.take(config.max_text_in)
+    if queue:
+      more = 0
+      while queue:
+        queue.take(config.max_text_in)
+        more += 1
+      raise errors.UserError(
+        f"the typed text needs {more * clock.TURN_SECONDS:.1f} s more than the"
+        f" session's {len(self) * clock.TURN_SECONDS:.1f} s: the model reads"
+        f" streams.max_text_in = {config.max_text_in} tokens a window; raise"
+        " --tail, type earlier or type less"
+      )
+
   def perceive(self, conversation: session.Conversation) -> Frame:
     """The inputs of the conversation's next window."""
     k = conversation.window
@@ -102,9 +126,13 @@ def parse_line(argument: str) -> Line:
     time = float(seconds)
   except ValueError:
     time = float("nan")
+  try:
+    text.encode()
+  except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+    text = ""
   if not colon or not text.strip() or not 0 <= time < float("inf"):
     raise errors.UserError(
-      f"--text={argument!r}: write SECONDS:TEXT, for instance "
+      f"--text={argument!r}: write SECONDS:TEXT in UTF-8, for instance "
       "--text='2.5:hello'"
     )
   return Line(time, text)

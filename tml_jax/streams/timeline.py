@@ -179,8 +179,9 @@ def validate(timeline: Timeline) -> None:
     ValueError: naming the timeline, the field and the value.
   """
   where = f"timeline {timeline.id!r}"
-  if not timeline.duration > 0:
+  if not 0 < timeline.duration < float("inf"):
     raise ValueError(f"{where}: duration {timeline.duration} s must be > 0")
+  _validate_times(timeline, where=where)
   limit = round(timeline.duration * clock.SAMPLE_RATE)
   for track in timeline.tracks:
     audio = track.audio
@@ -201,6 +202,22 @@ def validate(timeline: Timeline) -> None:
       raise ValueError(
         f"{where}: video frame at {frame.time} s has shape "
         f"{frame.image.shape}; want [height, width, 3]"
+      )
+
+
+def _validate_times(timeline: Timeline, *, where: str) -> None:
+  """Every time lies in the recording, give or take a window."""
+  ends = [("event", event.time, event.time) for event in timeline.events]
+  ends += [("video frame", frame.time, frame.time) for frame in timeline.video]
+  for track in timeline.tracks:
+    ends += [(f"{track.role} word", w.start, w.end) for w in track.words]
+    ends += [(f"{track.role} span", s.start, s.end) for s in track.spans]
+  limit = timeline.duration + clock.TURN_SECONDS
+  for what, start, end in ends:
+    if not 0 <= start <= end <= limit:  # NaN is in no order
+      raise ValueError(
+        f"{where}: {what} from {start} to {end} s; the recording lasts"
+        f" {timeline.duration} s"
       )
 
 

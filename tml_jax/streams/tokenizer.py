@@ -7,6 +7,7 @@ fallback covers every string; a control token's name in text stays text.
 
 import io
 import os
+import zlib
 from collections.abc import Iterable
 
 import sentencepiece
@@ -50,10 +51,16 @@ class Tokenizer:
       )
     return cls(processor)
 
+  @property
+  def num_pieces(self) -> int:
+    """Ids are below this; the vocabulary may have more text rows."""
+    return self._processor.get_piece_size()
+
   def encode(self, text: str) -> list[int]:
     return self._processor.encode(text)
 
   def decode(self, ids: list[int]) -> str:
+    """Text of `ids`, each below `num_pieces`: else IndexError."""
     return self._processor.decode([int(i) for i in ids])
 
 
@@ -96,6 +103,12 @@ def train(
   return Tokenizer.load(path, config=config)
 
 
-def path(data_dir: str) -> str:
+def path(data_dir: str | os.PathLike[str]) -> str:
   """Where the tokenizer of prepared data lies."""
   return os.path.join(data_dir, FILENAME)
+
+
+def digest(path: str) -> str:
+  """Names the content of the model file at `path`."""
+  with open(path, "rb") as file:
+    return f"{zlib.crc32(file.read()):08x}"

@@ -5,6 +5,7 @@ of a conversation (`evals`). Start reading at `summarise`.
 """
 
 import json
+import math
 import os
 from typing import Any
 
@@ -67,6 +68,8 @@ class Writer:
     self._board = tensorboardX.SummaryWriter(os.path.join(workdir, "tb"))
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
+    """Adds a line without what was not measured: JSON has no NaN."""
+    scalars = {k: v for k, v in scalars.items() if not math.isnan(v)}
     line = {"step": step, **scalars}
     self._file.write(json.dumps(line) + "\n")
     self._file.flush()

@@ -8,6 +8,7 @@ installing the packages. Start reading at `Prompts`.
 import gzip
 import pathlib
 import re
+import zlib
 
 from tml_jax import errors
 from tml_jax.data import audio, source, utterance
@@ -73,8 +74,13 @@ def transcripts(language: str, *, root: pathlib.Path) -> dict[str, str]:
       f"asterisk-core-sounds-{language}, or give --sounds_root the folder it "
       "was unpacked into"
     )
-  with gzip.open(path, "rt", encoding="utf-8-sig") as file:
-    lines = [line.strip("\ufeff \r\n") for line in file]
+  try:
+    with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+      lines = [line.strip("\ufeff \r\n") for line in file]
+  except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    raise errors.UserError(
+      f"{path} cannot be read ({error}); install its package again"
+    ) from error
   texts = {}
   for line in lines:
     prompt, colon, text = line.partition(":")

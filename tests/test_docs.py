@@ -1,0 +1,105 @@
+"""The documents name only files, commands and flags that exist."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+from tml_jax import config_text
+from tml_jax.config import Config
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = sorted(
+  path.relative_to(ROOT).as_posix()
+  for pattern in ("*.md", "docs/*.md", "experiments/*.md", "benchmarks/*.md")
+  for path in ROOT.glob(pattern)
+)
+# Flags of other programs that a document shows.
+FOREIGN = {"fix": "ruff", "xla_force_host_platform_device_count": "XLA"}
+PLACEHOLDER = "SECTION.FIELD"  # stands for any field of the config
+
+
+def _defined_flags() -> set[str]:
+  """First arguments of every flags.DEFINE_*, and --config."""
+  names = {"config"}  # ml_collections defines it from a variable
+  for folder in ("tml_jax", "benchmarks"):
+    for path in (ROOT / folder).rglob("*.py"):
+      for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if (
+          isinstance(node, ast.Call)
+          and isinstance(node.func, ast.Attribute)
+          and node.func.attr.startswith("DEFINE_")
+          and isinstance(node.args[0], ast.Constant)
+        ):
+          names.add(node.args[0].value)
+  return names
+
+
+def test_the_documents_are_there():
+  assert {
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/add_a_data_source.md",
+    "docs/parameters.md",
+    "experiments/README.md",
+    "benchmarks/README.md",
+  } <= set(DOCS)
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_relative_links_point_to_files(name):
+  text = (ROOT / name).read_text(encoding="utf-8")
+  for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+    if not re.match(r"[a-z]+:", target):
+      assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_files_in_backquotes_exist(name):
+  text = (ROOT / name).read_text(encoding="utf-8")
+  top = "tml_jax|tests|docs|launch|experiments|benchmarks"
+  for path in re.findall(rf"`((?:{top})/[\w./]+)", text):
+    assert list(ROOT.glob(path.rstrip("/").replace("NAME", "*"))), path
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_modules_and_flags_exist(name):
+  text = (ROOT / name).read_text(encoding="utf-8")
+  for module in re.findall(r"python -m ([\w.]+)", text):
+    if module.split(".")[0] in ("tml_jax", "tests", "benchmarks"):
+      source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+      assert source.is_file(), module
+      assert '__name__ == "__main__"' in source.read_text(encoding="utf-8")
+  fields, defined = config_text.field_types(Config), _defined_flags()
+  for flag in re.findall(r"(?<!-)--([a-zA-Z][\w.]*\w)", text):
+    field = flag.removeprefix("config.")
+    if field != flag:
+      assert field in fields or field == PLACEHOLDER, flag
+    else:
+      assert flag in defined | FOREIGN.keys(), flag
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_experiments_exist(name):
+  from experiments import interaction
+
+  text = (ROOT / name).read_text(encoding="utf-8")
+  for size in re.findall(r"interaction\.py:(\w+)", text):
+    assert size in interaction.SIZES
+
+
+def test_readme_is_short():
+  lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+  assert len(lines) < 150
+
+
+def test_no_file_names_the_directory_it_was_written_in():
+  folders = ("tml_jax", "tests", "docs", "launch", "experiments", "benchmarks")
+  files = [path for path in ROOT.iterdir() if path.is_file()]
+  for folder in folders:
+    files += [path for path in (ROOT / folder).rglob("*.*") if path.is_file()]
+  for path in files:
+    if path.suffix in (".py", ".md", ".sh", ".toml", ".txt"):
+      assert f"{ROOT}/" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,26 @@
+"""What every worker process does first.
+
+For: `prepare`, which decodes in several processes, and the loader, which packs
+in several. Not for: starting them.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+
+
+def follow_parent() -> None:
+  """Ends this process when the one that started it is gone.
+
+  A worker waits for work at a pipe whose other end it holds too: when its
+  parent is killed with signal 9, it would wait there for ever. Ctrl-C reaches
+  all processes at once; the parent alone decides what it means.
+  """
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+  def wait() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
