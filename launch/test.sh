@@ -3,6 +3,7 @@
 #   bash launch/test.sh                      all but the slow ones
 #   bash launch/test.sh -m ''                all
 #   bash launch/test.sh tests/test_config.py -x     arguments go to pytest
+#   bash launch/test.sh -n 0 ...             in one process, for a debugger
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
@@ -16,4 +17,5 @@ ruff format --check .
 ruff check .
 
 say "pytest $*"
-exec python -m pytest "$@"
+# Two processes: most of the time is spent in XLA's compiler, on one core.
+exec python -m pytest -n 2 --dist worksteal "$@"

@@ -206,7 +206,7 @@ def forced(
     text_accuracy (say tokens predicted right), text_loss (nats a token),
     message_accuracy (the same of displayed text, drawing and calls),
     mel_db (RMS error of the flow head's sample in dB), mel_expected_db (of
-    one step from zero noise, the mel that the head expects), mel_mean_db (of
+    one step from the noise, the mel that the head expects), mel_mean_db (of
     always predicting the mean of these very targets, channel by channel).
   """
   sequences = packing.pack(recordings, config=config.streams)
@@ -242,7 +242,7 @@ def forced(
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def _predict(variables, batch, key, *, model, config: Config):
-  """Sums [kinds, 3] (right, nats, count) and the mel of two kinds of noise."""
+  """Sums [kinds, 3] (right, nats, count), a sample of mel, expected mel."""
   hidden, _ = model.apply(variables, batch, method=model.hidden)
   rows = _take(hidden, batch["target_positions"])
   logits = model.apply(variables, rows, method=model.logits)
@@ -273,8 +273,8 @@ def _predict(variables, batch, key, *, model, config: Config):
     )
     for temperature, steps in (
       (config.sample.flow_temperature, config.model.flow.steps),
-      # At time 0 noise + velocity is the expected mel given the noise.
-      (0.0, 1),
+      # At time 0 the noise says nothing: noise + velocity is the expectation.
+      (1.0, 1),
     )
   ]
   return sums, mels
