@@ -3,9 +3,9 @@
 For: the velocity network, its loss and its sampler. Not for: deciding to
 speak, or turning mel into sound. Start at `FlowHead`. Network: SimpleMLPAdaLN
 of MAR (arXiv 2406.11838, section 4.2); flow: x_t = (1 - t) noise + t mel,
-velocity mel - noise (arXiv 2210.02747), t = sigmoid(N(0, 1)). The network
-predicts mel, from which the velocity follows: the noise has 1280 dims and does
-not fit through a head of 256, mel nearly does (JiT, arXiv 2511.13720).
+velocity mel - noise (arXiv 2210.02747). The network predicts mel, from which
+the velocity follows: the noise has 1280 dims and does not fit through a head
+of 256, mel nearly does (JiT, arXiv 2511.13720).
 
 Legend: any leading dims, F fine frames of a window, C mel channels,
 D d_model, W width of the head, R draws.
@@ -170,7 +170,11 @@ def flow_loss(
   noise_rng, time_rng, drop_rng = jax.random.split(rng, 3)
   mel = standardise(mel_FC, config=config)
   noise = jax.random.normal(noise_rng, (*lead, *mel.shape[-2:]))
-  t = jax.nn.sigmoid(jax.random.normal(time_rng, lead))
+  # Uniform, one draw in each of R equal parts. The common sigmoid(N(0, 1)) has
+  # no mass at 0, where sampling starts and only the condition is known: there
+  # the head was worse than the mean.
+  part = jnp.arange(config.draws).reshape(-1, *[1] * (len(lead) - 1))
+  t = (part + jax.random.uniform(time_rng, lead)) / config.draws
   mix = t[..., None, None]
   x = (1.0 - mix) * noise + mix * mel
   # One drop per position, not per draw: the condition is projected once.

@@ -14,7 +14,7 @@ from tml_jax.config import OptimConfig, Optimizer, Schedule
 # and relative-bias profiles keep AdamW: they are tables, not maps
 # (K. Jordan, Muon, 2024). The dMel bag is a map: 80 of its rows add up to a
 # token. AdamW moves all of them the same way, and after 800 steps of `tiny`
-# every sound looked the same (their mean held 86 % of the power, 36 % at the
+# every sound looked the same (their mean held 84 % of the power, 36 % at the
 # start); a digit that logistic regression tells apart stayed unheard.
 _FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(0, (1, 2))  # [D, N, H]
 _TO_HIDDEN = optax.contrib.MuonDimensionNumbers((0, 1), 2)  # [N, H, D]
