@@ -254,7 +254,7 @@ def test_own_audio_noise_moves_one_level_of_own_audio_only():
   assert 0.1 < moved[own].mean() < 0.2  # clipping at the ends takes some
 
 
-def test_matrices_of_muon_cover_the_trunk_only():
+def test_matrices_of_muon_cover_the_trunk_and_the_dmel_bag_only():
   cfg = small.config()
   _, _, _, state = _setup(cfg, jax.devices()[:1])
   axes = optim.matrices(state.params)
@@ -270,6 +270,7 @@ def test_matrices_of_muon_cover_the_trunk_only():
     for n in ("query", "key", "value", "relative", "output")
   } <= chosen
   assert f"{layer}/mlp/gate" in chosen and f"{layer}/mlp/shared_down" in chosen
+  chosen.remove("embed/dmel/table")
   assert not any("embed" in c or "router" in c or "conv" in c for c in chosen)
 
 
