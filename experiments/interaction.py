@@ -8,6 +8,7 @@ Inkling-Small; docs/parameters.md counts each size.
 
 import dataclasses
 
+from experiments import topologies
 from tml_jax import config_checks, errors
 from tml_jax.config import (
   Config,
@@ -166,7 +167,9 @@ def tml_interaction_small() -> Config:
       ),
     ),
     # 256 chips: the experts over 64, the rest of every matrix over 4.
-    mesh=MeshConfig(data=1, fsdp=4, expert=64, tensor=1, seq=1),
+    mesh=MeshConfig(
+      data=1, fsdp=4, expert=64, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+    ),
     sample=SampleConfig(
       temperature=0.8,
       top_p=0.95,
@@ -227,7 +230,7 @@ def medium() -> Config:
     train=dataclasses.replace(
       reference.train, global_batch_size=256, accumulation_steps=2
     ),
-    mesh=MeshConfig(data=1, fsdp=8, expert=1, tensor=1, seq=1),
+    mesh=dataclasses.replace(reference.mesh, fsdp=8, expert=1),
   )
 
 
@@ -304,7 +307,7 @@ def tiny() -> Config:
         ema_decay=0.98,
       ),
     ),
-    mesh=MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1),
+    mesh=dataclasses.replace(reference.mesh, fsdp=1, expert=1),
     sample=dataclasses.replace(reference.sample, temperature=0.0),
   )
 
@@ -328,11 +331,13 @@ SIZES = {
 }
 
 
-def get_config(size: str = "") -> Config:
-  """The config called `size`, the part of --config after the colon."""
+def get_config(name: str = "") -> Config:
+  """The config called SIZE or SIZE@TOPOLOGY, what follows --config's colon."""
+  size, _, topology = name.partition("@")
   if size not in SIZES:
     raise errors.UserError(
       f"experiments/interaction.py has no size {size!r}; write"
       f" experiments/interaction.py:SIZE with one of {', '.join(SIZES)}"
     )
-  return SIZES[size]()
+  config = SIZES[size]()
+  return topologies.on(config, topology=topology) if topology else config

@@ -220,13 +220,34 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Sizes of the mesh axes; their product must be the device count."""
+  """The mesh: axes, what lies on them, and how XLA compiles for it.
+
+  The product of the five sizes must be the device count. Without rules only
+  a mesh of one device can be made.
+  """
 
   data: int
   fsdp: int
   expert: int
   tensor: int
   seq: int
+  slices: int = 1  # `data` crosses the network between them
+  rules: tuple[str, ...] = ()  # "logical name:axis+axis"
+  compiler_options: tuple[str, ...] = ()  # "xla_flag=value"
+
+  @property
+  def axis_rules(self) -> dict[str, tuple[str, ...]]:
+    """Mesh axes by logical name, as `rules` gives them."""
+    result = {}
+    for entry in self.rules:
+      name, _, axes = entry.partition(":")
+      result[name] = tuple(axes.split("+"))
+    return result
+
+  @property
+  def compiler_flags(self) -> dict[str, str]:
+    """Value by XLA flag, as `compiler_options` gives them."""
+    return dict(entry.split("=", 1) for entry in self.compiler_options)
 
   def __post_init__(self):
     config_checks.mesh(self)

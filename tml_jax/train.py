@@ -30,9 +30,9 @@ def main(config: Config) -> None:
   from tml_jax.data import loader as loader_lib
   from tml_jax.data import splits
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import checkpoint, flops, metrics, optim
+  from tml_jax.training import checkpoint, flops, metrics
+  from tml_jax.training import program as program_lib
   from tml_jax.training import state as state_lib
-  from tml_jax.training import step as step_lib
 
   # Orbax logs a dozen lines a save.
   logging.get_absl_handler().addFilter(lambda r: "orbax" not in r.pathname)
@@ -49,11 +49,8 @@ def main(config: Config) -> None:
 
   # ------------------------------------------------------ state on the mesh
   mesh = mesh_lib.create(config.mesh)
-  model = state_lib.create_model(config)
-  optimizer = optim.create(train.optim, steps=train.steps)
-  abstract = state_lib.abstract(
-    config, model=model, optimizer=optimizer, mesh=mesh
-  )
+  program = program_lib.create(config, mesh=mesh)
+  abstract = program.abstract
   checkpointer = checkpoint.Checkpointer(workdir, keep=train.keep_checkpoints)
   start = checkpointer.latest_step() or 0
   if start:
@@ -64,32 +61,16 @@ def main(config: Config) -> None:
     state = state_lib.create(abstract, seed=train.seed)
 
   # -------------------------------------------------------------- compile
-  batch_sharding = mesh_lib.batch_sharding(
-    mesh, batch_size=train.global_batch_size // train.accumulation_steps
-  )
-
   def put(batch):
     return {
-      name: jax.make_array_from_process_local_data(batch_sharding, value)
+      name: jax.make_array_from_process_local_data(
+        program.batch_sharding, value
+      )
       for name, value in batch.items()
     }
 
   compile_start = time.time()
-  with mesh_lib.use(mesh):
-    train_step = jax.jit(
-      step_lib.create(config, model=model, optimizer=optimizer),
-      donate_argnums=0,
-      out_shardings=(abstract.shardings, None),
-    )
-    example = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding),
-      jax.eval_shape(
-        lambda: state_lib.example_batch(
-          config, batch_size=train.global_batch_size
-        )
-      ),
-    )
-    train_step = train_step.lower(abstract.state, example).compile()
+  train_step = program.compile(program.lower())
   peak, peak_source = flops.device_peak()
   logging.info(
     "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
@@ -142,7 +123,9 @@ def main(config: Config) -> None:
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
-      evaluate(config, model=model, state=state, step=step, writer=writer)
+      evaluate(
+        config, model=program.model, state=state, step=step, writer=writer
+      )
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break

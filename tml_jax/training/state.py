@@ -75,7 +75,7 @@ def abstract(
   *,
   model: interaction.InteractionModel,
   optimizer: optax.GradientTransformation,
-  mesh: jax.sharding.Mesh,
+  mesh: mesh_lib.AnyMesh,
 ) -> Abstract:
   """Shapes and shardings of the state on `mesh`.
 
@@ -100,10 +100,13 @@ def abstract(
 
   key = jax.random.key(config.train.seed)
   boxed = jax.eval_shape(model.init, key, example_batch(config, batch_size=1))
+  variables = mesh_lib.variable_shardings(
+    boxed, mesh=mesh, rules=config.mesh.axis_rules
+  )
   by_path = {
     _names(path): sharding
     for path, sharding in jax.tree_util.tree_leaves_with_path(
-      mesh_lib.variable_shardings(boxed, mesh=mesh)["params"]
+      variables["params"]
     )
   }
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
