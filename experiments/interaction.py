@@ -11,12 +11,16 @@ import dataclasses
 from experiments import topologies
 from tml_jax import config_checks, errors
 from tml_jax.config import (
+  PLAIN,
   Config,
   DataConfig,
   Dtype,
+  ExecutionConfig,
   FlowConfig,
   MeshConfig,
   ModelConfig,
+  MoeDispatch,
+  MoeMatmul,
   OptimConfig,
   Optimizer,
   RematPolicy,
@@ -144,6 +148,12 @@ def tml_interaction_small() -> Config:
       seed=0,
       dtype=Dtype.BFLOAT16,
       remat_policy=RematPolicy.BLOCK,
+      execution=ExecutionConfig(
+        scan_layers=True,
+        moe_dispatch=MoeDispatch.AUTOMATIC,
+        moe_matmul=MoeMatmul.TILED,
+        moe_buffer=1.25,
+      ),
       flow_loss_weight=1.0,
       feedback_noise=0.05,
       log_every=10,
@@ -295,6 +305,7 @@ def tiny() -> Config:
       accumulation_steps=1,
       dtype=Dtype.FLOAT32,  # CPUs have no fast bfloat16
       remat_policy=RematPolicy.NONE,
+      execution=PLAIN,
       checkpoint_every=100,
       evaluate_every=0,
       optim=dataclasses.replace(

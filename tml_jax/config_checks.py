@@ -212,6 +212,16 @@ def train(config: Any) -> None:
   )
 
 
+def execution(config: Any) -> None:
+  section = "train.execution"
+  _require_range(config, section=section, names="moe_buffer", low=0.1)
+  require(
+    config.moe_matmul != "megablox" or config.moe_dispatch != "automatic",
+    f"{section}.moe_matmul = megablox: the compiler cannot divide its kernels"
+    f" among devices; set {section}.moe_dispatch=all_gather",
+  )
+
+
 def mesh(config: Any) -> None:
   axes = "data fsdp expert tensor seq"
   _require_range(config, section="mesh", names=f"{axes} slices", low=1)

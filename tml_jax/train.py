@@ -123,9 +123,7 @@ def main(config: Config) -> None:
       checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
-      evaluate(
-        config, model=program.model, state=state, step=step, writer=writer
-      )
+      evaluate(config, state=state, step=step, writer=writer)
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
@@ -166,17 +164,19 @@ def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
   sys.exit(1)
 
 
-def evaluate(config: Config, *, model, state, step: int, writer) -> None:
+def evaluate(config: Config, *, state, step: int, writer) -> None:
   """Held-out conversations with the current weights, into the metrics."""
   import jax
 
   from tml_jax.data import splits
   from tml_jax.evals import run
+  from tml_jax.training import state as state_lib
 
+  variables = jax.device_get(state.sampling_variables())
   report = run.evaluate(
     config,
-    model=model,
-    variables=jax.device_get(state.sampling_variables()),
+    model=state_lib.create_sampler(config),
+    variables=state_lib.unrolled(variables, config=config),
     data_dir=data_flags.DATA_DIR.value,
     split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,

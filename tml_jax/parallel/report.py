@@ -36,7 +36,9 @@ def build(
   # What the compiler holds against the limit: the largest sum of live
   # buffers. Arguments + temporaries overstates it.
   peak = memory.peak_memory_in_bytes
-  categories = {name: size * devices / chips.GIB for name, size in state.items()}
+  categories = {
+    name: size * devices / chips.GIB for name, size in state.items()
+  }
   categories["activations_and_temporaries"] = (
     (peak - memory.argument_size_in_bytes) * devices / chips.GIB
   )
@@ -122,7 +124,9 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"  counted once, length unknown: {name}")
   lines += ["", *_exchanges(result), "", "Roofline, seconds a step"]
   for name, value in r.items():
-    lines.append(f"  {name.removesuffix('_s').replace('_', ' '):<36}{value:>10.3f}")
+    lines.append(
+      f"  {name.removesuffix('_s').replace('_', ' '):<36}{value:>10.3f}"
+    )
   lines += [
     f"  {'bound, collectives overlapped':<36}{result['roofline_s']:>10.3f}",
     f"  {'MFU bound, collectives overlapped':<36}{result['mfu_bound']:>10.3f}",
