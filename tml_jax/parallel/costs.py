@@ -197,10 +197,16 @@ def hbm_bytes(
   if item.opcode.endswith("-start"):  # (destination, source, context)
     return _sum(item.arrays[:1]) + sum(_sum(o.arrays) for o in operands)
   if item.opcode in ("dynamic-slice", "slice", "gather"):
-    return 2 * _sum(item.arrays)
-  if item.opcode in ("dynamic-update-slice", "scatter"):
-    update = operands[1 if item.opcode == "dynamic-update-slice" else -1]
-    return 2 * _sum(update.arrays)
+    part, ends = item.arrays, (operands[0].arrays, item.arrays)
+  elif item.opcode == "dynamic-update-slice":
+    part, ends = operands[1].arrays, (operands[1].arrays, item.arrays)
+  elif item.opcode == "scatter":
+    part, ends = operands[-1].arrays, (operands[-1].arrays, item.arrays)
+  else:
+    part, ends = (), ()
+  if ends:
+    in_hbm = sum(end[0].space == 0 for end in ends)
+    return float(in_hbm * sum(a.bytes for a in part))
   return _sum(item.arrays) + sum(_sum(o.arrays) for o in operands)
 
 
