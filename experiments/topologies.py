@@ -39,27 +39,37 @@ class Row:
 
   axes: dict[str, int]  # sizes; axes that are not named have 1
   train: dict[str, Any]  # fields of TrainConfig
+  execution: dict[str, Any]  # fields of ExecutionConfig
 
 
+_TPU = dict(scan_layers=True)
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
   # than sending each token to its experts over it.
   ("tml_interaction_small", "v5p:8x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), train=dict(accumulation_steps=1)
+    axes=dict(fsdp=64, expert=8),
+    train=dict(accumulation_steps=1),
+    execution=_TPU,
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
-    axes=dict(data=2, fsdp=64, expert=8), train=dict(accumulation_steps=1)
+    axes=dict(data=2, fsdp=64, expert=8),
+    train=dict(accumulation_steps=1),
+    execution=_TPU,
   ),
   # 31.25 GiB of HBM: one sequence of a chip at a time.
   ("tml_interaction_small", "v6e:16x16"): Row(
-    axes=dict(fsdp=16, expert=16), train=dict(accumulation_steps=4)
+    axes=dict(fsdp=16, expert=16),
+    train=dict(accumulation_steps=4),
+    execution=_TPU,
   ),
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), train=dict(accumulation_steps=1)
+    axes=dict(fsdp=64, expert=8),
+    train=dict(accumulation_steps=1),
+    execution=_TPU,
   ),
-  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), train={}),
-  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), train={}),
+  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), train={}, execution=_TPU),
+  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), train={}, execution=_TPU),
 }
 
 
@@ -94,5 +104,6 @@ def on(config: Config, *, topology: str) -> Config:
     mesh = dataclasses.replace(
       ones, rules=RULES[family], slices=slices, **row.axes
     )
-    train = dataclasses.replace(train, **row.train)
+    execution = dataclasses.replace(train.execution, **row.execution)
+    train = dataclasses.replace(train, execution=execution, **row.train)
   return dataclasses.replace(config, mesh=mesh, train=train)
