@@ -16,7 +16,7 @@ import math
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
@@ -31,7 +31,8 @@ _NUM_SLICES = flags.DEFINE_integer(
 )
 _JSON = flags.DEFINE_string("json", "", "Writes the report to this file too.")
 _HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
-_OUT_OF_MEMORY = 3
+_DOES_NOT_FIT = 3  # exit status
+_LARGEST = 10  # tensors that are listed then
 
 
 def main(config: Config) -> None:
@@ -45,7 +46,9 @@ def main(config: Config) -> None:
     )
   # jax starts here: bad flags have been refused by now.
   topology.prepare_environment()
-  from tml_jax.parallel import hlo, oom, report, roofline
+  import jax
+
+  from tml_jax.parallel import hlo, report, roofline
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import flops
   from tml_jax.training import program as program_lib
@@ -71,12 +74,8 @@ def main(config: Config) -> None:
   start = time.time()
   try:
     compiled = program.compile(lowered)
-  except Exception as error:
-    problem = oom.parse(str(error))
-    if problem is None:
-      raise
-    print(oom.describe(problem, where=name), file=sys.stderr)
-    sys.exit(_OUT_OF_MEMORY)
+  except jax.errors.JaxRuntimeError as error:
+    explain(error, program=program, lowered=lowered)
   compile_s = time.time() - start
 
   # --------------------------------------------------------------- analyse
@@ -116,6 +115,32 @@ def main(config: Config) -> None:
     with open(_JSON.value, "w", encoding="utf-8") as file:
       json.dump(result, file, indent=2)
       file.write("\n")
+
+
+def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
+  """Says what the compiler refused, and exits or raises.
+
+  Raises:
+    errors.UserError: an option of mesh.compiler_options that there is not.
+  """
+  from tml_jax.parallel import hlo, oom
+
+  message = str(error)
+  if "compile option" in message:
+    raise errors.UserError(
+      f"mesh.compiler_options: {message.splitlines()[0]}"
+    ) from error
+  refusal = oom.parse(message)
+  if refusal is None:
+    raise error
+  logging.info("does not fit; compiling once more to see what is large")
+  options = program.config.mesh.compiler_flags | oom.LOOK_ANYWAY
+  tensors = oom.largest(
+    hlo.parse(lowered.compile(options).as_text()), count=_LARGEST
+  )
+  text = oom.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
+  print(text, file=sys.stderr)
+  sys.exit(_DOES_NOT_FIT)
 
 
 def state_bytes(program: Any) -> dict[str, int]:

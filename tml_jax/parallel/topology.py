@@ -18,9 +18,9 @@ def prepare_environment() -> None:
   os.environ["TPU_SKIP_MDS_QUERY"] = "1"
   # libtpu takes a lock for a chip that this process does not use.
   os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-  # Four lines about a missing host; errors arrive as exceptions.
-  os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  # libtpu looks for the host it is on and complains that there is none.
+  os.environ["TPU_WORKER_HOSTNAMES"] = "localhost"
+  os.environ["TPU_ACCELERATOR_TYPE"] = "v5p-8"
 
 
 def devices(topology: str, *, num_slices: int) -> list:
