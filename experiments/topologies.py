@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from tml_jax import errors
-from tml_jax.config import Config, MeshConfig
+from tml_jax.config import Config
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (
@@ -38,38 +38,28 @@ class Row:
   """One size on one topology, with the reason in a comment beside it."""
 
   axes: dict[str, int]  # sizes; axes that are not named have 1
-  train: dict[str, Any]  # fields of TrainConfig
-  execution: dict[str, Any]  # fields of ExecutionConfig
+  fields: dict[str, Any]  # of Config: how it is cut and compiled
 
 
-_TPU = dict(scan_layers=True)
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
   # than sending each token to its experts over it.
   ("tml_interaction_small", "v5p:8x8x8"): Row(
-    axes=dict(fsdp=64, expert=8),
-    train=dict(accumulation_steps=1),
-    execution=_TPU,
+    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
-    axes=dict(data=2, fsdp=64, expert=8),
-    train=dict(accumulation_steps=1),
-    execution=_TPU,
+    axes=dict(data=2, fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
   ),
   # 31.25 GiB of HBM: one sequence of a chip at a time.
   ("tml_interaction_small", "v6e:16x16"): Row(
-    axes=dict(fsdp=16, expert=16),
-    train=dict(accumulation_steps=4),
-    execution=_TPU,
+    axes=dict(fsdp=16, expert=16), fields={"train.accumulation_steps": 4}
   ),
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
-    axes=dict(fsdp=64, expert=8),
-    train=dict(accumulation_steps=1),
-    execution=_TPU,
+    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
   ),
-  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), train={}, execution=_TPU),
-  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), train={}, execution=_TPU),
+  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), fields={}),
+  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), fields={}),
 }
 
 
@@ -96,14 +86,18 @@ def on(config: Config, *, topology: str) -> Config:
       f"topology {topology!r}: experiments/topologies.py has no rules for"
       f" {family!r}; write one of {', '.join(RULES)}, for instance v5p:8x8x8"
     )
-  row = ROWS.get((config.name, topology))
   mesh = dataclasses.replace(config.mesh, rules=RULES[family], slices=slices)
-  train = config.train
+  row = ROWS.get((config.name, topology))
   if row is not None:
-    ones = MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-    mesh = dataclasses.replace(
-      ones, rules=RULES[family], slices=slices, **row.axes
-    )
-    execution = dataclasses.replace(train.execution, **row.execution)
-    train = dataclasses.replace(train, execution=execution, **row.train)
-  return dataclasses.replace(config, mesh=mesh, train=train)
+    ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+    mesh = dataclasses.replace(mesh, **(ones | row.axes))
+    for name, value in row.fields.items():
+      config = _with(config, name.split("."), value)
+  return dataclasses.replace(config, mesh=mesh)
+
+
+def _with(node: Any, path: list[str], value: Any) -> Any:
+  """A copy of `node` with the field at `path` changed."""
+  if path[1:]:
+    value = _with(getattr(node, path[0]), path[1:], value)
+  return dataclasses.replace(node, **{path[0]: value})
