@@ -286,9 +286,12 @@ class MeshConfig:
     return result
 
   @property
-  def compiler_flags(self) -> dict[str, str]:
+  def compiler_flags(self) -> dict[str, str | bool]:
     """Value by XLA flag, as `compiler_options` gives them."""
-    return dict(entry.split("=", 1) for entry in self.compiler_options)
+    # Some of XLA's flags take "true" as a string, all take True.
+    words = {"true": True, "false": False}
+    pairs = (entry.split("=", 1) for entry in self.compiler_options)
+    return {name: words.get(value, value) for name, value in pairs}
 
   def __post_init__(self):
     config_checks.mesh(self)

@@ -201,8 +201,10 @@ def _add_topology(argv: list[str]) -> list[str]:
       f"--config={path} and --topology={place} name two places: leave out @"
       " and what follows it"
     )
-  # The last one of a flag counts.
-  return [*argv, f"--{_FLAG}={path}@{place}"]
+  return [
+    item.replace(path, f"{path}@{place}") if item.endswith(path) else item
+    for item in argv
+  ]
 
 
 def _value_of(name: str, *, argv: list[str]) -> str:

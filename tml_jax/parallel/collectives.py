@@ -28,6 +28,7 @@ _MESH = re.compile(
   r"mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?)\))? \{([^}]*)\}"
 )
 _AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _EMITTER = re.compile(r'"emitter":"([^"]*)"')
 
 
@@ -44,6 +45,8 @@ class Collective:
     is_async: other work can run meanwhile.
     emitter: the compiler's algorithm; empty if it names none.
     op_name: where it comes from.
+    between_slices: over the network; `group` numbers slices, and `bytes` is
+      what a device hands to its host.
   """
 
   kind: str
@@ -53,6 +56,7 @@ class Collective:
   is_async: bool
   emitter: str
   op_name: str
+  between_slices: bool = False
 
   @property
   def wire_bytes(self) -> float:
@@ -60,6 +64,8 @@ class Collective:
     n = len(self.group)
     if self.kind == "collective-permute":
       return self.bytes
+    if self.between_slices and self.kind == "all-gather":
+      return self.bytes * (n - 1)
     share = self.bytes * (n - 1) / n
     return 2 * share if self.kind == "all-reduce" else share
 
@@ -74,6 +80,8 @@ def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
     parts = [] if found is None else [(found, is_async)]
     if item.opcode == "fusion":
       parts = _inside(item, module=module)
+    elif item.opcode == "send" and _TRANSFER.search(item.attributes):
+      result.append(_between_slices(item, step))
     for (kind, source, size), overlaps in parts:
       group = first_group(source) or tuple(range(num_devices))
       if len(group) != 1:
@@ -92,6 +100,23 @@ def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
           )
         )
   return result
+
+
+def _between_slices(item: hlo.Instruction, step: hlo.Executed) -> Collective:
+  """What a slice sends to the others through its hosts."""
+  kind = _TRANSFER.search(item.attributes)[1].lower().replace("_", "-")
+  slices = re.search(r'_xla_megascale_target="\{([\d,]+)\}', item.attributes)
+  sent = step.computation.by_name[item.operands[0]]
+  return Collective(
+    kind=kind,
+    group=tuple(range(len(_ints(slices[1])))) if slices else (0, 1),
+    bytes=float(sum(a.bytes for a in sent.arrays)),
+    count=step.count,
+    is_async=True,
+    emitter="",
+    op_name=item.op_name or sent.op_name,
+    between_slices=True,
+  )
 
 
 def _direct(item: hlo.Instruction, scope: hlo.Computation):
@@ -115,11 +140,15 @@ def _direct(item: hlo.Instruction, scope: hlo.Computation):
 def _inside(fusion: hlo.Instruction, *, module: hlo.Module):
   """Collectives of a fusion, and whether they overlap with its work.
 
-  A TPU writes reduce-scatter as a fusion called all-reduce-scatter, and
-  overlaps pieces of a gather with matmuls in async_collective_fusion.
+  A TPU writes reduce-scatter as a fusion called all-reduce-scatter. A gather
+  that runs beside several fusions is written in each of them; it counts where
+  it starts.
   """
   name = fusion.called["calls"][0]
   inner = module.computations[name]
+  starts = any(
+    "AsyncCollectiveStart" in i.attributes for i in inner.instructions
+  )
   found = []
   for item in inner.instructions:
     if item.opcode == "fusion":
@@ -129,9 +158,12 @@ def _inside(fusion: hlo.Instruction, *, module: hlo.Module):
     if part is None:
       continue
     kind, source, size = part
+    chained = "chain_id=" in source.attributes
+    if chained and not starts:
+      continue
     if kind == "all-reduce" and "all-reduce-scatter" in name:
       kind = "reduce-scatter"
-    found.append(((kind, source, size), "async" in name))
+    found.append(((kind, source, size), chained or "async" in name))
   return found
 
 

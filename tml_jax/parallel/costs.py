@@ -23,10 +23,12 @@ _ESTIMATE = re.compile(r'"cost_estimate":\{([^{}]*)\}')
 _NO_FLOPS = (
   "AllocateBuffer",
   "AssumeGatherIndicesInBound",
+  "AsyncCollective",
   "ConvertTile",
   "MoveToHost",
   "MoveToDevice",
   "PlaceHolder",
+  "PrepareAsyncCall",
   "ResizeNearest",
   "Sharding",
   "SPMDFullToShardShape",
@@ -254,9 +256,19 @@ def _read_of(
       if part is None:
         return None
       total += part
+    elif user.opcode == "tuple" or _is_handover(user):
+      continue
     else:
       return None
   return total
+
+
+def _is_handover(item: hlo.Instruction) -> bool:
+  """A collective that goes on beside a fusion's own work."""
+  return item.opcode == "all-gather" or (
+    item.opcode == "custom-call"
+    and custom_call_target(item).startswith("AsyncCollective")
+  )
 
 
 def _written_by(
@@ -274,7 +286,9 @@ def _written_by(
       _written_by(part, scope=scope, space=(array,))
       for part, array in zip(parts, space, strict=True)
     )
-  if all(a.space for a in space):
+  if all(a.space for a in space) or root.opcode == "parameter":
+    return 0.0
+  if _is_handover(root):
     return 0.0
   while root.opcode in ("bitcast", "copy"):
     root = scope.by_name[root.operands[0]]

@@ -189,7 +189,7 @@ def parse(text: str) -> Module:
       if header:
         name, body = header[2], []
         entry = name if header[1] else entry
-    elif line == "}":
+    elif line.startswith("}"):  # a thread may be named behind it
       computations[name] = Computation(name, tuple(body))
       body = None
     else:

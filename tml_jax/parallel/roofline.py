@@ -85,13 +85,11 @@ class Place:
     mesh_shape: sizes of the mesh axes.
     names: of the mesh axes.
     coords: [partitions, 3] on the torus.
-    slices: [partitions] slice of each.
   """
 
   mesh_shape: tuple[int, ...]
   names: tuple[str, ...]
   coords: np.ndarray
-  slices: np.ndarray
 
 
 def place_of(mesh) -> Place:
@@ -101,9 +99,6 @@ def place_of(mesh) -> Place:
     mesh_shape=tuple(mesh.devices.shape),
     names=tuple(mesh.axis_names),
     coords=np.array([device.coords for device in devices]),
-    slices=np.array(
-      [getattr(device, "slice_index", None) or 0 for device in devices]
-    ),
   )
 
 
@@ -162,11 +157,13 @@ def _exchanges(
   module: hlo.Module, *, chip: chips.Chip, place: Place
 ) -> tuple[Exchange, ...]:
   rows: dict[tuple, list[float]] = {}
-  found = collectives_lib.find(module, num_devices=len(place.slices))
+  found = collectives_lib.find(module, num_devices=len(place.coords))
   for one in found:
-    axes = collectives_lib.axes(
-      one.group, mesh_shape=place.mesh_shape, names=place.names
-    )
+    axes = ("data",)  # the only axis between slices
+    if not one.between_slices:
+      axes = collectives_lib.axes(
+        one.group, mesh_shape=place.mesh_shape, names=place.names
+      )
     ici, dcn, seconds = time_of(one, chip=chip, place=place)
     crosses = dcn > 0
     row = rows.setdefault((one.kind, axes, one.is_async, crosses), [0.0] * 4)
@@ -191,17 +188,11 @@ def time_of(
   one: collectives_lib.Collective, *, chip: chips.Chip, place: Place
 ) -> tuple[float, float, float]:
   """Bytes received over ICI and over DCN, and seconds, of one collective."""
-  group = list(one.group)
-  num_slices = len(set(place.slices[group].tolist()))
   wire = one.wire_bytes
-  if num_slices > 1:
-    # Inside the slices first: each device takes its part across.
-    within = len(group) // num_slices
-    across = one.bytes / within * (num_slices - 1) / num_slices
-    dcn = across * (2 if one.kind == "all-reduce" else 1)
+  if one.between_slices:
     rate = chip.dcn_bytes_per_second / chip.devices
-    return max(0.0, wire - dcn * within), dcn, dcn / rate
-  coords = place.coords[group]
+    return 0.0, wire, wire / rate
+  coords = place.coords[list(one.group)]
   sizes = [len(set(coords[:, dim].tolist())) for dim in range(3)]
   spanned = [size for size in sizes if size > 1]
   link = chip.link_bytes_per_second / chip.devices
