@@ -8,14 +8,19 @@ Inkling-Small; docs/parameters.md counts each size.
 
 import dataclasses
 
+from experiments import topologies
 from tml_jax import config_checks, errors
 from tml_jax.config import (
+  PLAIN,
   Config,
   DataConfig,
   Dtype,
+  ExecutionConfig,
   FlowConfig,
   MeshConfig,
   ModelConfig,
+  MoeDispatch,
+  MoeMatmul,
   OptimConfig,
   Optimizer,
   RematPolicy,
@@ -144,6 +149,12 @@ def tml_interaction_small() -> Config:
       seed=0,
       dtype=Dtype.BFLOAT16,
       remat_policy=RematPolicy.BLOCK,
+      execution=ExecutionConfig(
+        scan_layers=True,
+        moe_dispatch=MoeDispatch.AUTOMATIC,
+        moe_matmul=MoeMatmul.TILED,
+        moe_buffer=1.25,
+      ),
       flow_loss_weight=1.0,
       feedback_noise=0.05,
       log_every=10,
@@ -167,7 +178,9 @@ def tml_interaction_small() -> Config:
       ),
     ),
     # 256 chips: the experts over 64, the rest of every matrix over 4.
-    mesh=MeshConfig(data=1, fsdp=4, expert=64, tensor=1, seq=1),
+    mesh=MeshConfig(
+      data=1, fsdp=4, expert=64, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+    ),
     sample=SampleConfig(
       temperature=0.8,
       top_p=0.95,
@@ -228,7 +241,7 @@ def medium() -> Config:
     train=dataclasses.replace(
       reference.train, global_batch_size=256, accumulation_steps=2
     ),
-    mesh=MeshConfig(data=1, fsdp=8, expert=1, tensor=1, seq=1),
+    mesh=dataclasses.replace(reference.mesh, fsdp=8, expert=1),
   )
 
 
@@ -295,6 +308,7 @@ def tiny() -> Config:
       accumulation_steps=1,
       dtype=Dtype.FLOAT32,  # CPUs have no fast bfloat16
       remat_policy=RematPolicy.NONE,
+      execution=PLAIN,
       checkpoint_every=100,
       evaluate_every=0,
       optim=dataclasses.replace(
@@ -307,7 +321,7 @@ def tiny() -> Config:
         ema_decay=0.98,
       ),
     ),
-    mesh=MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1),
+    mesh=dataclasses.replace(reference.mesh, fsdp=1, expert=1),
     sample=dataclasses.replace(reference.sample, temperature=0.0),
   )
 
@@ -331,11 +345,13 @@ SIZES = {
 }
 
 
-def get_config(size: str = "") -> Config:
-  """The config called `size`, the part of --config after the colon."""
+def get_config(name: str = "") -> Config:
+  """The config called SIZE or SIZE@TOPOLOGY, what follows --config's colon."""
+  size, _, topology = name.partition("@")
   if size not in SIZES:
     raise errors.UserError(
       f"experiments/interaction.py has no size {size!r}; write"
       f" experiments/interaction.py:SIZE with one of {', '.join(SIZES)}"
     )
-  return SIZES[size]()
+  config = SIZES[size]()
+  return topologies.on(config, topology=topology) if topology else config

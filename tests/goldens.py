@@ -3,11 +3,17 @@
 The tests compare; rewrite after a change that is meant, and read the diff.
 """
 
+import math
 import pathlib
 import re
 
-from experiments import interaction
+import jax
+
+from experiments import interaction, topologies
 from tml_jax import config_text, inspect
+from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.training import optim
+from tml_jax.training import state as state_lib
 
 ROOT = pathlib.Path(__file__).parent.parent
 PARAMETERS = ROOT / "docs" / "parameters.md"
@@ -26,6 +32,43 @@ def config_path(size: str) -> pathlib.Path:
 
 def config_of(size: str) -> str:
   return config_text.to_text(interaction.get_config(size))
+
+
+def sharding_path(size: str, *, topology: str) -> pathlib.Path:
+  name = f"sharding_{size}_{re.sub('[:]', '_', topology)}.txt"
+  return ROOT / "tests" / "golden" / name
+
+
+def sharding_of(size: str, *, topology: str) -> str:
+  """Where every array of the state lies on a topology, without devices.
+
+  One line for equal parameters of several layers: how many, the part on a
+  device, the whole, the mesh axes of each dim. Moments and averages lie where
+  their parameter lies.
+  """
+  config = interaction.get_config(f"{size}@{topology}")
+  mesh = mesh_lib.abstract(config.mesh)
+  state = state_lib.abstract(
+    config,
+    model=state_lib.create_model(config),
+    optimizer=optim.create(config.train.optim, steps=config.train.steps),
+    mesh=mesh,
+  ).state
+  lines: dict[str, int] = {}
+  total = 0
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    name = jax.tree_util.keystr(path, simple=True, separator="/")
+    here = leaf.sharding.shard_shape(leaf.shape)
+    total += math.prod(here) * leaf.dtype.itemsize
+    if name.startswith("params/"):
+      name = re.sub(r"_\d+", "_*", name.removeprefix("params/"))
+      line = f"{name} {list(here)} of {list(leaf.shape)}: {leaf.sharding.spec}"
+      lines[line] = lines.get(line, 0) + 1
+  axes = ", ".join(f"{a} {n}" for a, n in mesh.shape.items())
+  head = [f"mesh: {axes}", *config.mesh.rules]
+  head.append(f"state of a device: {total / 2**30:.3f} GiB")
+  rows = [f"{count} x {line}" for line, count in lines.items()]
+  return "\n".join([*head, "", *rows]) + "\n"
 
 
 def with_counts(text: str, *, counts: dict[str, dict[str, inspect.Row]]) -> str:
@@ -63,6 +106,10 @@ def counts() -> dict[str, dict[str, inspect.Row]]:
 
 
 def main() -> None:
+  for size, topology in topologies.ROWS:
+    sharding_path(size, topology=topology).write_text(
+      sharding_of(size, topology=topology), encoding="utf-8"
+    )
   for size in interaction.SIZES:
     config_path(size).write_text(config_of(size), encoding="utf-8")
   table = counts()

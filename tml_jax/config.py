@@ -24,6 +24,20 @@ class RematPolicy(enum.StrEnum):
   SAVE_MATMULS = "save_matmuls"  # keep outputs of matmuls without batch dims
 
 
+class MoeDispatch(enum.StrEnum):
+  """How tokens reach the devices that hold their experts."""
+
+  AUTOMATIC = "automatic"  # left to the compiler; best on few devices
+  ALL_GATHER = "all_gather"  # all tokens of an expert group to each member
+
+
+class MoeMatmul(enum.StrEnum):
+  """The product of rows with the weights of their experts."""
+
+  TILED = "tiled"  # CPU and GPU
+  MEGABLOX = "megablox"  # TPU: Pallas kernels of jax
+
+
 class Optimizer(enum.StrEnum):
   ADAMW = "adamw"
   MUON = "muon"  # matrices of the trunk; AdamW for everything else
@@ -196,6 +210,32 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+  """How a step runs on its devices; what it computes stays the same."""
+
+  # One compiled block of the attention pattern for all layers that allow it;
+  # changes the layout of parameters (models/layers.py).
+  scan_layers: bool
+  moe_dispatch: MoeDispatch
+  moe_matmul: MoeMatmul
+  # Rows that a grouped matmul takes at a time, over a device's equal share of
+  # the choices. What is more takes another turn; nothing is dropped.
+  moe_buffer: float
+
+  def __post_init__(self):
+    config_checks.execution(self)
+
+
+# One device, or few that the compiler divides the work among.
+PLAIN = ExecutionConfig(
+  scan_layers=False,
+  moe_dispatch=MoeDispatch.AUTOMATIC,
+  moe_matmul=MoeMatmul.TILED,
+  moe_buffer=1.25,
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
   steps: int
   global_batch_size: int  # sequences in one optimizer step
@@ -203,6 +243,7 @@ class TrainConfig:
   seed: int
   dtype: Dtype  # of activations; parameters are kept in float32
   remat_policy: RematPolicy
+  execution: ExecutionConfig
   flow_loss_weight: float
   feedback_noise: float  # share of own-audio levels moved by one in training
   log_every: int
@@ -222,13 +263,37 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-  """Sizes of the mesh axes; their product must be the device count."""
+  """The mesh: axes, what lies on them, and how XLA compiles for it.
+
+  The product of the five sizes must be the device count. Without rules only
+  a mesh of one device can be made.
+  """
 
   data: int
   fsdp: int
   expert: int
   tensor: int
   seq: int
+  slices: int = 1  # `data` crosses the network between them
+  rules: tuple[str, ...] = ()  # "logical name:axis+axis"
+  compiler_options: tuple[str, ...] = ()  # "xla_flag=value"
+
+  @property
+  def axis_rules(self) -> dict[str, tuple[str, ...]]:
+    """Mesh axes by logical name, as `rules` gives them."""
+    result = {}
+    for entry in self.rules:
+      name, _, axes = entry.partition(":")
+      result[name] = tuple(axes.split("+"))
+    return result
+
+  @property
+  def compiler_flags(self) -> dict[str, str | bool]:
+    """Value by XLA flag, as `compiler_options` gives them."""
+    # Some of XLA's flags take "true" as a string, all take True.
+    words = {"true": True, "false": False}
+    pairs = (entry.split("=", 1) for entry in self.compiler_options)
+    return {name: words.get(value, value) for name, value in pairs}
 
   def __post_init__(self):
     config_checks.mesh(self)

@@ -5,6 +5,7 @@ what a command needs besides its config. Every message names the field, the
 value and the fix; a range is checked by `_require_range`.
 """
 
+import re
 from typing import Any
 
 from tml_jax import errors
@@ -248,10 +249,36 @@ def train(config: Any) -> None:
   )
 
 
-def mesh(config: Any) -> None:
-  _require_range(
-    config, section="mesh", names="data fsdp expert tensor seq", low=1
+def execution(config: Any) -> None:
+  section = "train.execution"
+  _require_range(config, section=section, names="moe_buffer", low=0.1)
+  require(
+    config.moe_matmul != "megablox" or config.moe_dispatch != "automatic",
+    f"{section}.moe_matmul = megablox: the compiler cannot divide its kernels"
+    f" among devices; set {section}.moe_dispatch=all_gather",
   )
+
+
+def mesh(config: Any) -> None:
+  axes = "data fsdp expert tensor seq"
+  _require_range(config, section="mesh", names=f"{axes} slices", low=1)
+  for entry in config.rules:
+    name, _, targets = entry.partition(":")
+    require(
+      name != "" and set(targets.split("+")) <= set(axes.split()),
+      f"mesh.rules entry {entry!r}: write NAME:AXIS or NAME:AXIS+AXIS with"
+      f" axes of {axes}, for instance batch:data+fsdp",
+    )
+  require(
+    len(config.axis_rules) == len(config.rules),
+    f"mesh.rules = {config.rules}: a logical name has two rules",
+  )
+  for entry in config.compiler_options:
+    require(
+      re.fullmatch(r"\w+=\S+", entry) is not None,
+      f"mesh.compiler_options entry {entry!r}: write FLAG=VALUE, for instance"
+      " xla_tpu_enable_latency_hiding_scheduler=true",
+    )
 
 
 def sample(config: Any) -> None:

@@ -43,10 +43,11 @@ WORKDIR = flags.DEFINE_string(
 
 
 class ConfigFrom(enum.Enum):
-  """Where a command finds its config when `--config` is not given."""
+  """Where a command finds its config."""
 
-  FLAG = "flag"  # nowhere: the flag is required
-  WORKDIR = "workdir"  # config.txt in --workdir
+  FLAG = "flag"  # --config, which is required
+  WORKDIR = "workdir"  # --config, else config.txt in --workdir
+  TOPOLOGY = "topology"  # --config=FILE.py:NAME, placed on --topology
 
 
 def run(
@@ -77,6 +78,8 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
+  if config_from == ConfigFrom.TOPOLOGY:
+    argv = _add_topology(argv)
   sys.argv = argv
   for argument in argv[1:]:
     _check_field_name(argument)
@@ -150,6 +153,9 @@ def _load(path: str) -> Config:
     raise errors.UserError(
       f"--config={path}: expected FILE.py:NAME or a run's config.txt"
     )
+  directory = os.path.dirname(os.path.abspath(file))
+  if os.path.exists(os.path.join(directory, "__init__.py")):
+    sys.path.append(os.path.dirname(directory))  # its neighbours' imports
   spec = importlib.util.spec_from_file_location("experiment", file)
   module = importlib.util.module_from_spec(spec)
   try:
@@ -177,20 +183,50 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
   """Puts `--config=WORKDIR/config.txt` first unless --config is there."""
   if _has_config(argv):
     return argv
-  for i, argument in enumerate(argv):
-    match = re.match(r"--?workdir(?:=(.*))?$", argument)
-    if match is None:
-      continue
-    path = argv[i + 1] if match[1] is None and i + 1 < len(argv) else match[1]
-    if path:
-      file = os.path.join(path, config_text.FILE_NAME)
-      if not os.path.isfile(file):
-        raise errors.UserError(
-          f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
-          " of a run"
-        )
-      return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
+  path = _value_of("workdir", argv=argv)
+  if path:
+    file = os.path.join(path, config_text.FILE_NAME)
+    if not os.path.isfile(file):
+      raise errors.UserError(
+        f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
+        " of a run"
+      )
+    return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
   raise errors.UserError("--workdir is missing: give the directory of a run")
+
+
+def _add_topology(argv: list[str]) -> list[str]:
+  """`--config=FILE.py:NAME --topology=T --num_slices=N` with NAME@T:N."""
+  topology = _value_of("topology", argv=argv)
+  if not topology:
+    raise errors.UserError(
+      "--topology is missing: name a slice, for instance --topology=v5p:8x8x8"
+    )
+  slices = _value_of("num_slices", argv=argv)
+  place = topology if slices in ("", "1") else f"{topology}:{slices}"
+  path = _value_of(_FLAG, argv=argv)
+  if ".py:" not in path or path.endswith(f"@{place}"):
+    return argv
+  if "@" in path:
+    raise errors.UserError(
+      f"--config={path} and --topology={place} name two places: leave out @"
+      " and what follows it"
+    )
+  return [
+    item.replace(path, f"{path}@{place}") if item.endswith(path) else item
+    for item in argv
+  ]
+
+
+def _value_of(name: str, *, argv: list[str]) -> str:
+  """Value of --name in `argv`, the last one; empty if it is not there."""
+  value = ""
+  for i, argument in enumerate(argv):
+    match = re.match(rf"--?{name}(?:=(.*))?$", argument)
+    if match is not None:
+      following = argv[i + 1] if i + 1 < len(argv) else ""
+      value = following if match[1] is None else match[1]
+  return value
 
 
 def _check_field_name(argument: str) -> None:

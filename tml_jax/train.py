@@ -33,9 +33,9 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   from tml_jax.data import loader as loader_lib
   from tml_jax.data import splits
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import checkpoint, flops, metrics, optim
+  from tml_jax.training import checkpoint, flops, metrics
+  from tml_jax.training import program as program_lib
   from tml_jax.training import state as state_lib
-  from tml_jax.training import step as step_lib
 
   train = config.train
   mesh = mesh_lib.create(config.mesh)
@@ -53,11 +53,8 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   cleanup.callback(loader.close)
 
   # ------------------------------------------------------ state on the mesh
-  model = state_lib.create_model(config)
-  optimizer = optim.create(train.optim, steps=train.steps)
-  abstract = state_lib.abstract(
-    config, model=model, optimizer=optimizer, mesh=mesh
-  )
+  program = program_lib.create(config, mesh=mesh)
+  abstract = program.abstract
   checkpointer = checkpoint.Checkpointer.to_train(
     workdir, keep=train.keep_checkpoints
   )
@@ -76,32 +73,16 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
     state = state_lib.create(abstract, seed=train.seed)
 
   # -------------------------------------------------------------- compile
-  batch_sharding = mesh_lib.batch_sharding(
-    mesh, batch_size=train.global_batch_size // train.accumulation_steps
-  )
-
   def put(batch):
     return {
-      name: jax.make_array_from_process_local_data(batch_sharding, value)
+      name: jax.make_array_from_process_local_data(
+        program.batch_sharding, value
+      )
       for name, value in batch.items()
     }
 
   compile_start = time.time()
-  with mesh_lib.use(mesh):
-    train_step = jax.jit(
-      step_lib.create(config, model=model, optimizer=optimizer),
-      donate_argnums=0,
-      out_shardings=(abstract.shardings, None),
-    )
-    example = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding),
-      jax.eval_shape(
-        lambda: state_lib.example_batch(
-          config, batch_size=train.global_batch_size
-        )
-      ),
-    )
-    train_step = train_step.lower(abstract.state, example).compile()
+  train_step = program.compile(program.lower())
   peak, peak_source = flops.device_peak()
   logging.info(
     "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
@@ -159,7 +140,7 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
       check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      evaluate(config, model=model, state=state, step=step, writer=writer)
+      evaluate(config, state=state, step=step, writer=writer)
       log_time, log_step = time.time(), step
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
@@ -210,17 +191,19 @@ def check_held_out(config: Config) -> None:
   )
 
 
-def evaluate(config: Config, *, model, state, step: int, writer) -> None:
+def evaluate(config: Config, *, state, step: int, writer) -> None:
   """Held-out conversations with the current weights, into the metrics."""
   import jax
 
   from tml_jax.data import splits
   from tml_jax.evals import run
+  from tml_jax.training import state as state_lib
 
+  variables = jax.device_get(state.sampling_variables())
   report = run.evaluate(
     config,
-    model=model,
-    variables=jax.device_get(state.sampling_variables()),
+    model=state_lib.create_sampler(config),
+    variables=state_lib.unrolled(variables, config=config),
     data_dir=data_flags.data_dir(),
     split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,

@@ -19,7 +19,7 @@ class Trained:
   """A model that can talk.
 
   Attributes:
-    model: the module.
+    model: the module, with its layers one by one.
     variables: what `model.apply` takes; averaged weights where the run keeps
       an average.
     step: optimizer steps behind them.
@@ -73,4 +73,8 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     abstract_state=abstract.state,
     tokenizer_path=tokenizer.path(data_dir),
   )
-  return Trained(model=model, variables=variables, step=step)
+  return Trained(
+    model=state_lib.create_sampler(config),
+    variables=state_lib.unrolled(variables, config=config),
+    step=step,
+  )

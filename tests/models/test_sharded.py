@@ -1,5 +1,6 @@
 """Eight devices compute what one computes, within 1e-5."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,15 +9,20 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from experiments import topologies
 from tests.models import small
 from tml_jax import errors
 from tml_jax.config import MeshConfig
 from tml_jax.parallel import mesh as mesh_lib
 
 CONFIG = small.config(num_layers=2, attention_pattern="LG")
+ONE = MeshConfig(
+  data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+)
+RULES = ONE.axis_rules
 MESHES = {
-  "data, fsdp, expert": MeshConfig(data=2, fsdp=2, expert=2, tensor=1, seq=1),
-  "fsdp, expert, tensor": MeshConfig(data=1, fsdp=2, expert=2, tensor=2, seq=1),
+  "data, fsdp, expert": dataclasses.replace(ONE, data=2, fsdp=2, expert=2),
+  "fsdp, expert, tensor": dataclasses.replace(ONE, fsdp=2, expert=2, tensor=2),
 }
 
 
@@ -49,14 +55,14 @@ def test_loss_and_gradients_equal_one_device(name):
   mesh = mesh_lib.create(MESHES[name], devices=jax.devices()[:8])
   model = small.model(CONFIG)
   boxed = jax.eval_shape(model.init, jax.random.key(0), batch)
-  shardings = mesh_lib.variable_shardings(boxed, mesh=mesh)
-  rows = mesh_lib.batch_sharding(mesh, batch_size=8)
+  shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=RULES)
+  rows = mesh_lib.batch_sharding(mesh, rules=RULES, batch_size=8)
   step = jax.jit(
     jax.value_and_grad(loss, has_aux=True),
     in_shardings=(shardings["params"], shardings["router"], rows),
     out_shardings=(None, shardings["params"]),
   )
-  with mesh_lib.use(mesh):
+  with mesh_lib.use(mesh, rules=RULES):
     (value, load), gradients = step(
       *jax.device_put(
         (variables["params"], variables["router"]),
@@ -95,13 +101,15 @@ def test_every_parameter_has_a_place_at_full_scale_names():
 def test_bad_meshes_and_shapes_are_named():
   with pytest.raises(errors.UserError, match="need 64 devices.*are 8"):
     mesh_lib.create(
-      MeshConfig(data=64, fsdp=1, expert=1, tensor=1, seq=1),
+      dataclasses.replace(ONE, data=64),
       devices=jax.devices()[:8],
     )
   mesh = mesh_lib.create(
     MESHES["fsdp, expert, tensor"], devices=jax.devices()[:8]
   )
-  place = functools.partial(mesh_lib.sharding, mesh=mesh, what="trunk/query")
+  place = functools.partial(
+    mesh_lib.sharding, mesh=mesh, rules=RULES, what="trunk/query"
+  )
   with pytest.raises(errors.UserError, match="trunk/query.*7.*2"):
     place(("embed", "heads"), shape=(8, 7))
   with pytest.raises(errors.UserError, match="trunk/query.*'fsdp'"):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from experiments import interaction as sizes
-from tml_jax.config import Config, MeshConfig
+from tml_jax.config import Config
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import packing
 from tml_jax.streams.frame import Burst, Control, Frame
@@ -30,7 +30,6 @@ FLAGS = (
 def config(**mesh: int) -> Config:
   """Two layers, MoE, both kinds of attention; `mesh` sets axis sizes."""
   tiny = sizes.get_config("tiny")
-  axes = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1) | mesh
   return dataclasses.replace(
     tiny,
     streams=dataclasses.replace(
@@ -68,7 +67,7 @@ def config(**mesh: int) -> Config:
         tiny.train.optim, warmup_steps=0, router_bias_rate=0.01
       ),
     ),
-    mesh=MeshConfig(**axes),
+    mesh=dataclasses.replace(tiny.mesh, **mesh),
   )
 
 

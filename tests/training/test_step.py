@@ -23,7 +23,7 @@ def _setup(cfg, devices):
   mesh = mesh_lib.create(cfg.mesh, devices=devices)
   model = state_lib.create_model(cfg)
   optimizer = optim.create(cfg.train.optim, steps=100)
-  with mesh_lib.use(mesh):
+  with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
     abstract = state_lib.abstract(
       cfg, model=model, optimizer=optimizer, mesh=mesh
     )
@@ -35,9 +35,14 @@ def _gradient(cfg, devices, batch):
   """Loss, sums and gradient of one global batch on a mesh."""
   mesh, model, _, state = _setup(cfg, devices)
   batch = jax.device_put(
-    batch, mesh_lib.batch_sharding(mesh, batch_size=cfg.train.global_batch_size)
+    batch,
+    mesh_lib.batch_sharding(
+      mesh,
+      rules=cfg.mesh.axis_rules,
+      batch_size=cfg.train.global_batch_size,
+    ),
   )
-  with mesh_lib.use(mesh):
+  with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
     run = jax.jit(
       lambda s, b: step_lib.accumulate(s, b, config=cfg, model=model)
     )

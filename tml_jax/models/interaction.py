@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig, RematPolicy
+from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed, flow_head, norm, trunk
 from tml_jax.streams import clock
@@ -44,11 +44,12 @@ class InteractionModel(nn.Module):
   turn_token: int
   dtype: str
   remat_policy: RematPolicy
+  execution: ExecutionConfig = PLAIN
 
   def setup(self):
     config, dtype = self.config, str(self.dtype)
     self.embed = embed.Embedder(config, self.turn_token, dtype)
-    self.trunk = trunk.Trunk(config, dtype, self.remat_policy)
+    self.trunk = trunk.Trunk(config, dtype, self.remat_policy, self.execution)
     self.mtp = trunk.Mtp(config, dtype, self.remat_policy)
     self.flow_head = flow_head.FlowHead(config, dtype)
     self.unembedding = norm.param(

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig, RematPolicy
+from tml_jax.config import ExecutionConfig, ModelConfig, RematPolicy
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
+from tml_jax.models import layers as layers_lib
 
 
 def constrain(x_BTD: jax.Array) -> jax.Array:
@@ -106,15 +107,49 @@ class Layer(nn.Module):
     return x_BTD + m, changed
 
 
-def remat(policy: RematPolicy) -> type[nn.Module]:
+def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
   """`Layer` with what its backward pass recomputes."""
+  policies = jax.checkpoint_policies
+  saved = {
+    RematPolicy.BLOCK: policies.nothing_saveable,
+    RematPolicy.SAVE_MATMULS: policies.dots_with_no_batch_dims_saveable,
+  }
   if policy is RematPolicy.NONE:
     return Layer
-  if policy is RematPolicy.BLOCK:
-    return nn.remat(Layer, policy=jax.checkpoint_policies.nothing_saveable)
-  return nn.remat(
-    Layer, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-  )
+  # Inside a loop nothing can be merged with the forward pass anyway.
+  return nn.remat(Layer, policy=saved[policy], prevent_cse=not in_scan)
+
+
+class Block(nn.Module):
+  """One period of the attention pattern, the body of the scan."""
+
+  config: ModelConfig
+  dtype: str
+  remat_policy: RematPolicy
+  execution: ExecutionConfig
+
+  def setup(self):
+    layer = remat(self.remat_policy, in_scan=True)
+    self.layers = [
+      layer(
+        self.config,
+        is_global=self.config.is_global(inner),
+        is_dense=False,
+        dtype=self.dtype,
+        name=f"layer_{inner}",
+      )
+      for inner in range(len(self.config.attention_pattern))
+    ]
+
+  def __call__(self, x_BTD, segment_ids_BT, positions_BT):
+    """The carry, and the chosen experts of each layer, a list."""
+    chosen = []
+    for layer in self.layers:
+      x_BTD, experts_BTk = layer(
+        x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
+      )
+      chosen.append(experts_BTk)
+    return x_BTD, chosen
 
 
 class Trunk(nn.Module):
@@ -123,20 +158,40 @@ class Trunk(nn.Module):
   config: ModelConfig
   dtype: str
   remat_policy: RematPolicy
+  execution: ExecutionConfig
 
   def setup(self):
     config = self.config
-    layer = remat(self.remat_policy)
-    self.layers = [
-      layer(
+    self.layout = layers_lib.Layout.of(
+      config, scan_layers=self.execution.scan_layers
+    )
+    layer = remat(self.remat_policy, in_scan=False)
+    self.layers = {
+      i: layer(
         config,
         is_global=config.is_global(i),
         is_dense=config.is_dense(i),
         dtype=self.dtype,
-        name=f"layer_{i:02d}",
+        name=layers_lib.name(i),
       )
-      for i in range(config.num_layers)
-    ]
+      for i in self.layout.unrolled
+    }
+    if self.layout.blocks:
+      scanned = nn.scan(
+        Block,
+        variable_axes={"params": 0, "router": 0},
+        split_rngs={"params": True},
+        in_axes=nn.broadcast,
+        length=self.layout.blocks,
+        metadata_params={nn.PARTITION_NAME: "blocks"},
+      )
+      self.blocks = scanned(
+        config,
+        self.dtype,
+        self.remat_policy,
+        self.execution,
+        name=layers_lib.BLOCKS,
+      )
     self.final_norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
 
   def __call__(
@@ -150,20 +205,28 @@ class Trunk(nn.Module):
   ) -> tuple[jax.Array, jax.Array]:
     """Returns normed hidden states and router loads [K, L, E]."""
     num_experts = self.config.num_experts
-    loads = []
-    for layer in self.layers:
-      x_BTD, chosen = layer(
-        x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
-      )
-      if not layer.is_dense:
-        loads.append(
-          moe.load(
-            chosen.reshape(-1, chosen.shape[-1]),
-            kinds_N=kinds_BT.reshape(-1),
-            num_kinds=num_kinds,
-            num_experts=num_experts,
-          )
+    chosen = []  # of each MoE layer, in order
+    for i in range(self.layout.num_layers):
+      if i == self.layout.first:
+        x_BTD, blocks = self.blocks(x_BTD, segment_ids_BT, positions_BT)
+        chosen += [
+          each[c] for c in range(self.layout.blocks) for each in blocks
+        ]
+      if i in self.layers:
+        x_BTD, experts_BTk = self.layers[i](
+          x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
         )
+        if not self.layers[i].is_dense:
+          chosen.append(experts_BTk)
+    loads = [
+      moe.load(
+        experts_BTk.reshape(-1, experts_BTk.shape[-1]),
+        kinds_N=kinds_BT.reshape(-1),
+        num_kinds=num_kinds,
+        num_experts=num_experts,
+      )
+      for experts_BTk in chosen
+    ]
     none = jnp.zeros((num_kinds, 0, num_experts), jnp.float32)
     load_KLE = jnp.stack(loads, axis=1) if loads else none
     return self.final_norm(x_BTD), load_KLE
@@ -175,9 +238,16 @@ class Trunk(nn.Module):
     cache: cache_lib.Cache,
     lengths_B: jax.Array,
   ) -> tuple[jax.Array, cache_lib.Cache]:
-    """Hidden states of a chunk and the cache that holds it."""
+    """Hidden states of a chunk and the cache that holds it.
+
+    Raises:
+      ValueError: the layers are scanned; `layers.unstack` the parameters and
+        build the model with `scan_layers` off.
+    """
+    if self.layout.blocks:
+      raise ValueError("a trunk of scanned layers cannot extend a cache")
     layers = []
-    for layer, old in zip(self.layers, cache.layers, strict=True):
+    for layer, old in zip(self.layers.values(), cache.layers, strict=True):
       x_BTD, new = layer.extend(
         x_BTD, layer=old, past_B=cache.lengths_B, lengths_B=lengths_B
       )
@@ -207,7 +277,7 @@ class MtpLayer(nn.Module):
       shape=(2 * size, size),
       names=("joined", "embed"),
     )
-    self.layer = remat(self.remat_policy)(
+    self.layer = remat(self.remat_policy, in_scan=False)(
       config, is_global=True, is_dense=True, dtype=self.dtype, name="layer"
     )
 

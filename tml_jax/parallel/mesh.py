@@ -1,64 +1,112 @@
-"""The device mesh and the rules from logical names to its axes.
+"""The device mesh and what logical names mean on it.
 
 For: every sharding in the project; models only name their dims. Not for:
-collectives written by hand. Start reading at `RULES`.
+choosing rules and sizes (`experiments/topologies.py`, a table for each family
+of topologies), collectives written by hand. Start reading at `create` and
+`sharding`.
 
 axis = of the mesh, dim = of an array.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 
 from tml_jax import errors
 from tml_jax.config import MeshConfig
 
 AXES = ("data", "fsdp", "expert", "tensor", "seq")
-# Logical name -> mesh axes. A name that is not here is not sharded.
-RULES: dict[str, tuple[str, ...]] = {
-  "batch": ("data", "fsdp", "expert"),
-  "time": ("seq",),
-  "embed": ("fsdp",),
-  "vocab": ("tensor",),
-  "heads": ("tensor",),
-  "kv_heads": ("tensor",),
-  "mlp": ("tensor",),
-  "flow": ("tensor",),
-  "experts": ("expert",),
-}
+AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
+Rules = Mapping[str, tuple[str, ...]]
+
+
+def shape(config: MeshConfig) -> tuple[int, ...]:
+  """Sizes in the order of AXES."""
+  return tuple(getattr(config, axis) for axis in AXES)
+
+
+def check(config: MeshConfig, *, num_devices: int) -> None:
+  """Whether the sizes and rules use exactly `num_devices`.
+
+  Raises:
+    errors.UserError: the product of the sizes is another number, slices do
+      not divide `data`, or no rule uses an axis, whose devices would repeat
+      one another's work.
+  """
+  sizes = ", ".join(f"mesh.{axis}={getattr(config, axis)}" for axis in AXES)
+  if math.prod(shape(config)) != num_devices:
+    raise errors.UserError(
+      f"{sizes} need {math.prod(shape(config))} devices and there are "
+      f"{num_devices}; choose sizes whose product is the number of devices"
+    )
+  if config.data % config.slices:
+    raise errors.UserError(
+      f"mesh.data = {config.data} cannot be split over mesh.slices = "
+      f"{config.slices}: only `data` crosses slices, make it a multiple"
+    )
+  used = {axis for axes in config.axis_rules.values() for axis in axes}
+  for axis, size in zip(AXES, shape(config), strict=True):
+    if size > 1 and axis not in used:
+      raise errors.UserError(
+        f"mesh.{axis} = {size}: no rule of mesh.rules uses axis {axis!r}, its "
+        "devices would repeat one another's work; set it to 1 or add a rule"
+      )
 
 
 def create(
   config: MeshConfig, *, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-  """The mesh over all devices.
+  """The mesh over all devices, its axes along the rings of a TPU slice.
+
+  With several slices `data` goes over the network between them and within
+  each slice as far as it is larger than their number; every other axis stays
+  inside a slice.
 
   Raises:
-    errors.UserError: the sizes do not multiply to the number of devices.
+    errors.UserError: as `check`; or the axes do not lie on the torus.
   """
-  devices = jax.devices() if devices is None else devices
-  shape = tuple(getattr(config, axis) for axis in AXES)
-  if math.prod(shape) != len(devices):
-    sizes = ", ".join(
-      f"mesh.{axis}={size}" for axis, size in zip(AXES, shape, strict=True)
-    )
+  devices = list(jax.devices() if devices is None else devices)
+  check(config, num_devices=len(devices))
+  within = (config.data // config.slices, *shape(config)[1:])
+  found = {getattr(device, "slice_index", None) or 0 for device in devices}
+  if devices[0].platform == "tpu" and len(found) != config.slices:
     raise errors.UserError(
-      f"{sizes} need {math.prod(shape)} devices and there are {len(devices)}; "
-      "choose sizes whose product is the number of devices"
+      f"mesh.slices = {config.slices} and the devices are in {len(found)} "
+      "slices; set it to the number of slices"
     )
-  return jax.sharding.Mesh(np.asarray(devices).reshape(shape), AXES)
+  try:
+    if config.slices == 1:
+      grid = mesh_utils.create_device_mesh(within, devices)
+    elif devices[0].platform == "tpu":
+      across = (config.slices, *(1 for _ in within[1:]))
+      grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
+    else:  # devices without slices stand for them in their order
+      grid = np.asarray(devices).reshape(shape(config))
+  except (NotImplementedError, ValueError) as error:
+    sizes = dict(zip(AXES, within, strict=True))
+    raise errors.UserError(
+      f"mesh axes {sizes} do not lie on the torus of the {len(devices)} "
+      "devices: every axis needs whole torus dims, or products of them"
+    ) from error
+  return jax.sharding.Mesh(grid, AXES)
+
+
+def abstract(config: MeshConfig) -> jax.sharding.AbstractMesh:
+  """The mesh without devices, for shapes and shardings."""
+  check(config, num_devices=math.prod(shape(config)))
+  return jax.sharding.AbstractMesh(shape(config), AXES)
 
 
 @contextlib.contextmanager
-def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
+def use(mesh: jax.sharding.Mesh, *, rules: Rules) -> Iterator[None]:
   """Makes the model's logical constraints mean `mesh` while tracing."""
-  rules = [(name, axes) for name, axes in RULES.items()]
-  with mesh, nn.logical_axis_rules(rules):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(list(rules.items())):
     yield
 
 
@@ -66,7 +114,8 @@ def sharding(
   names: Sequence[str | None],
   *,
   shape: Sequence[int],
-  mesh: jax.sharding.Mesh,
+  mesh: AnyMesh,
+  rules: Rules,
   what: str,
 ) -> jax.sharding.NamedSharding:
   """Sharding of one array from the logical names of its dims.
@@ -75,6 +124,7 @@ def sharding(
     names: one per dim; None is not sharded.
     shape: of the array.
     mesh: the mesh.
+    rules: mesh axes by logical name; a name without a rule is not sharded.
     what: name of the array, for errors.
 
   Raises:
@@ -83,12 +133,12 @@ def sharding(
   """
   spec, taken = [], {}
   for dim, (name, size) in enumerate(zip(names, shape, strict=True)):
-    axes = tuple(a for a in RULES.get(name, ()) if mesh.shape[a] > 1)
+    axes = tuple(a for a in rules.get(name, ()) if mesh.shape[a] > 1)
     for axis in axes:
       if axis in taken:
         raise errors.UserError(
           f"{what}: dims {taken[axis]} and {dim} both lie on mesh axis "
-          f"{axis!r} (logical names {tuple(names)}); change parallel.mesh.RULES"
+          f"{axis!r} (logical names {tuple(names)}); change mesh.rules"
         )
       taken[axis] = dim
     parts = math.prod(mesh.shape[a] for a in axes)
@@ -102,12 +152,13 @@ def sharding(
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
 
 
-def variable_shardings(boxed: Any, *, mesh: jax.sharding.Mesh) -> Any:
+def variable_shardings(boxed: Any, *, mesh: AnyMesh, rules: Rules) -> Any:
   """Shardings of abstract variables that carry logical names.
 
   Args:
     boxed: what `jax.eval_shape(model.init, ...)` gives.
     mesh: the mesh.
+    rules: mesh axes by logical name.
 
   Returns:
     The same tree without boxes, a NamedSharding for each array.
@@ -115,7 +166,9 @@ def variable_shardings(boxed: Any, *, mesh: jax.sharding.Mesh) -> Any:
 
   def one(path, leaf):
     what = jax.tree_util.keystr(path, simple=True, separator="/")
-    return sharding(leaf.names, shape=leaf.value.shape, mesh=mesh, what=what)
+    return sharding(
+      leaf.names, shape=leaf.value.shape, mesh=mesh, rules=rules, what=what
+    )
 
   return jax.tree_util.tree_map_with_path(
     one, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)
@@ -123,7 +176,7 @@ def variable_shardings(boxed: Any, *, mesh: jax.sharding.Mesh) -> Any:
 
 
 def batch_sharding(
-  mesh: jax.sharding.Mesh, *, batch_size: int
+  mesh: AnyMesh, *, rules: Rules, batch_size: int
 ) -> jax.sharding.NamedSharding:
   """Batches are cut along their first dim.
 
@@ -131,5 +184,9 @@ def batch_sharding(
     errors.UserError: the batch does not divide.
   """
   return sharding(
-    ("batch",), shape=(batch_size,), mesh=mesh, what="train.global_batch_size"
+    ("batch",),
+    shape=(batch_size,),
+    mesh=mesh,
+    rules=rules,
+    what="train.global_batch_size / train.accumulation_steps",
   )

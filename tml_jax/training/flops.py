@@ -17,14 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from tml_jax.config import Config
+from tml_jax.parallel import chips
 from tml_jax.streams import clock
 
-# Dense bfloat16 peak of one chip, FLOP/s; vendors' published figures.
+# Dense bfloat16 peak of one device, FLOP/s; vendors' published figures.
 PEAKS = {
   "TPU v4": 275e12,
   "TPU v5 lite": 197e12,
-  "TPU v5": 459e12,
-  "TPU v6 lite": 918e12,
+  **{
+    chip.device_kind: chip.peak_flops / chip.devices
+    for chip in chips.CHIPS.values()
+  },
   "NVIDIA H100 80GB HBM3": 989e12,
   "NVIDIA H200": 989e12,
 }

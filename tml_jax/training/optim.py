@@ -8,18 +8,20 @@ import jax
 import optax
 
 from tml_jax.config import OptimConfig, Optimizer, Schedule
+from tml_jax.models import layers
 
-# Matrices that map hidden to hidden, with the dims they sum over and give;
-# the others are batch dims (experts). Embeddings, the router, convolutions
+# Matrices that map hidden to hidden, with the dims they sum over and give,
+# counted from the last; the others are batch dims (experts, scanned blocks).
+# Embeddings, the router, convolutions
 # and relative-bias profiles keep AdamW: they are tables, not maps
 # (K. Jordan, Muon, 2024). The dMel bag is a map: 80 of its rows add up to a
 # token. AdamW moves all of them the same way, and after 800 steps of `tiny`
 # every sound looked the same (their mean held 84 % of the power, 36 % at the
 # start); a digit that logistic regression tells apart stayed unheard.
-_FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(0, (1, 2))  # [D, N, H]
-_TO_HIDDEN = optax.contrib.MuonDimensionNumbers((0, 1), 2)  # [N, H, D]
+_FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(-3, (-2, -1))  # [D, N, H]
+_TO_HIDDEN = optax.contrib.MuonDimensionNumbers((-3, -2), -1)  # [N, H, D]
 _LAST_TWO = optax.contrib.MuonDimensionNumbers(-2, -1)  # [D, F], [E, D, F]
-_SHARED_IN = optax.contrib.MuonDimensionNumbers(0, 2)  # [D, S, F]
+_SHARED_IN = optax.contrib.MuonDimensionNumbers(-3, -1)  # [D, S, F]
 _MATRICES = {
   ("dmel", "table"): _LAST_TWO,
   ("attention", "query"): _FROM_HIDDEN,
@@ -92,4 +94,9 @@ def matrices(params):
 
 def _decayed(params):
   """Weight decay applies to matrices, not to gains and biases."""
-  return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+  def decayed(path, leaf):
+    stacked = any(key.key == layers.BLOCKS for key in path)
+    return leaf.ndim - stacked >= 2
+
+  return jax.tree_util.tree_map_with_path(decayed, params)

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from tml_jax.config import Config
-from tml_jax.models import interaction
+from tml_jax.config import PLAIN, Config, RematPolicy
+from tml_jax.models import interaction, layers
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import frame, packing
 
@@ -58,7 +58,25 @@ def create_model(config: Config) -> interaction.InteractionModel:
     turn_token=frame.token_id(frame.Control.TURN, config=config.streams),
     dtype=str(config.train.dtype),
     remat_policy=config.train.remat_policy,
+    execution=config.train.execution,
   )
+
+
+def create_sampler(config: Config) -> interaction.InteractionModel:
+  """The same model for one device, its layers one by one."""
+  model = create_model(config)
+  return model.clone(execution=PLAIN, remat_policy=RematPolicy.NONE)
+
+
+def unrolled(variables: dict[str, Any], *, config: Config) -> dict[str, Any]:
+  """Variables of the trained model as `create_sampler` takes them."""
+  layout = layers.Layout.of(
+    config.model, scan_layers=config.train.execution.scan_layers
+  )
+  return {
+    name: layers.unstack(collection, layout=layout)
+    for name, collection in variables.items()
+  }
 
 
 def example_batch(config: Config, *, batch_size: int) -> dict[str, jax.Array]:
@@ -75,7 +93,7 @@ def abstract(
   *,
   model: interaction.InteractionModel,
   optimizer: optax.GradientTransformation,
-  mesh: jax.sharding.Mesh,
+  mesh: mesh_lib.AnyMesh,
 ) -> Abstract:
   """Shapes and shardings of the state on `mesh`.
 
@@ -100,10 +118,13 @@ def abstract(
 
   key = jax.random.key(config.train.seed)
   boxed = jax.eval_shape(model.init, key, example_batch(config, batch_size=1))
+  variables = mesh_lib.variable_shardings(
+    boxed, mesh=mesh, rules=config.mesh.axis_rules
+  )
   by_path = {
     _names(path): sharding
     for path, sharding in jax.tree_util.tree_leaves_with_path(
-      mesh_lib.variable_shardings(boxed, mesh=mesh)["params"]
+      variables["params"]
     )
   }
   replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from tml_jax.config import Config
-from tml_jax.models import interaction
+from tml_jax.models import interaction, layers
 from tml_jax.training import losses
 from tml_jax.training import state as state_lib
 
@@ -32,6 +32,9 @@ def create(
   It returns the new state and arrays for `metrics.summarise`.
   """
   optim = config.train.optim
+  layout = layers.Layout.of(
+    config.model, scan_layers=config.train.execution.scan_layers
+  )
 
   def train_step(state, batch):
     gradient, loss, sums = accumulate(state, batch, config=config, model=model)
@@ -42,7 +45,14 @@ def create(
     new_state = state_lib.TrainState(
       step=state.step + 1,
       params=params,
-      router=balance(state.router, sums.load_KLE, rate=optim.router_bias_rate),
+      router=layers.stack(
+        balance(
+          layers.unstack(state.router, layout=layout),
+          sums.load_KLE,
+          rate=optim.router_bias_rate,
+        ),
+        layout=layout,
+      ),
       opt_state=opt_state,
       ema=moving_average(
         state.ema, params, decay=optim.ema_decay, step=state.step

@@ -1,0 +1,225 @@
+"""The reference model on TPU slices, compiled here: memory, FLOPs, bounds.
+
+`python -m benchmarks.tpu --dir=DIR [--only=NAME,...]` runs `python -m
+tml_jax.aot` for each row of ROWS, one after another, keeps the reports in DIR
+and writes benchmarks/tpu.md from all reports there. Needs `pip install .[aot]`
+and no TPU; nothing is timed but the compiler. Start reading at ROWS.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+
+from absl import app, flags
+
+_DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
+_ONLY = flags.DEFINE_list("only", [], "Rows to run; empty runs all.")
+_RUN = flags.DEFINE_bool("run", True, "Compile, or only write the tables.")
+
+_ROOT = pathlib.Path(__file__).parent.parent
+_SMALL = "--config=experiments/interaction.py:tml_interaction_small"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One compiled program."""
+
+  name: str
+  flags: tuple[str, ...]
+
+  @property
+  def command(self) -> str:
+    return " ".join(("python -m tml_jax.aot", *self.flags))
+
+
+ROWS = (
+  Row("v5p", (_SMALL, "--topology=v5p:8x8x8")),
+  Row("v6e", (_SMALL, "--topology=v6e:16x16")),
+  Row("tpu7x", (_SMALL, "--topology=tpu7x:4x8x8")),
+  Row("v5p-2slices", (_SMALL, "--topology=v5p:8x8x8", "--num_slices=2")),
+)
+
+# From the same kind of machine, MaxText at commit e591f30: run, tokens a step
+# in millions, arguments + temporaries and live peak in GiB, compile seconds,
+# host GiB.
+_MAXTEXT = (
+  ("v5p:8x8x8, FSDP 512", 4.2, "6.0 + 30.3", "", 97, 2.4),
+  ("v5p:8x8x8, FSDP 512, tiled loss", 16.8, "6.0 + 50.9", "", 144, 2.5),
+  ("v5p:8x8x8, FSDP 64, EP 8", 4.2, "6.0 + 30.7", "", 150, 2.9),
+  ("v5p:8x8x8, EP 8, ring", 4.2, "6.0 + 34.8", 33.7, 169, 2.6),
+  ("v6e:16x16, FSDP", 2.1, "refused, 32.14 in 31.24", "", "", 1.1),
+  ("v6e:16x16, FSDP, tiled loss", 2.1, "12.0 + 25.3", "", 201, 2.6),
+  ("v6e:16x16, EP 16, buffer 1.5", 2.1, "12.0 + 21.4", 26.0, 202, 2.9),
+)
+
+
+def run(row: Row, *, directory: pathlib.Path) -> None:
+  """Compiles a row; its report or its refusal lands in `directory`."""
+  report = directory / f"{row.name}.json"
+  report.unlink(missing_ok=True)
+  result = subprocess.run(
+    [sys.executable, "-m", "tml_jax.aot", *row.flags, f"--json={report}"],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  print(result.stdout or result.stderr, flush=True)
+  if not report.exists():
+    lines = [x for x in result.stderr.splitlines() if x and "] " not in x]
+    refusal = {"status": result.returncode, "message": lines[:12]}
+    report.write_text(json.dumps(refusal, indent=2) + "\n")
+
+
+def tables(directory: pathlib.Path) -> str:
+  """benchmarks/tpu.md from the reports in `directory`."""
+  reports = {}
+  for row in ROWS:
+    path = directory / f"{row.name}.json"
+    if path.exists():
+      reports[row.name] = json.loads(path.read_text())
+  return "\n".join(
+    [*_HEAD, "", *_main_table(reports), "", *_parts(reports), *_maxtext()]
+  )
+
+
+_HEAD = """# The reference model on TPU slices
+
+Nothing here ran on a TPU. libtpu compiled the train step for slices that are
+not there, on a machine without one; `python -m benchmarks.tpu --dir=DIR` does
+it again and writes this file.
+
+- HBM is the live peak that the compiler holds against the limit, not the sum
+  of its categories.
+- FLOP ratio: matrix products in the program, loops times their length, over
+  those that the model needs (`tml_jax/training/flops.py`: forward, twice that
+  backward, recomputation not counted). Kernels count what they state, which
+  is for a full buffer.
+- ICI, DCN: bytes that a chip receives in a step, inside and between slices.
+- MFU bound: the model's FLOPs at peak over a least time in which every
+  instruction runs at the peak of the matrix units or of HBM; first with all
+  collectives hidden, then with synchronous ones exposed. No latency, no
+  overhead: a bound and no prediction.""".splitlines()
+
+
+def _main_table(reports: dict[str, dict]) -> list[str]:
+  lines = [
+    "| slice | chips | mesh | tokens a step | HBM, GiB | FLOP ratio | ICI, GB"
+    " | DCN, GB | bound, s | MFU bound | exposed | compile, s | host, GiB |",
+    "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+  ]
+  refused = []
+  for row in ROWS:
+    r = reports.get(row.name)
+    if r is None:
+      continue
+    if "status" in r:
+      refused += ["", f"`{row.command}` exits {r['status']}:", "", "```"]
+      refused += [*r["message"], "```"]
+      continue
+    slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
+    mesh = " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1)
+    cells = (
+      f"{r['topology']}{slices}",
+      f"{r['chips']:,}",
+      mesh,
+      f"{r['tokens_per_step'] / 1e6:.1f} M / {r['accumulation_steps']}",
+      f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
+      f"{r['flop_ratio']:.2f}",
+      f"{r['ici_gb_per_chip']:.0f}",
+      f"{r['dcn_gb_per_chip']:.1f}",
+      f"{r['roofline_s']:.2f}",
+      f"{r['mfu_bound']:.2f}",
+      f"{r['mfu_bound_exposed']:.2f}",
+      f"{r['compile_s']:.0f}",
+      f"{r['host_rss_gib']:.1f}",
+    )
+    lines.append("| " + " | ".join(cells) + " |")
+  commands = ["", "Commands, in the order of the rows:", "", "```"]
+  commands += [row.command for row in ROWS if row.name in reports]
+  return [*lines, *commands, "```", *refused]
+
+
+def _parts(reports: dict[str, dict]) -> list[str]:
+  """Where memory and time go, a section for each row."""
+  lines = []
+  for name, r in reports.items():
+    if "status" in r:
+      continue
+    memory = ", ".join(
+      f"{part.replace('_', ' ')} {size:.2f}"
+      for part, size in r["hbm_by_category_gib"].items()
+    )
+    time = ", ".join(
+      f"{part.removesuffix('_s').replace('_', ' ')} {seconds:.2f}"
+      for part, seconds in r["roofline"].items()
+    )
+    lines += [
+      f"## {name}",
+      "",
+      f"HBM, GiB: {memory}.",
+      f"Seconds: {time}.",
+      "",
+      "| collective | axes | mode | times | ICI, GB | DCN, GB | seconds |",
+      "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for c in r["collectives"][:8]:
+      mode = "asynchronous" if c["asynchronous"] else "synchronous"
+      lines.append(
+        f"| {c['kind']} | {' + '.join(c['axes'])} | {mode} | {c['count']:,} |"
+        f" {c['ici_gb']:.1f} | {c['dcn_gb']:.2f} | {c['seconds']:.3f} |"
+      )
+    for kernel, count in r["kernels_without_flops"].items():
+      lines.append(f"\nNot in the FLOPs: {count:,} calls of {kernel}.")
+    for loop in r["loops_of_unknown_length"]:
+      lines.append(f"\nCounted once: the loop {loop}.")
+    lines.append("")
+  return lines
+
+
+def _maxtext() -> list[str]:
+  """Recorded figures, and what differs."""
+  lines = """## MaxText's nearest configuration
+
+Recorded earlier with the same versions of jax and libtpu, not in the run
+above: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads x 128, 256 experts top
+8 of width 2048, vocabulary 201,024, sequence 8,192, bfloat16 compute, float32
+weights, default remat.
+
+| run | tokens a step, M | HBM: arguments + temporaries, GiB | live peak, GiB \
+| compile, s | host, GiB |
+|---|--:|---|--:|--:|--:|""".splitlines()
+  for run_name, *cells in _MAXTEXT:
+    lines.append("| " + " | ".join([run_name, *map(str, cells)]) + " |")
+  lines += """
+Equal: width, depth, heads, vocabulary, sequence length, 8 active experts of
+width 2048 a layer, dtypes of compute and weights.
+Not equal: ours has 6 routed and 2 shared experts where MaxText has 8 routed;
+relative bias, short convolutions, audio and image inputs and the flow head,
+which it has not; attention in 35 of 42 layers sees 512 positions, there all;
+Muon and an average of the weights, there AdamW; the loss at 2,560 of 8,192
+positions, there at all.""".splitlines()
+  return lines
+
+
+def main(argv: list[str]) -> None:
+  del argv
+  if not _DIR.value:
+    sys.exit("--dir is missing: name a directory for the reports")
+  directory = pathlib.Path(_DIR.value)
+  directory.mkdir(parents=True, exist_ok=True)
+  names = [row.name for row in ROWS]
+  for name in _ONLY.value:
+    if name not in names:
+      sys.exit(f"--only={name}: write one of {', '.join(names)}")
+  for row in ROWS:
+    if _RUN.value and (not _ONLY.value or row.name in _ONLY.value):
+      run(row, directory=directory)
+  text = tables(directory) + "\n"
+  (_ROOT / "benchmarks" / "tpu.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+  app.run(main)

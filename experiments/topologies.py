@@ -1,0 +1,103 @@
+"""Where a size runs: `--config=experiments/interaction.py:NAME@TOPOLOGY`.
+
+For: one table of sharding rules for each family of topologies, and for each
+size and topology that we have compiled the sizes of the mesh axes and how the
+step is cut. Not for: what is learned; `on` changes nothing of that. Start
+reading at `RULES`, then `ROWS`. TOPOLOGY is FAMILY:AxBxC as Google names
+slices (v5p:8x8x8), with :N behind it for N slices (v5p:8x8x8:2).
+"""
+
+import dataclasses
+from typing import Any
+
+from tml_jax import errors
+from tml_jax.config import Config
+
+# Logical name of a dim -> mesh axes; a name without a rule is not sharded.
+_TORUS_3D = (
+  "batch:data+fsdp+expert",  # every chip has sequences of its own
+  "time:seq",
+  "embed:fsdp",
+  "vocab:tensor",
+  "heads:tensor",
+  "kv_heads:tensor",
+  "mlp:tensor",
+  "flow:tensor",
+  "experts:expert",
+)
+RULES: dict[str, tuple[str, ...]] = {
+  "cpu": _TORUS_3D,  # GPUs as well: no torus, the compiler divides the work
+  "v5p": _TORUS_3D,
+  "v6e": _TORUS_3D,
+  "tpu7x": _TORUS_3D,  # a device is one of the two cores of a chip
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One size on one topology, with the reason in a comment beside it."""
+
+  axes: dict[str, int]  # sizes; axes that are not named have 1
+  fields: dict[str, Any]  # of Config: how it is cut and compiled
+
+
+ROWS: dict[tuple[str, str], Row] = {
+  # Experts over one ring of 8, everything else over the other two: with few
+  # choices per token, gathering the tokens of a ring is 3.4 times cheaper
+  # than sending each token to its experts over it.
+  ("tml_interaction_small", "v5p:8x8x8"): Row(
+    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+  ),
+  ("tml_interaction_small", "v5p:8x8x8:2"): Row(
+    axes=dict(data=2, fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+  ),
+  # 31.25 GiB of HBM: one sequence of a chip at a time.
+  ("tml_interaction_small", "v6e:16x16"): Row(
+    axes=dict(fsdp=16, expert=16), fields={"train.accumulation_steps": 4}
+  ),
+  ("tml_interaction_small", "tpu7x:4x8x8"): Row(
+    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+  ),
+  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), fields={}),
+  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), fields={}),
+}
+
+
+def on(config: Config, *, topology: str) -> Config:
+  """`config` with the mesh of `topology`.
+
+  A size without a row keeps its own axis sizes, to be set with
+  --config.mesh.AXIS=SIZE.
+
+  Raises:
+    errors.UserError: the family has no table of rules, or the number of
+      slices is none.
+  """
+  family, _, rest = topology.partition(":")
+  size, _, count = rest.partition(":")
+  slices = int(count) if count.isdecimal() else 1
+  if count not in ("", str(slices)) or slices < 1:
+    raise errors.UserError(
+      f"topology {topology!r}: {count!r} is no number of slices; write"
+      f" {family}:{size} or {family}:{size}:2"
+    )
+  if family not in RULES:
+    raise errors.UserError(
+      f"topology {topology!r}: experiments/topologies.py has no rules for"
+      f" {family!r}; write one of {', '.join(RULES)}, for instance v5p:8x8x8"
+    )
+  mesh = dataclasses.replace(config.mesh, rules=RULES[family], slices=slices)
+  row = ROWS.get((config.name, topology))
+  if row is not None:
+    ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+    mesh = dataclasses.replace(mesh, **(ones | row.axes))
+    for name, value in row.fields.items():
+      config = _with(config, name.split("."), value)
+  return dataclasses.replace(config, mesh=mesh)
+
+
+def _with(node: Any, path: list[str], value: Any) -> Any:
+  """A copy of `node` with the field at `path` changed."""
+  if path[1:]:
+    value = _with(getattr(node, path[0]), path[1:], value)
+  return dataclasses.replace(node, **{path[0]: value})

@@ -1,0 +1,119 @@
+"""Rules are checked before tracing, and constraints take effect."""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import interaction, topologies
+from tests.training import small
+from tml_jax import errors
+from tml_jax.models import trunk
+from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.training import program
+
+ONE = interaction.get_config("tiny").mesh
+
+
+def _mesh(**axes: int):
+  config = dataclasses.replace(ONE, **axes)
+  return mesh_lib.create(config, devices=jax.devices()[:8])
+
+
+def test_constraints_of_the_model_place_activations():
+  mesh = _mesh(data=2, fsdp=2, seq=2)
+  with warnings.catch_warnings():
+    warnings.simplefilter("error")
+    with mesh_lib.use(mesh, rules=ONE.axis_rules):
+      x_BTD = jax.jit(trunk.constrain)(jnp.zeros((8, 6, 4)))
+  assert x_BTD.sharding.shard_shape(x_BTD.shape) == (2, 3, 4)
+
+
+def test_hidden_states_inside_the_step_are_sharded():
+  """Not only the input and the result: an activation on the way."""
+  config = small.config(data=4, seq=2)
+  mesh = mesh_lib.create(config.mesh)
+  step = program.create(config, mesh=mesh)
+  text = step.lower().as_text()
+  width = config.model.d_model
+  places = [
+    line
+    for line in text.splitlines()
+    if "sdy.sharding_constraint" in line
+    and f"tensor<8x{config.streams.seq_len}x{width}x" in line
+  ]
+  assert len(places) >= config.model.num_layers
+  assert all('[{"data", "fsdp", "expert"}, {"seq"}, {}]' in x for x in places)
+
+
+def test_slices_are_the_outer_part_of_data():
+  mesh = _mesh(data=4, fsdp=2, slices=2)
+  ids = np.vectorize(lambda d: d.id)(mesh.devices).reshape(4, 2)
+  np.testing.assert_array_equal(ids, np.arange(8).reshape(4, 2))
+
+
+@pytest.mark.parametrize(
+  "axes, message",
+  [
+    (dict(data=3), "need 3 devices and there are 8"),
+    (dict(data=4), "need 4 devices and there are 8"),  # four unused
+    (dict(fsdp=8, slices=2), "mesh.data = 1 cannot be split.*slices = 2"),
+    (dict(fsdp=4, seq=2, rules=("batch:fsdp",)), "no rule.*axis 'seq'"),
+  ],
+)
+def test_bad_meshes_raise(axes, message):
+  with pytest.raises(errors.UserError, match=message):
+    _mesh(**axes)
+
+
+@pytest.mark.parametrize(
+  "field, value, message",
+  [
+    ("rules", ("batch",), "write NAME:AXIS"),
+    ("rules", ("batch:pod",), "write NAME:AXIS"),
+    ("rules", ("batch:data", "batch:fsdp"), "two rules"),
+    ("compiler_options", ("xla_tpu_bogus",), "write FLAG=VALUE"),
+    ("slices", 0, "at least 1"),
+  ],
+)
+def test_bad_config_values_raise(field, value, message):
+  with pytest.raises(errors.UserError, match=message):
+    dataclasses.replace(ONE, **{field: value})
+
+
+def test_an_abstract_mesh_gives_the_same_shardings():
+  config = dataclasses.replace(ONE, fsdp=4, tensor=2)
+  place = dict(
+    names=("embed", "heads"), shape=(8, 6), rules=ONE.axis_rules, what="q"
+  )
+  names = place.pop("names")
+  real = mesh_lib.sharding(names, mesh=_mesh(fsdp=4, tensor=2), **place)
+  shape_only = mesh_lib.sharding(names, mesh=mesh_lib.abstract(config), **place)
+  assert real.spec == shape_only.spec
+  assert shape_only.shard_shape((8, 6)) == real.shard_shape((8, 6)) == (2, 3)
+
+
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("tiny@v7x:2x2", "no rules for 'v7x'"),
+    ("tiny@v5p:2x2x1:none", "'none' is no number of slices"),
+    ("tiny@v5p:2x2x1:0", "'0' is no number of slices"),
+  ],
+)
+def test_bad_topologies_raise(name, message):
+  with pytest.raises(errors.UserError, match=message):
+    interaction.get_config(name)
+
+
+def test_a_topology_changes_only_where_and_how_it_runs():
+  plain = interaction.get_config("tml_interaction_small")
+  placed = interaction.get_config("tml_interaction_small@v5p:8x8x8:2")
+  assert placed.mesh.slices == placed.mesh.data == 2
+  assert placed.mesh.rules == topologies.RULES["v5p"]
+  assert placed.model == plain.model and placed.data == plain.data
+  assert placed.train.global_batch_size == plain.train.global_batch_size
+  assert placed.train.optim == plain.train.optim

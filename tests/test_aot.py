@@ -1,0 +1,162 @@
+"""`python -m tml_jax.aot`: what it refuses, reports and says does not fit."""
+
+import importlib.util
+import json
+
+import pytest
+
+from tests import commands
+from tests.training import small
+
+CONFIG = "--config=experiments/interaction.py:tiny"
+needs_libtpu = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None,
+  reason="libtpu is not installed: pip install '.[aot]'",
+)
+# One layer and narrow: compiles in seconds.
+SMALL = (
+  CONFIG,
+  *(flag for flag in small.FLAGS if "model." in flag),
+  "--config.train.global_batch_size=8",
+)
+KEYS = """topology chips tokens_per_step params_total params_active
+hbm_gib_per_chip hbm_limit_gib flops_per_chip model_flops_per_chip flop_ratio
+ici_gb_per_chip roofline_s mfu_bound compile_s host_rss_gib""".split()
+
+
+def _aot(*flags: str, timeout: float = 120.0):
+  return commands.run("-m", "tml_jax.aot", *flags, timeout=timeout)
+
+
+def _refused(result, message: str) -> None:
+  assert result.returncode == 2, result.stderr
+  assert message in result.stderr
+  (line,) = result.stderr.splitlines()
+  assert line.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    ([CONFIG], "--topology is missing"),
+    ([CONFIG, "--topology=v7x:2x2"], "no rules for 'v7x'"),
+    ([CONFIG, "--topology=cpu:8"], "FAMILY one of v5p, v6e, tpu7x"),
+    (
+      [CONFIG + "@v5p:2x2x1", "--topology=v5p:2x2x2"],
+      "name two places",
+    ),
+  ],
+  ids=["no topology", "unknown family", "not a TPU", "two places"],
+)
+def test_bad_flags_exit_2_in_one_line(flags, message):
+  _refused(_aot(*flags), message)
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--topology=v5p:3x2x2"], "not divisible"),
+    (["--topology=v5p:2x2x1"], "need 1 devices and there are 4"),
+    (
+      ["--topology=v5p:2x2x1", "--config.mesh.fsdp=4"],
+      "microbatch",
+    ),
+  ],
+)
+def test_bad_meshes_exit_2_before_tracing(flags, message):
+  if message == "microbatch":
+    flags = [*flags, "--config.train.global_batch_size=6"]
+    flags += ["--config.data.logical_shards=2"]
+    message = "of size 6 cannot be split over 4 devices"
+  _refused(_aot(CONFIG, *flags), message)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_state_that_cannot_fit_exits_2_before_tracing():
+  result = _aot(
+    "--config=experiments/interaction.py:tml_interaction_small",
+    "--topology=v5p:2x2x1",
+    "--config.mesh.expert=1",
+    "--config.mesh.fsdp=4",
+  )
+  _refused(result, "GiB of a device before any activation")
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_an_unknown_compiler_option_exits_2():
+  result = _aot(
+    *SMALL,
+    "--topology=v5p:2x2x1",
+    "--config.mesh.fsdp=4",
+    "--config.mesh.compiler_options=xla_tpu_bogus=true",
+  )
+  assert result.returncode == 2, result.stderr
+  assert "No such compile option: 'xla_tpu_bogus'" in result.stderr
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_the_report_of_a_step_that_fits(tmp_path):
+  path = tmp_path / "report.json"
+  result = _aot(
+    *SMALL,
+    "--topology=v5p:2x2x2",
+    "--config.mesh.fsdp=4",
+    "--config.mesh.data=2",
+    f"--json={path}",
+    timeout=600,
+  )
+  assert result.returncode == 0, result.stderr
+  report = json.loads(path.read_text())
+  assert set(KEYS) <= report.keys()
+  assert (report["topology"], report["chips"]) == ("v5p:2x2x2", 8)
+  assert report["tokens_per_step"] == 8 * 768
+  assert 0 < report["hbm_gib_per_chip"] < report["hbm_limit_gib"] == 95.74
+  parts = report["hbm_by_category_gib"]
+  assert sum(parts.values()) == pytest.approx(report["hbm_gib_per_chip"])
+  assert {tuple(c["axes"]) for c in report["collectives"]} >= {("fsdp",)}
+  assert report["ici_gb_per_chip"] > 0 and report["dcn_gb_per_chip"] == 0
+  assert 0 < report["mfu_bound"] <= 1
+  assert report["mfu_bound_exposed"] <= report["mfu_bound"]
+  for line in ("live peak", "MFU bound", "all-gather"):
+    assert line in result.stdout
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_slices_exchange_over_the_network(tmp_path):
+  path = tmp_path / "report.json"
+  result = _aot(
+    *SMALL,
+    "--topology=v5p:2x2x1",
+    "--num_slices=2",
+    "--config.mesh.data=2",
+    "--config.mesh.fsdp=4",
+    f"--json={path}",
+    timeout=600,
+  )
+  assert result.returncode == 0, result.stderr
+  report = json.loads(path.read_text())
+  assert (report["num_slices"], report["chips"]) == (2, 8)
+  assert report["dcn_gb_per_chip"] > 0
+  crossing = [c for c in report["collectives"] if c["dcn_gb"]]
+  assert all("data" in c["axes"] for c in crossing)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_step_that_does_not_fit_exits_3():
+  result = _aot(
+    *SMALL,
+    "--config.train.global_batch_size=16384",
+    "--topology=v6e:1x1",
+    timeout=600,
+  )
+  assert result.returncode == 3, result.stderr
+  assert "does not fit: a device of v6e:1x1 needs" in result.stderr
+  assert "31.25" in result.stderr and "GiB too much" in result.stderr
+  assert "largest tensors" in result.stderr

@@ -1,0 +1,174 @@
+"""Compiles the train step for a TPU slice that is not there.
+
+For: `python -m tml_jax.aot --config=experiments/interaction.py:NAME
+--topology=v5p:8x8x8 [--num_slices=2] [--json=FILE] [--hlo=FILE]`: does it fit,
+what does it execute, how fast can it be. Needs libtpu (`pip install .[aot]`)
+and no TPU. Not for: running anything. Reads top to bottom.
+
+Exit status: 0 it fits; 2 bad input, before tracing; 3 it does not fit, with
+by how much and the largest tensors.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import resource
+import sys
+import time
+from typing import Any, NoReturn
+
+from absl import flags, logging
+
+from tml_jax import config_flags, errors, inspect
+from tml_jax.config import Config
+
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", "", "The slice, FAMILY:AxBxC, for instance v5p:8x8x8."
+)
+_NUM_SLICES = flags.DEFINE_integer(
+  "num_slices", 1, "Slices; `data` crosses the network between them."
+)
+_JSON = flags.DEFINE_string("json", "", "Writes the report to this file too.")
+_HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
+_DOES_NOT_FIT = 3  # exit status
+_LARGEST = 10  # tensors that are listed then
+
+
+def main(config: Config) -> None:
+  from tml_jax.parallel import chips, topology
+
+  name, num_slices = _TOPOLOGY.value, _NUM_SLICES.value
+  chip = chips.of(name)
+  if config.mesh.slices != num_slices:
+    raise errors.UserError(
+      f"--num_slices={num_slices} and mesh.slices = {config.mesh.slices} differ"
+    )
+  # jax starts here: bad flags have been refused by now.
+  topology.prepare_environment()
+  import jax
+
+  from tml_jax.parallel import hlo, report, roofline
+  from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.training import flops
+  from tml_jax.training import program as program_lib
+
+  # -------------------------------------------- mesh and state, not traced
+  devices = topology.devices(name, num_slices=num_slices)
+  mesh = mesh_lib.create(config.mesh, devices=devices)
+  program = program_lib.create(config, mesh=mesh)
+  state = state_bytes(program)
+  limit = chip.hbm_limit / chip.devices
+  if sum(state.values()) > limit:
+    raise errors.UserError(
+      f"state and batch take {sum(state.values()) / chips.GIB:.2f} GiB of the"
+      f" {limit / chips.GIB:.2f} GiB of a device before any activation: take"
+      " more chips, or set mesh.fsdp or mesh.expert larger"
+    )
+
+  # -------------------------------------------------------------- compile
+  start = time.time()
+  lowered = program.lower()
+  lower_s = time.time() - start
+  logging.info("traced in %.1f s, compiling for %s", lower_s, name)
+  start = time.time()
+  try:
+    compiled = program.compile(lowered)
+  except jax.errors.JaxRuntimeError as error:
+    explain(error, program=program, lowered=lowered)
+  compile_s = time.time() - start
+
+  # --------------------------------------------------------------- analyse
+  text = compiled.as_text()
+  if _HLO.value:
+    with open(_HLO.value, "w", encoding="utf-8") as file:
+      file.write(text)
+  analysis = roofline.analyse(
+    hlo.parse(text), chip=chip, place=roofline.place_of(mesh)
+  )
+  rows = {row.module: row for row in inspect.parameter_rows(config)}
+  result = report.build(
+    analysis,
+    chip=chip,
+    num_devices=len(devices),
+    model_flops=flops.step_flops(config),
+    state=state,
+    memory=compiled.memory_analysis(),
+  )
+  result = {
+    "config": config.name,
+    "topology": name,
+    "num_slices": num_slices,
+    "mesh": {axis: size for axis, size in mesh.shape.items()},
+    "tokens_per_step": config.train.global_batch_size * config.streams.seq_len,
+    "accumulation_steps": config.train.accumulation_steps,
+    "params_total": rows["= everything"].total,
+    "params_active": rows["= everything"].active,
+    **result,
+    "lower_s": lower_s,
+    "compile_s": compile_s,
+    "host_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    "versions": versions(),
+  }
+  print(report.table(result))
+  if _JSON.value:
+    with open(_JSON.value, "w", encoding="utf-8") as file:
+      json.dump(result, file, indent=2)
+      file.write("\n")
+
+
+def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
+  """Says what the compiler refused, and exits or raises.
+
+  Raises:
+    errors.UserError: an option of mesh.compiler_options that there is not.
+  """
+  from tml_jax.parallel import hlo, oom
+
+  message = str(error)
+  if "compile option" in message:
+    raise errors.UserError(
+      f"mesh.compiler_options: {message.splitlines()[0]}"
+    ) from error
+  refusal = oom.parse(message)
+  if refusal is None:
+    raise error
+  logging.info("does not fit; compiling once more to see what is large")
+  options = program.config.mesh.compiler_flags | oom.LOOK_ANYWAY
+  tensors = oom.largest(
+    hlo.parse(lowered.compile(options).as_text()), count=_LARGEST
+  )
+  text = oom.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
+  print(text, file=sys.stderr)
+  sys.exit(_DOES_NOT_FIT)
+
+
+def state_bytes(program: Any) -> dict[str, int]:
+  """Bytes of the arguments on one device, by what they are."""
+  import jax
+
+  def of(tree) -> int:
+    return sum(
+      leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+      for leaf in jax.tree.leaves(tree)
+    )
+
+  state = program.abstract.state
+  result = {
+    field.name: of(getattr(state, field.name))
+    for field in dataclasses.fields(state)
+  }
+  result["batch"] = of(program.batch())
+  return {name: size for name, size in result.items() if size}
+
+
+def versions() -> dict[str, str]:
+  """Of what decides the numbers."""
+  return {
+    package: importlib.metadata.version(package)
+    for package in ("jax", "jaxlib", "libtpu")
+  }
+
+
+if __name__ == "__main__":
+  config_flags.run(main, config_from=config_flags.ConfigFrom.TOPOLOGY)
