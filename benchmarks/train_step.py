@@ -61,7 +61,7 @@ def moe_config() -> Config:
       seq_len=seq_len,
       max_targets=seq_len,
       # The least that the config allows: this shape is about text.
-      max_audio=1,
+      max_audio=8,
       max_patches=config.streams.patches_per_frame,
       max_speak=1,
     ),
