@@ -22,9 +22,6 @@ from tml_jax.data import flags as data_flags
 _COUNT = flags.DEFINE_integer(
   "count", 64, "Conversations of each split.", lower_bound=1
 )
-_JSON = flags.DEFINE_string(
-  "json", "", "Where the numbers go; WORKDIR/evaluation.json if not given."
-)
 
 
 def main(config: Config) -> None:
@@ -36,7 +33,7 @@ def main(config: Config) -> None:
     raise errors.UserError(
       "--data_dir is missing: give the directory that `prepare` wrote"
     )
-  output = pathlib.Path(_JSON.value or f"{workdir}/evaluation.json")
+  output = pathlib.Path(config_flags.JSON.value or f"{workdir}/evaluation.json")
   if not output.parent.is_dir():
     raise errors.UserError(
       f"--json={output}: there is no directory {output.parent}; make it"
