@@ -58,7 +58,7 @@ def create(
 def use(mesh: jax.sharding.Mesh) -> Iterator[None]:
   """Makes the model's logical constraints mean `mesh` while tracing."""
   rules = [(name, axes) for name, axes in RULES.items()]
-  with mesh, nn.logical_axis_rules(rules):
+  with jax.set_mesh(mesh), nn.logical_axis_rules(rules):
     yield
 
 
