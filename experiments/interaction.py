@@ -144,16 +144,17 @@ def tml_interaction_small() -> Config:
     ),
     train=TrainConfig(
       steps=100_000,
-      global_batch_size=1024,
-      accumulation_steps=4,
+      global_batch_size=1024,  # two sequences a chip
+      accumulation_steps=1,
       seed=0,
       dtype=Dtype.BFLOAT16,
       remat_policy=RematPolicy.BLOCK,
       execution=ExecutionConfig(
         scan_layers=True,
-        moe_dispatch=MoeDispatch.AUTOMATIC,
-        moe_matmul=MoeMatmul.TILED,
+        moe_dispatch=MoeDispatch.ALL_GATHER,
+        moe_matmul=MoeMatmul.MEGABLOX,
         moe_buffer=1.25,
+        loss_chunk=512,  # 412 MB of float32 logits a sequence
       ),
       flow_loss_weight=1.0,
       feedback_noise=0.05,
@@ -175,11 +176,12 @@ def tml_interaction_small() -> Config:
         clip_norm=1.0,
         router_bias_rate=1e-3,  # DeepSeek-V3
         ema_decay=0.9999,
+        moment_dtype=Dtype.FLOAT32,
       ),
     ),
-    # 256 chips: the experts over 64, the rest of every matrix over 4.
+    # 512 chips: the experts over 8, every matrix over 64.
     mesh=MeshConfig(
-      data=1, fsdp=4, expert=64, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+      data=1, fsdp=64, expert=8, tensor=1, seq=1, rules=topologies.RULES["cpu"]
     ),
     sample=SampleConfig(
       temperature=0.8,
@@ -239,7 +241,10 @@ def medium() -> Config:
     ),
     data=dataclasses.replace(reference.data, logical_shards=64),
     train=dataclasses.replace(
-      reference.train, global_batch_size=256, accumulation_steps=2
+      reference.train,
+      global_batch_size=256,
+      accumulation_steps=2,
+      execution=dataclasses.replace(PLAIN, scan_layers=True, loss_chunk=512),
     ),
     mesh=dataclasses.replace(reference.mesh, fsdp=8, expert=1),
   )

@@ -81,6 +81,13 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("train.accumulation_steps", 3, "multiple of train.accumulation_steps"),
     ("train.steps", 0, "at least 1"),
     ("train.seed", 2**32, "at most 4294967295"),
+    ("train.execution.moe_buffer", 0.0, "at least 0.1"),
+    ("train.execution.loss_chunk", 0, "at least 1"),
+    (
+      "train.execution.moe_matmul",
+      config_lib.MoeMatmul.MEGABLOX,
+      "set train.execution.moe_dispatch=all_gather",
+    ),
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),

@@ -29,7 +29,6 @@ _TOPOLOGY = flags.DEFINE_string(
 _NUM_SLICES = flags.DEFINE_integer(
   "num_slices", 1, "Slices; `data` crosses the network between them."
 )
-_JSON = flags.DEFINE_string("json", "", "Writes the report to this file too.")
 _HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
 _DOES_NOT_FIT = 3  # exit status
 _LARGEST = 10  # tensors that are listed then
@@ -111,8 +110,8 @@ def main(config: Config) -> None:
     "versions": versions(),
   }
   print(report.table(result))
-  if _JSON.value:
-    with open(_JSON.value, "w", encoding="utf-8") as file:
+  if config_flags.JSON.value:
+    with open(config_flags.JSON.value, "w", encoding="utf-8") as file:
       json.dump(result, file, indent=2)
       file.write("\n")
 

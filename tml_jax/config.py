@@ -21,7 +21,8 @@ class Dtype(enum.StrEnum):
 class RematPolicy(enum.StrEnum):
   NONE = "none"
   BLOCK = "block"  # keep only the input of each layer
-  SAVE_MATMULS = "save_matmuls"  # keep outputs of matmuls without batch dims
+  # Keep outputs of attention, of experts and of matmuls without batch dims.
+  SAVE_MATMULS = "save_matmuls"
 
 
 class MoeDispatch(enum.StrEnum):
@@ -204,6 +205,7 @@ class OptimConfig:
   clip_norm: float
   router_bias_rate: float  # DeepSeek-V3's sign rule; 0 = off
   ema_decay: float  # of the weights that sampling uses; 0 = off
+  moment_dtype: Dtype  # of first moments and Muon's momentum
 
   def __post_init__(self):
     config_checks.optim(self)
@@ -221,6 +223,8 @@ class ExecutionConfig:
   # Rows that a grouped matmul takes at a time, over a device's equal share of
   # the choices. What is more takes another turn; nothing is dropped.
   moe_buffer: float
+  # Targets of a sequence whose logits exist at once.
+  loss_chunk: int
 
   def __post_init__(self):
     config_checks.execution(self)
@@ -232,6 +236,7 @@ PLAIN = ExecutionConfig(
   moe_dispatch=MoeDispatch.AUTOMATIC,
   moe_matmul=MoeMatmul.TILED,
   moe_buffer=1.25,
+  loss_chunk=4096,
 )
 
 

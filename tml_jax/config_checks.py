@@ -252,6 +252,7 @@ def train(config: Any) -> None:
 def execution(config: Any) -> None:
   section = "train.execution"
   _require_range(config, section=section, names="moe_buffer", low=0.1)
+  _require_range(config, section=section, names="loss_chunk", low=1)
   require(
     config.moe_matmul != "megablox" or config.moe_dispatch != "automatic",
     f"{section}.moe_matmul = megablox: the compiler cannot divide its kernels"

@@ -40,6 +40,9 @@ ml_config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   "workdir", "", "Directory of the run: config, checkpoints, metrics."
 )
+JSON = flags.DEFINE_string(
+  "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
+)
 
 
 class ConfigFrom(enum.Enum):

@@ -23,9 +23,6 @@ from tml_jax.data import flags as data_flags
 _COUNT = flags.DEFINE_integer(
   "count", 64, "Conversations of each split.", lower_bound=1
 )
-_JSON = flags.DEFINE_string(
-  "json", "", "Where the numbers go; WORKDIR/evaluation.json if not given."
-)
 
 
 def main(config: Config) -> None:
@@ -33,7 +30,7 @@ def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = data_flags.data_dir()
-  output = _check_output(_JSON.value or f"{workdir}/evaluation.json")
+  output = _check_output(config_flags.JSON.value or f"{workdir}/evaluation.json")
   # jax starts here.
   from tml_jax.data import mixture, splits
   from tml_jax.evals import dummies, run, show

@@ -80,7 +80,9 @@ def test_apply_takes_any_number_of_tokens(tokens):
   chosen = choices(1, tokens=tokens, num_experts=4, skew=0.0)
   keywords = dict(weights=weights, experts_Nk=chosen, shares_Nk=shares)
   np.testing.assert_allclose(
-    experts.apply(x, tile=32, **keywords),
+    experts.apply(
+      x, weights=weights, experts_BTk=chosen, shares_BTk=shares, tile=32
+    ),
     experts.reference(x, **keywords),
     atol=1e-5,
   )

@@ -1,8 +1,9 @@
 """SwiGLU over routed experts: every chosen (token, expert) pair, none dropped.
 
 For: the routed half of `moe.py`. Not for: choosing experts. Start at
-`apply`; `tiled` is the fast form on a CPU and `reference` the plain one of the
-tests. Measurements: benchmarks/moe.py.
+`apply`; `tiled` is the fast form on a CPU, `grouped.py` the one on a TPU,
+`dispatch.py` brings tokens to the experts of other devices, `reference` is the
+plain form of the tests. Measurements: benchmarks/moe.py.
 
 The fast form sorts the N*k choices by expert and pads each expert's share to
 whole tiles of M rows, so that every tile multiplies one expert's weights. A
@@ -16,10 +17,14 @@ P padded rows, M rows of a tile, I tiles.
 """
 
 import functools
+import math
 
 import flax
 import jax
 import jax.numpy as jnp
+
+from tml_jax.config import PLAIN, ExecutionConfig, MoeDispatch, MoeMatmul
+from tml_jax.models import dispatch, grouped
 
 
 @flax.struct.dataclass
@@ -32,6 +37,14 @@ class Weights:
 
   def astype(self, dtype: str) -> "Weights":
     return jax.tree.map(lambda x: x.astype(dtype), self)
+
+
+# Logical names of the dims.
+NAMES = Weights(
+  gate_EDF=("experts", "embed", "mlp"),
+  up_EDF=("experts", "embed", "mlp"),
+  down_EFD=("experts", "mlp", "embed"),
+)
 
 
 def reference(
@@ -64,7 +77,10 @@ class Plan:
 
 
 def plan(experts_Nk: jax.Array, *, num_experts: int, tile: int) -> Plan:
-  """Lays the choices out in whole tiles of one expert each."""
+  """Lays the choices out in whole tiles of one expert each.
+
+  A choice of expert `num_experts` is a choice of none.
+  """
   tokens, per_token = experts_Nk.shape
   choices = tokens * per_token
   tiles = -(-choices // tile) + min(num_experts, choices)
@@ -88,6 +104,8 @@ def plan(experts_Nk: jax.Array, *, num_experts: int, tile: int) -> Plan:
   choice_P = jnp.where(filled, order[row], choices).reshape(-1)
   rank = jnp.zeros_like(order).at[order].set(index, unique_indices=True)
   slot = first_slot_E[flat] + rank - first_row_E[flat]
+  # The last tile is never in use: its rows are zeros, for choices of no expert.
+  slot = jnp.where(flat < num_experts, slot, tiles * tile - 1)
   return Plan(
     token_P=jnp.where(choice_P < choices, choice_P // per_token, tokens),
     choice_P=choice_P,
@@ -209,17 +227,58 @@ _tiled.defvjp(_tiled_forward, _tiled_backward)
 
 
 def apply(
-  x_ND: jax.Array,
+  x_BTD: jax.Array,
   *,
   weights: Weights,
-  experts_Nk: jax.Array,
-  shares_Nk: jax.Array,
+  experts_BTk: jax.Array,
+  shares_BTk: jax.Array,
   tile: int,
+  execution: ExecutionConfig = PLAIN,
 ) -> jax.Array:
-  """Sum over a token's choices of share * expert(token), [N, D].
+  """Sum over a token's choices of share * expert(token), shaped as x.
 
-  `tiled`, with tiles no larger than an expert's mean share of the choices (a
-  power of two, at least 8): a live session brings few tokens at a time.
+  Args:
+    x_BTD: tokens with any leading dims (two of them on a mesh).
+    weights: of all experts, in the tokens' dtype.
+    experts_BTk: chosen experts.
+    shares_BTk: float32.
+    tile: the largest tile of the tiled form.
+    execution: which form, and how tokens reach it.
+  """
+  if execution.moe_dispatch is MoeDispatch.AUTOMATIC:
+    y_ND = _fitting_tiles(
+      x_BTD.reshape(-1, x_BTD.shape[-1]),
+      weights=weights,
+      experts_Nk=experts_BTk.reshape(-1, experts_BTk.shape[-1]),
+      shares_Nk=shares_BTk.reshape(-1, shares_BTk.shape[-1]),
+      tile=tile,
+    )
+    return y_ND.reshape(x_BTD.shape)
+  num_experts = weights.gate_EDF.shape[0]
+
+  def local(x_ND, *, weights, experts_Nk, shares_Nk):
+    keywords = dict(weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk)
+    if execution.moe_matmul is MoeMatmul.TILED:
+      return _fitting_tiles(x_ND, tile=tile, **keywords)
+    here = weights.gate_EDF.shape[0]
+    equal_share = experts_Nk.size * here / num_experts
+    rows = math.ceil(execution.moe_buffer * equal_share)
+    return grouped.grouped(x_ND, rows=rows, **keywords)
+
+  return dispatch.all_gather(
+    x_BTD,
+    weights=weights,
+    names=NAMES,
+    experts_BTk=experts_BTk,
+    shares_BTk=shares_BTk,
+    local=local,
+  )
+
+
+def _fitting_tiles(x_ND, *, weights, experts_Nk, shares_Nk, tile: int):
+  """`tiled`, with tiles no larger than an expert's mean share of the choices.
+
+  A power of two, at least 8: a live session brings few tokens at a time.
   """
   choices, num_experts = experts_Nk.size, weights.gate_EDF.shape[0]
   fitting = max(8, 1 << (choices // num_experts).bit_length())

@@ -12,8 +12,9 @@ import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import ad_checkpoint
 
-from tml_jax.config import ModelConfig
+from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig
 from tml_jax.models import experts, norm
 
 
@@ -114,6 +115,7 @@ class MoE(nn.Module):
 
   config: ModelConfig
   dtype: str
+  execution: ExecutionConfig = PLAIN
 
   def setup(self):
     config = self.config
@@ -131,9 +133,9 @@ class MoE(nn.Module):
     self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
     into = (num_experts, d_model, d_ff)
     out = (num_experts, d_ff, d_model)
-    self.gate = declare("gate", into, ("experts", "embed", "mlp"))
-    self.up = declare("up", into, ("experts", "embed", "mlp"))
-    self.down = declare("down", out, ("experts", "mlp", "embed"))
+    self.gate = declare("gate", into, experts.NAMES.gate_EDF)
+    self.up = declare("up", into, experts.NAMES.up_EDF)
+    self.down = declare("down", out, experts.NAMES.down_EFD)
     into, names = (d_model, shared, d_ff), ("embed", "shared", "mlp")
     self.shared_gate = declare("shared_gate", into, names)
     self.shared_up = declare("shared_up", into, names)
@@ -167,16 +169,21 @@ class MoE(nn.Module):
     weights = experts.Weights(
       gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
     ).astype(self.dtype)
-    y = experts.apply(
-      x_ND,
+    shared = self._shared(x_ND, routing.shared_shares_NS).reshape(x_BTD.shape)
+    lead = x_BTD.shape[:2]
+    chosen_BTk = routing.experts_Nk.reshape(*lead, -1)
+    if self.is_initializing():  # every parameter has been touched
+      return shared, chosen_BTk
+    y_BTD = experts.apply(
+      x_BTD,
       weights=weights,
-      experts_Nk=routing.experts_Nk,
-      shares_Nk=routing.shares_Nk,
+      experts_BTk=chosen_BTk,
+      shares_BTk=routing.shares_Nk.reshape(*lead, -1),
       tile=config.moe_tile,
+      execution=self.execution,
     )
-    y += self._shared(x_ND, routing.shared_shares_NS)
-    chosen = routing.experts_Nk.reshape(*x_BTD.shape[:2], -1)
-    return y.reshape(x_BTD.shape), chosen
+    y_BTD = ad_checkpoint.checkpoint_name(y_BTD, "experts")
+    return y_BTD + shared, chosen_BTk
 
   def _shared(self, x_ND, shares_NS):
     # As one dense product of S * F columns.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import ExecutionConfig, ModelConfig, RematPolicy
+from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import layers as layers_lib
@@ -30,6 +30,7 @@ class Layer(nn.Module):
   is_global: bool
   is_dense: bool
   dtype: str
+  execution: ExecutionConfig = PLAIN
 
   def setup(self):
     config = self.config
@@ -37,8 +38,11 @@ class Layer(nn.Module):
     self.attention_norm = norm.RMSNorm(size, eps)
     self.attention = attention.Attention(config, self.is_global, self.dtype)
     self.mlp_norm = norm.RMSNorm(size, eps)
-    feed_forward = moe.MLP if self.is_dense else moe.MoE
-    self.mlp = feed_forward(config, self.dtype)
+    self.mlp = (
+      moe.MLP(config, self.dtype)
+      if self.is_dense
+      else moe.MoE(config, self.dtype, self.execution)
+    )
     init = nn.initializers.normal(config.init_std)
     shape, names = (config.conv_kernel, size), ("conv", "embed")
     self.attention_conv = norm.param(
@@ -112,7 +116,10 @@ def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
   policies = jax.checkpoint_policies
   saved = {
     RematPolicy.BLOCK: policies.nothing_saveable,
-    RematPolicy.SAVE_MATMULS: policies.dots_with_no_batch_dims_saveable,
+    RematPolicy.SAVE_MATMULS: policies.save_from_both_policies(
+      policies.dots_with_no_batch_dims_saveable,
+      policies.save_only_these_names("attention", "experts"),
+    ),
   }
   if policy is RematPolicy.NONE:
     return Layer
@@ -136,6 +143,7 @@ class Block(nn.Module):
         is_global=self.config.is_global(inner),
         is_dense=False,
         dtype=self.dtype,
+        execution=self.execution,
         name=f"layer_{inner}",
       )
       for inner in range(len(self.config.attention_pattern))
@@ -172,6 +180,7 @@ class Trunk(nn.Module):
         is_global=config.is_global(i),
         is_dense=config.is_dense(i),
         dtype=self.dtype,
+        execution=self.execution,
         name=layers_lib.name(i),
       )
       for i in self.layout.unrolled

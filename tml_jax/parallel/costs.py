@@ -25,6 +25,7 @@ _NO_FLOPS = (
   "AssumeGatherIndicesInBound",
   "AsyncCollective",
   "ConvertTile",
+  "GatherScatterIndices",
   "MoveToHost",
   "MoveToDevice",
   "PlaceHolder",

@@ -10,6 +10,8 @@ draws, D d_model, V vocabulary, F fine frames, C mel channels; in loads: K kinds
 of token, L MoE layers, E experts.
 """
 
+from collections.abc import Callable
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -91,12 +93,12 @@ def loss(
   hidden_BTD, aux = model.apply(variables, batch, method=model.hidden)
 
   h_BND = take(hidden_BTD, batch["target_positions"])
-  logits_BNV = model.apply(variables, h_BND, method=model.logits)
-  log_z_BN = jax.nn.logsumexp(logits_BNV, axis=-1)
-  picked_BN = jnp.take_along_axis(
-    logits_BNV, batch["targets"][..., None], axis=-1
-  )[..., 0]
-  entropy_BN = log_z_BN - picked_BN
+  entropy_BN, right_BN = score(
+    h_BND,
+    targets_BN=batch["targets"],
+    logits=lambda h: model.apply(variables, h, method=model.logits),
+    chunk=config.train.execution.loss_chunk,
+  )
   text = (entropy_BN * batch["target_weights"]).sum() / denominators.text
 
   flow_BS = flow_error(
@@ -107,8 +109,6 @@ def loss(
   valid_BN = batch["target_positions"] < hidden_BTD.shape[1]
   kinds_BNK = jax.nn.one_hot(batch["target_kinds"], len(frame.Kind))
   kinds_BNK *= valid_BN[..., None]
-  # Right means no logit is larger; cheaper than an argmax on a CPU.
-  right_BN = picked_BN >= logits_BNV.max(axis=-1)
   sums = Sums(
     cross_entropy=jnp.einsum("bn,bnk->k", entropy_BN, kinds_BNK),
     correct=jnp.einsum("bn,bnk->k", right_BN.astype(jnp.float32), kinds_BNK),
@@ -119,6 +119,51 @@ def loss(
     tokens=(batch["segment_ids"] > 0).sum().astype(jnp.float32),
   )
   return text + config.train.flow_loss_weight * flow, sums
+
+
+def score(
+  h_BND: jax.Array,
+  *,
+  targets_BN: jax.Array,
+  logits: Callable[[jax.Array], jax.Array],
+  chunk: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Cross-entropy of each target, and whether it is predicted right.
+
+  Right means no logit is larger; cheaper than an argmax on a CPU.
+
+  Args:
+    h_BND: hidden states at the targets.
+    targets_BN: tokens.
+    logits: float32 logits [..., V] of hidden states.
+    chunk: targets of a sequence whose logits exist at once, in the gradient
+      too, which computes them again.
+  """
+
+  def one_chunk(h_BND, targets_BN):
+    logits_BNV = logits(h_BND)
+    log_z_BN = jax.nn.logsumexp(logits_BNV, axis=-1)
+    picked_BN = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)[
+      ..., 0
+    ]
+    return log_z_BN - picked_BN, picked_BN >= logits_BNV.max(axis=-1)
+
+  batch, count = targets_BN.shape
+  if count <= chunk:
+    return one_chunk(h_BND, targets_BN)
+
+  def cut(x):
+    x = jnp.pad(x, [(0, 0), (0, -count % chunk)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(batch, -1, chunk, *x.shape[2:]), 1, 0)
+
+  def join(x):
+    return jnp.moveaxis(x, 0, 1).reshape(batch, -1)[:, :count]
+
+  again = jax.checkpoint(one_chunk, prevent_cse=False)
+  results = jax.lax.map(
+    lambda each: again(*each), (cut(h_BND), cut(targets_BN))
+  )
+  return jax.tree.map(join, results)
 
 
 def flow_error(

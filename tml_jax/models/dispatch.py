@@ -1,0 +1,113 @@
+"""How tokens meet their experts on a mesh: collectives written by hand.
+
+For: `experts.py`. Not for: the arithmetic of experts, nor choosing what lies on
+which axis: the logical rules in force while tracing say that. Start at
+`all_gather`.
+
+All-gather and reduce-scatter over the expert axis move N * D numbers for every
+device of an expert group, whatever the number of choices. With 6 to 8 choices
+and 8 devices an all-to-all moves as much or more (reference/moe_on_tpu.md
+section 2c: 258 against 387 GB a step), and needs room for the worst case.
+
+Legend: B batch, T time, D d_model, N tokens of an expert group, k choices, E
+experts (of this device inside the map), F expert_d_ff.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+PartitionSpec = jax.sharding.PartitionSpec
+
+
+def _axes(name: str) -> tuple[str, ...]:
+  """Mesh axes of a logical name."""
+  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
+  return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+def _gather(array: jax.Array, axes: tuple[str, ...], *, dim: int) -> jax.Array:
+  # Axis by axis, inner first: XLA turns a gather over all axes of a mesh into
+  # an all-reduce of twice the bytes. The transpose is a reduce-scatter.
+  for axis in reversed(axes):
+    array = jax.lax.all_gather(array, axis, axis=dim, tiled=True)
+  return array
+
+
+def all_gather(
+  x_BTD: jax.Array,
+  *,
+  weights: Any,
+  names: Any,
+  experts_BTk: jax.Array,
+  shares_BTk: jax.Array,
+  local: Callable[..., jax.Array],
+) -> jax.Array:
+  """Every device runs its experts on all tokens of its expert group.
+
+  Args:
+    x_BTD: tokens, cut over the axes of "batch" and "time".
+    weights: arrays whose first dim is "experts".
+    names: logical names of their dims, the same tree.
+    experts_BTk: chosen experts.
+    shares_BTk: their shares, float32.
+    local: as `experts.reference`, but experts that are not here have number E.
+
+  Raises:
+    ValueError: there is no mesh, or tokens are not cut over the expert axes.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    raise ValueError(
+      "moe_dispatch = all_gather needs a mesh: trace inside parallel.mesh.use"
+    )
+  batch, time, expert = _axes("batch"), _axes("time"), _axes("experts")
+  if not set(expert) <= set(batch):
+    raise ValueError(
+      f"axes {expert} of 'experts' must be among {batch} of 'batch'"
+    )
+  tokens = PartitionSpec(batch, time)
+
+  def is_names(leaf):
+    return isinstance(leaf, tuple)
+
+  specs = jax.tree.map(
+    lambda each: PartitionSpec(*(_axes(name) or None for name in each)),
+    names,
+    is_leaf=is_names,
+  )
+
+  def whole(weight, weight_names):
+    """A weight with all its dims but "experts" and "mlp"."""
+    for dim, name in enumerate(weight_names):
+      if name not in ("experts", "mlp"):
+        weight = _gather(weight, _axes(name), dim=dim)
+    return weight
+
+  def device(x_BTD, weights, experts_BTk, shares_BTk):
+    flat = [
+      _gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
+      for array in (x_BTD, experts_BTk, shares_BTk)
+    ]
+    weights = jax.tree.map(whole, weights, names)
+    here = jax.tree.leaves(weights)[0].shape[0]
+    first = jax.lax.axis_index(expert) * here if expert else 0
+    own_Nk = flat[1] - first
+    own_Nk = jnp.where((own_Nk >= 0) & (own_Nk < here), own_Nk, here)
+    y_ND = local(flat[0], weights=weights, experts_Nk=own_Nk, shares_Nk=flat[2])
+    for axis in _axes("mlp"):
+      y_ND = jax.lax.psum(y_ND, axis)
+    for axis in expert:
+      y_ND = jax.lax.psum_scatter(y_ND, axis, scatter_dimension=0, tiled=True)
+    return y_ND.reshape(x_BTD.shape)
+
+  return jax.shard_map(
+    device,
+    mesh=mesh,
+    in_specs=(tokens, specs, tokens, tokens),
+    out_specs=tokens,
+    check_vma=False,  # the Pallas kernels do not say how they vary
+  )(x_BTD, weights, experts_BTk, shares_BTk)
