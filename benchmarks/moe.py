@@ -168,7 +168,7 @@ def main(argv):
   for title, (*shape, tile) in FEW.items():
     arguments = inputs(*shape)
     forms = {
-      "as apply chooses": functools.partial(experts.apply, tile=tile),
+      "as apply chooses": functools.partial(experts.fitted, tile=tile),
       "weights gathered per token": gathered,
       "every expert on every token": experts.reference,
     }

@@ -127,7 +127,7 @@ class Form:
       donate_argnums=0,
     )
     start = time.perf_counter()
-    with mock.patch.object(experts, "apply", _apply(name)):
+    with mock.patch.object(experts, "fitted", _form(name)):
       self._step = step.lower(abstract.state, self._batch).compile()
     self.compile_seconds = time.perf_counter() - start
     self._state = state_lib.create(abstract, seed=0)
@@ -142,9 +142,9 @@ class Form:
     return time.perf_counter() - start
 
 
-def _apply(name: str):
+def _form(name: str):
   if name == FORMS[0]:
-    return experts.apply
+    return experts.fitted
 
   def dense(x_ND, *, weights, experts_Nk, shares_Nk, tile):
     del tile

@@ -30,7 +30,9 @@ def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = data_flags.data_dir()
-  output = _check_output(config_flags.JSON.value or f"{workdir}/evaluation.json")
+  output = _check_output(
+    config_flags.JSON.value or f"{workdir}/evaluation.json"
+  )
   # jax starts here.
   from tml_jax.data import mixture, splits
   from tml_jax.evals import dummies, run, show

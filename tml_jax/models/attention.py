@@ -9,12 +9,14 @@ Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
 H head dim, R d_rel, E extent of the bias, C blocks.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from tml_jax.config import ModelConfig
-from tml_jax.models import cells, norm, short_conv
+from tml_jax.models import blockwise, cells, norm, short_conv
 
 
 def full(
@@ -28,10 +30,20 @@ def full(
 ) -> jax.Array:
   """Causal attention within segments over the whole sequence.
 
-  `q` and `r` come already scaled. A later flash kernel replaces this
-  function and nothing else.
+  `q` and `r` come already scaled. A sequence of more than two extents of the
+  bias is cut into blocks, so that no [T, T] exists.
   """
-  length = q_BTNH.shape[1]
+  length, extent = q_BTNH.shape[1], profiles_RE.shape[1]
+  if length > 2 * extent:
+    return _banded(
+      blockwise.attend,
+      q_BTNH,
+      k_BTKH=k_BTKH,
+      v_BTKH=v_BTKH,
+      r_BTNR=r_BTNR,
+      profiles_RE=profiles_RE,
+      segment_ids_BT=segment_ids_BT,
+    )
   segments = segment_ids_BT[:, None]
   out = cells.attend(
     cells.Cells(
@@ -62,14 +74,29 @@ def local(
   Blocks of E queries see their own and the previous block: work and memory
   grow with T * 2E. The window is exact.
   """
+  return _banded(
+    functools.partial(cells.attend, window=profiles_RE.shape[1]),
+    q_BTNH,
+    k_BTKH=k_BTKH,
+    v_BTKH=v_BTKH,
+    r_BTNR=r_BTNR,
+    profiles_RE=profiles_RE,
+    segment_ids_BT=segment_ids_BT,
+  )
+
+
+def _banded(
+  attend, q_BTNH, *, k_BTKH, v_BTKH, r_BTNR, profiles_RE, segment_ids_BT
+):
+  """Cuts a sequence into blocks of E queries with the keys of two blocks."""
   batch, length = q_BTNH.shape[:2]
-  kv_heads, window = k_BTKH.shape[2], profiles_RE.shape[1]
-  padding = -length % window
-  blocks = (length + padding) // window
+  kv_heads, block = k_BTKH.shape[2], profiles_RE.shape[1]
+  padding = -length % block
+  blocks = (length + padding) // block
 
   def cut(x):
     x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-    return x.reshape(batch, blocks, window, *x.shape[2:])
+    return x.reshape(batch, blocks, block, *x.shape[2:])
 
   def with_previous(x):
     previous = jnp.pad(x[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2))
@@ -78,7 +105,7 @@ def local(
   # Segment + 1, so that the missing block before the first one (0) matches
   # nothing; padding at the end only reaches queries that are cut off again.
   segments = cut(segment_ids_BT + 1)
-  out = cells.attend(
+  out = attend(
     cells.Cells(
       q=_group(cut(q_BTNH), kv_heads),
       k=with_previous(cut(k_BTKH)).swapaxes(2, 3),
@@ -88,9 +115,8 @@ def local(
     profiles_RE=profiles_RE,
     query_segments_BCT=segments,
     key_segments_BCS=with_previous(segments),
-    window=window,
   )
-  return _ungroup(out).reshape(batch, blocks * window, *q_BTNH.shape[2:])[
+  return _ungroup(out).reshape(batch, blocks * block, *q_BTNH.shape[2:])[
     :, :length
   ]
 

@@ -12,7 +12,7 @@ rows of S, which shifts row t by t places (the skew of Music Transformer, arXiv
 On a CPU the cells run one after another and the gradient computes the scores
 again, so that scores live in a buffer that stays in the cache: fresh pages for
 [B, N, T, T] cost more there than the arithmetic (benchmarks/attention.py).
-Elsewhere the same function is mapped over all cells at once.
+Elsewhere the same function runs block by block for all sequences and heads.
 
 Legend: B batch, C blocks, K kv heads, G query heads of a kv head, T queries,
 S keys, H head dim, R d_rel, E extent.
@@ -23,6 +23,7 @@ import functools
 import flax
 import jax
 import jax.numpy as jnp
+from jax import ad_checkpoint
 
 # Finite, so that a fully masked row would give a mean and not NaN.
 MASKED = -1e30
@@ -55,6 +56,23 @@ def attend(
     key_segments_BCS: segment of each key.
     window: positions seen, self included.
   """
+  profiles, segments = prepare(
+    cells,
+    profiles_RE=profiles_RE,
+    query_segments_BCT=query_segments_BCT,
+    key_segments_BCS=key_segments_BCS,
+  )
+  return _attend(window, cells, profiles, segments)
+
+
+def prepare(
+  cells: Cells,
+  *,
+  profiles_RE: jax.Array,
+  query_segments_BCT: jax.Array,
+  key_segments_BCS: jax.Array,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """Profiles laid out for the shift, and segments with a dim of kv heads."""
   keys, extent = cells.k.shape[-2], profiles_RE.shape[1]
   # Column S - d holds distance d.
   padding = ((0, 0), (keys + 1 - extent, 0))
@@ -65,12 +83,23 @@ def attend(
     shape = (*segments.shape[:2], kv_heads, segments.shape[-1])
     return jnp.broadcast_to(segments[:, :, None], shape)
 
-  segments = (per_head(query_segments_BCT), per_head(key_segments_BCS))
-  return _attend(window, cells, profiles, segments)
+  return profiles, (per_head(query_segments_BCT), per_head(key_segments_BCS))
+
+
+def saved(out: jax.Array, log_total: jax.Array):
+  """Names what remat policies may keep instead of computing it again."""
+  return tuple(
+    ad_checkpoint.checkpoint_name(array, "attention")
+    for array in (out, log_total)
+  )
 
 
 def _each_cell(function, arguments):
-  """Maps over the leading [B, C, K], in turn on a CPU, at once elsewhere."""
+  """Maps over the leading [B, C, K], in turn on a CPU.
+
+  Elsewhere over the blocks in turn, else over all at once: the scores of one
+  block of every sequence and head are enough to fill a device.
+  """
 
   def in_turn(*arguments):
     lead = arguments[0].q.shape[:3]
@@ -78,8 +107,13 @@ def _each_cell(function, arguments):
     results = jax.lax.map(lambda each: function(*each), flat)
     return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), results)
 
-  at_once = jax.vmap(jax.vmap(jax.vmap(function)))
-  return jax.lax.platform_dependent(*arguments, cpu=in_turn, default=at_once)
+  def by_block(*arguments):
+    at_once = jax.vmap(jax.vmap(function))
+    blocks_first = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), arguments)
+    results = jax.lax.map(lambda each: at_once(*each), blocks_first)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), results)
+
+  return jax.lax.platform_dependent(*arguments, cpu=in_turn, default=by_block)
 
 
 def _scores(cell, profiles, segments, window):
@@ -151,16 +185,28 @@ def _attend(window, cells, profiles, segments):
   return _attend_forward(window, cells, profiles, segments)[0]
 
 
-def _attend_forward(window, cells, profiles, segments):
-  out, log_total = _each_cell(
+def forward(window, cells, profiles, segments):
+  """Outputs and logs of the softmax's denominators."""
+  return _each_cell(
     lambda cell, segments: _cell(window, cell, profiles, segments),
     (cells, segments),
   )
+
+
+def _attend_forward(window, cells, profiles, segments):
+  out, log_total = saved(*forward(window, cells, profiles, segments))
   return out, (cells, profiles, segments, out, log_total)
 
 
-def _attend_backward(window, saved, d_out):
-  cells, profiles, segments, out, log_total = saved
+def _attend_backward(window, kept, d_out):
+  return *backward(window, *kept, d_out), None
+
+
+def backward(window, cells, profiles, segments, out, log_total, d_out):
+  """Gradients of the cells and of the laid-out profiles.
+
+  `out` and `log_total` may be of a softmax over more keys than the cells'.
+  """
 
   def gradient(cell, segments, out, log_total, d_out):
     return _cell_gradient(
@@ -171,7 +217,7 @@ def _attend_backward(window, saved, d_out):
     gradient, (cells, segments, out, log_total, d_out)
   )
   d_profiles = jnp.sum(d_profiles, axis=(0, 1, 2)).astype(profiles.dtype)
-  return grads, d_profiles, None
+  return grads, d_profiles
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

@@ -246,7 +246,7 @@ def apply(
     execution: which form, and how tokens reach it.
   """
   if execution.moe_dispatch is MoeDispatch.AUTOMATIC:
-    y_ND = _fitting_tiles(
+    y_ND = fitted(
       x_BTD.reshape(-1, x_BTD.shape[-1]),
       weights=weights,
       experts_Nk=experts_BTk.reshape(-1, experts_BTk.shape[-1]),
@@ -259,7 +259,7 @@ def apply(
   def local(x_ND, *, weights, experts_Nk, shares_Nk):
     keywords = dict(weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk)
     if execution.moe_matmul is MoeMatmul.TILED:
-      return _fitting_tiles(x_ND, tile=tile, **keywords)
+      return fitted(x_ND, tile=tile, **keywords)
     here = weights.gate_EDF.shape[0]
     equal_share = experts_Nk.size * here / num_experts
     rows = math.ceil(execution.moe_buffer * equal_share)
@@ -275,7 +275,14 @@ def apply(
   )
 
 
-def _fitting_tiles(x_ND, *, weights, experts_Nk, shares_Nk, tile: int):
+def fitted(
+  x_ND: jax.Array,
+  *,
+  weights: Weights,
+  experts_Nk: jax.Array,
+  shares_Nk: jax.Array,
+  tile: int,
+) -> jax.Array:
   """`tiled`, with tiles no larger than an expert's mean share of the choices.
 
   A power of two, at least 8: a live session brings few tokens at a time.

@@ -9,32 +9,44 @@ import optax
 
 from tml_jax.config import OptimConfig, Optimizer, Schedule
 from tml_jax.models import layers
+from tml_jax.training import muon
 
-# Matrices that map hidden to hidden, with the dims they sum over and give,
-# counted from the last; the others are batch dims (experts, scanned blocks).
-# Embeddings, the router, convolutions
-# and relative-bias profiles keep AdamW: they are tables, not maps
-# (K. Jordan, Muon, 2024). The dMel bag is a map: 80 of its rows add up to a
-# token. AdamW moves all of them the same way, and after 800 steps of `tiny`
-# every sound looked the same (their mean held 84 % of the power, 36 % at the
-# start); a digit that logistic regression tells apart stayed unheard.
-_FROM_HIDDEN = optax.contrib.MuonDimensionNumbers(-3, (-2, -1))  # [D, N, H]
-_TO_HIDDEN = optax.contrib.MuonDimensionNumbers((-3, -2), -1)  # [N, H, D]
-_LAST_TWO = optax.contrib.MuonDimensionNumbers(-2, -1)  # [D, F], [E, D, F]
-_SHARED_IN = optax.contrib.MuonDimensionNumbers(-3, -1)  # [D, S, F]
+# Matrices that map hidden to hidden: logical names, the dims they sum over and
+# the dims they give, counted from the last; other dims are batch dims (experts,
+# scanned blocks). Embeddings, the router, convolutions and relative-bias
+# profiles keep AdamW: they are tables, not maps (K. Jordan, Muon, 2024). The
+# dMel bag is a map: 80 of its rows add up to a token. AdamW moves all of them
+# the same way, and after 800 steps of `tiny` every sound looked the same (their
+# mean held 84 % of the power, 36 % at the start); a digit that logistic
+# regression tells apart stayed unheard.
+_QUERY = muon.Matrix(("embed", "heads", "head_dim"), (-3,), (-2, -1))
+_KEY = muon.Matrix(("embed", "kv_heads", "head_dim"), (-3,), (-2, -1))
+_IN = muon.Matrix(("embed", "mlp"), (-2,), (-1,))
+_OUT = muon.Matrix(("mlp", "embed"), (-2,), (-1,))
+_EXPERTS_IN = muon.Matrix(("experts", "embed", "mlp"), (-2,), (-1,))
+_EXPERTS_OUT = muon.Matrix(("experts", "mlp", "embed"), (-2,), (-1,))
 _MATRICES = {
-  ("dmel", "table"): _LAST_TWO,
-  ("attention", "query"): _FROM_HIDDEN,
-  ("attention", "key"): _FROM_HIDDEN,
-  ("attention", "value"): _FROM_HIDDEN,
-  ("attention", "relative"): _FROM_HIDDEN,
-  ("attention", "output"): _TO_HIDDEN,
-  ("mlp", "gate"): _LAST_TWO,
-  ("mlp", "up"): _LAST_TWO,
-  ("mlp", "down"): _LAST_TWO,
-  ("mlp", "shared_gate"): _SHARED_IN,
-  ("mlp", "shared_up"): _SHARED_IN,
-  ("mlp", "shared_down"): _LAST_TWO,
+  ("dmel", "table"): muon.Matrix(("levels", "embed"), (-2,), (-1,)),
+  ("attention", "query"): _QUERY,
+  ("attention", "key"): _KEY,
+  ("attention", "value"): _KEY,
+  ("attention", "relative"): muon.Matrix(
+    ("embed", "heads", "d_rel"), (-3,), (-2, -1)
+  ),
+  ("attention", "output"): muon.Matrix(
+    ("heads", "head_dim", "embed"), (-3, -2), (-1,)
+  ),
+  ("mlp", "gate"): _IN,
+  ("mlp", "up"): _IN,
+  ("mlp", "down"): _OUT,
+  ("mlp", "shared_gate"): muon.Matrix(("embed", "shared", "mlp"), (-3,), (-1,)),
+  ("mlp", "shared_up"): muon.Matrix(("embed", "shared", "mlp"), (-3,), (-1,)),
+  ("mlp", "shared_down"): muon.Matrix(("shared", "mlp", "embed"), (-2,), (-1,)),
+}
+_EXPERTS = {
+  ("mlp", "gate"): _EXPERTS_IN,
+  ("mlp", "up"): _EXPERTS_IN,
+  ("mlp", "down"): _EXPERTS_OUT,
 }
 
 
@@ -46,22 +58,36 @@ def create(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
       b1=config.b1,
       b2=config.b2,
       eps=config.eps,
+      mu_dtype=str(config.moment_dtype),
       weight_decay=config.weight_decay,
       mask=_decayed,
     )
   else:
-    update = optax.contrib.muon(
-      schedule(config, peak=config.muon_learning_rate, steps=steps),
-      beta=config.b2,
-      weight_decay=config.weight_decay,
-      adam_b1=config.b1,
-      adam_b2=config.b2,
-      adam_learning_rate=schedule(
-        config, peak=config.learning_rate, steps=steps
+    update = optax.partition(
+      {
+        "muon": optax.chain(
+          muon.scale_by_muon(
+            matrices, beta=config.b2, dtype=str(config.moment_dtype)
+          ),
+          optax.add_decayed_weights(config.weight_decay),
+          optax.scale_by_learning_rate(
+            schedule(config, peak=config.muon_learning_rate, steps=steps)
+          ),
+        ),
+        "adam": optax.nadamw(
+          schedule(config, peak=config.learning_rate, steps=steps),
+          b1=config.b1,
+          b2=config.b2,
+          eps=config.eps,
+          weight_decay=0.0,
+          mu_dtype=str(config.moment_dtype),
+        ),
+      },
+      lambda params: jax.tree.map(
+        lambda kind: "adam" if kind is None else "muon",
+        matrices(params),
+        is_leaf=lambda kind: kind is None,
       ),
-      # Updates with AdamW's RMS whatever the shape (arXiv 2502.16982).
-      consistent_rms=0.2,
-      muon_weight_dimension_numbers=matrices,
     )
   return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
 
@@ -84,12 +110,15 @@ def schedule(config: OptimConfig, *, peak: float, steps: int) -> optax.Schedule:
 
 
 def matrices(params):
-  """Muon's view of the parameters: axes of a matrix, or None for AdamW."""
+  """Muon's view of the parameters: a `muon.Matrix`, or None for AdamW."""
 
-  def axes(path, _):
-    return _MATRICES.get(tuple(key.key for key in path[-2:]))
+  def kind(path, leaf):
+    names = tuple(key.key for key in path[-2:])
+    # A dense layer's matrices have the names of an expert's.
+    is_experts = names in _EXPERTS and leaf.ndim > 2
+    return _EXPERTS[names] if is_experts else _MATRICES.get(names)
 
-  return jax.tree_util.tree_map_with_path(axes, params)
+  return jax.tree_util.tree_map_with_path(kind, params)
 
 
 def _decayed(params):
