@@ -14,7 +14,7 @@ from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import packing
 from tml_jax.streams.frame import Kind
-from tml_jax.training import flops, losses, metrics, optim
+from tml_jax.training import flops, losses, metrics, muon, optim
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
 
@@ -266,7 +266,7 @@ def test_matrices_of_muon_cover_the_trunk_and_the_dmel_bag_only():
   chosen = {
     jax.tree_util.keystr(path, simple=True, separator="/")
     for path, dims in jax.tree_util.tree_leaves_with_path(
-      axes, is_leaf=lambda x: isinstance(x, optax.contrib.MuonDimensionNumbers)
+      axes, is_leaf=lambda x: isinstance(x, muon.Matrix)
     )
   }
   layer = "trunk/layer_00"
