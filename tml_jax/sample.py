@@ -35,14 +35,13 @@ _TAIL = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
 )
-_OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
 
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   _check_flags()
-  out = _check_out(_OUT.value)
+  out = _check_out(config_flags.OUT.value)
   data_dir = data_flags.DATA_DIR.value
 
   from tml_jax.sampling import user

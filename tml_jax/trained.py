@@ -66,7 +66,8 @@ def load(config: Config, *, path: str) -> Trained:
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
   )
-  variables, step = checkpoint.restore_for_sampling(
-    path, abstract_state=abstract.state
-  )
-  return Trained(model=model, variables=variables, step=step)
+  weights = checkpoint.Weights(path)
+  weights.check(abstract.variables)
+  variables = jax.device_get(weights.restore(abstract.variables))
+  weights.close()
+  return Trained(model=model, variables=variables, step=weights.step)
