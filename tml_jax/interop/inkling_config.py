@@ -255,7 +255,8 @@ def vocabulary(settings: Settings) -> dict[str, int]:
     padding = settings.vocab_size - settings.real_rows
     return dict(vocab_size=settings.vocab_size, vocab_padding=padding)
   rows = settings.text_vocab_size + config_checks.CONTROL_ROWS
-  rows = -(-rows // 64) * 64
+  if rows > settings.vocab_size:
+    rows = -(-rows // 64) * 64  # so that the usual mesh axes divide it
   return dict(vocab_size=max(rows, settings.vocab_size), vocab_padding=0)
 
 

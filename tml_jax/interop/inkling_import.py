@@ -210,9 +210,7 @@ def run(planned: Plan, *, directory: pathlib.Path) -> str:
     mesh=mesh,
   )
   flat = traverse_util.flatten_dict(abstract.variables)
-  unknown = sorted(set(planned.rules) - set(flat))
-  if unknown:
-    raise ValueError(f"rules without a parameter: {unknown}")
+  _check_rules(planned, flat=flat)
   fresh = _fresh(planned, abstract=abstract, flat=flat)
   leaves = {
     path: streamed.Later(
@@ -246,9 +244,21 @@ def run(planned: Plan, *, directory: pathlib.Path) -> str:
   )
 
 
+def _check_rules(planned: Plan, *, flat: dict[Path, Any]) -> None:
+  """The table of names against the model: a difference is our mistake."""
+  for path, rules in planned.rules.items():
+    for rule in rules:
+      shape = list(flat[path].shape[len(rule.index) :])
+      found = list(rule.dims.shape)
+      if rule.vocabulary is not None:
+        shape[rule.vocabulary] = found[rule.vocabulary]
+      if shape != found:
+        raise ValueError(f"{path} is {shape}, {rule.name} gives {found}")
+
+
 def _fresh(
   planned: Plan, *, abstract: state_lib.Abstract, flat: dict[Path, Any]
-) -> dict[Path, jax.Array]:
+) -> dict[Path, jax.Array | np.ndarray]:
   """What the source does not have, as a fresh run would begin with it.
 
   Whole parameters, and of the tables the rows behind the source's.
@@ -281,7 +291,11 @@ def _fresh(
     }
 
   key = jax.random.key(planned.config.train.seed)
-  return jax.jit(make, out_shardings=wanted)(key)
+  made = jax.jit(make, out_shardings=wanted)(key)
+  return {
+    path: np.asarray(array.addressable_data(0)) if path in tails else array
+    for path, array in made.items()
+  }
 
 
 def _load(
@@ -289,7 +303,7 @@ def _load(
   *,
   path: Path,
   struct: jax.ShapeDtypeStruct,
-  fresh: jax.Array | None,
+  fresh: jax.Array | np.ndarray | None,
 ) -> jax.Array:
   """One parameter on the mesh; this process reads its own slices once."""
   if path not in planned.rules:
@@ -313,7 +327,7 @@ def _load(
 
 
 def _assemble(
-  planned: Plan, *, path: Path, box: dims.Box, fresh: jax.Array | None
+  planned: Plan, *, path: Path, box: dims.Box, fresh: np.ndarray | None
 ) -> np.ndarray:
   """A box of one parameter, from all tensors that it comes from."""
   result = np.empty([high - low for low, high in box], np.float32)
@@ -337,7 +351,7 @@ def _assemble(
       behind[dim] = slice(cut - low, None)
       tail = [slice(*pair) for pair in inner]
       tail[dim] = slice(max(low, rows) - rows, max(high, rows) - rows)
-      target[tuple(behind)] = fresh.addressable_data(0)[tuple(tail)]
+      target[tuple(behind)] = fresh[tuple(tail)]
       front = [slice(None)] * len(inner)
       front[dim] = slice(0, cut - low)
       target = target[tuple(front)]

@@ -115,7 +115,7 @@ _SPARSE = (
   ("mlp/shared_up", "mlp.shared_experts.shared_w13_weight",
    "mlp.shared_experts.up_proj", "s (f g=1) d -> d s f", "s f d -> d s f"),
   ("mlp/shared_down", "mlp.shared_experts.shared_w2_weight",
-   "mlp.shared_experts.down_proj", "s d f -> f s d"),
+   "mlp.shared_experts.down_proj", "s d f -> s f d"),
 )  # fmt: skip
 _MTP = (
   ("hidden_norm/scale", "hidden_norm.weight", "", "d -> d"),
