@@ -210,7 +210,8 @@ def _pattern(types: list[str]) -> str:
   """Letters of the layers, cut to the shortest part that repeats."""
   letters = "".join(_LETTERS[kind] for kind in types)
   for period in range(1, len(letters)):
-    if all(x == letters[i % period] for i, x in enumerate(letters)):
+    times, rest = divmod(len(letters), period)
+    if not rest and letters == letters[:period] * times:
       return letters[:period]
   return letters
 
