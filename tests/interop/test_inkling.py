@@ -12,7 +12,7 @@ from flax import traverse_util
 
 from tests.models import test_inkling_oracle as oracle
 from tests.training import small
-from tml_jax import config_text, errors
+from tml_jax import config_text, errors, trained
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Dtype
 from tml_jax.interop import (
@@ -430,6 +430,17 @@ def test_imported_weights_are_no_run_to_resume(imported):
   workdir, planned = imported
   with pytest.raises(errors.UserError, match="--init_from="):
     workdir_lib.create(str(workdir), planned.config)
+
+
+@pytest.mark.slow
+def test_imported_weights_can_be_used_as_a_runs(imported):
+  """What `sample` and `evaluate` open."""
+  workdir, planned = imported
+  agent = trained.load(planned.config, path=str(workdir))
+  assert agent.step == 0
+  jax.tree.map(
+    np.testing.assert_array_equal, agent.variables, variables_of(workdir)
+  )
 
 
 @pytest.mark.slow
