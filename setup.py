@@ -15,13 +15,14 @@ _REQUIRES = [
   "jax>=0.8.0,<0.11",
   "matplotlib>=3.9,<4",
   "ml_collections>=1.1.0,<2",
+  "ml_dtypes>=0.5.0,<1",
   "msgpack>=1.1,<2",
   "numpy>=2.0,<3",
   "optax>=0.2.6,<0.3",
   "orbax-checkpoint>=0.11.28,<0.13",
   "sentencepiece>=0.2.0,<0.3",
   "tensorboardX>=2.6,<3",
-  "tensorstore>=0.1.74,<0.2",
+  "tensorstore>=0.1.80,<0.2",
   "tqdm>=4.66,<5",
 ]
 _TEST = [

@@ -203,7 +203,11 @@ def inkling_small_as_shipped() -> Config:
     reference,
     name="inkling_small_as_shipped",
     model=dataclasses.replace(
-      reference.model, num_dense_layers=2, num_mtp_layers=8
+      reference.model,
+      num_dense_layers=2,
+      num_mtp_layers=8,
+      # The mtp_config of the released config.json: layers 1 and 3 are global.
+      mtp_attention_pattern="LGLGLLLL",
     ),
   )
 

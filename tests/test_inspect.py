@@ -30,7 +30,11 @@ def _symbols(size: str) -> dict[str, int]:
   """The letters of docs/parameters.md."""
   model = interaction.get_config(size).model
   text = goldens.PARAMETERS.read_text(encoding="utf-8")
-  result = {"g": sum(model.is_global(i) for i in range(model.num_layers))}
+  mtp = range(model.num_mtp_layers)
+  result = {
+    "g": sum(model.is_global(i) for i in range(model.num_layers)),
+    "m": sum(not model.mtp_is_global(i) for i in mtp),
+  }
   for letter, field in re.findall(r"`(\w)` \| `([\w.]+)`", text):
     value = model
     for part in field.split("."):

@@ -21,7 +21,17 @@ MAY_IMPORT = {
   "training": {"parallel", "models", "data", "streams", "workdir"},
   "sampling": {"parallel", "models", "data", "streams", "workdir"},
   "evals": {"sampling", "parallel", "models", "data", "streams", "workdir"},
-  "interop": {"models", "data", "streams"},
+  "interop": {
+    "training",
+    "parallel",
+    "models",
+    "data",
+    "streams",
+    "workdir",
+    "trained",
+    "config_flags",
+    "config_text",
+  },
 }
 NO_JAX = ("streams", "data")
 

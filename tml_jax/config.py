@@ -143,10 +143,17 @@ class ModelConfig:
   # Last rows of the vocabulary that are never predicted: foreign checkpoints
   # pad their unembedding to a round number of rows.
   vocab_padding: int = 0
+  # Of the layers of multi-token prediction, repeated like attention_pattern.
+  mtp_attention_pattern: str = "G"
 
   def is_global(self, layer: int) -> bool:
     """Whether `layer` (0-based) attends globally."""
     pattern = self.attention_pattern
+    return pattern[layer % len(pattern)] == "G"
+
+  def mtp_is_global(self, layer: int) -> bool:
+    """The same for a layer of multi-token prediction."""
+    pattern = self.mtp_attention_pattern
     return pattern[layer % len(pattern)] == "G"
 
   def is_dense(self, layer: int) -> bool:

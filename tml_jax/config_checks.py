@@ -155,11 +155,13 @@ def model(config: Any) -> None:
       f"model.{prefix}num_heads = {heads}: must be a multiple of"
       f" model.{prefix}num_kv_heads = {kv_heads}",
     )
-  require(
-    config.attention_pattern != "" and set(config.attention_pattern) <= {*"LG"},
-    f"model.attention_pattern = {config.attention_pattern!r}: one or more of"
-    " L (sliding window) and G (global), for instance LLLLLG",
-  )
+  for name in ("attention_pattern", "mtp_attention_pattern"):
+    value = getattr(config, name)
+    require(
+      value != "" and set(value) <= {*"LG"},
+      f"model.{name} = {value!r}: one or more of L (sliding window) and G"
+      " (global), for instance LLLLLG",
+    )
   require(
     config.num_dense_layers <= config.num_layers,
     f"model.num_dense_layers = {config.num_dense_layers}: at most"

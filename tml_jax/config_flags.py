@@ -43,6 +43,7 @@ WORKDIR = flags.DEFINE_string(
 JSON = flags.DEFINE_string(
   "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
 )
+OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
 
 
 class ConfigFrom(enum.Enum):
@@ -54,15 +55,22 @@ class ConfigFrom(enum.Enum):
 
 
 def run(
-  main: Callable[[Config], Any], *, config_from: ConfigFrom = ConfigFrom.FLAG
+  main: Callable[[Config], Any],
+  *,
+  config_from: ConfigFrom = ConfigFrom.FLAG,
+  default: str = "",
 ) -> None:
   """Parses the flags, calls `main(config)` and exits.
+
+  `default` is the --config of a command that works without one.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
   and exit status 2. Ctrl-C is one line too.
   """
 
   def parse(argv: list[str]) -> Config:
+    if default and not has_config(argv):
+      argv = [argv[0], f"--{_FLAG}={default}", *argv[1:]]
     return parse_config(argv, config_from=config_from)
 
   try:
@@ -90,7 +98,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
     "--config is missing: give an experiment, for instance"
     " --config=experiments/interaction.py:tiny"
   )
-  if not _has_config(argv) and any(_FIELD.match(item) for item in argv):
+  if not has_config(argv) and any(_FIELD.match(item) for item in argv):
     raise missing
   try:
     rest = flags.FLAGS(argv)
@@ -178,13 +186,14 @@ def _load(path: str) -> Config:
   return config
 
 
-def _has_config(argv: list[str]) -> bool:
+def has_config(argv: list[str]) -> bool:
+  """Whether --config itself is among the arguments."""
   return any(re.match(rf"--?{_FLAG}(=|$)", argument) for argument in argv)
 
 
 def _add_config_of_workdir(argv: list[str]) -> list[str]:
   """Puts `--config=WORKDIR/config.txt` first unless --config is there."""
-  if _has_config(argv):
+  if has_config(argv):
     return argv
   path = _value_of("workdir", argv=argv)
   if path:

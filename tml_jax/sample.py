@@ -36,7 +36,6 @@ _TAIL = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
 )
-_OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
 
 
 def main(config: Config) -> None:
@@ -64,7 +63,7 @@ def main(config: Config) -> None:
     )
   part = user.UserPart(timeline, tokenizer=tokenizer)
   part.check_room(config.streams)
-  out = _check_out(_OUT.value)
+  out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
   from tml_jax.sampling import report, session

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 
-from absl import logging
+from absl import flags, logging
 
 from tml_jax import config_flags
 from tml_jax import workdir as workdir_lib
@@ -21,11 +21,20 @@ from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 
 _PROCESS_START = time.time()
+_INIT_FROM = flags.DEFINE_string(
+  "init_from",
+  "",
+  "Begin a new run with the weights of another: its workdir, or"
+  " WORKDIR/checkpoints/STEP. A run that is resumed has its own.",
+)
 
 
 def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
   workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
+  init_from = _INIT_FROM.value
+  if init_from and not workdir_lib.has_checkpoints(workdir):
+    check_weights(config, path=init_from)
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
@@ -69,6 +78,12 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
         "nothing to do: train.steps = %d; give more to go on", train.steps
       )
       return
+  elif init_from:
+    weights = checkpoint.Weights(init_from)
+    variables = weights.restore(abstract.variables)
+    state = state_lib.from_weights(abstract, variables=variables)
+    weights.close()
+    logging.info("weights of step %d of %s", weights.step, init_from)
   else:
     state = state_lib.create(abstract, seed=train.seed)
 
@@ -156,6 +171,24 @@ class Preemption:
 
   def _request(self, *_) -> None:
     self.requested = True
+
+
+def check_weights(config: Config, *, path: str) -> None:
+  """Refuses weights of another model before anything is written."""
+  import jax
+  from flax import linen as nn
+
+  from tml_jax.training import checkpoint
+  from tml_jax.training import state as state_lib
+
+  weights = checkpoint.Weights(path)
+  model = state_lib.create_model(config)
+  batch = state_lib.example_batch(config, batch_size=1)
+  shapes = jax.eval_shape(
+    lambda key: nn.meta.unbox(model.init(key, batch)), jax.random.key(0)
+  )
+  weights.check({"router": {}} | shapes)
+  weights.close()
 
 
 def check_finite(values, *, step: int, saved: int, checkpointer) -> None:

@@ -68,13 +68,13 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
   )
-  variables, step = checkpoint.restore_for_sampling(
-    path,
-    abstract_state=abstract.state,
-    tokenizer_path=tokenizer.path(data_dir),
-  )
+  weights = checkpoint.Weights(path)
+  weights.check(abstract.variables)
+  weights.check_tokenizer(tokenizer.path(data_dir))
+  variables = jax.device_get(weights.restore(abstract.variables))
+  weights.close()
   return Trained(
     model=state_lib.create_sampler(config),
     variables=state_lib.unrolled(variables, config=config),
-    step=step,
+    step=weights.step,
   )

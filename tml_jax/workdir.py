@@ -21,6 +21,7 @@ from tml_jax.config import Config
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 STARTS = "starts.jsonl"
+IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 
 # Fields that a resumed run may change: they say how long, how often, on which
 # devices or how to sample, not what is learned from what.
@@ -49,12 +50,18 @@ def create(path: str, config: Config) -> pathlib.Path:
   """Makes or re-opens the workdir and records this start in it.
 
   Raises `errors.UserError` when the directory cannot be written, or when it
-  holds checkpoints of a config that differs in more than `FREE_FIELDS`.
+  holds checkpoints of a config that differs in more than `FREE_FIELDS`, or
+  imported weights.
   """
   if not path:
     raise errors.UserError("--workdir is missing: name a directory to write")
   directory = pathlib.Path(path)
   _check_writable(directory)
+  if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
+    raise errors.UserError(
+      f"--workdir={path} holds imported weights and not a run: start one with"
+      f" --init_from={path} and another --workdir"
+    )
   config_file = directory / config_text.FILE_NAME
   if has_checkpoints(directory):
     if not config_file.exists():
@@ -86,7 +93,10 @@ def load_config(path: str) -> Config:
 def has_checkpoints(path: str | pathlib.Path) -> bool:
   """Whether the run at `path` has anything to resume from."""
   directory = pathlib.Path(path) / CHECKPOINTS
-  return directory.is_dir() and any(directory.iterdir())
+  # A save that was killed leaves a directory with a longer name.
+  return directory.is_dir() and any(
+    item.name.isdecimal() for item in directory.iterdir()
+  )
 
 
 def check_resume(old: Config, *, new: Config, source: str) -> None:

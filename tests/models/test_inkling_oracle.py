@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tml_jax import errors
 from tml_jax.config import RematPolicy
-from tml_jax.interop import inkling
+from tml_jax.interop import inkling_model as inkling
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 
@@ -213,7 +214,7 @@ def test_bad_state_dicts_and_settings_are_named():
   state, config = model.state_dict(), model.config
 
   def refused(state, config):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(errors.UserError) as error:
       inkling.from_hf(state, config)
     return str(error.value)
 

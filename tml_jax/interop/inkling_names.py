@@ -1,190 +1,286 @@
 """Names, shapes and layouts of Inkling's tensors: a table, no arithmetic.
 
-For: `interop/inkling.py`. Not for: settings or running anything. Start at
-`rules`.
+For: reading and writing Inkling checkpoints. Not for: settings or running
+anything. Start at `rules`; the tables above it are the whole mapping, and
+`place` is the only function that knows where a layer's parameters lie in our
+tree.
 """
 
 import dataclasses
-from collections.abc import Callable
-
-import numpy as np
+import enum
+from collections.abc import Mapping
 
 from tml_jax.config import ModelConfig
-from tml_jax.models import embed
+from tml_jax.interop import dims
+from tml_jax.models import embed, layers
+
+
+class Layout(enum.Enum):
+  """Whose names and layouts: both are read, the released one is written."""
+
+  RELEASED = "released"  # the published files, and `save_pretrained`
+  MODULES = "modules"  # `state_dict()` of transformers, and text-only models
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-  """One tensor: our path, the foreign name, its shape there, the change."""
+  """One of our parameters and the foreign tensor that holds it.
+
+  Attributes:
+    path: in our variables, from "params" or "router" on.
+    index: of this layer in a parameter that stacks several; () for one that
+      does not.
+    name: of the foreign tensor. Two rules may share one (gate and up).
+    dims: its layout and ours.
+    vocabulary: our dim that counts rows of the vocabulary, None elsewhere.
+      The foreign tensor may have fewer.
+  """
 
   path: tuple[str, ...]
+  index: tuple[int, ...]
   name: str
-  shape: tuple[int, ...]
-  convert: Callable[[np.ndarray], np.ndarray]
+  dims: dims.Dims
+  vocabulary: int | None = None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Of the foreign tensor."""
+    return self.dims.foreign_shape
 
 
-def _same(x: np.ndarray) -> np.ndarray:
-  return x
+# Ours, released name, name in transformers' modules, dims of the released
+# tensor -> ours; a fifth column where the modules lay it out otherwise.
+# d model, n query heads, m key-value heads, h head, r relative, x extent,
+# k taps (ours newest first), f feed-forward, g gate or up, e experts,
+# s shared experts, c experts and shared experts, v vocabulary.
+_ONCE = (
+  ("embed/table", "embed.weight", "embed_tokens.weight", "v d -> v d"),
+  ("embed/norm/scale", "embed_norm.weight", "embed_tokens.embed_norm.weight",
+   "d -> d"),
+  ("trunk/final_norm/scale", "norm.weight", "norm.weight", "d -> d"),
+)  # fmt: skip
+_UNEMBEDDING = (
+  ("unembedding", "unembed.weight", "lm_head.weight", "v d -> d v"),
+)
+_LAYER = (
+  ("attention_norm/scale", "attn_norm.weight", "input_layernorm.weight",
+   "d -> d"),
+  ("mlp_norm/scale", "mlp_norm.weight", "post_attention_layernorm.weight",
+   "d -> d"),
+  ("attention_conv", "attn_sconv.weight", "attn_sconv.conv1d.weight",
+   "d i=0 ~k -> k d"),
+  ("mlp_conv", "mlp_sconv.weight", "mlp_sconv.conv1d.weight",
+   "d i=0 ~k -> k d"),
+  ("attention/query", "attn.wq_du.weight", "self_attn.q_proj.weight",
+   "(n h) d -> d n h"),
+  ("attention/key", "attn.wk_dv.weight", "self_attn.k_proj.weight",
+   "(m h) d -> d m h"),
+  ("attention/value", "attn.wv_dv.weight", "self_attn.v_proj.weight",
+   "(m h) d -> d m h"),
+  ("attention/relative", "attn.wr_du.weight", "self_attn.r_proj.weight",
+   "(n r) d -> d n r"),
+  ("attention/output", "attn.wo_ud.weight", "self_attn.o_proj.weight",
+   "d (n h) -> n h d"),
+  ("attention/key_conv", "attn.k_sconv.weight",
+   "self_attn.k_sconv.conv1d.weight", "(m h) i=0 ~k -> k m h"),
+  ("attention/value_conv", "attn.v_sconv.weight",
+   "self_attn.v_sconv.conv1d.weight", "(m h) i=0 ~k -> k m h"),
+  ("attention/query_norm", "attn.q_norm.weight", "self_attn.q_norm.weight",
+   "h -> h"),
+  ("attention/key_norm", "attn.k_norm.weight", "self_attn.k_norm.weight",
+   "h -> h"),
+  ("attention/profiles", "attn.rel_logits_proj.proj",
+   "self_attn.rel_logits_proj.proj", "r x -> r x"),
+)  # fmt: skip
+_DENSE = (
+  ("mlp/gate", "mlp.w13_dn.weight", "mlp.gate_proj.weight",
+   "(f g=0) d -> d f", "f d -> d f"),
+  ("mlp/up", "mlp.w13_dn.weight", "mlp.up_proj.weight",
+   "(f g=1) d -> d f", "f d -> d f"),
+  ("mlp/down", "mlp.w2_md.weight", "mlp.down_proj.weight", "d f -> f d"),
+  ("mlp/scale", "mlp.global_scale", "mlp.global_scale", "i -> i"),
+)  # fmt: skip
+_SPARSE = (
+  ("mlp/router", "mlp.gate.weight", "mlp.gate.weight", "c d -> d c"),
+  ("mlp/scale", "mlp.gate.global_scale", "mlp.gate.global_scale", "i -> i"),
+  ("mlp/bias", "mlp.gate.bias", "mlp.gate.e_score_correction_bias", "e -> e"),
+  ("mlp/gate", "mlp.experts.w13_weight", "mlp.experts.gate_up_proj",
+   "e (f g=0) d -> e d f", "e (g=0 f) d -> e d f"),
+  ("mlp/up", "mlp.experts.w13_weight", "mlp.experts.gate_up_proj",
+   "e (f g=1) d -> e d f", "e (g=1 f) d -> e d f"),
+  ("mlp/down", "mlp.experts.w2_weight", "mlp.experts.down_proj",
+   "e d f -> e f d"),
+  ("mlp/shared_gate", "mlp.shared_experts.shared_w13_weight",
+   "mlp.shared_experts.gate_proj", "s (f g=0) d -> d s f", "s f d -> d s f"),
+  ("mlp/shared_up", "mlp.shared_experts.shared_w13_weight",
+   "mlp.shared_experts.up_proj", "s (f g=1) d -> d s f", "s f d -> d s f"),
+  ("mlp/shared_down", "mlp.shared_experts.shared_w2_weight",
+   "mlp.shared_experts.down_proj", "s d f -> s f d"),
+)  # fmt: skip
+_MTP = (
+  ("hidden_norm/scale", "hidden_norm.weight", "", "d -> d"),
+  ("token_norm/scale", "embed_norm.weight", "", "d -> d"),
+  ("projection", "input_proj.weight", "", "d j -> j d"),
+)
+_AUDIO = (
+  ("embed/dmel/table", "encoder.weight",
+   "embed_audio_tokens.embed_audio_tokens.weight", "l d -> l d"),
+  ("embed/dmel/norm/scale", "final_norm.weight", "norm.weight", "d -> d"),
+)  # fmt: skip
+# `#` is the layer of the hMLP; the last norm has a name of its own.
+_VISION = (
+  ("embed/hmlp/kernel_#", "layers.linear_#.weight",
+   "encoder_layers.#.projection.weight", "o p -> p o"),
+)  # fmt: skip
+_VISION_NORM = (
+  ("embed/hmlp/norm_#/scale", "layers.norm_#.weight",
+   "encoder_layers.#.layer_norm.weight", "o -> o"),
+)  # fmt: skip
+_VISION_LAST_NORM = (
+  ("embed/hmlp/norm_#/scale", "final_norm.weight", "final_norm.weight",
+   "o -> o"),
+)  # fmt: skip
+_BALANCE = "mlp/bias"  # the one that is moved by a rule and not by a gradient
+# Kept in float32 in the published files; all others are bfloat16.
+FLOAT32 = ("mlp.gate.bias", "mlp.gate.global_scale")
 
 
-def _transpose(x: np.ndarray) -> np.ndarray:
-  return x.T
+def place(
+  layer: int, *, where: layers.Layout
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+  """Where the trunk's layer lies: its path, and its index in a stack."""
+  path, block = where.place(layer)
+  return ("trunk", *path), () if block is None else (block,)
 
 
-def _taps(*channels: int) -> Callable[[np.ndarray], np.ndarray]:
-  """[C, 1, K], last tap newest, to [K, channels], first tap newest."""
-  return lambda x: x[:, 0, ::-1].T.reshape(-1, *channels)
+def mtp_place(layer: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+  """The same for a layer of multi-token prediction."""
+  return ("mtp", f"layer_{layer:02d}"), ()
 
 
-def _attention_rules(
-  config: ModelConfig, *, layer: int, ours: tuple[str, ...], theirs: str
+def rules(
+  config: ModelConfig, *, layout: Layout, towers: bool, scan_layers: bool
 ) -> list[Rule]:
-  if config.is_global(layer):
-    heads, kv_heads = config.num_heads, config.num_kv_heads
-    head_dim, extent = config.head_dim, config.rel_extent
-  else:
-    heads, kv_heads = config.swa_num_heads, config.swa_num_kv_heads
-    head_dim, extent = config.swa_head_dim, config.sliding_window
-  d_model, taps = config.d_model, config.conv_kernel
-  rules = []
+  """Every tensor of a checkpoint.
 
-  def add(name, foreign, shape, convert=_same):
-    path = (*ours, "attention", name)
-    foreign = f"{theirs}.self_attn.{foreign}"
-    rules.append(Rule(path=path, name=foreign, shape=shape, convert=convert))
-
-  for name, foreign, count, width in (
-    ("query", "q_proj", heads, head_dim),
-    ("key", "k_proj", kv_heads, head_dim),
-    ("value", "v_proj", kv_heads, head_dim),
-    ("relative", "r_proj", heads, config.d_rel),
-  ):
-    add(
-      name,
-      f"{foreign}.weight",
-      (count * width, d_model),
-      lambda x, count=count, width=width: x.T.reshape(-1, count, width),
-    )
-  add(
-    "output",
-    "o_proj.weight",
-    (d_model, heads * head_dim),
-    lambda x: x.T.reshape(heads, head_dim, -1),
-  )
-  for name, foreign in (("key_conv", "k_sconv"), ("value_conv", "v_sconv")):
-    shape = (kv_heads * head_dim, 1, taps)
-    add(name, f"{foreign}.conv1d.weight", shape, _taps(kv_heads, head_dim))
-  add("query_norm", "q_norm.weight", (head_dim,))
-  add("key_norm", "k_norm.weight", (head_dim,))
-  add("profiles", "rel_logits_proj.proj", (config.d_rel, extent))
-  return rules
-
-
-def _mlp_rules(
-  config: ModelConfig, *, layer: int, ours: tuple[str, ...], theirs: str
-) -> list[Rule]:
-  d_model = config.d_model
-  rules = []
-
-  def add(name, foreign, shape, convert=_same, collection="params"):
-    path = (collection, *ours[1:], "mlp", name)
-    foreign = f"{theirs}.mlp.{foreign}"
-    rules.append(Rule(path=path, name=foreign, shape=shape, convert=convert))
-
-  if config.is_dense(layer):
-    d_ff = config.d_ff
-    add("gate", "gate_proj.weight", (d_ff, d_model), _transpose)
-    add("up", "up_proj.weight", (d_ff, d_model), _transpose)
-    add("down", "down_proj.weight", (d_model, d_ff), _transpose)
-    add("scale", "global_scale", (1,))
-    return rules
-  count, d_ff = config.num_experts, config.expert_d_ff
-  shared = config.num_shared_experts
-  add("router", "gate.weight", (count + shared, d_model), _transpose)
-  add("scale", "gate.global_scale", (1,))
-  add("bias", "gate.e_score_correction_bias", (count,), collection="router")
-  both = ("experts.gate_up_proj", (count, 2 * d_ff, d_model))
-  add("gate", *both, lambda x: x[:, :d_ff].transpose(0, 2, 1))
-  add("up", *both, lambda x: x[:, d_ff:].transpose(0, 2, 1))
-  shape = (count, d_model, d_ff)
-  add("down", "experts.down_proj", shape, lambda x: x.transpose(0, 2, 1))
-  for name in ("gate", "up"):
-    add(
-      f"shared_{name}",
-      f"shared_experts.{name}_proj",
-      (shared, d_ff, d_model),
-      lambda x: x.transpose(2, 0, 1),
-    )
-  add(
-    "shared_down",
-    "shared_experts.down_proj",
-    (shared, d_model, d_ff),
-    lambda x: x.transpose(0, 2, 1),
-  )
-  return rules
-
-
-def _trunk_rules(config: ModelConfig, *, prefix: str) -> list[Rule]:
-  d_model, vocab = config.d_model, config.vocab_size
-  rules = []
-
-  def add(path, foreign, shape, convert=_same):
-    path = ("params", *path.split("/"))
-    rules.append(Rule(path=path, name=foreign, shape=shape, convert=convert))
-
-  embedding = f"{prefix}.embed_tokens"
-  add("embed/table", f"{embedding}.weight", (vocab, d_model))
-  add("embed/norm/scale", f"{embedding}.embed_norm.weight", (d_model,))
-  add("trunk/final_norm/scale", f"{prefix}.norm.weight", (d_model,))
-  add("unembedding", "lm_head.weight", (vocab, d_model), _transpose)
-  conv = (d_model, 1, config.conv_kernel)
+  Args:
+    config: ours.
+    layout: whose names. `MODULES` has no multi-token prediction.
+    towers: whether audio and vision are there; text-only models lack them.
+    scan_layers: whether our layers are stacked in blocks.
+  """
+  where = layers.Layout.of(config, scan_layers=scan_layers)
+  released = layout is Layout.RELEASED
+  inner = "model.language_model" if towers else "model"
+  text, head = ("model.llm.",) * 2 if released else (f"{inner}.", "")
+  base = {"d": config.d_model, "v": config.vocab_size, "i": 1, "g": 2}
+  base["k"] = config.conv_kernel
+  result = _rows(_ONCE, layout=layout, theirs=text, sizes=base)
+  result += _rows(_UNEMBEDDING, layout=layout, theirs=head, sizes=base)
   for layer in range(config.num_layers):
-    ours, theirs = f"trunk/layer_{layer:02d}", f"{prefix}.layers.{layer}"
-    for name, foreign in (
-      ("attention_norm", "input_layernorm"),
-      ("mlp_norm", "post_attention_layernorm"),
-    ):
-      add(f"{ours}/{name}/scale", f"{theirs}.{foreign}.weight", (d_model,))
-    for name, foreign in (
-      ("attention_conv", "attn_sconv"),
-      ("mlp_conv", "mlp_sconv"),
-    ):
-      foreign = f"{theirs}.{foreign}.conv1d.weight"
-      add(f"{ours}/{name}", foreign, conv, _taps(d_model))
-    path = ("params", *ours.split("/"))
-    rules += _attention_rules(config, layer=layer, ours=path, theirs=theirs)
-    rules += _mlp_rules(config, layer=layer, ours=path, theirs=theirs)
-  return rules
+    sizes = base | _layer_sizes(
+      config,
+      is_global=config.is_global(layer),
+      is_dense=config.is_dense(layer),
+    )
+    path, index = place(layer, where=where)
+    result += _rows(
+      _LAYER + (_DENSE if config.is_dense(layer) else _SPARSE),
+      layout=layout,
+      theirs=f"{text}layers.{layer}.",
+      sizes=sizes,
+      path=path,
+      index=index,
+    )
+  if released:
+    result += _mtp_rules(config, base=base)
+  if towers:
+    result += _tower_rules(config, layout=layout, base=base)
+  return result
 
 
-def _tower_rules(config: ModelConfig) -> list[Rule]:
-  """Audio and vision towers of a multimodal checkpoint."""
-  d_model = config.d_model
-  rules = []
+def _layer_sizes(
+  config: ModelConfig, *, is_global: bool, is_dense: bool
+) -> dict[str, int]:
+  experts, shared = config.num_experts, config.num_shared_experts
+  return {
+    "n": config.num_heads if is_global else config.swa_num_heads,
+    "m": config.num_kv_heads if is_global else config.swa_num_kv_heads,
+    "h": config.head_dim if is_global else config.swa_head_dim,
+    "r": config.d_rel,
+    "x": config.rel_extent if is_global else config.sliding_window,
+    "f": config.d_ff if is_dense else config.expert_d_ff,
+    "e": experts,
+    "s": shared,
+    "c": experts + shared,
+  }
 
-  def add(path, foreign, shape, convert=_same):
-    path = ("params", "embed", *path.split("/"))
-    foreign = f"model.{foreign}"
-    rules.append(Rule(path=path, name=foreign, shape=shape, convert=convert))
 
+def _mtp_rules(config: ModelConfig, *, base: Mapping[str, int]) -> list[Rule]:
+  result = []
+  for layer in range(config.num_mtp_layers):
+    sizes = {**base, "j": 2 * config.d_model} | _layer_sizes(
+      config, is_global=config.mtp_is_global(layer), is_dense=True
+    )
+    path, index = mtp_place(layer)
+    theirs = f"model.mtp.layers.{layer}."
+    common = dict(layout=Layout.RELEASED, sizes=sizes, index=index)
+    result += _rows(_MTP, theirs=theirs, path=path, **common)
+    result += _rows(
+      _LAYER + _DENSE,
+      theirs=f"{theirs}transformer_block.",
+      path=(*path, "layer"),
+      **common,
+    )
+  return result
+
+
+def _tower_rules(
+  config: ModelConfig, *, layout: Layout, base: Mapping[str, int]
+) -> list[Rule]:
+  released = layout is Layout.RELEASED
+  audio = "model.audio." if released else "model.audio_tower."
+  vision = "model.visual." if released else "model.vision_tower."
   levels = config.dmel_channels * config.dmel_levels
-  table = "audio_tower.embed_audio_tokens.embed_audio_tokens.weight"
-  add("dmel/table", table, (levels, d_model))
-  add("dmel/norm/scale", "audio_tower.norm.weight", (d_model,))
-  widths = (3, *config.hmlp_widths, d_model)
+  result = _rows(
+    _AUDIO, layout=layout, theirs=audio, sizes={**base, "l": levels}
+  )
+  widths = (3, *config.hmlp_widths, config.d_model)
   last = len(embed.HMLP_FOLDS) - 1
   for i, (frames, side) in enumerate(embed.HMLP_FOLDS):
-    tower = f"vision_tower.encoder_layers.{i}"
-    shape = (widths[i + 1], widths[i] * frames * side * side)
-    add(f"hmlp/kernel_{i}", f"{tower}.projection.weight", shape, _transpose)
-    scale = "vision_tower.final_norm" if i == last else f"{tower}.layer_norm"
-    add(f"hmlp/norm_{i}/scale", f"{scale}.weight", (widths[i + 1],))
-  return rules
+    norms = _VISION_LAST_NORM if i == last else _VISION_NORM
+    numbered = [
+      tuple(item.replace("#", str(i)) for item in row)
+      for row in _VISION + norms
+    ]
+    sizes = {"p": widths[i] * frames * side * side, "o": widths[i + 1]}
+    result += _rows(numbered, layout=layout, theirs=vision, sizes=sizes)
+  return result
 
 
-def rules(config: ModelConfig, *, multimodal: bool) -> list[Rule]:
-  """Every tensor of a text or of a multimodal checkpoint."""
-  if multimodal:
-    prefix = "model.language_model"
-    return _trunk_rules(config, prefix=prefix) + _tower_rules(config)
-  return _trunk_rules(config, prefix="model")
+def _rows(
+  table,
+  *,
+  layout: Layout,
+  theirs: str,
+  sizes: Mapping[str, int],
+  path: tuple[str, ...] = (),
+  index: tuple[int, ...] = (),
+) -> list[Rule]:
+  """The rules of one table, its names put behind a prefix."""
+  result = []
+  for ours, released, modules, *lines in table:
+    foreign = released if layout is Layout.RELEASED else modules
+    line = lines[0] if layout is Layout.RELEASED else lines[-1]
+    collection = "router" if ours == _BALANCE else "params"
+    parsed = dims.parse(line, sizes=sizes)
+    result.append(
+      Rule(
+        path=(collection, *path, *ours.split("/")),
+        index=index,
+        name=theirs + foreign,
+        dims=parsed,
+        vocabulary=parsed.ours.index("v") if "v" in parsed.ours else None,
+      )
+    )
+  return result

@@ -271,6 +271,7 @@ class MtpLayer(nn.Module):
   """Joins a hidden state with the next token's embedding, then one layer."""
 
   config: ModelConfig
+  is_global: bool
   dtype: str
   remat_policy: RematPolicy
 
@@ -287,7 +288,11 @@ class MtpLayer(nn.Module):
       names=("joined", "embed"),
     )
     self.layer = remat(self.remat_policy, in_scan=False)(
-      config, is_global=True, is_dense=True, dtype=self.dtype, name="layer"
+      config,
+      is_global=self.is_global,
+      is_dense=True,
+      dtype=self.dtype,
+      name="layer",
     )
 
   def __call__(
@@ -318,7 +323,11 @@ class Mtp(nn.Module):
   def setup(self):
     self.layers = [
       MtpLayer(
-        self.config, self.dtype, self.remat_policy, name=f"layer_{i:02d}"
+        self.config,
+        self.config.mtp_is_global(i),
+        self.dtype,
+        self.remat_policy,
+        name=f"layer_{i:02d}",
       )
       for i in range(self.config.num_mtp_layers)
     ]

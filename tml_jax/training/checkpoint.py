@@ -7,13 +7,16 @@ one stays. Start reading at `Checkpointer`.
 """
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from flax import traverse_util
 
 from tml_jax import errors
 from tml_jax.streams import tokenizer
@@ -51,11 +54,6 @@ class Checkpointer:
       max_to_keep=keep, create=True, cleanup_tmp_directories=True
     )
     return cls(workdir, options=options)
-
-  @classmethod
-  def to_read(cls, workdir: str) -> "Checkpointer":
-    """Opens a run, which may be training, and changes nothing in it."""
-    return cls(workdir, options=ocp.CheckpointManagerOptions(create=False))
 
   def latest_step(self) -> int | None:
     """Step of the newest finished checkpoint, None in a new run."""
@@ -129,31 +127,142 @@ class Checkpointer:
       ) from error
 
 
-def restore_for_sampling(
-  workdir: str, *, abstract_state: state_lib.TrainState, tokenizer_path: str
-) -> tuple[dict[str, Any], int]:
-  """Variables of the newest checkpoint for `model.apply`, and its step.
+class Weights:
+  """Weights of a finished checkpoint, without the rest of its state.
 
-  Raises:
-    errors.UserError: `workdir` has no finished checkpoint, or one that was
-      trained with another tokenizer.
+  Averaged weights where the run keeps an average: those that sampling uses.
   """
-  path = os.path.join(workdir, DIRECTORY)
-  step = None
-  if os.path.isdir(path):
-    checkpointer = Checkpointer.to_read(workdir)
-    step = checkpointer.latest_step()
-  if step is None:
-    raise errors.UserError(
-      f"no finished checkpoint in {path}; run `python -m tml_jax.train "
-      f"--workdir={workdir}` first"
+
+  def __init__(self, path: str):
+    """Reads shapes; no arrays.
+
+    Args:
+      path: a workdir, whose newest checkpoint counts, or WORKDIR/checkpoints/
+        STEP.
+
+    Raises:
+      errors.UserError: no finished checkpoint there.
+    """
+    logging.get_absl_handler().addFilter(_is_not_chatter)
+    self.path, self.step = _locate(path)
+    self._manager = ocp.CheckpointManager(
+      self.path,
+      options=ocp.CheckpointManagerOptions(create=False, read_only=True),
+      item_handlers={"state": ocp.PyTreeCheckpointHandler()},
     )
-  state, loader_state = checkpointer.restore(abstract_state, step=step)
-  checkpointer.close()
-  trained_with = loader_state["identity"].get("tokenizer")
-  if trained_with != tokenizer.digest(tokenizer_path):
+    tree = self._manager.item_metadata(self.step)["state"].tree
+    self._params = "ema" if tree.get("ema") else "params"
+    tree = {"params": tree[self._params], "router": tree.get("router") or {}}
+    self.shapes = {
+      path: tuple(leaf.shape)
+      for path, leaf in traverse_util.flatten_dict(tree).items()
+    }
+
+  def check(self, abstract: dict[str, Any]) -> None:
+    """Compares with the shapes of a model.
+
+    Args:
+      abstract: {"params": ..., "router": ...} of jax.ShapeDtypeStruct.
+
+    Raises:
+      errors.UserError: they differ; every difference is listed.
+    """
+    wanted = traverse_util.flatten_dict(abstract)
+    problems = [
+      f"{'/'.join(path)}: {_shape(self.shapes, path)} in the checkpoint,"
+      f" {_shape(wanted, path)} in the config"
+      for path in sorted(wanted.keys() | self.shapes.keys())
+      if _shape(self.shapes, path) != _shape(wanted, path)
+    ]
+    if problems:
+      raise errors.UserError(
+        f"the weights of {self.path}/{self.step} are of another model"
+        f" ({'; '.join(problems)}): give the config that they were made with"
+      )
+
+  def restore(self, abstract: dict[str, Any]) -> dict[str, Any]:
+    """Arrays for the leaves of `abstract`, which may be a part of all.
+
+    A jax.ShapeDtypeStruct with a sharding gives an array on its devices, one
+    without gives a numpy array.
+
+    Raises:
+      errors.UserError: the checkpoint is broken.
+    """
+    item = {
+      self._params if collection == "params" else collection: leaves
+      for collection, leaves in abstract.items()
+    }
+    try:
+      restored = self._manager.restore(
+        self.step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            item,
+            restore_args=jax.tree.map(_restore_args, item),
+            partial_restore=True,
+          )
+        ),
+      )["state"]
+    except (ValueError, OSError, KeyError, TypeError) as error:
+      first = str(error).strip().splitlines()[0][:300]
+      raise errors.UserError(
+        f"checkpoint {self.path}/{self.step} is broken ({first})"
+      ) from error
+    return {
+      collection: restored[
+        self._params if collection == "params" else collection
+      ]
+      for collection in abstract
+    }
+
+  def check_tokenizer(self, path: str) -> None:
+    """Compares the tokenizer at `path` with that of the training.
+
+    Raises:
+      errors.UserError: they differ. Imported weights have none.
+    """
+    file = os.path.join(self.path, str(self.step), "loader", "metadata")
+    if not os.path.exists(file):
+      return
+    with open(file, encoding="utf-8") as stream:
+      trained_with = json.load(stream)["identity"].get("tokenizer")
+    if trained_with != tokenizer.digest(path):
+      raise errors.UserError(
+        f"{self.path} was not trained with {path}: its text would be read"
+        " wrongly; give the --data_dir of its training"
+      )
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def _shape(tree: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
+  if path not in tree:
+    return "absent"
+  return tuple(getattr(tree[path], "shape", tree[path]))
+
+
+def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:
+  if leaf.sharding is None:
+    return ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype)
+  return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype)
+
+
+def _locate(path: str) -> tuple[str, int]:
+  """Directory of the checkpoints and the step that `path` means."""
+  path = os.path.abspath(path)
+  parent, name = os.path.split(path)
+  if name.isdecimal() and os.path.basename(parent) == DIRECTORY:
+    directory, steps = parent, [int(name)]
+  else:
+    directory, steps = os.path.join(path, DIRECTORY), []
+    if os.path.isdir(directory):
+      # A save in progress, or one that was killed, has a longer name.
+      steps = [int(n) for n in os.listdir(directory) if n.isdecimal()]
+  if not steps or not os.path.isdir(os.path.join(directory, str(max(steps)))):
     raise errors.UserError(
-      f"{workdir} was not trained with {tokenizer_path}: its text would be"
-      " read wrongly; give the --data_dir of its training"
+      f"no finished checkpoint in {directory}; run `python -m tml_jax.train "
+      f"--workdir={os.path.dirname(directory)}` first"
     )
-  return jax.device_get(state.sampling_variables()), step
+  return directory, max(steps)

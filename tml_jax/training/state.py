@@ -50,6 +50,12 @@ class Abstract:
   state: TrainState  # of jax.ShapeDtypeStruct with shardings
   shardings: TrainState
   init: Any  # function of a random key
+  begin: Any  # function of params and router
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """Weights alone, of jax.ShapeDtypeStruct with shardings."""
+    return {"params": self.state.params, "router": self.state.router}
 
 
 def create_model(config: Config) -> interaction.InteractionModel:
@@ -104,11 +110,14 @@ def abstract(
   def init(key: jax.Array) -> TrainState:
     batch = example_batch(config, batch_size=1)
     variables = nn.meta.unbox(model.init(key, batch))
-    params = variables["params"]
+    # A dense model has no router.
+    return begin(variables["params"], variables.get("router", {}))
+
+  def begin(params, router) -> TrainState:
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      router=variables.get("router", {}),  # none in a dense model
+      router=router,
       opt_state=optimizer.init(params),
       # A copy: the state is donated, and one buffer cannot be donated twice.
       ema=jax.tree.map(jnp.copy, params)
@@ -149,6 +158,7 @@ def abstract(
     ),
     shardings=shardings,
     init=init,
+    begin=begin,
   )
 
 
@@ -156,6 +166,18 @@ def create(abstract_state: Abstract, *, seed: int) -> TrainState:
   """A fresh state, every shard made where it stays."""
   init = jax.jit(abstract_state.init, out_shardings=abstract_state.shardings)
   return init(jax.random.key(seed))
+
+
+def from_weights(
+  abstract_state: Abstract, *, variables: dict[str, Any]
+) -> TrainState:
+  """The state of a new run that begins with these weights, which it takes."""
+  begin = jax.jit(
+    abstract_state.begin,
+    out_shardings=abstract_state.shardings,
+    donate_argnums=(0, 1),
+  )
+  return begin(variables["params"], variables["router"])
 
 
 def _names(path) -> tuple[str, ...]:
