@@ -42,7 +42,10 @@ def save_multimodal(path: pathlib.Path) -> torch.nn.Module:
   model = transformers.InklingForConditionalGeneration(config)
   oracle.randomise(model, 4).save_pretrained(path, max_shard_size="20MB")
   rules = inkling_names.rules(
-    our_model(path), layout=inkling_names.Layout.RELEASED, towers=True, scan_layers=False,
+    our_model(path),
+    layout=inkling_names.Layout.RELEASED,
+    towers=True,
+    scan_layers=False,
   )
   generator = torch.Generator().manual_seed(5)
   tensors = {}
@@ -104,7 +107,10 @@ def save_fake(path: pathlib.Path, *, config: Config) -> dict[str, tuple]:
   saved = core_model_loading.revert_weight_conversion(model, model.state_dict())
   shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
   rules = inkling_names.rules(
-    config.model, layout=inkling_names.Layout.RELEASED, towers=True, scan_layers=False,
+    config.model,
+    layout=inkling_names.Layout.RELEASED,
+    towers=True,
+    scan_layers=False,
   )
   shapes |= {rule.name: rule.shape for rule in rules if ".mtp." in rule.name}
   dtypes = {

@@ -88,7 +88,10 @@ def config():
 @pytest.fixture(scope="module")
 def rules(config):
   return inkling_names.rules(
-    config.model, layout=inkling_names.Layout.RELEASED, towers=True, scan_layers=config.train.execution.scan_layers,
+    config.model,
+    layout=inkling_names.Layout.RELEASED,
+    towers=True,
+    scan_layers=config.train.execution.scan_layers,
   )
 
 
