@@ -196,7 +196,9 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
 
   path = root / corpus.folder
   try:
-    records.write(usable(), path=path, report={"skipped": skipped})
+    # Closed at once when this is interrupted, and the progress bar with it.
+    with contextlib.closing(usable()) as timelines:
+      records.write(timelines, path=path, report={"skipped": skipped})
   except OSError as error:
     raise errors.UserError(
       f"cannot write {path}: {error}; mend that and run this again: finished"

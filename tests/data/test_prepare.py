@@ -209,6 +209,8 @@ def test_ctrl_c_is_one_line(tmp_path):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
+    # Shells start what they put in the background with SIGINT ignored.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   # Until the first recordings are decoded.
   while not re.search(r" [1-9]\d*/171 ", process.stderr.readline()):

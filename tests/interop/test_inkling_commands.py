@@ -147,7 +147,7 @@ def test_without_a_config_the_model_is_the_sources(tmp_path):
     (("--export", "--out=NEW"), "--workdir is missing"),
     (
       ("--export", "--workdir=tests", "--out=NEW"),
-      "no file 'tests/config.txt'",
+      "--workdir=tests has no config.txt",
     ),
   ],
 )

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from tests.training import small
-from tml_jax.config import PLAIN, Dtype, MeshConfig, Optimizer
+from tml_jax.config import PLAIN, Dtype, Optimizer
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import muon, optim
 from tml_jax.training import state as state_lib
@@ -118,8 +118,8 @@ def test_update_is_that_of_optax():
 )
 def test_matrices_dealt_over_a_mesh_come_out_the_same(axes):
   boxed, shapes = abstract_variables(True)
-  sizes = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1) | axes
-  mesh = mesh_lib.create(MeshConfig(**sizes), devices=jax.devices())
+  config = small.config(**axes).mesh
+  mesh, rules = mesh_lib.create(config), config.axis_rules
   kinds = optim.matrices(shapes)
 
   def chosen(tree):
@@ -134,10 +134,10 @@ def test_matrices_dealt_over_a_mesh_come_out_the_same(axes):
     ]
 
   matrices = chosen(draw(shapes, 3))
-  places = chosen(mesh_lib.variable_shardings(boxed, mesh=mesh))
+  places = chosen(mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules))
   kinds = [x for x in jax.tree.leaves(kinds, is_leaf=_is_kind) if _is_kind(x)]
   expected = jax.jit(lambda x: muon.orthogonal(x, kinds))(matrices)
-  with mesh_lib.use(mesh):
+  with mesh_lib.use(mesh, rules=rules):
     actual = jax.jit(lambda x: muon.orthogonal(x, kinds), out_shardings=places)(
       jax.device_put(matrices, places)
     )

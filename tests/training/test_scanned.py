@@ -47,10 +47,8 @@ def _step(cfg, state_of):
     return step(state, batch)
 
 
-@pytest.mark.parametrize(
-  "name",
-  [Optimizer.MUON, pytest.param(Optimizer.ADAMW, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(Optimizer))
 def test_a_scanned_step_equals_an_unrolled_one(name):
   plain = _config(scan_layers=False, name=name)
   scanned = _config(scan_layers=True, name=name)

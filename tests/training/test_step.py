@@ -124,7 +124,11 @@ def test_accumulation_is_weighted_by_valid_targets(one_device):
 
 
 @pytest.mark.parametrize(
-  "policy", [RematPolicy.BLOCK, RematPolicy.SAVE_MATMULS]
+  "policy",
+  [
+    RematPolicy.BLOCK,
+    pytest.param(RematPolicy.SAVE_MATMULS, marks=pytest.mark.slow),
+  ],
 )
 def test_remat_changes_nothing(policy, one_device):
   cfg = small.config()
@@ -161,7 +165,12 @@ def test_loss_is_the_weighted_mean_by_hand():
   _, model, _, state = _setup(cfg, jax.devices()[:1])
   batch = small.batch(cfg, seed=0)
   variables = {"params": state.params, "router": state.router}
-  hidden, _ = model.apply(variables, batch, method=model.hidden)
+  hidden, _ = jax.jit(model.apply, static_argnames="method")(
+    variables, batch, method="hidden"
+  )
+  logits_BTV = np.asarray(
+    model.apply(variables, hidden, method="logits"), np.float64
+  )
   total = weight = 0.0
   for row in range(len(batch["targets"])):
     for position, target, w in zip(
@@ -172,8 +181,7 @@ def test_loss_is_the_weighted_mean_by_hand():
     ):
       if position == cfg.streams.seq_len:
         continue
-      logits = model.apply(variables, hidden[row, position], method="logits")
-      logits = np.asarray(logits, np.float64)
+      logits = logits_BTV[row, position]
       total += w * (np.log(np.exp(logits).sum()) - logits[target])
       weight += w
   keys = jax.random.split(jax.random.key(0), len(batch["targets"]))
@@ -189,7 +197,10 @@ def test_loss_is_the_weighted_mean_by_hand():
   np.testing.assert_allclose(value, total / weight, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(Optimizer))
+@pytest.mark.parametrize(
+  "name",
+  [Optimizer.MUON, pytest.param(Optimizer.ADAMW, marks=pytest.mark.slow)],
+)
 def test_steps_reduce_the_loss(name):
   cfg = small.config()
   cfg = dataclasses.replace(
@@ -235,13 +246,17 @@ def test_router_balance_works_in_training():
   )
   _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
   step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
+  # From a router that prefers the first expert.
+  state = state.replace(
+    router=jax.tree.map(lambda bias: bias.at[0].set(0.5), state.router)
+  )
   batch = small.batch(cfg, seed=0)
   imbalance = []
   for _ in range(60):
     state, values = step(state, batch)
     scalars = metrics.summarise(jax.device_get(values))
     imbalance.append(scalars["router/all/max_over_mean"])
-  assert imbalance[-1] < 1.25 and imbalance[-1] < imbalance[0] - 0.2
+  assert imbalance[0] > 1.5 and imbalance[-1] < 1.25
 
 
 def test_own_audio_noise_moves_one_level_of_own_audio_only():
@@ -332,13 +347,9 @@ def test_step_flops_follow_xla_on_a_dense_model():
   assert 0.5 < formula / counted < 1.1, (formula, counted)
 
 
-def test_metrics_name_every_kind():
-  cfg = small.config()
-  gradient_loss_sums = _gradient(
-    cfg, jax.devices()[:1], small.batch(cfg, seed=0)
-  )
+def test_metrics_name_every_kind(one_device):
   scalars = metrics.summarise(
-    {"loss": 1.0, "grad_norm": 1.0, "sums": gradient_loss_sums[2]}
+    {"loss": 1.0, "grad_norm": 1.0, "sums": one_device[2]}
   )
   for kind in Kind:
     assert np.isfinite(scalars[f"loss/{kind.name.lower()}"])
