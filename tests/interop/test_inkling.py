@@ -164,7 +164,11 @@ def test_multimodal_round_trip(tmp_path):
   assert len(list(source.glob("model-*.safetensors"))) > 2
   planned = import_(source, tmp_path / "run", fsdp=8)
   ours = variables_of(tmp_path / "run")
-  check_multimodal(model, config=planned.config.model, variables=ours)
+  check_multimodal(
+    model,
+    config=planned.config.model,
+    variables=state_lib.unrolled(ours, config=planned.config),
+  )
 
   out = tmp_path / "out"
   inkling_export.run(
@@ -410,10 +414,12 @@ def test_imported_weights_are_no_run_to_resume(imported):
 def test_imported_weights_can_be_used_as_a_runs(imported):
   """What `sample` and `evaluate` open."""
   workdir, planned = imported
-  agent = trained.load(planned.config, path=str(workdir))
+  agent = trained.load(planned.config, path=str(workdir), data_dir="")
   assert agent.step == 0
   jax.tree.map(
-    np.testing.assert_array_equal, agent.variables, variables_of(workdir)
+    np.testing.assert_array_equal,
+    agent.variables,
+    state_lib.unrolled(variables_of(workdir), config=planned.config),
   )
 
 
