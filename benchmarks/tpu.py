@@ -6,6 +6,7 @@ and writes benchmarks/tpu.md from all reports there. Needs `pip install .[aot]`
 and no TPU; nothing is timed but the compiler. Start reading at ROWS.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -173,8 +174,14 @@ def _parts(reports: dict[str, dict]) -> list[str]:
       )
     for kernel, count in r["kernels_without_flops"].items():
       lines.append(f"\nNot in the FLOPs: {count:,} calls of {kernel}.")
-    for loop in r["loops_of_unknown_length"]:
-      lines.append(f"\nCounted once: the loop {loop}.")
+    loops = collections.Counter(
+      "/".join(loop.split("/")[-3:]) for loop in r["loops_of_unknown_length"]
+    )
+    for loop, count in loops.items():
+      lines.append(
+        f"\nCounted once, their length depends on the data: {count} loops"
+        f" `.../{loop}`."
+      )
     lines.append("")
   return lines
 
