@@ -40,7 +40,7 @@ def save_multimodal(path: pathlib.Path) -> torch.nn.Module:
     attn_implementation="eager",
   )
   model = transformers.InklingForConditionalGeneration(config)
-  oracle.randomise(model, 4).save_pretrained(path, max_shard_size="20MB")
+  oracle.randomise(model, 4).save_pretrained(path, max_shard_size="10MB")
   rules = inkling_names.rules(
     our_model(path),
     layout=inkling_names.Layout.RELEASED,

@@ -161,7 +161,7 @@ def test_multimodal_round_trip(tmp_path):
   """Towers and MTP layers in, out, and into transformers again."""
   source = tmp_path / "hf"
   model = hf.save_multimodal(source)
-  assert len(list(source.glob("model-*.safetensors"))) > 2
+  assert len(list(source.glob("model-*.safetensors"))) > 1
   planned = import_(source, tmp_path / "run", fsdp=8)
   ours = variables_of(tmp_path / "run")
   check_multimodal(

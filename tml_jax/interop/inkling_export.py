@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from flax import traverse_util
 
+from tml_jax import errors
 from tml_jax.config import Config, Dtype
 from tml_jax.interop import (
   destination,
@@ -23,6 +24,8 @@ from tml_jax.interop import (
 )
 from tml_jax.training import checkpoint
 
+# Of Inkling's hMLP: 75, 300 and 4,800 values a patch, up to a multiple of 64.
+_WIDTHS = (128, 320, 4800)
 _NUMPY = {
   Dtype.FLOAT32: np.dtype(np.float32),
   Dtype.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
@@ -49,6 +52,12 @@ def run(
   Raises:
     errors.UserError: no checkpoint there, or one of another model.
   """
+  if config.model.hmlp_widths != _WIDTHS:
+    raise errors.UserError(
+      f"model.hmlp_widths = {config.model.hmlp_widths}: transformers' vision"
+      f" tower has the widths {_WIDTHS}, and no setting for others; only such"
+      " a run can be exported"
+    )
   weights = checkpoint.Weights(workdir)
   rules = inkling_names.rules(
     config.model,
