@@ -28,7 +28,7 @@ def save_multimodal(path: pathlib.Path) -> torch.nn.Module:
   """`InklingForConditionalGeneration` with MTP layers, in several files.
 
   transformers has the MTP layers in a model of their own, which it reads and
-  does not write: they are added here, and `mtp_model` proves their names.
+  does not write: they are added here, named by our table.
   """
   base = oracle.BASE | VOCAB | MTP
   config = transformers.InklingConfig(

@@ -245,23 +245,6 @@ def multimodal_logits(
   return _logits(model_config, params, batch)
 
 
-def mtp_logits(
-  model_config: ModelConfig, params: Variables, tokens: Any
-) -> jax.Array:
-  """float32 [num_mtp_layers, B, T, V]; entry k predicts token t + 2 + k."""
-  batch = whole_segments(np.asarray(tokens), config=model_config)
-  model = _model(model_config)
-
-  @jax.jit
-  def run(variables, batch):
-    h_BTD, _ = model.apply(variables, batch, method="hidden")
-    ahead = model.apply(variables, batch, hidden_BTD=h_BTD, method="mtp_hidden")
-    return model.apply(variables, ahead, method="logits")
-
-  with jax.default_matmul_precision("float32"):
-    return run(params, batch)
-
-
 def _spread(
   values: np.ndarray, mask_BT: np.ndarray, *, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
