@@ -6,8 +6,8 @@ nor CPU and GPU, which have `cells.py`. Start at `attend`; the kernels are in
 
 On a mesh every device runs the kernels on its own sequences and heads. Where
 the sequence is cut over an axis, that axis takes heads instead while attention
-lasts: the compiler exchanges positions for heads (all-to-all; DeepSpeed Ulysses,
-arXiv 2309.14509), which keeps causal work equal on all devices.
+lasts: the compiler exchanges positions for heads (DeepSpeed Ulysses, arXiv
+2309.14509), which keeps causal work equal on all devices.
 
 Legend: B batch, T time, N query heads, K kv heads, G = N // K, H head dim, R
 d_rel, E extent of the bias, C blocks of it, M positions of a block.

@@ -100,9 +100,7 @@ def _bias_gradient(refs, pair, kind, head, d_scores, *, last):
 
   @pl.when(last)  # the pair that has the other part is in another call
   def _():
-    _add_bias(
-      refs, head, jnp.where(pair.lower, 0.0, d_scores), pair.rel - 1
-    )
+    _add_bias(refs, head, jnp.where(pair.lower, 0.0, d_scores), pair.rel - 1)
 
 
 def _kernel(

@@ -223,5 +223,3 @@ PARAMS = pltpu.CompilerParams(
   dimension_semantics=("parallel", "parallel", "arbitrary"),
   vmem_limit_bytes=_VMEM_LIMIT,
 )
-
-
