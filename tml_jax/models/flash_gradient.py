@@ -76,7 +76,7 @@ def _add_bias(refs, head, d_skew, extent):
   """Gradient of one skewed block to r and the profiles."""
   d_rel = refs.profiles.shape[1]
   r = common.rows(refs.r, head, d_rel)
-  d_product = common.skew(d_skew, back=True).astype(r.dtype)
+  d_product = common.unskew(d_skew).astype(r.dtype)
   rows = slice(head * d_rel, (head + 1) * d_rel)
   refs.r_sum[rows] += common.dot(refs.profiles[extent], d_product, (1, 1))
   refs.d_profiles[0, 0, extent] += common.dot(r, d_product, (1, 0))

@@ -86,10 +86,26 @@ def dot(left, right, dims):
   )
 
 
-def skew(x, *, back: bool = False):
-  """Row a of [M, M] rotated right by a places, or left."""
-  stride = x.shape[1] - 1 if back else 1
-  return pltpu.roll(x, 0, 1, stride=stride, stride_axis=0)
+def skew(x):
+  """Row a of [M, M] rotated right by a places."""
+  return pltpu.roll(x, 0, 1, stride=1, stride_axis=0)
+
+
+def unskew(x):
+  """Row a of [M, M] rotated left by a places.
+
+  The hardware's rotation by row only goes right. Eight rows are one register
+  high: a mod 8 places bit by bit, then eight rows at a time.
+  """
+  rows, columns = x.shape
+  row = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
+  for bit in (1, 2, 4):
+    x = jnp.where((row & bit) > 0, pltpu.roll(x, columns - bit, 1), x)
+  parts = [x[:8]] + [
+    pltpu.roll(x[start : start + 8], columns - start, 1)
+    for start in range(8, rows, 8)
+  ]
+  return jnp.concatenate(parts, axis=0)
 
 
 def column(row, lanes: int = LANES):
