@@ -5,14 +5,20 @@ nor CPU and GPU, which have `cells.py`. Start at `attend`; the kernels are in
 `flash_kernels.py` and `flash_gradient.py`.
 
 On a mesh every device runs the kernels on its own sequences and heads. Where
-the sequence is cut over an axis, that axis takes heads instead while attention
-lasts: the compiler exchanges positions for heads (DeepSpeed Ulysses, arXiv
-2309.14509), which keeps causal work equal on all devices.
+the sequence is cut over an axis as well,
+
+- a window needs the positions before a device's own: they come from its
+  neighbour (`_with_halo`), and empty queries go before its own, so that
+  the kernels see a sequence like any other;
+- without a window that axis takes heads instead while attention lasts: the
+  compiler exchanges positions for heads (DeepSpeed Ulysses, arXiv 2309.14509),
+  which keeps causal work equal on all devices.
 
 Legend: B batch, T time, N query heads, K kv heads, G = N // K, H head dim, R
 d_rel, E extent of the bias, C blocks of it, M positions of a block.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -20,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from tml_jax import config_checks
 from tml_jax.models import cells, flash_gradient, flash_kernels
 from tml_jax.models.flash_pairs import Static
 
@@ -27,8 +34,56 @@ PartitionSpec = jax.sharding.PartitionSpec
 # Positions of a block of queries and of keys. With a window of 512, blocks of
 # 256 multiply 768 keys for a query where blocks of 512 multiply 1024. Without a
 # window large blocks waste little and take fewer steps.
-LOCAL_BLOCK = 256
+LOCAL_BLOCK = config_checks.FLASH_BLOCK
 GLOBAL_BLOCK = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Mesh axes of the dims of all arrays while attention lasts."""
+
+  batch: tuple[str, ...]
+  heads: tuple[str, ...]
+  time: tuple[str, ...]
+
+  @classmethod
+  def of(cls, *, has_window: bool) -> "Places":
+    """By the logical rules in force; time is cut where there is a window."""
+    batch, heads, time = (_axes(name) for name in ("batch", "heads", "time"))
+    if not has_window:
+      heads, time = heads + time, ()
+    return cls(batch=batch, heads=heads, time=time)
+
+  def spec(self, name: str) -> PartitionSpec:
+    """Of an array with dims `name`: b(atch), h(eads), t(ime), or neither."""
+    axes = dict(b=self.batch, h=self.heads, t=self.time)
+    return PartitionSpec(*(axes.get(dim) or None for dim in name))
+
+  def run(self, function, *, arguments: list[str], results: list[str]):
+    """`function` on each device; names of dims as `spec` takes them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+      return function
+    return jax.shard_map(
+      function,
+      mesh=mesh,
+      in_specs=tuple(self.spec(name) for name in arguments),
+      out_specs=tuple(self.spec(name) for name in results),
+      check_vma=False,  # the Pallas kernels do not say how they vary
+    )
+
+
+def _size(axes: tuple[str, ...]) -> int:
+  shape = dict(jax.sharding.get_abstract_mesh().shape)
+  return math.prod(shape[axis] for axis in axes)
+
+
+def _axes(name: str) -> tuple[str, ...]:
+  """Mesh axes of a logical name that have more than one device."""
+  mesh = jax.sharding.get_abstract_mesh()
+  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
+  axes = (axes,) if isinstance(axes, str) else tuple(axes)
+  return tuple(a for a in axes if not mesh.empty and mesh.shape[a] > 1)
 
 
 def attend(
@@ -53,38 +108,100 @@ def attend(
     profiles_RE: of the bias.
     segment_ids_BT: below 2 ** 24.
     window: positions seen, self included.
-    block: M; smaller where the sequence is.
+    block: M, a multiple of 128 on a TPU.
     interpret: runs the kernels without a TPU, for tests.
+
+  Raises:
+    ValueError: the mesh cuts the sequence into pieces that are no whole
+      blocks or shorter than the window, or heads cannot be dealt out;
+      `config_checks.whole` refuses that before anything is traced.
   """
   batch, length, heads, _ = q_BTNH.shape
-  block = min(block, 128 * -(-length // 128)) if not interpret else block
-  kv_heads = _kv_heads(k_BTKH.shape[2], heads)
+  places = Places.of(has_window=window < length)
+  static = Static(block=block, window=window, interpret=interpret)
+  kv_heads = math.lcm(k_BTKH.shape[2], _size(places.heads))
+  if heads % kv_heads:
+    raise ValueError(f"{heads} heads over {_size(places.heads)} devices")
   k_BTKH, v_BTKH = (
     jnp.repeat(x, kv_heads // x.shape[2], axis=2) for x in (k_BTKH, v_BTKH)
   )
-  group = heads // kv_heads
 
   def by_head(x_BTNH):
     padding = ((0, 0), (0, -length % block), (0, 0), (0, 0))
     return jnp.pad(x_BTNH, padding).transpose(0, 2, 1, 3)
 
   def by_group(x_BNTH):
-    return x_BNTH.reshape(batch, kv_heads, group, *x_BNTH.shape[2:])
+    return x_BNTH.reshape(batch, kv_heads, -1, *x_BNTH.shape[2:])
 
   r_BNRT = by_head(r_BTNR).swapaxes(2, 3)
   # Padding is behind all queries that count.
   segments = jnp.pad(segment_ids_BT, ((0, 0), (0, -length % block)))
-  out_BKGTH = _attend(
-    Static(block=block, window=window, interpret=interpret),
+  arrays = (
     by_group(by_head(q_BTNH)),
     by_head(k_BTKH),
     by_head(v_BTKH),
     r_BNRT.reshape(batch, kv_heads, -1, r_BNRT.shape[3]),
-    lay_out(profiles_RE.astype(r_BTNR.dtype), block=block),
     segments[:, None].astype(jnp.float32),
   )
+  if places.time:
+    arrays = _with_halo(arrays, places=places, static=static)
+  *arrays, segments = arrays
+  profiles = lay_out(profiles_RE.astype(r_BTNR.dtype), block=block)
+  out_BKGTH = _attend((static, places), *arrays, profiles, segments)
+  if places.time:
+    out_BKGTH = _without_halo(out_BKGTH, places=places, static=static)
   out_BNTH = out_BKGTH.reshape(batch, heads, *out_BKGTH.shape[3:])
   return out_BNTH.transpose(0, 2, 1, 3)[:, :length]
+
+
+def _halo(length: int, *, static: Static) -> int:
+  """Positions that a device with `length` of its own needs before them."""
+  halo = static.block * static.reach(length // static.block + 1)
+  if length % static.block or static.window > length:
+    raise ValueError(
+      f"pieces of {length} positions with blocks of {static.block} and a"
+      f" window of {static.window}"
+    )
+  return halo
+
+
+def _with_halo(arrays, *, places: Places, static: Static):
+  """q, k, v, r, segments, each device's own behind its neighbour's last."""
+  (axis,) = places.time
+
+  def before(x, *, dim, seen):
+    size = _halo(x.shape[dim], static=static)
+    last = jax.lax.slice_in_dim(x, x.shape[dim] - size, None, axis=dim)
+    if not seen:
+      last = jnp.zeros_like(last)
+    else:  # the first device gets zeros
+      steps = [(i, i + 1) for i in range(_size(places.time) - 1)]
+      last = jax.lax.ppermute(last, axis, steps)
+    return jnp.concatenate([last, x], axis=dim)
+
+  def device(q, k, v, r, segments):
+    return (
+      before(q, dim=3, seen=False),
+      before(k, dim=2, seen=True),
+      before(v, dim=2, seen=True),
+      before(r, dim=3, seen=False),
+      # One more, so that the zeros before the first device are no segment.
+      before(segments + 1, dim=2, seen=True),
+    )
+
+  return places.run(device, arguments=_DIMS[:5], results=_DIMS[:5])(*arrays)
+
+
+def _without_halo(out_BKGTH, *, places: Places, static: Static):
+  whole = out_BKGTH.shape[3] // _size(places.time)
+  own = whole - static.block * static.reach(whole // static.block)
+
+  def device(out):
+    return (jax.lax.slice_in_dim(out, whole - own, None, axis=3),)
+
+  return places.run(device, arguments=["bhgt."], results=["bhgt."])(out_BKGTH)[
+    0
+  ]
 
 
 def lay_out(profiles_RE: jax.Array, *, block: int) -> jax.Array:
@@ -95,69 +212,19 @@ def lay_out(profiles_RE: jax.Array, *, block: int) -> jax.Array:
   return jnp.roll(blocks_CRM[..., ::-1], 1, axis=-1)
 
 
-def _axes(name: str) -> tuple[str, ...]:
-  """Mesh axes of a logical name that have more than one device."""
-  mesh = jax.sharding.get_abstract_mesh()
-  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
-  axes = (axes,) if isinstance(axes, str) else tuple(axes)
-  return tuple(a for a in axes if not mesh.empty and mesh.shape[a] > 1)
-
-
-def _head_axes() -> tuple[str, ...]:
-  return _axes("heads") + _axes("time")
-
-
-def _kv_heads(kv_heads: int, heads: int) -> int:
-  """Key and value heads, repeated where devices outnumber them.
-
-  Raises:
-    ValueError: heads cannot be dealt out evenly; `config_checks.attention`
-      refuses such a mesh before anything is traced.
-  """
-  shape = dict(jax.sharding.get_abstract_mesh().shape)
-  parts = math.prod(shape[axis] for axis in _head_axes())
-  result = math.lcm(kv_heads, parts)
-  if heads % result:
-    raise ValueError(f"{heads} heads cannot be dealt out to {parts} devices")
-  return result
-
-
-def _on_mesh(function, *, arguments, results):
-  """`function` on each device's sequences and heads.
-
-  Args:
-    function: of arrays.
-    arguments: what each array is cut by: "heads" (sequences and heads),
-      "rows" (sequences) or "whole".
-    results: the same for what it returns.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return function
-  batch = _axes("batch") or None
-  specs = {
-    "heads": PartitionSpec(batch, _head_axes() or None),
-    "rows": PartitionSpec(batch),
-    "whole": PartitionSpec(),
-  }
-  return jax.shard_map(
-    function,
-    mesh=mesh,
-    in_specs=tuple(specs[name] for name in arguments),
-    out_specs=tuple(specs[name] for name in results),
-    check_vma=False,  # the Pallas kernels do not say how they vary
-  )
-
-
-_INPUTS = ("heads", "heads", "heads", "heads", "whole", "rows")
+# Dims of q, k, v, r, segments, then of profiles, out, log_total.
+_DIMS = ["bhgt.", "bht.", "bht.", "bh.t", "b.t", "...", "bhgt.", "bhgt"]
+_ARGUMENTS = [*_DIMS[:4], _DIMS[5], _DIMS[4]]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(static, q, k, v, r, profiles, segments):
-  return _forward(static, q, k, v, r, profiles, segments)[0]
+def _attend(plan, q, k, v, r, profiles, segments):
+  return _forward(plan, q, k, v, r, profiles, segments)[0]
 
 
-def _forward(static, *arrays):
+def _forward(plan, *arrays):
+  static, places = plan
+
   def device(q, k, v, r, profiles, segments):
     return flash_kernels.forward(
       static,
@@ -169,12 +236,14 @@ def _forward(static, *arrays):
       segments_B1T=segments,
     )
 
-  run = _on_mesh(device, arguments=_INPUTS, results=("heads", "heads"))
+  run = places.run(device, arguments=_ARGUMENTS, results=_DIMS[6:])
   out, log_total = cells.saved(*run(*arrays))
   return out, (*arrays, out, log_total)
 
 
-def _backward(static, kept, d_out):
+def _backward(plan, kept, d_out):
+  static, places = plan
+
   def device(q, k, v, r, profiles, segments, out, log_total, d_out):
     grads = flash_gradient.backward(
       static,
@@ -193,14 +262,16 @@ def _backward(static, kept, d_out):
       grads.k_BKTH,
       grads.v_BKTH,
       grads.r_BKRT,
-      grads.profiles_BKCRM,
+      grads.profiles_BKCRM[None],
     )
 
-  run = _on_mesh(
-    device, arguments=(*_INPUTS, *["heads"] * 3), results=("heads",) * 5
+  run = places.run(
+    device,
+    arguments=[*_ARGUMENTS, *_DIMS[6:], "bhgt."],
+    results=[*_DIMS[:4], "tbh..."],
   )
   *grads, d_profiles = run(*kept, d_out)
-  d_profiles = d_profiles.sum(axis=(0, 1)).astype(kept[4].dtype)
+  d_profiles = d_profiles.sum(axis=(0, 1, 2)).astype(kept[4].dtype)
   return *grads, d_profiles, jnp.zeros_like(kept[5])
 
 
