@@ -12,6 +12,7 @@ from experiments import topologies
 from tml_jax import config_checks, errors
 from tml_jax.config import (
   PLAIN,
+  AttentionForm,
   Config,
   DataConfig,
   Dtype,
@@ -155,6 +156,7 @@ def tml_interaction_small() -> Config:
         moe_matmul=MoeMatmul.MEGABLOX,
         moe_buffer=1.25,
         loss_chunk=512,  # 412 MB of float32 logits a sequence
+        attention=AttentionForm.PALLAS,
       ),
       flow_loss_weight=1.0,
       feedback_noise=0.05,

@@ -42,6 +42,13 @@ class MoeMatmul(enum.StrEnum):
   MEGABLOX = "megablox"  # TPU: Pallas kernels of jax
 
 
+class AttentionForm(enum.StrEnum):
+  """What computes attention over whole sequences."""
+
+  CELLS = "cells"  # CPU and GPU
+  PALLAS = "pallas"  # TPU: kernels of ours
+
+
 class Optimizer(enum.StrEnum):
   ADAMW = "adamw"
   MUON = "muon"  # matrices of the trunk; AdamW for everything else
@@ -235,6 +242,7 @@ class ExecutionConfig:
   moe_buffer: float
   # Targets of a sequence whose logits exist at once.
   loss_chunk: int
+  attention: AttentionForm
 
   def __post_init__(self):
     config_checks.execution(self)
@@ -247,6 +255,7 @@ PLAIN = ExecutionConfig(
   moe_matmul=MoeMatmul.TILED,
   moe_buffer=1.25,
   loss_chunk=4096,
+  attention=AttentionForm.CELLS,
 )
 
 

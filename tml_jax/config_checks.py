@@ -5,6 +5,7 @@ what a command needs besides its config. Every message names the field, the
 value and the fix; a range is checked by `_require_range`.
 """
 
+import math
 import re
 from typing import Any
 
@@ -15,6 +16,7 @@ from tml_jax import errors
 CONTROL_ROWS = 64
 MAX_SEED = 2**32 - 1  # jax.random.key drops what is above
 PATCH = 40  # pixels; the side of a video patch
+FLASH_BLOCK = 256  # positions; of the attention kernels with a window
 # What `tml_jax.streams` makes; nothing here may import it.
 AUDIO_TOKENS = 8  # of a frame in which both sides sound
 DMEL = {"dmel_channels": 80, "dmel_levels": 16}
@@ -313,10 +315,44 @@ def whole(config: Any) -> None:
       value == made,
       f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
     )
+  _require_sequence_can_be_cut(config)
   batch, shards = config.train.global_batch_size, config.data.logical_shards
   require(
     batch % shards == 0,
     f"train.global_batch_size = {batch}: must be a multiple of"
     f" data.logical_shards = {shards}, as every shard gives the same number"
     " of sequences to a step",
+  )
+
+
+def _require_sequence_can_be_cut(config: Any) -> None:
+  """What lies on the mesh axes of "time" and "heads" must come out even."""
+  rules, mesh, m = config.mesh.axis_rules, config.mesh, config.model
+  parts = {
+    name: math.prod(getattr(mesh, axis) for axis in rules.get(name, ()))
+    for name in ("time", "heads")
+  }
+  pieces, length = parts["time"], config.streams.seq_len
+  require(
+    length % pieces == 0,
+    f"streams.seq_len = {length}: cannot be cut into {pieces} equal pieces by"
+    f" mesh.seq = {mesh.seq}; make it a multiple of {pieces}",
+  )
+  if pieces == 1 or config.train.execution.attention != "pallas":
+    return
+  piece = length // pieces
+  require(
+    piece >= m.sliding_window and piece % FLASH_BLOCK == 0,
+    f"mesh.seq = {mesh.seq}: pieces of {piece} positions; the attention"
+    f" kernels take multiples of {FLASH_BLOCK}, and at least"
+    f" model.sliding_window = {m.sliding_window}: a smaller axis or longer"
+    " sequences",
+  )
+  devices = parts["heads"] * pieces
+  heads = math.lcm(m.num_kv_heads, devices)
+  require(
+    m.num_heads % heads == 0,
+    f"mesh.seq = {mesh.seq}: model.num_heads = {m.num_heads} cannot be dealt"
+    f" out to {devices} devices in groups of one key head; make the axis"
+    " smaller",
   )

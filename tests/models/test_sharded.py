@@ -23,6 +23,16 @@ RULES = ONE.axis_rules
 MESHES = {
   "data, fsdp, expert": dataclasses.replace(ONE, data=2, fsdp=2, expert=2),
   "fsdp, expert, tensor": dataclasses.replace(ONE, fsdp=2, expert=2, tensor=2),
+  "data, seq": dataclasses.replace(
+    ONE,
+    data=2,
+    seq=4,
+    # Parameters lie over `seq` too: it has no other use for them.
+    rules=tuple(
+      "embed:fsdp+seq" if rule.startswith("embed:") else rule
+      for rule in ONE.rules
+    ),
+  ),
 }
 
 
@@ -53,16 +63,16 @@ def alone():
 def test_loss_and_gradients_equal_one_device(name):
   variables, batch = inputs()
   mesh = mesh_lib.create(MESHES[name], devices=jax.devices()[:8])
-  model = small.model(CONFIG)
+  model, rules = small.model(CONFIG), MESHES[name].axis_rules
   boxed = jax.eval_shape(model.init, jax.random.key(0), batch)
-  shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=RULES)
-  rows = mesh_lib.batch_sharding(mesh, rules=RULES, batch_size=8)
+  shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
+  rows = mesh_lib.batch_sharding(mesh, rules=rules, batch_size=8)
   step = jax.jit(
     jax.value_and_grad(loss, has_aux=True),
     in_shardings=(shardings["params"], shardings["router"], rows),
     out_shardings=(None, shardings["params"]),
   )
-  with mesh_lib.use(mesh, rules=RULES):
+  with mesh_lib.use(mesh, rules=rules):
     (value, load), gradients = step(
       *jax.device_put(
         (variables["params"], variables["router"]),

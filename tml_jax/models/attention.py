@@ -2,8 +2,8 @@
 
 For: sliding-window and global layers, packed training sequences (`__call__`)
 and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
-`full` and `local` cut a sequence into the cells of `cells.py`. Formulas:
-reference/interaction_models.md section 1.9.
+`full` and `local` cut a sequence into the cells of `cells.py`; `flash.py` has
+the kernels for TPUs. Formulas: reference/interaction_models.md section 1.9.
 
 Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
 H head dim, R d_rel, E extent of the bias, C blocks.
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig
-from tml_jax.models import blockwise, cells, norm, short_conv
+from tml_jax.config import PLAIN, AttentionForm, ExecutionConfig, ModelConfig
+from tml_jax.models import blockwise, cells, flash, norm, short_conv
 
 
 def full(
@@ -186,6 +186,7 @@ class Attention(nn.Module):
   config: ModelConfig
   is_global: bool
   dtype: str
+  execution: ExecutionConfig = PLAIN
 
   def setup(self):
     config = self.config
@@ -269,11 +270,26 @@ class Attention(nn.Module):
     )
     k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
     q, r = self._scaled(q, r, positions_BT + 1)
-    keywords = dict(k_BTKH=k, v_BTKH=v, r_BTNR=r, segment_ids_BT=segment_ids_BT)
-    if self.is_global or x_BTD.shape[1] <= self.config.sliding_window:
-      out = full(q, profiles_RE=self.profiles, **keywords)
+    if self.is_initializing():  # every parameter has been touched
+      return self._output(q)
+    keywords = dict(
+      k_BTKH=k,
+      v_BTKH=v,
+      r_BTNR=r,
+      profiles_RE=self.profiles,
+      segment_ids_BT=segment_ids_BT,
+    )
+    length, window = x_BTD.shape[1], self.config.sliding_window
+    is_full = self.is_global or length <= window
+    if self.execution.attention is AttentionForm.PALLAS:
+      out = flash.attend(
+        q,
+        window=length if is_full else window,
+        block=flash.GLOBAL_BLOCK if self.is_global else flash.LOCAL_BLOCK,
+        **keywords,
+      )
     else:
-      out = local(q, profiles_RE=self.profiles, **keywords)
+      out = (full if is_full else local)(q, **keywords)
     return self._output(out)
 
   def _output(self, out_BTNH: jax.Array) -> jax.Array:

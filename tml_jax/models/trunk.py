@@ -36,7 +36,9 @@ class Layer(nn.Module):
     config = self.config
     size, eps = config.d_model, config.rms_norm_eps
     self.attention_norm = norm.RMSNorm(size, eps)
-    self.attention = attention.Attention(config, self.is_global, self.dtype)
+    self.attention = attention.Attention(
+      config, self.is_global, self.dtype, self.execution
+    )
     self.mlp_norm = norm.RMSNorm(size, eps)
     self.mlp = (
       moe.MLP(config, self.dtype)

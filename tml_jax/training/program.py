@@ -9,7 +9,8 @@ import dataclasses
 import jax
 import optax
 
-from tml_jax.config import Config
+from tml_jax import errors
+from tml_jax.config import AttentionForm, Config
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import optim
@@ -72,9 +73,15 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
 
   Raises:
     errors.UserError: a dim of a parameter or the batch that the mesh cannot
-      divide, or two dims on one axis.
+      divide, two dims on one axis, or kernels for other devices.
   """
   train = config.train
+  platform = mesh.devices.flat[0].platform
+  if train.execution.attention is AttentionForm.PALLAS and platform != "tpu":
+    raise errors.UserError(
+      f"train.execution.attention = pallas: its kernels are for TPUs and the"
+      f" devices are {platform}; set train.execution.attention=cells"
+    )
   model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
   return Program(
