@@ -54,7 +54,7 @@ def padded(rows_RD, *, sent_G, received_G, axes):
 
 
 def ragged(rows_RD, *, sent_G, received_G, axes):
-  """`padded` for TPUs: only slots in use travel, others may hold anything."""
+  """`padded` for TPUs: only slots in use travel."""
   devices = sent_G.shape[0]
   slots = rows_RD.shape[0] // devices
   index = jax.lax.axis_index(axes)
