@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from tml_jax import errors
-from tml_jax.config import Config
+from tml_jax.config import Config, MoeDispatch, MoeMatmul
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (
@@ -42,6 +42,11 @@ class Row:
   fields: dict[str, Any]  # of Config: how it is cut and compiled
 
 
+# What multiplies experts on a TPU; all of them are on every chip.
+_KERNELS = {
+  "train.execution.moe_dispatch": MoeDispatch.ALL_GATHER,
+  "train.execution.moe_matmul": MoeMatmul.MEGABLOX,
+}
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
@@ -59,8 +64,14 @@ ROWS: dict[tuple[str, str], Row] = {
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
     axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
   ),
-  ("medium", "v5p:2x2x2"): Row(axes=dict(fsdp=8), fields={}),
-  ("medium", "v6e:2x4"): Row(axes=dict(fsdp=8), fields={}),
+  # The tiles of `medium`'s own rows are for GPUs: left to the compiler they do
+  # not fit. Eight sequences of a chip at a time, or two in 31.25 GiB.
+  ("medium", "v5p:2x2x2"): Row(
+    axes=dict(fsdp=8), fields=_KERNELS | {"train.accumulation_steps": 4}
+  ),
+  ("medium", "v6e:2x4"): Row(
+    axes=dict(fsdp=8), fields=_KERNELS | {"train.accumulation_steps": 16}
+  ),
 }
 
 

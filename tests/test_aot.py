@@ -60,6 +60,18 @@ def test_bad_flags_exit_2_in_one_line(flags, message):
     (["--topology=v5p:3x2x2"], "not divisible"),
     (["--topology=v5p:2x2x1"], "need 1 devices and there are 4"),
     (
+      ["--topology=v5p:4x4x4", "--config.mesh.fsdp=8", "--config.mesh.data=8"],
+      "do not lie on the torus of the 64 devices",
+    ),
+    (
+      [
+        "--topology=v5p:2x2x1",
+        "--config.mesh.seq=4",
+        "--config.streams.seq_len=770",
+      ],
+      "streams.seq_len: dim 0 (time) of size 770 cannot be split over 4",
+    ),
+    (
       ["--topology=v5p:2x2x1", "--config.mesh.fsdp=4"],
       "microbatch",
     ),

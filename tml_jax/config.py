@@ -33,6 +33,9 @@ class MoeDispatch(enum.StrEnum):
 
   AUTOMATIC = "automatic"  # left to the compiler; best on few devices
   ALL_GATHER = "all_gather"  # all tokens of an expert group to each member
+  # Each token to the devices of its experts; of use where these are many.
+  RAGGED_ALL_TO_ALL = "ragged_all_to_all"  # TPU
+  PADDED_ALL_TO_ALL = "padded_all_to_all"  # with room that is not used
 
 
 class MoeMatmul(enum.StrEnum):
@@ -237,8 +240,8 @@ class ExecutionConfig:
   scan_layers: bool
   moe_dispatch: MoeDispatch
   moe_matmul: MoeMatmul
-  # Rows that a grouped matmul takes at a time, over a device's equal share of
-  # the choices. What is more takes another turn; nothing is dropped.
+  # Rows that a grouped matmul, or an all-to-all, takes at a time, over an equal
+  # share. What is more takes another turn; nothing is dropped.
   moe_buffer: float
   # Targets of a sequence whose logits exist at once.
   loss_chunk: int

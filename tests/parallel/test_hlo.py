@@ -65,6 +65,66 @@ def test_a_loop_without_known_trip_count(start, trips):
   assert walk.unknown_loops == []
 
 
+@pytest.mark.parametrize(
+  "start, limit, step, direction, trips",
+  [
+    (0, 6, 2, "LT", 3),
+    (0, 7, 2, "LT", 4),
+    (0, 6, 2, "LE", 4),
+    (9, 0, -4, "GT", 3),
+    (8, 0, -4, "GE", 3),
+    (6, 6, 1, "LT", 0),
+    # Ends when the index wraps around, or never.
+    (0, 6, -1, "LT", None),
+    (0, 6, 0, "LT", None),
+    (0, 6, 1, "NE", None),
+  ],
+)
+def test_loops_of_other_steps(start, limit, step, direction, trips):
+  text = LOOP.replace("START", str(start)).replace("=LT", f"={direction}")
+  text = text.replace("constant(1)", f"constant({step})")
+  module = hlo.parse(text.replace("constant(6)", f"constant({limit})"))
+  entry = module.computations["main"]
+  found = hlo.trip_count(module, entry.by_name["loop"], caller=entry)
+  assert found == trips
+  # The same with the step subtracted.
+  text = text.replace("add(%i, %one)", "subtract(%i, %one)")
+  text = text.replace(f"one = s32[]{{:T(128)}} constant({step})", "one = S")
+  text = text.replace("one = S", f"one = s32[] constant({-step})")
+  module = hlo.parse(text.replace("constant(6)", f"constant({limit})"))
+  entry = module.computations["main"]
+  found = hlo.trip_count(module, entry.by_name["loop"], caller=entry)
+  assert found == trips
+
+
+def test_a_step_that_depends_on_data_is_unknown():
+  text = LOOP.replace("START", "0").replace("add(%i, %one)", "add(%i, %i)")
+  module = hlo.parse(text)
+  entry = module.computations["main"]
+  loop = entry.by_name["loop"]
+  assert hlo.trip_count(module, loop, caller=entry) is None
+
+
+def test_compiled_loops_of_any_step():
+  def count(start, stop, step):
+    def f(x):
+      def body(carry):
+        i, y = carry
+        return i + step, jnp.tanh(y @ y)
+
+      def ahead(carry):
+        return carry[0] < stop if step > 0 else carry[0] > stop
+
+      return jax.lax.while_loop(ahead, body, (start, x))[1]
+
+    text = jax.jit(f).lower(jnp.zeros((8, 8))).compile().as_text()
+    text = text.replace("known_trip_count", "hidden")
+    return _flops(hlo.parse(text)) / (2 * 8**3)
+
+  assert count(0, 20, 3) == 7
+  assert count(20, 0, -6) == 4
+
+
 def test_a_loop_of_unknown_length_is_named():
   text = LOOP.replace("constant(START)", "parameter(2)")
   walk = hlo.Walk(hlo.parse(text))

@@ -11,6 +11,7 @@ import pytest
 from experiments import interaction, topologies
 from tests.training import small
 from tml_jax import errors
+from tml_jax.config import MoeDispatch, MoeMatmul
 from tml_jax.models import trunk
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import program
@@ -67,6 +68,48 @@ def test_slices_are_the_outer_part_of_data():
 def test_bad_meshes_raise(axes, message):
   with pytest.raises(errors.UserError, match=message):
     _mesh(**axes)
+
+
+@pytest.mark.parametrize(
+  "axes, changes, message",
+  [
+    (
+      dict(seq=8),
+      {"streams.seq_len": 130},
+      "streams.seq_len: dim 0 .time. of size 130 cannot be split over 8",
+    ),
+    (
+      dict(fsdp=2, expert=4),
+      {"model.num_experts": 6},
+      "mlp/down: dim 0 .experts. of size 6 cannot be split over 4",
+    ),
+    (
+      dict(fsdp=8),
+      {"train.global_batch_size": 12},
+      "dim 0 .batch. of size 12 cannot be split over 8",
+    ),
+    (
+      dict(fsdp=8),
+      {
+        "train.execution.moe_dispatch": MoeDispatch.ALL_GATHER,
+        "train.execution.moe_matmul": MoeMatmul.MEGABLOX,
+      },
+      "runs on TPUs and .* platform 'cpu'; set .*moe_matmul=tiled",
+    ),
+    (
+      dict(expert=8),
+      {"train.execution.moe_dispatch": MoeDispatch.RAGGED_ALL_TO_ALL},
+      "runs on TPUs .* set .*moe_dispatch=padded_all_to_all",
+    ),
+  ],
+)
+def test_what_a_mesh_cannot_run_raises_before_tracing(axes, changes, message):
+  config = small.config(**axes)
+  for name, value in changes.items():
+    config = topologies._with(config, name.split("."), value)
+  mesh = mesh_lib.create(config.mesh, devices=jax.devices()[:8])
+  with pytest.raises(errors.UserError, match=message):
+    program.create(config, mesh=mesh)
 
 
 @pytest.mark.parametrize(

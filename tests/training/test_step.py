@@ -10,6 +10,7 @@ import pytest
 from tests.training import small
 from tml_jax import errors
 from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
+from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import packing
 from tml_jax.streams.frame import Kind
@@ -337,7 +338,7 @@ def test_step_flops_follow_xla_on_a_dense_model():
     hidden, _ = model.apply(
       {"params": params, "router": state.router}, batch, method=model.hidden
     )
-    rows = losses.take(hidden, batch["target_positions"])
+    rows = interaction.take(hidden, batch["target_positions"])
     return model.apply({"params": params}, rows, method=model.logits).sum()
 
   compiled = jax.jit(forward).lower(state.params).compile()

@@ -244,7 +244,7 @@ def forced(
 def _predict(variables, batch, key, *, model, config: Config):
   """Sums [kinds, 3] (right, nats, count), a sample of mel, expected mel."""
   hidden, _ = model.apply(variables, batch, method=model.hidden)
-  rows = _take(hidden, batch["target_positions"])
+  rows = interaction.take(hidden, batch["target_positions"])
   logits = model.apply(variables, rows, method=model.logits)
   picked = jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
   used = batch["target_positions"] < hidden.shape[1]
@@ -256,7 +256,7 @@ def _predict(variables, batch, key, *, model, config: Config):
     sums.append([(mask & right).sum(), jnp.where(mask, nats, 0).sum()])
     sums[-1].append(mask.sum())
   sums = jnp.array(sums, jnp.float32)
-  condition = _take(hidden, batch["speak_positions"])
+  condition = interaction.take(hidden, batch["speak_positions"])
   noise = jax.random.normal(key, batch["speak_mel"].shape)
   bound = model.bind(variables)
   mels = [
@@ -278,9 +278,3 @@ def _predict(variables, batch, key, *, model, config: Config):
     )
   ]
   return sums, mels
-
-
-def _take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
-  """Rows at `positions`; an unused slot (position T) takes the last row."""
-  clipped = jnp.minimum(positions_BN, x_BTD.shape[1] - 1)
-  return jnp.take_along_axis(x_BTD, clipped[..., None], axis=1)

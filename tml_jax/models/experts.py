@@ -2,8 +2,8 @@
 
 For: the routed half of `moe.py`. Not for: choosing experts. Start at
 `apply`; `tiled` is the fast form on a CPU, `grouped.py` the one on a TPU,
-`dispatch.py` brings tokens to the experts of other devices, `reference` is the
-plain form of the tests. Measurements: benchmarks/moe.py.
+`dispatch.py` and `exchange.py` bring tokens to the experts of other devices,
+`reference` is the plain form of the tests. Measurements: benchmarks/moe.py.
 
 The fast form sorts the N*k choices by expert and pads each expert's share to
 whole tiles of M rows, so that every tile multiplies one expert's weights. A
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import PLAIN, ExecutionConfig, MoeDispatch, MoeMatmul
-from tml_jax.models import dispatch, grouped
+from tml_jax.models import dispatch, exchange, grouped
 
 
 @flax.struct.dataclass
@@ -227,6 +227,12 @@ def _tiled_backward(tile, saved, dy_ND):
 _tiled.defvjp(_tiled_forward, _tiled_backward)
 
 
+_SWAPS = {
+  MoeDispatch.RAGGED_ALL_TO_ALL: exchange.ragged,
+  MoeDispatch.PADDED_ALL_TO_ALL: exchange.padded,
+}
+
+
 def apply(
   x_BTD: jax.Array,
   *,
@@ -257,22 +263,36 @@ def apply(
     return y_ND.reshape(x_BTD.shape)
   num_experts = weights.gate_EDF.shape[0]
 
-  def local(x_ND, *, weights, experts_Nk, shares_Nk):
-    keywords = dict(weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk)
+  def run(x_ND, *, equal_share, **keywords):
     if execution.moe_matmul is MoeMatmul.TILED:
       return fitted(x_ND, tile=tile, **keywords)
-    here = weights.gate_EDF.shape[0]
-    equal_share = experts_Nk.size * here / num_experts
     rows = math.ceil(execution.moe_buffer * equal_share)
     return grouped.grouped(x_ND, rows=rows, **keywords)
 
-  return dispatch.all_gather(
-    x_BTD,
+  def local(x_ND, *, weights, experts_Nk, shares_Nk):
+    here = weights.gate_EDF.shape[0]
+    return run(
+      x_ND,
+      weights=weights,
+      experts_Nk=experts_Nk,
+      shares_Nk=shares_Nk,
+      equal_share=experts_Nk.size * here / num_experts,
+    )
+
+  keywords = dict(
     weights=weights,
     names=NAMES,
     experts_BTk=experts_BTk,
     shares_BTk=shares_BTk,
-    local=local,
+  )
+  if execution.moe_dispatch is MoeDispatch.ALL_GATHER:
+    return dispatch.all_gather(x_BTD, local=local, **keywords)
+  return exchange.all_to_all(
+    x_BTD,
+    local=run,
+    buffer=execution.moe_buffer,
+    swap=_SWAPS[execution.moe_dispatch],
+    **keywords,
   )
 
 

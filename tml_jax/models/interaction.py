@@ -34,6 +34,12 @@ class Aux:
     return jnp.sum(self.load_KLE, axis=0)
 
 
+def take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
+  """Rows at `positions`; an unused slot (position T) takes the last row."""
+  clipped = jnp.minimum(positions_BN, x_BTD.shape[1] - 1)
+  return jnp.take_along_axis(x_BTD, clipped[..., None], axis=1)
+
+
 class InteractionModel(nn.Module):
   """One transformer that reads and emits micro-turns.
 

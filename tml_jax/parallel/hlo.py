@@ -260,73 +260,96 @@ def trip_count(
 ) -> int | None:
   """Times that the body of a `while` runs; None if it depends on data.
 
-  XLA writes `known_trip_count` on some backends. Elsewhere it is read from
-  the condition `i < constant` with `i` counting up by one from a constant.
+  XLA writes `known_trip_count` on some backends. Elsewhere it is read from a
+  condition like `i < constant` and constants that i starts at and moves by.
   """
-  known = _TRIPS.search(loop.attributes)
-  if known:
+  if known := _TRIPS.search(loop.attributes):
     return int(known[1])
   condition = module.computations[loop.called["condition"][0]]
   body = module.computations[loop.called["body"][0]]
-  root = condition.root
-  if root.opcode == "fusion":  # TPU: the comparison in a fusion of its own
-    inner = module.computations[root.called["calls"][0]]
-    compare, scope = inner.root, inner
-    outer = condition.operands_of(root)
-  else:
-    compare, scope, outer = root, condition, []
-  if compare.opcode != "compare" or compare.attribute("direction") != "LT":
+  compare = _resolve(module, condition, condition.root)
+  if compare.item.opcode != "compare":
     return None
-  sides = []
-  for side in scope.operands_of(compare):
-    side = _source(scope, side)
-    if side.opcode == "parameter" and outer:
-      side = _source(condition, outer[int(side.literal)])
-    sides.append(side)
-  index, limit = sides
-  if index.opcode != "get-tuple-element":
+  index, limit = _operands(module, compare)
+  position = _carried(index)
+  if position is None or index.item.arrays[0].dtype[0] not in "su":
     return None
-  position = int(index.attribute("index"))
-  start = _element(caller, loop, position=position)
-  if limit.opcode == "get-tuple-element":
-    # The limit travels through the loop unchanged.
-    where = int(limit.attribute("index"))
-    if not _is_unchanged(body, where):
-      return None
-    limit = _element(caller, loop, position=where)
-  if limit is None or limit.opcode != "constant":
+  initial = caller.by_name[loop.operands[0]]
+
+  def constant(value: _Value) -> int | None:
+    where = _carried(value)
+    if where is not None:  # unchanged, it is what it started as
+      if _carried(_resolve(module, body, body.root, where)) == where:
+        value = _resolve(module, caller, initial, where)
+    return int(value.item.literal) if value.item.opcode == "constant" else None
+
+  start = _resolve(module, caller, initial, position)
+  change = _resolve(module, body, body.root, position)
+  if change.item.opcode not in ("add", "subtract"):
     return None
-  if start is None or start.opcode != "constant":
+  left, right = _operands(module, change)
+  if change.item.opcode == "add" and _carried(left) != position:
+    left, right = right, left
+  first, last, step = constant(start), constant(limit), constant(right)
+  if _carried(left) != position or None in (first, last, step):
     return None
-  return max(0, int(limit.literal) - int(start.literal))
-
-
-def _source(scope: Computation, item: Instruction) -> Instruction:
-  """What a value is a copy of."""
-  while item.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
-    item = scope.by_name[item.operands[0]]
-  return item
-
-
-def _element(
-  caller: Computation, loop: Instruction, *, position: int
-) -> Instruction | None:
-  """The instruction that gives an element of the loop's initial tuple."""
-  initial = _source(caller, caller.by_name[loop.operands[0]])
-  if initial.opcode != "tuple":
+  step = step if change.item.opcode == "add" else -step
+  direction = compare.item.attribute("direction")
+  last += {"LE": 1, "GE": -1}.get(direction, 0)
+  towards = {"LT": 1, "LE": 1, "GT": -1, "GE": -1}.get(direction, 0)
+  if towards * step <= 0:
     return None
-  return _source(caller, caller.by_name[initial.operands[position]])
+  return max(0, -(-(last - first) // step))
 
 
-def _is_unchanged(body: Computation, position: int) -> bool:
-  if body.root.opcode != "tuple":
-    return False
-  item = _source(body, body.by_name[body.root.operands[position]])
-  return (
-    item.opcode == "get-tuple-element"
-    and int(item.attribute("index")) == position
-    and body.by_name[item.operands[0]].opcode == "parameter"
-  )
+@dataclasses.dataclass(frozen=True)
+class _Value:
+  """An instruction that is no copy, and the fusions that it stands in."""
+
+  item: Instruction
+  scope: Computation
+  fusions: tuple = ()  # (fusion, computation), outermost first
+
+
+def _resolve(module, scope, item, element=None, fusions=()) -> _Value:
+  """What a value, or an element of a tuple, is a copy of."""
+  while True:
+    if item.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
+      item = scope.by_name[item.operands[0]]
+    elif item.opcode == "tuple" and element is not None:
+      item, element = scope.by_name[item.operands[element]], None
+    elif item.opcode == "fusion":
+      fusions = (*fusions, (item, scope))
+      scope = module.computations[item.called["calls"][0]]
+      item = scope.root
+    elif item.opcode == "parameter" and fusions:
+      number = int(item.literal)
+      *rest, (fusion, scope) = fusions
+      item, fusions = scope.by_name[fusion.operands[number]], tuple(rest)
+    elif item.opcode == "get-tuple-element" and element is None:
+      source = scope.by_name[item.operands[0]]
+      if source.opcode not in ("fusion", "tuple"):
+        return _Value(item, scope, fusions)
+      element, item = int(item.attribute("index")), source
+    else:
+      return _Value(item, scope, fusions)
+
+
+def _operands(module: Module, value: _Value) -> list[_Value]:
+  return [
+    _resolve(module, value.scope, item, fusions=value.fusions)
+    for item in value.scope.operands_of(value.item)
+  ]
+
+
+def _carried(value: _Value) -> int | None:
+  """Position of a value in the tuple that a loop carries."""
+  if value.item.opcode != "get-tuple-element" or value.fusions:
+    return None
+  source = value.scope.by_name[value.item.operands[0]]
+  if source.opcode != "parameter":
+    return None
+  return int(value.item.attribute("index"))
 
 
 @dataclasses.dataclass

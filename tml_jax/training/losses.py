@@ -92,7 +92,7 @@ def loss(
   batch = disturb_own_audio(batch, noise_B, share=config.train.feedback_noise)
   hidden_BTD, aux = model.apply(variables, batch, method=model.hidden)
 
-  h_BND = take(hidden_BTD, batch["target_positions"])
+  h_BND = interaction.take(hidden_BTD, batch["target_positions"])
   entropy_BN, right_BN = score(
     h_BND,
     targets_BN=batch["targets"],
@@ -170,7 +170,7 @@ def flow_error(
   variables, hidden_BTD: jax.Array, *, batch: Batch, keys_B: jax.Array, model
 ) -> jax.Array:
   """Weighted flow-matching error of each `<speak>` position, float32 [B, S]."""
-  condition_BSD = take(hidden_BTD, batch["speak_positions"])
+  condition_BSD = interaction.take(hidden_BTD, batch["speak_positions"])
   null_D = model.apply(variables, method=model.null_condition)
 
   def velocity(x, t, condition):
@@ -188,12 +188,6 @@ def flow_error(
 
   error_BS = jax.vmap(one_sequence)(batch["speak_mel"], condition_BSD, keys_B)
   return error_BS * batch["speak_weights"]
-
-
-def take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
-  """Rows at `positions`; an unused slot (position T) takes the last row."""
-  clipped = jnp.minimum(positions_BN, x_BTD.shape[1] - 1)
-  return jnp.take_along_axis(x_BTD, clipped[..., None], axis=1)
 
 
 def disturb_own_audio(

@@ -10,7 +10,13 @@ import jax
 import optax
 
 from tml_jax import errors
-from tml_jax.config import AttentionForm, Config
+from tml_jax.config import (
+  AttentionForm,
+  Config,
+  ExecutionConfig,
+  MoeDispatch,
+  MoeMatmul,
+)
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import optim
@@ -73,15 +79,17 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
 
   Raises:
     errors.UserError: a dim of a parameter or the batch that the mesh cannot
-      divide, two dims on one axis, or kernels for other devices.
+      divide, two dims on one axis, or a choice for TPUs where there are none.
   """
   train = config.train
-  platform = mesh.devices.flat[0].platform
-  if train.execution.attention is AttentionForm.PALLAS and platform != "tpu":
-    raise errors.UserError(
-      f"train.execution.attention = pallas: its kernels are for TPUs and the"
-      f" devices are {platform}; set train.execution.attention=cells"
-    )
+  mesh_lib.sharding(
+    ("time",),
+    shape=(config.streams.seq_len,),
+    mesh=mesh,
+    rules=config.mesh.axis_rules,
+    what="streams.seq_len",
+  )
+  _check_platform(train.execution, platform=mesh.devices.flat[0].platform)
   model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
   return Program(
@@ -96,3 +104,20 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
       mesh, rules=config.mesh.axis_rules, batch_size=train.microbatch_size
     ),
   )
+
+
+def _check_platform(execution: ExecutionConfig, *, platform: str) -> None:
+  for name, value, other in (
+    ("attention", AttentionForm.PALLAS, AttentionForm.CELLS),
+    ("moe_matmul", MoeMatmul.MEGABLOX, MoeMatmul.TILED),
+    (
+      "moe_dispatch",
+      MoeDispatch.RAGGED_ALL_TO_ALL,
+      MoeDispatch.PADDED_ALL_TO_ALL,
+    ),
+  ):
+    if getattr(execution, name) is value and platform != "tpu":
+      raise errors.UserError(
+        f"train.execution.{name} = {value}: runs on TPUs and the devices are"
+        f" of platform {platform!r}; set train.execution.{name}={other}"
+      )

@@ -1,0 +1,90 @@
+"""How routed experts and tokens lie on a mesh, by the logical rules in force.
+
+For: `exchange.py`, whose collectives are written by hand. Not for: the
+collectives of tokens. Start at `frame`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+PartitionSpec = jax.sharding.PartitionSpec
+
+
+def axes_of(name: str) -> tuple[str, ...]:
+  """Mesh axes of a logical name."""
+  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
+  return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+  """A map over the devices of the mesh in force.
+
+  Attributes:
+    experts: mesh axes of "experts".
+    mesh: the mesh.
+    names: logical names of the dims of the weights.
+  """
+
+  experts: tuple[str, ...]
+  mesh: jax.sharding.AbstractMesh
+  names: Any
+
+  def map(self, device: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`device(x_BTD, weights, experts_BTk, shares_BTk)` on every device."""
+    tokens = PartitionSpec(axes_of("batch"), axes_of("time"))
+    weights = jax.tree.map(
+      lambda dims: PartitionSpec(*(axes_of(name) or None for name in dims)),
+      self.names,
+      is_leaf=lambda leaf: isinstance(leaf, tuple),
+    )
+    return jax.shard_map(
+      device,
+      mesh=self.mesh,
+      in_specs=(tokens, weights, tokens, tokens),
+      out_specs=tokens,
+      check_vma=False,  # the Pallas kernels do not say how they vary
+    )
+
+  def whole(self, weights: Any) -> Any:
+    """Weights with all their dims but "experts" and "mlp"."""
+
+    def one(weight, dims):
+      for dim, name in enumerate(dims):
+        if name not in ("experts", "mlp"):
+          # Axis by axis, inner first: XLA turns a gather over all axes of a
+          # mesh into an all-reduce of twice the bytes.
+          for axis in reversed(axes_of(name)):
+            weight = jax.lax.all_gather(weight, axis, axis=dim, tiled=True)
+      return weight
+
+    return jax.tree.map(one, weights, self.names)
+
+  def sum_of_mlp(self, y_ND: jax.Array) -> jax.Array:
+    """Sum over the devices that have other parts of expert_d_ff."""
+    for axis in axes_of("mlp"):
+      y_ND = jax.lax.psum(y_ND, axis)
+    return y_ND
+
+
+def frame(names: Any) -> Frame:
+  """The map for weights whose dims have these names.
+
+  Raises:
+    ValueError: there is no mesh, or tokens are not cut over the expert axes.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    raise ValueError(
+      "this moe_dispatch needs a mesh: trace inside parallel.mesh.use"
+    )
+  batch, experts = axes_of("batch"), axes_of("experts")
+  if not experts or not set(experts) <= set(batch):
+    raise ValueError(
+      f"axes {experts} of 'experts' must be among {batch} of 'batch'"
+    )
+  return Frame(experts=experts, mesh=mesh, names=names)
