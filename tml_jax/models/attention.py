@@ -19,6 +19,7 @@ from tml_jax.config import ModelConfig
 from tml_jax.models import blockwise, cells, norm, short_conv
 
 
+@jax.named_scope("global")
 def full(
   q_BTNH: jax.Array,
   *,
@@ -60,6 +61,7 @@ def full(
   return _ungroup(out)[:, 0]
 
 
+@jax.named_scope("local")
 def local(
   q_BTNH: jax.Array,
   *,
@@ -135,6 +137,7 @@ def _ungroup(x_BCKGTH: jax.Array) -> jax.Array:
   return x_BCKGTH.transpose(0, 1, 4, 2, 3, 5).reshape(shape)
 
 
+@jax.named_scope("cached")
 def cached(
   q_BTNH: jax.Array,
   *,

@@ -94,6 +94,7 @@ def grouped(
   return _grouped((rows, tile, interpret), x_ND, weights, shares_Nk, plan)
 
 
+@jax.named_scope("plan")
 def _plan(experts_Nk, shares_Nk, *, num_experts: int, rows: int) -> Plan:
   flat_Q = experts_Nk.reshape(-1)
   index_Q = jnp.arange(flat_Q.size, dtype=jnp.int32)
@@ -115,6 +116,7 @@ def _plan(experts_Nk, shares_Nk, *, num_experts: int, rows: int) -> Plan:
   )
 
 
+@jax.named_scope("turn")
 def _turn(plan: Plan, index, *, rows: int) -> Turn:
   tokens, per_token = plan.place_Nk.shape
   start = index * rows
@@ -141,11 +143,13 @@ def _turn(plan: Plan, index, *, rows: int) -> Turn:
   )
 
 
+@jax.named_scope("to_rows")
 def _rows(array: jax.Array, index: jax.Array) -> jax.Array:
   """Rows of `array`; zeros where the index is out of range."""
   return jnp.take(array, index, axis=0, mode="fill", fill_value=0)
 
 
+@jax.named_scope("to_tokens")
 def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
   """Sum of each token's rows, [N, D]; rows without a token are not read."""
   rows, tokens = rows_PD.shape[0], turn.first_N.shape[0]
@@ -161,6 +165,7 @@ def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
   return _rows(total.astype(rows_PD.dtype), first_N)
 
 
+@jax.named_scope("product")
 def _product(rows, weights, turn, *, static, transposed=False):
   _, tile, interpret = static
   width = weights.shape[1] if transposed else weights.shape[2]
@@ -176,6 +181,7 @@ def _product(rows, weights, turn, *, static, transposed=False):
   )
 
 
+@jax.named_scope("weight_gradient")
 def _weight_gradient(rows, d_rows, turn, total, *, static):
   """`total` plus rows^T @ d_rows of each expert, float32."""
   _, tile, interpret = static
@@ -232,8 +238,9 @@ def _grouped_backward(static, saved, dy_ND):
     product = functools.partial(_product, turn=turn, static=static)
     weight_gradient = functools.partial(_weight_gradient, static=static)
     x_PD, dy_PD = _rows(x_ND, turn.token_P), _rows(dy_ND, turn.token_P)
-    gate = product(x_PD, weights.gate_EDF)
-    up = product(x_PD, weights.up_EDF)
+    with jax.named_scope("recomputed"):
+      gate = product(x_PD, weights.gate_EDF)
+      up = product(x_PD, weights.up_EDF)
     activation, pull = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate, up)
     share = turn.share_P[:, None].astype(gate.dtype)
     d_hidden = product(dy_PD, weights.down_EFD, transposed=True)

@@ -25,14 +25,17 @@ _WRAPPED = re.compile(r"^([\w.\-]+)\((.*)\)$")
 _ROOT = re.compile(r"^[A-Z]\w*(?:\.(\w+))?$")  # of a linen model: Class.method
 # What jax and XLA add between names.
 _NOISE = re.compile(
-  r"^(?:while|body|cond|scan|closed_call|checkpoint|rematted_computation|remat"
+  r"^(?:while|body|cond|scan|closed_call|checkpoint|rematted_computation|remat|recomputed"
   r"|shard_map|custom_[jv][jv]p_call|core_call|run_state|branch_\d+_fun"
   r"|pjit|[\w.,]*->[\w.]*)?$"
 )
 
 
 class Pass(enum.StrEnum):
-  """What an instruction is for; OUTSIDE is not part of the gradient."""
+  """What an instruction is for; OUTSIDE is not part of the gradient.
+
+  A backward pass written by hand names what it computes again "recomputed".
+  """
 
   FORWARD = "forward"
   BACKWARD = "backward"
@@ -51,7 +54,7 @@ class Scope:
   def of(cls, op_name: str) -> "Scope":
     """The scope of an `op_name`; of the first where XLA joined several."""
     op_name = op_name.split(";", 1)[0]
-    if "rematted_computation" in op_name:
+    if "rematted_computation" in op_name or "/recomputed/" in op_name:
       kind = Pass.RECOMPUTED
     elif "transpose(" in op_name:
       kind = Pass.BACKWARD
@@ -172,7 +175,7 @@ def _scope(step: hlo.Executed, *, module: hlo.Module) -> Scope:
 
   A fusion belongs to its largest matrix product, else to what it is called
   after, else to most of its parts. What XLA adds without a name belongs to
-  what it copies.
+  what it copies, or to what uses it.
   """
   item, scope = step.instruction, step.computation
   if item.opcode == "fusion":
@@ -180,17 +183,35 @@ def _scope(step: hlo.Executed, *, module: hlo.Module) -> Scope:
     products = [
       (costs.flops(part, scope=inner, module=module) or 0.0, part.op_name)
       for part in inner.instructions
-      if part.op_name
+      if _is_path(part)
     ]
     most, name = max(products, default=(0.0, ""))
     if most:
       return Scope.of(name)
-    if not item.op_name and products:
+    if not _is_path(item) and products:
       names = collections.Counter(name for _, name in products)
       return Scope.of(names.most_common(1)[0][0])
-  while not item.op_name and item.operands:
-    item = scope.by_name[item.operands[0]]
-  return Scope.of(item.op_name)
+  return Scope.of(_name(item, scope=scope))
+
+
+def _name(item: hlo.Instruction, *, scope: hlo.Computation) -> str:
+  """Its `op_name`, or that of what it copies, or of what uses it."""
+  source = item
+  while not _is_path(source) and source.operands:
+    source = scope.by_name[source.operands[0]]
+  if _is_path(source):
+    return source.op_name
+  while not _is_path(item):
+    users = scope.users.get(item.name, [])
+    if not users:
+      return ""
+    item = users[0]
+  return item.op_name
+
+
+def _is_path(item: hlo.Instruction) -> bool:
+  """Not without a name, nor called after an argument of the program."""
+  return "/" in item.op_name
 
 
 def report(rows: list[Row], *, chip: chips.Chip) -> list[dict[str, Any]]:
