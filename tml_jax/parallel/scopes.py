@@ -154,7 +154,7 @@ def by_module(
   for work in roofline.works(hlo.Walk(module), chip=chip):
     if not (work.flops or work.seconds):
       continue
-    into, count = row(_scope(work.step, module=module)), work.step.count
+    into, count = row(of_executed(work.step, module=module)), work.step.count
     into.count += count
     into.flops += count * (work.flops or 0.0)
     into.hbm_bytes += count * work.hbm_bytes
@@ -170,7 +170,7 @@ def by_module(
   return sorted(rows.values(), key=lambda r: -(r.seconds + r.exposed_s))
 
 
-def _scope(step: hlo.Executed, *, module: hlo.Module) -> Scope:
+def of_executed(step: hlo.Executed, *, module: hlo.Module) -> Scope:
   """Of an executed instruction.
 
   A fusion belongs to its largest matrix product, else to what it is called
