@@ -134,9 +134,10 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   log_time, log_step = time.time(), start
   pending = None  # the step in flight: its metrics are fetched one step late
   for step in range(start + 1, train.steps + 1):
-    with profiler.step(step):
-      with parts.of(part.DATA):
-        rows = next(loader)
+    profiler.begin(step)
+    with parts.of(part.DATA):
+      rows = next(loader)
+    with profiler.out_of_memory(step):
       with parts.of(part.TRANSFER):
         batch = put(rows)
       with parts.of(part.DISPATCH):
@@ -193,7 +194,7 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
       with parts.of(part.EVALUATION):
         evaluate(config, state=state, step=step, writer=writer)
       log_time += time.time() - start_evaluation
-    profiler.end_of_step(step, results=values["loss"])
+    profiler.end(step, results=values["loss"])
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break

@@ -48,6 +48,7 @@ class Profiler:
     self._folder = pathlib.Path(workdir) / FOLDER
     self._compiled = compiled
     self._is_tracing = False
+    self._results: jax.Array | None = None
     if requested.first and requested.first <= start:
       # Not an error: a killed run is restarted by the same command.
       logging.warning(
@@ -66,27 +67,33 @@ class Profiler:
         self._requested.stack_dump_after, repeat=True
       )
 
-  @contextlib.contextmanager
-  def step(self, step: int) -> Iterator[None]:
-    """Around everything that belongs to a step."""
+  def begin(self, step: int) -> None:
+    """To be called before anything else of a step."""
     if step == self._requested.first:
       self._start()
+    self._annotation = jax.profiler.StepTraceAnnotation(STEP, step_num=step)
+    self._annotation.__enter__()
+
+  @contextlib.contextmanager
+  def out_of_memory(self, step: int) -> Iterator[None]:
+    """Around what runs the step: writes memory when it does not suffice."""
     try:
-      with jax.profiler.StepTraceAnnotation(STEP, step_num=step):
-        yield
+      yield
     except jax.errors.JaxRuntimeError as error:
       if _OUT_OF_MEMORY in str(error):
         self._write_memory(f"memory_oom_step_{step}")
       raise
-    self.alive()
 
-  def end_of_step(self, step: int, *, results: jax.Array) -> None:
-    """Ends a trace, writes memory.
+  def end(self, step: int, *, results: jax.Array) -> None:
+    """To be called last: ends a trace, writes memory.
 
     Args:
       step: that was dispatched last.
       results: of it; waited for where the trace ends.
     """
+    self.alive()
+    self._annotation.__exit__(None, None, None)
+    self._results = results
     if step == self._requested.last and self._is_tracing:
       jax.block_until_ready(results)
       self.stop()
@@ -95,10 +102,12 @@ class Profiler:
       self._write_memory(f"memory_step_{step}")
 
   def _start(self) -> None:
+    jax.block_until_ready(self._results)  # the step before is not in the trace
     self._folder.mkdir(parents=True, exist_ok=True)
-    (self._folder / PROGRAM).write_text(
-      self._compiled.as_text(), encoding="utf-8"
-    )
+    if jax.process_index() == 0:
+      (self._folder / PROGRAM).write_text(
+        self._compiled.as_text(), encoding="utf-8"
+      )
     jax.profiler.start_trace(self._folder)
     self._is_tracing = True
 
@@ -150,14 +159,17 @@ def live_arrays() -> str:
 def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
   """GiB of host and of the fullest device of this process, as metrics.
 
-  memory/host is resident now; memory/step what the compiler says that the
-  step holds at once on a device; memory/device and memory/device_peak what
-  the allocator says, on devices that keep count (a CPU does not).
+  memory/host is resident now. By the compiler: memory/arguments of the step,
+  memory/temporaries, memory/step_peak at once. By the allocator, on devices
+  that keep count (a CPU does not): memory/device and memory/device_peak.
   """
   pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
   result = {"memory/host": pages * os.sysconf("SC_PAGE_SIZE") / GIB}
   analysis = compiled.memory_analysis()
-  result["memory/step"] = analysis.peak_memory_in_bytes / GIB
+  result["memory/arguments"] = analysis.argument_size_in_bytes / GIB
+  result["memory/temporaries"] = analysis.temp_size_in_bytes / GIB
+  if jax.default_backend() != "cpu":  # whose compiler leaves temporaries out
+    result["memory/step_peak"] = analysis.peak_memory_in_bytes / GIB
   stats = [device.memory_stats() for device in jax.local_devices()]
   for name, key in (
     ("memory/device", "bytes_in_use"),
