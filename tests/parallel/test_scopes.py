@@ -111,3 +111,31 @@ def test_flops_by_module_and_pass():
   assert any("more" in line for line in lines)
   sums = [line.split()[2] for line in lines if "= all" in line]
   assert sums == ["forward", "backward", "recomputed", "outside"]
+
+
+def test_exchanges_by_module():
+  """A sum over four of eight devices, in a row of links."""
+  mesh = jax.make_mesh((2, 4), ("data", "fsdp"))
+  spec = jax.sharding.PartitionSpec(("data", "fsdp"))
+
+  def add(x):
+    with jax.named_scope("sum_of_parts"):
+      return jax.lax.psum(x, "fsdp")
+
+  mapped = jax.shard_map(
+    add,
+    mesh=mesh,
+    in_specs=spec,
+    out_specs=jax.sharding.PartitionSpec("data"),
+  )
+  x = jax.ShapeDtypeStruct(
+    (8, 256), jnp.float32, sharding=jax.sharding.NamedSharding(mesh, spec)
+  )
+  module = hlo.parse(jax.jit(mapped).lower(x).compile().as_text())
+  grid = np.stack(np.unravel_index(np.arange(8), (2, 4, 1)), axis=1)
+  place = roofline.Place(mesh_shape=(2, 4), names=("data", "fsdp"), coords=grid)
+  rows = scopes.by_module(module, chip=chips.CHIPS["v5p"], place=place)
+  (row,) = [row for row in rows if row.exchanged_bytes]
+  assert row.scope == Scope("sum_of_parts", Pass.OUTSIDE)
+  assert row.exchanged_bytes == 2 * 256 * 4 * 3 / 4
+  assert row.exposed_s == row.exchange_s == row.exchanged_bytes / (2 * 90e9)
