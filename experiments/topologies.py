@@ -24,6 +24,7 @@ _TORUS_3D = (
   "mlp:tensor",
   "flow:tensor",
   "experts:expert",
+  "expert_mlp:tensor+fsdp",
 )
 RULES: dict[str, tuple[str, ...]] = {
   "cpu": _TORUS_3D,  # GPUs as well: no torus, the compiler divides the work

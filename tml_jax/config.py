@@ -21,8 +21,11 @@ class Dtype(enum.StrEnum):
 class RematPolicy(enum.StrEnum):
   NONE = "none"
   BLOCK = "block"  # keep only the input of each layer
-  # Keep outputs of attention, of experts and of matmuls without batch dims.
+  # Keep what is dear to compute: attention, experts and their hidden rows.
+  SAVE_EXPERTS = "save_experts"
+  # Keep these and the outputs of all matmuls without batch dims.
   SAVE_MATMULS = "save_matmuls"
+  OFFLOAD = "offload"  # as block; attention and experts wait in host memory
 
 
 class MoeDispatch(enum.StrEnum):

@@ -81,10 +81,11 @@ def all_gather(
   )
 
   def whole(weight, weight_names):
-    """A weight with all its dims but "experts" and "mlp"."""
+    """A weight with all its dims, but for a part of its experts and of F."""
+    stay = (*expert, *_axes("mlp"))
     for dim, name in enumerate(weight_names):
-      if name not in ("experts", "mlp"):
-        weight = _gather(weight, _axes(name), dim=dim)
+      axes = tuple(axis for axis in _axes(name) if axis not in stay)
+      weight = _gather(weight, axes, dim=dim)
     return weight
 
   def device(x_BTD, weights, experts_BTk, shares_BTk):

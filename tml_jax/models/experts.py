@@ -39,11 +39,12 @@ class Weights:
     return jax.tree.map(lambda x: x.astype(dtype), self)
 
 
-# Logical names of the dims.
+# Logical names of the dims. "expert_mlp" is cut like "mlp" and then like
+# "embed": D of `down` would leave a device half a row of 128 lanes.
 NAMES = Weights(
   gate_EDF=("experts", "embed", "mlp"),
   up_EDF=("experts", "embed", "mlp"),
-  down_EFD=("experts", "mlp", "embed"),
+  down_EFD=("experts", "expert_mlp", "model"),
 )
 
 

@@ -186,8 +186,8 @@ class MoE(nn.Module):
         tile=config.moe_tile,
         execution=self.execution,
       )
-    y_BTD = ad_checkpoint.checkpoint_name(y_BTD, "experts")
-    return y_BTD + shared, chosen_BTk
+    y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
+    return y_BTD, chosen_BTk
 
   def _shared(self, x_ND, shares_NS):
     # As one dense product of S * F columns.

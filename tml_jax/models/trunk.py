@@ -114,11 +114,20 @@ class Layer(nn.Module):
 def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
   """`Layer` with what its backward pass recomputes."""
   policies = jax.checkpoint_policies
+  dear = policies.save_only_these_names(
+    "attention", "experts", "hidden", "plan"
+  )
   saved = {
     RematPolicy.BLOCK: policies.nothing_saveable,
+    RematPolicy.SAVE_EXPERTS: dear,
     RematPolicy.SAVE_MATMULS: policies.save_from_both_policies(
-      policies.dots_with_no_batch_dims_saveable,
-      policies.save_only_these_names("attention", "experts"),
+      policies.dots_with_no_batch_dims_saveable, dear
+    ),
+    RematPolicy.OFFLOAD: policies.save_and_offload_only_these_names(
+      names_which_can_be_saved=[],
+      names_which_can_be_offloaded=["attention", "experts"],
+      offload_src="device",
+      offload_dst="pinned_host",
     ),
   }
   if policy is RematPolicy.NONE:

@@ -24,7 +24,7 @@ _KEY = muon.Matrix(("embed", "kv_heads", "head_dim"), (-3,), (-2, -1))
 _IN = muon.Matrix(("embed", "mlp"), (-2,), (-1,))
 _OUT = muon.Matrix(("mlp", "embed"), (-2,), (-1,))
 _EXPERTS_IN = muon.Matrix(("experts", "embed", "mlp"), (-2,), (-1,))
-_EXPERTS_OUT = muon.Matrix(("experts", "mlp", "embed"), (-2,), (-1,))
+_EXPERTS_OUT = muon.Matrix(("experts", "expert_mlp", "model"), (-2,), (-1,))
 _MATRICES = {
   ("dmel", "table"): muon.Matrix(("levels", "embed"), (-2,), (-1,)),
   ("attention", "query"): _QUERY,
