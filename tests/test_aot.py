@@ -133,6 +133,18 @@ def test_the_report_of_a_step_that_fits(tmp_path):
   assert {tuple(c["axes"]) for c in report["collectives"]} >= {("fsdp",)}
   assert report["ici_gb_per_chip"] > 0 and report["dcn_gb_per_chip"] == 0
   assert 0 < report["mfu_bound"] <= 1
+  modules = report["by_module"]
+  assert sum(m["flops"] for m in modules) == pytest.approx(
+    report["flops_per_chip"]
+  )
+  assert sum(m["seconds"] for m in modules) == pytest.approx(
+    report["roofline"]["instructions_s"]
+  )
+  assert sum(m["exchanged_gb"] for m in modules) == pytest.approx(
+    report["ici_gb_per_chip"]
+  )
+  passes = {m["pass"] for m in modules if "attention" in m["scope"]}
+  assert {"forward", "backward"} <= passes
   assert report["mfu_bound_exposed"] <= report["mfu_bound"]
   for line in ("live peak", "MFU bound", "all-gather"):
     assert line in result.stdout

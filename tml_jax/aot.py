@@ -47,7 +47,7 @@ def main(config: Config) -> None:
   topology.prepare_environment()
   import jax
 
-  from tml_jax.parallel import hlo, report, roofline
+  from tml_jax.parallel import hlo, report, roofline, scopes
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import flops
   from tml_jax.training import program as program_lib
@@ -82,12 +82,11 @@ def main(config: Config) -> None:
   if _HLO.value:
     with open(_HLO.value, "w", encoding="utf-8") as file:
       file.write(text)
-  analysis = roofline.analyse(
-    hlo.parse(text), chip=chip, place=roofline.place_of(mesh)
-  )
+  module, place = hlo.parse(text), roofline.place_of(mesh)
   rows = {row.module: row for row in inspect.parameter_rows(config)}
   result = report.build(
-    analysis,
+    roofline.analyse(module, chip=chip, place=place),
+    by_module=scopes.by_module(module, chip=chip, place=place),
     chip=chip,
     num_devices=len(devices),
     model_flops=flops.step_flops(config),

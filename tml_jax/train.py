@@ -7,6 +7,7 @@ is restarted by the same command.
 """
 
 import contextlib
+import faulthandler
 import math
 import resource
 import signal
@@ -19,6 +20,7 @@ from tml_jax import config_flags
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
+from tml_jax.training import profile_flags
 
 _PROCESS_START = time.time()
 _INIT_FROM = flags.DEFINE_string(
@@ -35,6 +37,8 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   init_from = _INIT_FROM.value
   if init_from and not workdir_lib.has_checkpoints(workdir):
     check_weights(config, path=init_from)
+  requested = profile_flags.requested(steps=config.train.steps)
+  faulthandler.register(signal.SIGUSR1, all_threads=True)
   workdir_lib.create(workdir, config)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
@@ -42,7 +46,14 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   from tml_jax.data import loader as loader_lib
   from tml_jax.data import splits
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import checkpoint, flops, metrics
+  from tml_jax.training import (
+    breakdown,
+    checkpoint,
+    flops,
+    metrics,
+    profiling,
+    router_picture,
+  )
   from tml_jax.training import program as program_lib
   from tml_jax.training import state as state_lib
 
@@ -112,15 +123,30 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   writer = metrics.Writer(workdir)
   cleanup.callback(writer.close)
   saved = start
+  profiler = profiling.Profiler(
+    requested, workdir=workdir, start=start, compiled=train_step
+  )
+  cleanup.callback(profiler.close)
+  pictures = router_picture.Pictures(
+    workdir=workdir, writer=writer, every=requested.router_picture_every
+  )
+  parts, part = breakdown.Breakdown(), breakdown.Part
   log_time, log_step = time.time(), start
   pending = None  # the step in flight: its metrics are fetched one step late
   for step in range(start + 1, train.steps + 1):
-    batch = put(next(loader))
-    state, values = train_step(state, batch)
-    if pending is not None:
-      check_finite(
-        pending, step=step - 1, saved=saved, checkpointer=checkpointer
-      )
+    profiler.begin(step)
+    with parts.of(part.DATA):
+      rows = next(loader)
+    with profiler.out_of_memory(step):
+      with parts.of(part.TRANSFER):
+        batch = put(rows)
+      with parts.of(part.DISPATCH):
+        state, values = train_step(state, batch)
+      if pending is not None:
+        with parts.of(part.DEVICE):
+          check_finite(
+            pending, step=step - 1, saved=saved, checkpointer=checkpointer
+          )
     pending = values
     is_logged = step % train.log_every == 0 or step == train.steps
     if step == start + 1:
@@ -132,10 +158,16 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
       )
       if not is_logged:  # it waited for the first batch
         log_time, log_step = time.time(), step
+        parts.clear()
     if is_logged:
-      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      scalars = metrics.summarise(jax.device_get(values))
+      with parts.of(part.DEVICE):
+        check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
+      with parts.of(part.METRICS):
+        fetched = jax.device_get(values)
+        scalars = metrics.summarise(fetched)
       seconds = (time.time() - log_time) / (step - log_step)
+      scalars |= parts.scalars(steps=step - log_step)
+      scalars |= profiling.memory(train_step)
       log_time, log_step = time.time(), step
       scalars |= {
         "seconds_per_step": seconds,
@@ -144,19 +176,25 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
         "minutes_left": seconds * (train.steps - step) / 60,
       }
       if jax.process_index() == 0:
-        writer.write(step, scalars)
-        metrics.log_line(step, steps=train.steps, scalars=scalars)
+        with parts.of(part.METRICS):
+          writer.write(step, scalars)
+          metrics.log_line(step, steps=train.steps, scalars=scalars)
+          pictures.add(step, fetched["sums"].load_KLE)
 
     # ------------------------------------------- checkpoint, stop, evaluate
     is_last = step == train.steps or stop.requested
     if is_last or step % train.checkpoint_every == 0:
       check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      checkpointer.save(step, state=state, loader_state=loader.get_state())
+      with parts.of(part.CHECKPOINT):
+        checkpointer.save(step, state=state, loader_state=loader.get_state())
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
       check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      evaluate(config, state=state, step=step, writer=writer)
-      log_time, log_step = time.time(), step
+      start_evaluation = time.time()
+      with parts.of(part.EVALUATION):
+        evaluate(config, state=state, step=step, writer=writer)
+      log_time += time.time() - start_evaluation
+    profiler.end(step, results=values["loss"])
     if stop.requested:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break

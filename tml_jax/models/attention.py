@@ -19,6 +19,7 @@ from tml_jax.config import PLAIN, AttentionForm, ExecutionConfig, ModelConfig
 from tml_jax.models import blockwise, causal, cells, flash, norm, short_conv
 
 
+@jax.named_scope("global")
 def full(
   q_BTNH: jax.Array,
   *,
@@ -57,6 +58,7 @@ def full(
   return _ungroup(out)[:, 0]
 
 
+@jax.named_scope("local")
 def local(
   q_BTNH: jax.Array,
   *,
@@ -132,6 +134,7 @@ def _ungroup(x_BCKGTH: jax.Array) -> jax.Array:
   return x_BCKGTH.transpose(0, 1, 4, 2, 3, 5).reshape(shape)
 
 
+@jax.named_scope("cached")
 def cached(
   q_BTNH: jax.Array,
   *,

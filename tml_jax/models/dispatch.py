@@ -89,20 +89,23 @@ def all_gather(
     return weight
 
   def device(x_BTD, weights, experts_BTk, shares_BTk):
-    flat = [
-      _gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
-      for array in (x_BTD, experts_BTk, shares_BTk)
-    ]
-    weights = jax.tree.map(whole, weights, names)
+    with jax.named_scope("gather_tokens"):
+      flat = [
+        _gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
+        for array in (x_BTD, experts_BTk, shares_BTk)
+      ]
+    with jax.named_scope("gather_weights"):
+      weights = jax.tree.map(whole, weights, names)
     here = jax.tree.leaves(weights)[0].shape[0]
     first = jax.lax.axis_index(expert) * here if expert else 0
     own_Nk = flat[1] - first
     own_Nk = jnp.where((own_Nk >= 0) & (own_Nk < here), own_Nk, here)
     y_ND = local(flat[0], weights=weights, experts_Nk=own_Nk, shares_Nk=flat[2])
-    for axis in _axes("mlp"):
-      y_ND = jax.lax.psum(y_ND, axis)
-    for axis in expert:
-      y_ND = jax.lax.psum_scatter(y_ND, axis, scatter_dimension=0, tiled=True)
+    with jax.named_scope("scatter_tokens"):
+      for axis in _axes("mlp"):
+        y_ND = jax.lax.psum(y_ND, axis)
+      for axis in expert:
+        y_ND = jax.lax.psum_scatter(y_ND, axis, scatter_dimension=0, tiled=True)
     return y_ND.reshape(x_BTD.shape)
 
   return jax.shard_map(

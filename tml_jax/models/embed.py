@@ -40,6 +40,7 @@ class Kind(enum.IntEnum):
   PATCH = 3
 
 
+@jax.named_scope("place")
 def place(
   x_BTD: jax.Array, *, values_BAD: jax.Array, positions_BA: jax.Array
 ) -> jax.Array:

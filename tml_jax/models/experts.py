@@ -77,6 +77,7 @@ class Plan:
   used_tiles: jax.Array  # scalar
 
 
+@jax.named_scope("plan")
 def plan(experts_Nk: jax.Array, *, num_experts: int, tile: int) -> Plan:
   """Lays the choices out in whole tiles of one expert each.
 
@@ -129,11 +130,13 @@ def tiled(
   return _tiled(tile, x_ND, weights, shares_Nk, layout)
 
 
+@jax.named_scope("to_rows")
 def _rows(array: jax.Array, index: jax.Array) -> jax.Array:
   """Rows of `array`; zeros where the index is out of range."""
   return jnp.take(array, index, axis=0, mode="fill", fill_value=0)
 
 
+@jax.named_scope("combine")
 def _combine(rows_PD, shares_Nk, layout):
   picked = rows_PD[layout.slot_Nk]
   return jnp.sum(picked * shares_Nk[..., None].astype(picked.dtype), axis=1)
@@ -143,6 +146,7 @@ def _write(buffer, value, start):
   return jax.lax.dynamic_update_slice_in_dim(buffer, value, start, axis=0)
 
 
+@jax.named_scope("tiles")
 def _forward(tile, x_ND, weights, layout):
   """Runs the tiles; keeps gate and up for the gradient."""
   x_PD = _rows(x_ND, layout.token_P)

@@ -169,7 +169,8 @@ def flow_loss(
   lead = (config.draws, *mel_FC.shape[:-2])
   noise_rng, time_rng, drop_rng = jax.random.split(rng, 3)
   mel = standardise(mel_FC, config=config)
-  noise = jax.random.normal(noise_rng, (*lead, *mel.shape[-2:]))
+  with jax.named_scope("noise"):
+    noise = jax.random.normal(noise_rng, (*lead, *mel.shape[-2:]))
   # Uniform, one draw in each of R equal parts. The common sigmoid(N(0, 1)) has
   # no mass at 0, where sampling starts and only the condition is known: there
   # the head was worse than the mean.
@@ -191,6 +192,7 @@ def noise(keys_B: jax.Array, *, channels: int, temperature: float) -> jax.Array:
   return temperature * draw(keys_B)
 
 
+@jax.named_scope("flow_sample")
 def sample(
   velocity: Velocity,
   *,

@@ -123,6 +123,7 @@ def _bits(choices: int) -> int:
   return max(1, (choices - 1).bit_length())
 
 
+@jax.named_scope("plan")
 def _plan(experts_Nk, *, num_experts: int, static: Static) -> Plan:
   choices = experts_Nk.size
   bits = _bits(choices)
@@ -147,6 +148,7 @@ def _plan(experts_Nk, *, num_experts: int, static: Static) -> Plan:
   )
 
 
+@jax.named_scope("turn")
 def _turn(plan: Plan, start, *, rows: int) -> Turn:
   """Places `start` up to `start + rows` of the sorted choices."""
   tokens, per_token = plan.key_Nk.shape
@@ -175,6 +177,7 @@ def _turn(plan: Plan, start, *, rows: int) -> Turn:
   )
 
 
+@jax.named_scope("to_rows")
 def _rows(array: jax.Array, index: jax.Array) -> jax.Array:
   """Rows of `array`; an index behind the last takes the last.
 
@@ -185,6 +188,7 @@ def _rows(array: jax.Array, index: jax.Array) -> jax.Array:
   return array.at[index].get(mode="promise_in_bounds")
 
 
+@jax.named_scope("to_tokens")
 def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
   """Sum of each token's rows, [N, D]; rows without a token are not read."""
   rows, ahead = rows_PD.shape[0], per_token - 1
@@ -206,6 +210,7 @@ def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
   return _rows(total.astype(rows_PD.dtype), first_N)
 
 
+@jax.named_scope("product")
 def _product(rows, weights, turn, *, static: Static, transposed=False):
   width = weights.shape[1] if transposed else weights.shape[2]
   return gmm(
@@ -219,6 +224,7 @@ def _product(rows, weights, turn, *, static: Static, transposed=False):
   )
 
 
+@jax.named_scope("weight_gradient")
 def _weight_gradient(rows, d_rows, turn, *, static: Static):
   """rows^T @ d_rows of each expert, summed in float32."""
   return tgmm(
@@ -235,6 +241,7 @@ def _weight_gradient(rows, d_rows, turn, *, static: Static):
   )
 
 
+@jax.named_scope("share")
 def _share(turn, shares_Nk) -> jax.Array:
   """Share of each row, [P, 1]."""
   mine = turn.slot_P[:, None] == jnp.arange(shares_Nk.shape[1])

@@ -41,6 +41,7 @@ def choose(scores_NE: jax.Array, *, count: int) -> jax.Array:
   return jnp.stack(chosen, axis=-1)
 
 
+@jax.named_scope("route")
 def route(
   logits_NX: jax.Array,
   *,
@@ -73,6 +74,7 @@ def route(
   )
 
 
+@jax.named_scope("load")
 def load(
   experts_Nk: jax.Array, *, kinds_N: jax.Array, num_kinds: int, num_experts: int
 ) -> jax.Array:
@@ -154,12 +156,13 @@ class MoE(nn.Module):
     """Returns the outputs and the chosen experts [B, T, k]."""
     config = self.config
     x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
-    logits = jnp.einsum(
-      "nd,dx->nx",
-      x_ND.astype(jnp.float32),
-      self.router,
-      precision=jax.lax.Precision.HIGHEST,
-    )
+    with jax.named_scope("router"):
+      logits = jnp.einsum(
+        "nd,dx->nx",
+        x_ND.astype(jnp.float32),
+        self.router,
+        precision=jax.lax.Precision.HIGHEST,
+      )
     routing = route(
       logits,
       bias_E=self.bias.value,
@@ -174,14 +177,15 @@ class MoE(nn.Module):
     chosen_BTk = routing.experts_Nk.reshape(*lead, -1)
     if self.is_initializing():  # every parameter has been touched
       return shared, chosen_BTk
-    y_BTD = experts.apply(
-      x_BTD,
-      weights=weights,
-      experts_BTk=chosen_BTk,
-      shares_BTk=routing.shares_Nk.reshape(*lead, -1),
-      tile=config.moe_tile,
-      execution=self.execution,
-    )
+    with jax.named_scope("experts"):
+      y_BTD = experts.apply(
+        x_BTD,
+        weights=weights,
+        experts_BTk=chosen_BTk,
+        shares_BTk=routing.shares_Nk.reshape(*lead, -1),
+        tile=config.moe_tile,
+        execution=self.execution,
+      )
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk
 

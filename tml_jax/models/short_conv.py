@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 
+@jax.named_scope("short_conv")
 def convolve(
   x_BTD: jax.Array, *, kernel_KD: jax.Array, segment_ids_BT: jax.Array
 ) -> jax.Array:
@@ -31,6 +32,7 @@ def convolve(
   return y.astype(x_BTD.dtype)
 
 
+@jax.named_scope("short_conv")
 def extend(
   x_BSD: jax.Array,
   *,

@@ -7,14 +7,16 @@ has the sum of both.
 
 from typing import Any
 
-from tml_jax.parallel import chips, roofline
+from tml_jax.parallel import chips, roofline, scopes
 
 _LARGEST = 12  # rows of collectives in the table
+_MODULES = 30  # rows of scopes
 
 
 def build(
   analysis: roofline.Analysis,
   *,
+  by_module: list[scopes.Row],
   chip: chips.Chip,
   num_devices: int,
   model_flops: float,
@@ -25,6 +27,7 @@ def build(
 
   Args:
     analysis: of its program.
+    by_module: the same by scope.
     chip: what it is compiled for.
     num_devices: of all slices.
     model_flops: that the model needs for a step, all chips together.
@@ -84,6 +87,7 @@ def build(
     "roofline_s": analysis.overlapped_s,
     "mfu_bound": at_peak / analysis.overlapped_s,
     "mfu_bound_exposed": at_peak / analysis.exposed_total_s,
+    "by_module": scopes.report(by_module, chip=chip),
     "kernels_without_flops": analysis.uncounted,
     "loops_of_unknown_length": list(analysis.unknown_loops),
   }
@@ -122,7 +126,9 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"  not counted: {count} calls of {name}")
   for name in result["loops_of_unknown_length"]:
     lines.append(f"  counted once, length unknown: {name}")
-  lines += ["", *_exchanges(result), "", "Roofline, seconds a step"]
+  lines += ["", *_exchanges(result), "", "By module, of a chip and step"]
+  lines += scopes.table(result["by_module"], count=_MODULES)
+  lines += ["", "Roofline, seconds a step"]
   for name, value in r.items():
     lines.append(
       f"  {name.removesuffix('_s').replace('_', ' '):<36}{value:>10.3f}"

@@ -12,6 +12,7 @@ its group spans.
 import collections
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -109,18 +110,13 @@ def analyse(module: hlo.Module, *, chip: chips.Chip, place: Place) -> Analysis:
   flops = hbm = seconds = 0.0
   uncounted: collections.Counter[str] = collections.Counter()
   walk = hlo.Walk(module)
-  for step in walk.executed():
-    item, scope = step.instruction, step.computation
-    work = costs.flops(item, scope=scope, module=module)
-    if work is None:
-      uncounted[_kernel_name(item)] += step.count
-      work = 0.0
-    flops += step.count * work
-    if _is_exchange(item, module=module) or step.is_async:
-      continue
-    moved = costs.hbm_bytes(item, scope=scope, module=module)
-    hbm += step.count * moved
-    seconds += step.count * max(work / peak, moved / bandwidth)
+  for work in works(walk, chip=chip):
+    count = work.step.count
+    if work.flops is None:
+      uncounted[_kernel_name(work.step.instruction)] += count
+    flops += count * (work.flops or 0.0)
+    hbm += count * work.hbm_bytes
+    seconds += count * work.seconds
   exchanges = _exchanges(module, chip=chip, place=place)
   return Analysis(
     flops=flops,
@@ -135,6 +131,41 @@ def analyse(module: hlo.Module, *, chip: chips.Chip, place: Place) -> Analysis:
     uncounted=dict(uncounted),
     unknown_loops=tuple(dict.fromkeys(walk.unknown_loops)),
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """One run of an instruction that is no collective.
+
+  Attributes:
+    step: the instruction and how often it runs.
+    flops: of its matrix products; None for a kernel that does not state them.
+    hbm_bytes: read and written.
+    seconds: the longer of the two at peak.
+    is_compute_bound: whether that is the FLOPs.
+  """
+
+  step: hlo.Executed
+  flops: float | None
+  hbm_bytes: float
+  seconds: float
+  is_compute_bound: bool
+
+
+def works(walk: hlo.Walk, *, chip: chips.Chip) -> Iterator[Work]:
+  """Costs of everything that runs; those of collectives are not bytes."""
+  peak = chip.peak_flops / chip.devices
+  bandwidth = chip.hbm_bytes_per_second / chip.devices
+  module = walk.module
+  for step in walk.executed():
+    item, scope = step.instruction, step.computation
+    flops = costs.flops(item, scope=scope, module=module)
+    moved = seconds = compute_s = 0.0
+    if not (_is_exchange(item, module=module) or step.is_async):
+      moved = costs.hbm_bytes(item, scope=scope, module=module)
+      compute_s = (flops or 0.0) / peak
+      seconds = max(compute_s, moved / bandwidth)
+    yield Work(step, flops, moved, seconds, seconds == compute_s > 0)
 
 
 def _kernel_name(item: hlo.Instruction) -> str:

@@ -54,6 +54,7 @@ class Sums:
   tokens: jax.Array
 
 
+@jax.named_scope("denominators")
 def denominators(batch: Batch) -> Denominators:
   """Counts a global batch; at least 1, so that an empty one has no loss."""
   return Denominators(
@@ -121,6 +122,7 @@ def loss(
   return text + config.train.flow_loss_weight * flow, sums
 
 
+@jax.named_scope("text_loss")
 def score(
   h_BND: jax.Array,
   *,
@@ -166,6 +168,7 @@ def score(
   return jax.tree.map(join, results)
 
 
+@jax.named_scope("flow_loss")
 def flow_error(
   variables, hidden_BTD: jax.Array, *, batch: Batch, keys_B: jax.Array, model
 ) -> jax.Array:
@@ -190,6 +193,7 @@ def flow_error(
   return error_BS * batch["speak_weights"]
 
 
+@jax.named_scope("feedback_noise")
 def disturb_own_audio(
   batch: Batch, keys_B: jax.Array, *, share: float
 ) -> Batch:

@@ -24,7 +24,8 @@ def summarise(values: dict[str, Any]) -> dict[str, float]:
 
   Names: loss/*, accuracy/*, router/*. `router/<kind>/max_over_mean` is the
   largest share of an expert over the equal share, worst layer, among tokens
-  of one kind; 1 is perfect balance.
+  of one kind; 1 is perfect balance. `router/<kind>/unused_experts` is the
+  share of experts, all layers, that no token of the kind chose.
   """
   sums = values["sums"]
   result = {
@@ -44,8 +45,9 @@ def summarise(values: dict[str, Any]) -> dict[str, float]:
     result["router/all/max_over_mean"] = _imbalance(load.sum(axis=0))
     for kind in embed.Kind:
       if load[kind].sum():
-        name = f"router/{kind.name.lower()}/max_over_mean"
-        result[name] = _imbalance(load[kind])
+        name = f"router/{kind.name.lower()}"
+        result[f"{name}/max_over_mean"] = _imbalance(load[kind])
+        result[f"{name}/unused_experts"] = float((load[kind] == 0).mean())
     dead = (load.sum(axis=0) == 0).mean()
     result["router/unused_experts"] = float(dead)
   return result
@@ -75,6 +77,10 @@ class Writer:
     self._file.flush()
     for name, value in scalars.items():
       self._board.add_scalar(name, value, step)
+
+  def image(self, step: int, *, name: str, image: np.ndarray) -> None:
+    """Adds an RGB picture [height, width, 3] to TensorBoard."""
+    self._board.add_image(name, image, step, dataformats="HWC")
 
   def close(self) -> None:
     self._file.close()

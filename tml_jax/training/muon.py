@@ -97,13 +97,14 @@ def scale_by_muon(
 
   def update(updates, state, params=None):
     del params
-    momentum = optax.tree.update_moment(updates, state.momentum, beta, 1)
-    count = optax.safe_increment(state.count)
-    ahead = jax.tree.map(
-      lambda m, g: beta * m + (1 - beta) * g,
-      optax.tree.bias_correction(momentum, beta, optax.safe_increment(count)),
-      optax.tree.bias_correction(updates, beta, count),
-    )
+    with jax.named_scope("momentum"):
+      momentum = optax.tree.update_moment(updates, state.momentum, beta, 1)
+      count = optax.safe_increment(state.count)
+      ahead = jax.tree.map(
+        lambda m, g: beta * m + (1 - beta) * g,
+        optax.tree.bias_correction(momentum, beta, optax.safe_increment(count)),
+        optax.tree.bias_correction(updates, beta, count),
+      )
     updates = orthogonal(ahead, matrices(updates))
     return updates, State(
       count=count, momentum=optax.tree.cast(momentum, dtype)
@@ -112,6 +113,7 @@ def scale_by_muon(
   return optax.GradientTransformation(init, update)
 
 
+@jax.named_scope("newton_schulz")
 def newton_schulz(x_RC: jax.Array) -> jax.Array:
   """Nearly U V^T of x = U S V^T; singular values come out in 0.5 .. 1.5."""
   a, b, c = jnp.asarray(COEFFICIENTS, x_RC.dtype)
@@ -124,6 +126,7 @@ def newton_schulz(x_RC: jax.Array) -> jax.Array:
   return x.T if transposed else x
 
 
+@jax.named_scope("orthogonal")
 def orthogonal(tree: Any, matrices: Any) -> Any:
   """Every matrix of `tree` made orthogonal and scaled."""
   leaves, treedef = jax.tree.flatten(tree)
@@ -196,9 +199,11 @@ def _deal(x_XRC: jax.Array, *, rows, columns, mesh) -> jax.Array:
   exchanges += [(axis, 2) for axis in reversed(columns)]
   devices = math.prod(mesh.shape[axis] for axis, _ in exchanges)
   x = jnp.pad(x_XRC, ((0, -count % devices), (0, 0), (0, 0)))
-  for axis, dim in exchanges:
-    x = jax.lax.all_to_all(x, axis, split_axis=0, concat_axis=dim, tiled=True)
+  with jax.named_scope("deal"):
+    for axis, dim in exchanges:
+      x = jax.lax.all_to_all(x, axis, split_axis=0, concat_axis=dim, tiled=True)
   x = jax.vmap(newton_schulz)(x)
-  for axis, dim in reversed(exchanges):
-    x = jax.lax.all_to_all(x, axis, split_axis=dim, concat_axis=0, tiled=True)
+  with jax.named_scope("collect"):
+    for axis, dim in reversed(exchanges):
+      x = jax.lax.all_to_all(x, axis, split_axis=dim, concat_axis=0, tiled=True)
   return x[:count]

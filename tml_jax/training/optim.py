@@ -53,34 +53,43 @@ _EXPERTS = {
 def create(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
   """The optimizer of a run of `steps` steps, with clipping and schedule."""
   if config.name == Optimizer.ADAMW:
-    update = optax.adamw(
-      schedule(config, peak=config.learning_rate, steps=steps),
-      b1=config.b1,
-      b2=config.b2,
-      eps=config.eps,
-      mu_dtype=str(config.moment_dtype),
-      weight_decay=config.weight_decay,
-      mask=_decayed,
+    update = _scoped(
+      "adam",
+      optax.adamw(
+        schedule(config, peak=config.learning_rate, steps=steps),
+        b1=config.b1,
+        b2=config.b2,
+        eps=config.eps,
+        mu_dtype=str(config.moment_dtype),
+        weight_decay=config.weight_decay,
+        mask=_decayed,
+      ),
     )
   else:
     update = optax.partition(
       {
-        "muon": optax.chain(
-          muon.scale_by_muon(
-            matrices, beta=config.b2, dtype=str(config.moment_dtype)
-          ),
-          optax.add_decayed_weights(config.weight_decay),
-          optax.scale_by_learning_rate(
-            schedule(config, peak=config.muon_learning_rate, steps=steps)
+        "muon": _scoped(
+          "muon",
+          optax.chain(
+            muon.scale_by_muon(
+              matrices, beta=config.b2, dtype=str(config.moment_dtype)
+            ),
+            optax.add_decayed_weights(config.weight_decay),
+            optax.scale_by_learning_rate(
+              schedule(config, peak=config.muon_learning_rate, steps=steps)
+            ),
           ),
         ),
-        "adam": optax.nadamw(
-          schedule(config, peak=config.learning_rate, steps=steps),
-          b1=config.b1,
-          b2=config.b2,
-          eps=config.eps,
-          weight_decay=0.0,
-          mu_dtype=str(config.moment_dtype),
+        "adam": _scoped(
+          "adam",
+          optax.nadamw(
+            schedule(config, peak=config.learning_rate, steps=steps),
+            b1=config.b1,
+            b2=config.b2,
+            eps=config.eps,
+            weight_decay=0.0,
+            mu_dtype=str(config.moment_dtype),
+          ),
         ),
       },
       lambda params: jax.tree.map(
@@ -89,7 +98,17 @@ def create(config: OptimConfig, *, steps: int) -> optax.GradientTransformation:
         is_leaf=lambda kind: kind is None,
       ),
     )
-  return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+  clip = optax.clip_by_global_norm(config.clip_norm)
+  return optax.chain(_scoped("clip", clip), update)
+
+
+def _scoped(
+  name: str, inner: optax.GradientTransformation
+) -> optax.GradientTransformation:
+  """The same, named in profiles."""
+  return optax.GradientTransformation(
+    inner.init, jax.named_scope(name)(inner.update)
+  )
 
 
 def schedule(config: OptimConfig, *, peak: float, steps: int) -> optax.Schedule:

@@ -38,10 +38,11 @@ def create(
 
   def train_step(state, batch):
     gradient, loss, sums = accumulate(state, batch, config=config, model=model)
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+      updates, opt_state = optimizer.update(
+        gradient, state.opt_state, state.params
+      )
+      params = optax.apply_updates(state.params, updates)
     new_state = state_lib.TrainState(
       step=state.step + 1,
       params=params,
@@ -58,11 +59,9 @@ def create(
         state.ema, params, decay=optim.ema_decay, step=state.step
       ),
     )
-    return new_state, {
-      "loss": loss,
-      "grad_norm": optax.global_norm(gradient),
-      "sums": sums,
-    }
+    with jax.named_scope("grad_norm"):
+      norm = optax.global_norm(gradient)
+    return new_state, {"loss": loss, "grad_norm": norm, "sums": sums}
 
   return train_step
 
@@ -98,7 +97,9 @@ def accumulate(state, batch, *, config: Config, model):
     return jnp.swapaxes(leaf.reshape(-1, count, *leaf.shape[1:]), 0, 1)
 
   def add(total, micro):
-    return jax.tree.map(jnp.add, total, gradient_of(*micro)), None
+    parts = gradient_of(*micro)
+    with jax.named_scope("accumulate"):
+      return jax.tree.map(jnp.add, total, parts), None
 
   micro = jax.tree.map(cut, (batch, keys))
   shapes = jax.eval_shape(gradient_of, *jax.tree.map(lambda x: x[0], micro))
@@ -106,6 +107,7 @@ def accumulate(state, batch, *, config: Config, model):
   return jax.lax.scan(add, zeros, micro)[0]
 
 
+@jax.named_scope("router_balance")
 def balance(router, load_KLE, *, rate: float):
   """Moves each expert's selection bias towards equal load, by its sign.
 
@@ -123,6 +125,7 @@ def balance(router, load_KLE, *, rate: float):
   return jax.tree.unflatten(tree, moved)
 
 
+@jax.named_scope("moving_average")
 def moving_average(ema, params, *, decay: float, step: jax.Array):
   """Average of the weights; short at first, so that it forgets the start."""
   if not decay:

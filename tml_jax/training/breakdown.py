@@ -1,0 +1,56 @@
+"""Where the seconds of the train loop go, as the host sees them.
+
+For: `Breakdown`, timers around the parts of a step, which also name these
+parts in a trace. Not for: what the device does meanwhile (`profiling.py`).
+"""
+
+import collections
+import contextlib
+import enum
+import time
+from collections.abc import Iterator
+
+import jax
+
+
+class Part(enum.StrEnum):
+  """Parts of the loop. Device is the wait for the step before this one."""
+
+  DATA = "data"  # next batch of the loader
+  TRANSFER = "transfer"  # to the devices
+  DISPATCH = "dispatch"  # the call of the step, which returns before it is done
+  DEVICE = "device"
+  METRICS = "metrics"  # fetching, summing up, writing
+  CHECKPOINT = "checkpoint"  # until the loop may go on
+  EVALUATION = "evaluation"
+
+
+class Breakdown:
+  """Adds up seconds by part; `scalars` reads and clears."""
+
+  def __init__(self):
+    self._seconds: collections.Counter[Part] = collections.Counter()
+    self.clear()
+
+  @contextlib.contextmanager
+  def of(self, part: Part) -> Iterator[None]:
+    """Around work that belongs to a part."""
+    start = time.perf_counter()
+    with jax.profiler.TraceAnnotation(part.value):
+      try:
+        yield
+      finally:
+        self._seconds[part] += time.perf_counter() - start
+
+  def clear(self) -> None:
+    self._seconds.clear()
+    self._start = time.perf_counter()
+
+  def scalars(self, *, steps: int) -> dict[str, float]:
+    """time/PART and time/other, seconds a step since the last call."""
+    total = time.perf_counter() - self._start
+    other = total - sum(self._seconds.values())
+    result = {f"time/{part}": self._seconds[part] / steps for part in Part}
+    result["time/other"] = other / steps
+    self.clear()
+    return result
