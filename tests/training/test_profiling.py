@@ -20,6 +20,7 @@ from tml_jax.models import embed
 from tml_jax.streams import frame
 from tml_jax.training import (
   breakdown,
+  goodput,
   losses,
   metrics,
   profile_flags,
@@ -95,7 +96,7 @@ def test_a_trace_tells_modules_and_steps(tmp_path):
     start=0,
     compiled=compiled,
   )
-  parts = breakdown.Breakdown()
+  parts = breakdown.Breakdown(_clock(tmp_path))
   for step in range(1, 6):
     profiler.begin(step)
     with profiler.out_of_memory(step), parts.of(breakdown.Part.DISPATCH):
@@ -159,8 +160,15 @@ def test_a_hang_prints_stacks():
   assert "went on" in result.stdout
 
 
-def test_the_breakdown_adds_up():
-  parts = breakdown.Breakdown()
+def _clock(path) -> goodput.Goodput:
+  clock = goodput.Goodput(str(path), process_start=time.time(), writes=False)
+  clock.enter(goodput.Category.STEP)
+  return clock
+
+
+def test_the_breakdown_adds_up(tmp_path):
+  clock = _clock(tmp_path)
+  parts = breakdown.Breakdown(clock)
   start = time.perf_counter()
   with parts.of(breakdown.Part.DATA):
     time.sleep(0.02)
@@ -173,6 +181,11 @@ def test_the_breakdown_adds_up():
   assert scalars["time/data"] >= 0.01 and scalars["time/device"] >= 0.005
   assert scalars["time/other"] >= 0.015 and scalars["time/checkpoint"] == 0
   assert parts.scalars(steps=1)["time/data"] == 0
+  lost = clock.scalars()
+  assert lost["goodput/data_wait_seconds"] == pytest.approx(
+    2 * scalars["time/data"], rel=0.05
+  )
+  assert lost["goodput/step_seconds"] >= 0.04
 
 
 def test_router_pictures(tmp_path):
