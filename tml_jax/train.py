@@ -212,8 +212,8 @@ def main(
         scalars = metrics.summarise(fetched)
       seconds = (time.time() - log_time) / (step - log_step)
       scalars |= parts.scalars(steps=step - log_step)
-      scalars |= clock.scalars() | profiling.memory(train_step)
       log_time, log_step = time.time(), step
+      scalars |= clock.scalars() | profiler.memory()
       scalars |= {
         "seconds_per_step": seconds,
         "tokens_per_second": scalars["tokens"] / seconds,

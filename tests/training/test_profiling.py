@@ -116,7 +116,7 @@ def test_a_trace_tells_modules_and_steps(tmp_path):
   live = memory.with_suffix(".txt").read_text().splitlines()
   assert "in all" in live[0]
   assert any("float32[200, 200] on 1 devices" in line for line in live)
-  scalars = profiling.memory(compiled)
+  scalars = profiler.memory()
   assert 0.01 < scalars["memory/host"] < 100
   assert scalars["memory/arguments"] == 4 * 200 * 200 / 2**30
 
@@ -203,9 +203,9 @@ def test_router_pictures(tmp_path):
   (path,) = (tmp_path / "plots").iterdir()
   assert path.name == "router_00000012.png"
   image = router_picture.draw(load, title="a title")
-  orange = np.array([0xD5, 0x5E, 0x00])
+  green = np.array([0x00, 0x9E, 0x73])
   # The dead expert in four panels: all, text, own and user audio.
-  rows = (np.abs(image.astype(int) - orange).max(axis=-1) < 3).any(axis=1)
+  rows = (np.abs(image.astype(int) - green).max(axis=-1) < 3).any(axis=1)
   assert (np.diff(np.flatnonzero(rows)) > 1).sum() == 3
 
 
