@@ -12,7 +12,7 @@ from typing import Any
 
 from launch import xla_flags
 from tml_jax import errors
-from tml_jax.config import Config, MoeDispatch, MoeMatmul
+from tml_jax.config import Config, MoeDispatch, MoeMatmul, RematPolicy
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (
@@ -49,12 +49,19 @@ _KERNELS = {
   "train.execution.moe_dispatch": MoeDispatch.ALL_GATHER,
   "train.execution.moe_matmul": MoeMatmul.MEGABLOX,
 }
+# 95 GiB a device: two sequences at once, and no expert runs twice.
+_WHOLE_BATCH = {
+  "train.accumulation_steps": 1,
+  "train.remat_policy": RematPolicy.SAVE_EXPERTS,
+}
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
   # than sending each token to its experts over it.
   ("tml_interaction_small", "v5p:8x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+    axes=dict(fsdp=64, expert=8),
+    fields=_WHOLE_BATCH,
+    flag_sets=("async_collective_fusion",),
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
     axes=dict(data=2, fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
