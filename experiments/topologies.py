@@ -10,8 +10,9 @@ slices (v5p:8x8x8), with :N behind it for N slices (v5p:8x8x8:2).
 import dataclasses
 from typing import Any
 
+from launch import xla_flags
 from tml_jax import errors
-from tml_jax.config import Config, MoeDispatch, MoeMatmul
+from tml_jax.config import Config, MoeDispatch, MoeMatmul, RematPolicy
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (
@@ -40,6 +41,7 @@ class Row:
 
   axes: dict[str, int]  # sizes; axes that are not named have 1
   fields: dict[str, Any]  # of Config: how it is cut and compiled
+  flag_sets: tuple[str, ...] = ()  # names in launch/xla_flags.py
 
 
 # What multiplies experts on a TPU; all of them are on every chip.
@@ -47,12 +49,19 @@ _KERNELS = {
   "train.execution.moe_dispatch": MoeDispatch.ALL_GATHER,
   "train.execution.moe_matmul": MoeMatmul.MEGABLOX,
 }
+# 95 GiB a device: two sequences at once, and no expert runs twice.
+_WHOLE_BATCH = {
+  "train.accumulation_steps": 1,
+  "train.remat_policy": RematPolicy.SAVE_EXPERTS,
+}
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
   # than sending each token to its experts over it.
   ("tml_interaction_small", "v5p:8x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+    axes=dict(fsdp=64, expert=8),
+    fields=_WHOLE_BATCH,
+    flag_sets=("async_collective_fusion",),
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
     axes=dict(data=2, fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
@@ -82,8 +91,8 @@ def on(config: Config, *, topology: str) -> Config:
   --config.mesh.AXIS=SIZE.
 
   Raises:
-    errors.UserError: the family has no table of rules, or the number of
-      slices is none.
+    errors.UserError: the family has no table of rules, the number of slices
+      is none, or the row names a set of XLA flags that there is not.
   """
   family, _, rest = topology.partition(":")
   size, _, count = rest.partition(":")
@@ -102,7 +111,10 @@ def on(config: Config, *, topology: str) -> Config:
   row = ROWS.get((config.name, topology))
   if row is not None:
     ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-    mesh = dataclasses.replace(mesh, **(ones | row.axes))
+    options = xla_flags.resolve(row.flag_sets)
+    mesh = dataclasses.replace(
+      mesh, **(ones | row.axes), compiler_options=options
+    )
     for name, value in row.fields.items():
       config = _with(config, name.split("."), value)
   return dataclasses.replace(config, mesh=mesh)

@@ -14,9 +14,9 @@ from tml_jax.models import interaction
 from tml_jax.models import layers as layers_lib
 
 SCANNED = dataclasses.replace(PLAIN, scan_layers=True)
-# A dense period, two scanned blocks, a rest of one layer.
+# A dense period, two scanned blocks of a run and a layer, a rest of one layer.
 CONFIG = small.config(
-  num_layers=7, attention_pattern="LG", num_dense_layers=1, d_ff=16
+  num_layers=10, attention_pattern="LLG", num_dense_layers=1, d_ff=16
 )
 
 
@@ -38,6 +38,16 @@ def test_layout_of_the_sizes():
     assert len(set(places)) == layers
     off = layers_lib.Layout.of(config, scan_layers=False)
     assert off.blocks == 0 and off.unrolled == tuple(range(layers))
+
+
+def test_runs_of_equal_layers_lie_together():
+  layout = layers_lib.Layout.of(
+    small.config(num_layers=12, attention_pattern="LLLLLG", num_dense_layers=0),
+    scan_layers=True,
+  )
+  assert [run.name for run in layout.runs] == ["layers_0_4", "layer_5"]
+  assert layout.place(9) == (("blocks", "layers_0_4"), (1, 3))
+  assert layout.place(11) == (("blocks", "layer_5"), (1,))
 
 
 def test_stack_and_unstack_are_inverse():

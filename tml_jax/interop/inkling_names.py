@@ -149,8 +149,8 @@ def place(
   layer: int, *, where: layers.Layout
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
   """Where the trunk's layer lies: its path, and its index in a stack."""
-  path, block = where.place(layer)
-  return ("trunk", *path), () if block is None else (block,)
+  path, index = where.place(layer)
+  return ("trunk", *path), index
 
 
 def mtp_place(layer: int) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -62,7 +62,6 @@ class Layer(nn.Module):
   def __call__(
     self,
     x_BTD: jax.Array,
-    *,
     segment_ids_BT: jax.Array,
     positions_BT: jax.Array,
   ) -> tuple[jax.Array, jax.Array]:
@@ -138,6 +137,18 @@ def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
   return nn.remat(Layer, policy=saved[policy], prevent_cse=not in_scan)
 
 
+def scan(module: type[nn.Module], *, length: int, dim: str):
+  """`module` with its state [length, ...], its first argument the carry."""
+  return nn.scan(
+    module,
+    variable_axes={"params": 0, "router": 0},
+    split_rngs={"params": True},
+    in_axes=nn.broadcast,
+    length=length,
+    metadata_params={nn.PARTITION_NAME: dim},
+  )
+
+
 class Block(nn.Module):
   """One period of the attention pattern, the body of the scan."""
 
@@ -147,26 +158,28 @@ class Block(nn.Module):
   execution: ExecutionConfig
 
   def setup(self):
-    layer = remat(self.remat_policy, in_scan=True)
-    self.layers = [
-      layer(
-        self.config,
-        is_global=self.config.is_global(inner),
-        is_dense=False,
-        dtype=self.dtype,
-        execution=self.execution,
-        name=f"layer_{inner}",
+    runs = []
+    for run in layers_lib.runs(self.config.attention_pattern):
+      layer = remat(self.remat_policy, in_scan=True)
+      if run.length > 1:
+        layer = scan(layer, length=run.length, dim="layers")
+      runs.append(
+        layer(
+          self.config,
+          is_global=self.config.is_global(run.start),
+          is_dense=False,
+          dtype=self.dtype,
+          execution=self.execution,
+          name=run.name,
+        )
       )
-      for inner in range(len(self.config.attention_pattern))
-    ]
+    self.runs = runs
 
   def __call__(self, x_BTD, segment_ids_BT, positions_BT):
-    """The carry, and the chosen experts of each layer, a list."""
+    """The carry, and chosen experts of each run, [B, T, k] or [n, B, T, k]."""
     chosen = []
-    for layer in self.layers:
-      x_BTD, experts_BTk = layer(
-        x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
-      )
+    for run in self.runs:
+      x_BTD, experts_BTk = run(x_BTD, segment_ids_BT, positions_BT)
       chosen.append(experts_BTk)
     return x_BTD, chosen
 
@@ -197,15 +210,7 @@ class Trunk(nn.Module):
       for i in self.layout.unrolled
     }
     if self.layout.blocks:
-      scanned = nn.scan(
-        Block,
-        variable_axes={"params": 0, "router": 0},
-        split_rngs={"params": True},
-        in_axes=nn.broadcast,
-        length=self.layout.blocks,
-        metadata_params={nn.PARTITION_NAME: "blocks"},
-      )
-      self.blocks = scanned(
+      self.blocks = scan(Block, length=self.layout.blocks, dim="blocks")(
         config,
         self.dtype,
         self.remat_policy,
@@ -230,7 +235,10 @@ class Trunk(nn.Module):
       if i == self.layout.first:
         x_BTD, blocks = self.blocks(x_BTD, segment_ids_BT, positions_BT)
         chosen += [
-          each[c] for c in range(self.layout.blocks) for each in blocks
+          one
+          for block in range(self.layout.blocks)
+          for run, each in zip(self.layout.runs, blocks, strict=True)
+          for one in (each[block] if run.length > 1 else [each[block]])
         ]
       if i in self.layers:
         x_BTD, experts_BTk = self.layers[i](

@@ -36,6 +36,8 @@ _CALLED = re.compile(
 _CALLED_LISTS = re.compile(
   r"\b(branch_computations|called_computations)=\{([^}]*)\}"
 )
+# Scope of loops that run only for what did not fit (models/grouped.py).
+RARE = "overflow"
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -356,11 +358,13 @@ def _carried(value: _Value) -> int | None:
 class Walk:
   """`executed` and the loops whose length the text does not tell.
 
-  A loop of unknown length is counted once and named in `unknown_loops`.
+  A loop of unknown length is counted once and named in `unknown_loops`; one
+  in a scope called RARE is not counted and named in `rare_loops`.
   """
 
   module: Module
   unknown_loops: list[str] = dataclasses.field(default_factory=list)
+  rare_loops: list[str] = dataclasses.field(default_factory=list)
 
   def executed(self) -> Iterator[Executed]:
     """Every instruction that runs, except those inside fusions."""
@@ -373,6 +377,9 @@ class Walk:
       called = item.called
       if item.opcode == "while":
         trips = trip_count(self.module, item, caller=computation)
+        if trips is None and RARE in item.op_name:
+          self.rare_loops.append(item.op_name)
+          continue
         if trips is None:
           self.unknown_loops.append(item.op_name or item.name)
           trips = 1

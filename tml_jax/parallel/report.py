@@ -90,6 +90,7 @@ def build(
     "by_module": scopes.report(by_module, chip=chip),
     "kernels_without_flops": analysis.uncounted,
     "loops_of_unknown_length": list(analysis.unknown_loops),
+    "loops_for_overflow": list(analysis.rare_loops),
   }
 
 
@@ -126,6 +127,11 @@ def table(result: dict[str, Any]) -> str:
     lines.append(f"  not counted: {count} calls of {name}")
   for name in result["loops_of_unknown_length"]:
     lines.append(f"  counted once, length unknown: {name}")
+  if rare := len(result["loops_for_overflow"]):
+    lines.append(
+      f"  not counted: {rare} loops for choices of experts beyond"
+      " train.execution.moe_buffer"
+    )
   lines += ["", *_exchanges(result), "", "By module, of a chip and step"]
   lines += scopes.table(result["by_module"], count=_MODULES)
   lines += ["", "Roofline, seconds a step"]

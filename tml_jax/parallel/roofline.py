@@ -52,6 +52,7 @@ class Analysis:
     exchanges: the collectives.
     uncounted: kernels that state no FLOPs, with how often they run.
     unknown_loops: loops counted once because their length is not known.
+    rare_loops: loops not counted: they run for what did not fit in a buffer.
   """
 
   flops: float
@@ -65,6 +66,7 @@ class Analysis:
   exchanges: tuple[Exchange, ...]
   uncounted: dict[str, int]
   unknown_loops: tuple[str, ...]
+  rare_loops: tuple[str, ...]
 
   @property
   def overlapped_s(self) -> float:
@@ -130,6 +132,7 @@ def analyse(module: hlo.Module, *, chip: chips.Chip, place: Place) -> Analysis:
     exchanges=exchanges,
     uncounted=dict(uncounted),
     unknown_loops=tuple(dict.fromkeys(walk.unknown_loops)),
+    rare_loops=tuple(dict.fromkeys(walk.rare_loops)),
   )
 
 

@@ -134,7 +134,8 @@ def matrices(params):
   def kind(path, leaf):
     names = tuple(key.key for key in path[-2:])
     # A dense layer's matrices have the names of an expert's.
-    is_experts = names in _EXPERTS and leaf.ndim > 2
+    stacked = layers.stacked_dims([key.key for key in path])
+    is_experts = names in _EXPERTS and leaf.ndim - stacked > 2
     return _EXPERTS[names] if is_experts else _MATRICES.get(names)
 
   return jax.tree_util.tree_map_with_path(kind, params)
@@ -144,7 +145,7 @@ def _decayed(params):
   """Weight decay applies to matrices, not to gains and biases."""
 
   def decayed(path, leaf):
-    stacked = any(key.key == layers.BLOCKS for key in path)
+    stacked = layers.stacked_dims([key.key for key in path])
     return leaf.ndim - stacked >= 2
 
   return jax.tree_util.tree_map_with_path(decayed, params)
