@@ -74,13 +74,13 @@ def read(program: pathlib.Path, trace: pathlib.Path) -> Trace:
   module_name = text.split(None, 2)[1].rstrip(",")
   module = hlo.parse(text)
   names, callers = {}, set()
-  for step in hlo.Walk(module).executed():
-    item = step.instruction
-    if item.opcode in _CALLERS:
-      callers.add(item.name)
-    else:
-      scope = scopes.of_executed(step, module=module)
-      names[item.name] = (scope.path, str(scope.kind))
+  for computation in module.computations.values():
+    for item in computation.instructions:
+      if item.opcode in _CALLERS:
+        callers.add(item.name)
+      else:
+        scope = scopes.of_instruction(item, scope=computation, module=module)
+        names[item.name] = (scope.path, str(scope.kind))
 
   step_seconds, unknown, devices = {}, 0.0, set()
   parts: collections.Counter[str] = collections.Counter()

@@ -25,17 +25,14 @@ _WRAPPED = re.compile(r"^([\w.\-]+)\((.*)\)$")
 _ROOT = re.compile(r"^[A-Z]\w*(?:\.(\w+))?$")  # of a linen model: Class.method
 # What jax and XLA add between names.
 _NOISE = re.compile(
-  r"^(?:while|body|cond|scan|closed_call|checkpoint|rematted_computation|remat|recomputed"
+  r"^(?:while|body|cond|scan|closed_call|checkpoint|rematted_computation|remat"
   r"|shard_map|custom_[jv][jv]p_call|core_call|run_state|branch_\d+_fun"
   r"|pjit|[\w.,]*->[\w.]*)?$"
 )
 
 
 class Pass(enum.StrEnum):
-  """What an instruction is for; OUTSIDE is not part of the gradient.
-
-  A backward pass written by hand names what it computes again "recomputed".
-  """
+  """What an instruction is for; OUTSIDE is not part of the gradient."""
 
   FORWARD = "forward"
   BACKWARD = "backward"
@@ -54,7 +51,7 @@ class Scope:
   def of(cls, op_name: str) -> "Scope":
     """The scope of an `op_name`; of the first where XLA joined several."""
     op_name = op_name.split(";", 1)[0]
-    if "rematted_computation" in op_name or "/recomputed/" in op_name:
+    if "rematted_computation" in op_name:
       kind = Pass.RECOMPUTED
     elif "transpose(" in op_name:
       kind = Pass.BACKWARD
@@ -154,7 +151,10 @@ def by_module(
   for work in roofline.works(hlo.Walk(module), chip=chip):
     if not (work.flops or work.seconds):
       continue
-    into, count = row(of_executed(work.step, module=module)), work.step.count
+    step, count = work.step, work.step.count
+    into = row(
+      of_instruction(step.instruction, scope=step.computation, module=module)
+    )
     into.count += count
     into.flops += count * (work.flops or 0.0)
     into.hbm_bytes += count * work.hbm_bytes
@@ -170,14 +170,15 @@ def by_module(
   return sorted(rows.values(), key=lambda r: -(r.seconds + r.exposed_s))
 
 
-def of_executed(step: hlo.Executed, *, module: hlo.Module) -> Scope:
-  """Of an executed instruction.
+def of_instruction(
+  item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> Scope:
+  """Of an instruction of the computation `scope`.
 
   A fusion belongs to its largest matrix product, else to what it is called
   after, else to most of its parts. What XLA adds without a name belongs to
   what it copies, or to what uses it.
   """
-  item, scope = step.instruction, step.computation
   if item.opcode == "fusion":
     inner = module.computations[item.called["calls"][0]]
     products = [
