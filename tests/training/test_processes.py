@@ -100,8 +100,8 @@ def wait_until(run: processes.Run, condition) -> None:
   for _ in range(3000):
     if condition():
       return
-    for process in run.processes:
-      assert process.poll() is None, process.stderr.read()[-3000:]
+    for index, process in enumerate(run.processes):
+      assert process.poll() is None, run.log(index)[-3000:]
     time.sleep(0.05)
   run.kill()
   raise AssertionError("the awaited moment never came")
