@@ -242,7 +242,10 @@ def train(config: Any) -> None:
     low=1,
   )
   _require_range(
-    config, section="train", names="flow_loss_weight evaluate_every", low=0
+    config,
+    section="train",
+    names="flow_loss_weight evaluate_every local_checkpoint_every",
+    low=0,
   )
   _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
   _require_range(config, section="train", names="feedback_noise", low=0, high=1)
@@ -250,6 +253,12 @@ def train(config: Any) -> None:
     config.global_batch_size % config.accumulation_steps == 0,
     f"train.global_batch_size = {config.global_batch_size}: must be a multiple"
     f" of train.accumulation_steps = {config.accumulation_steps}",
+  )
+  require(
+    config.local_checkpoint_every < config.checkpoint_every,
+    f"train.local_checkpoint_every = {config.local_checkpoint_every}: must be"
+    f" below train.checkpoint_every = {config.checkpoint_every}, whose"
+    " checkpoints serve as well",
   )
 
 
