@@ -30,7 +30,6 @@ def test_a_killed_start_costs_its_last_steps_and_the_pause(tmp_path, now):
   with clock.during(Category.COMPILE):
     now.pass_(10)
   clock.enter(Category.STEP)
-  before = dict(clock.seconds)
   for step in range(1, 11):
     with clock.during(Category.DATA):
       now.pass_(0.5)
@@ -39,8 +38,6 @@ def test_a_killed_start_costs_its_last_steps_and_the_pause(tmp_path, now):
       with clock.during(Category.CHECKPOINT):
         now.pass_(2)
       clock.saved(step)
-  waited = clock.since(before)
-  assert waited == {"data_wait_seconds": 5, "checkpoint_blocked_seconds": 2}
   clock.write()  # as after every logged step; then it is killed
   now.pass_(100)
 

@@ -20,6 +20,7 @@ from tml_jax.models import embed
 from tml_jax.streams import frame
 from tml_jax.training import (
   breakdown,
+  goodput,
   losses,
   metrics,
   profile_flags,
@@ -95,7 +96,7 @@ def test_a_trace_tells_modules_and_steps(tmp_path):
     start=0,
     compiled=compiled,
   )
-  parts = breakdown.Breakdown()
+  parts = breakdown.Breakdown(_clock(tmp_path))
   for step in range(1, 6):
     profiler.begin(step)
     with profiler.out_of_memory(step), parts.of(breakdown.Part.DISPATCH):
@@ -115,7 +116,7 @@ def test_a_trace_tells_modules_and_steps(tmp_path):
   live = memory.with_suffix(".txt").read_text().splitlines()
   assert "in all" in live[0]
   assert any("float32[200, 200] on 1 devices" in line for line in live)
-  scalars = profiling.memory(compiled)
+  scalars = profiler.memory()
   assert 0.01 < scalars["memory/host"] < 100
   assert scalars["memory/arguments"] == 4 * 200 * 200 / 2**30
 
@@ -159,8 +160,15 @@ def test_a_hang_prints_stacks():
   assert "went on" in result.stdout
 
 
-def test_the_breakdown_adds_up():
-  parts = breakdown.Breakdown()
+def _clock(path) -> goodput.Goodput:
+  clock = goodput.Goodput(str(path), process_start=time.time(), writes=False)
+  clock.enter(goodput.Category.STEP)
+  return clock
+
+
+def test_the_breakdown_adds_up(tmp_path):
+  clock = _clock(tmp_path)
+  parts = breakdown.Breakdown(clock)
   start = time.perf_counter()
   with parts.of(breakdown.Part.DATA):
     time.sleep(0.02)
@@ -173,6 +181,11 @@ def test_the_breakdown_adds_up():
   assert scalars["time/data"] >= 0.01 and scalars["time/device"] >= 0.005
   assert scalars["time/other"] >= 0.015 and scalars["time/checkpoint"] == 0
   assert parts.scalars(steps=1)["time/data"] == 0
+  lost = clock.scalars()
+  assert lost["goodput/data_wait_seconds"] == pytest.approx(
+    2 * scalars["time/data"], rel=0.05
+  )
+  assert lost["goodput/step_seconds"] >= 0.04
 
 
 def test_router_pictures(tmp_path):
@@ -190,9 +203,9 @@ def test_router_pictures(tmp_path):
   (path,) = (tmp_path / "plots").iterdir()
   assert path.name == "router_00000012.png"
   image = router_picture.draw(load, title="a title")
-  orange = np.array([0xD5, 0x5E, 0x00])
+  green = np.array([0x00, 0x9E, 0x73])
   # The dead expert in four panels: all, text, own and user audio.
-  rows = (np.abs(image.astype(int) - orange).max(axis=-1) < 3).any(axis=1)
+  rows = (np.abs(image.astype(int) - green).max(axis=-1) < 3).any(axis=1)
   assert (np.diff(np.flatnonzero(rows)) > 1).sum() == 3
 
 

@@ -1,7 +1,8 @@
 """Where the seconds of the train loop go, as the host sees them.
 
 For: `Breakdown`, timers around the parts of a step, which also name these
-parts in a trace. Not for: what the device does meanwhile (`profiling.py`).
+parts in a trace. Not for: what the device does meanwhile (`profiling.py`), nor
+the whole run over its starts (`goodput.py`).
 """
 
 import collections
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 
 import jax
+
+from tml_jax.training import goodput
 
 
 class Part(enum.StrEnum):
@@ -25,10 +28,20 @@ class Part(enum.StrEnum):
   EVALUATION = "evaluation"
 
 
+# What a run loses by them; the other parts are the step.
+_LOST = {
+  Part.DATA: goodput.Category.DATA,
+  Part.CHECKPOINT: goodput.Category.CHECKPOINT,
+  Part.EVALUATION: goodput.Category.EVALUATION,
+}
+
+
 class Breakdown:
   """Adds up seconds by part; `scalars` reads and clears."""
 
-  def __init__(self):
+  def __init__(self, clock: goodput.Goodput):
+    """Tells `clock`, too, what the run waits for."""
+    self._clock = clock
     self._seconds: collections.Counter[Part] = collections.Counter()
     self.clear()
 
@@ -36,7 +49,11 @@ class Breakdown:
   def of(self, part: Part) -> Iterator[None]:
     """Around work that belongs to a part."""
     start = time.perf_counter()
-    with jax.profiler.TraceAnnotation(part.value):
+    lost = _LOST.get(part)
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(jax.profiler.TraceAnnotation(part.value))
+      if lost is not None:
+        stack.enter_context(self._clock.during(lost))
       try:
         yield
       finally:

@@ -102,13 +102,6 @@ class Goodput:
       for category, value in self.seconds.items()
     }
 
-  def since(self, before: dict[Category, float]) -> dict[str, float]:
-    """What the loop has waited for since `seconds` was `before`."""
-    return {
-      f"{category}_seconds": self.seconds[category] - before[category]
-      for category in (Category.DATA, Category.CHECKPOINT)
-    }
-
   def write(self) -> None:
     """Keeps the sums; not synced, as a lost one costs nothing but accuracy."""
     self.enter(self._category)

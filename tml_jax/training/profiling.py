@@ -47,6 +47,7 @@ class Profiler:
     self._requested = requested
     self._folder = pathlib.Path(workdir) / FOLDER
     self._compiled = compiled
+    self._analysis = compiled.memory_analysis()  # seconds for a large program
     self._is_tracing = False
     self._results: jax.Array | None = None
     if requested.first and requested.first <= start:
@@ -132,6 +133,30 @@ class Profiler:
     text.write_text(live_arrays() + "\n", encoding="utf-8")
     logging.info("what lies in device memory: %s, and for pprof %s", text, path)
 
+  def memory(self) -> dict[str, float]:
+    """GiB of host and of the fullest device of this process, as metrics.
+
+    memory/host is resident now. By the compiler: memory/arguments of the step,
+    memory/temporaries, memory/step_peak at once. By the allocator, on devices
+    that keep count (a CPU does not): memory/device and memory/device_peak.
+    """
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    result = {"memory/host": pages * os.sysconf("SC_PAGE_SIZE") / GIB}
+    analysis = self._analysis
+    result["memory/arguments"] = analysis.argument_size_in_bytes / GIB
+    result["memory/temporaries"] = analysis.temp_size_in_bytes / GIB
+    if jax.default_backend() != "cpu":  # whose compiler leaves temporaries out
+      result["memory/step_peak"] = analysis.peak_memory_in_bytes / GIB
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    for name, key in (
+      ("memory/device", "bytes_in_use"),
+      ("memory/device_peak", "peak_bytes_in_use"),
+    ):
+      known = [each[key] for each in stats if each and key in each]
+      if known:
+        result[name] = max(known) / GIB
+    return result
+
   def close(self) -> None:
     self.stop()
     faulthandler.cancel_dump_traceback_later()
@@ -154,28 +179,3 @@ def live_arrays() -> str:
   for name, size in sizes.most_common():
     lines.append(f"{size / GIB:>9.3f} GiB {counts[name]:>5} x {name}")
   return "\n".join(lines)
-
-
-def memory(compiled: jax.stages.Compiled) -> dict[str, float]:
-  """GiB of host and of the fullest device of this process, as metrics.
-
-  memory/host is resident now. By the compiler: memory/arguments of the step,
-  memory/temporaries, memory/step_peak at once. By the allocator, on devices
-  that keep count (a CPU does not): memory/device and memory/device_peak.
-  """
-  pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-  result = {"memory/host": pages * os.sysconf("SC_PAGE_SIZE") / GIB}
-  analysis = compiled.memory_analysis()
-  result["memory/arguments"] = analysis.argument_size_in_bytes / GIB
-  result["memory/temporaries"] = analysis.temp_size_in_bytes / GIB
-  if jax.default_backend() != "cpu":  # whose compiler leaves temporaries out
-    result["memory/step_peak"] = analysis.peak_memory_in_bytes / GIB
-  stats = [device.memory_stats() for device in jax.local_devices()]
-  for name, key in (
-    ("memory/device", "bytes_in_use"),
-    ("memory/device_peak", "peak_bytes_in_use"),
-  ):
-    known = [each[key] for each in stats if each and key in each]
-    if known:
-      result[name] = max(known) / GIB
-  return result

@@ -15,8 +15,8 @@ from tml_jax.training import metrics
 
 FOLDER = "plots"  # of the workdir
 _OCTAVES = 3  # the colours end at 1/8 and 8 times the equal share
-_DEAD = "#d55e00"
-_ROW, _COLUMN = 0.16, 0.05  # inches of a cell, at least
+_DEAD = "#009e73"  # neither end of the colours
+_ROW, _COLUMN = 0.09, 0.05  # inches of a cell, at least
 _WIDTH = (5.0, 16.0)  # inches
 
 
@@ -24,7 +24,7 @@ def draw(load_KLE: np.ndarray, *, title: str) -> np.ndarray:
   """RGB picture [height, width, 3], uint8; one panel for each kind of token.
 
   Colour is an expert's share of a layer's choices over the equal share, on a
-  log scale; an expert without any is orange.
+  log scale; an expert without any is green.
 
   Args:
     load_KLE: choices, K as `embed.Kind`.
