@@ -27,7 +27,12 @@ def _forward_kernel(
   out_ref, log_ref = refs[7:9]
   top_ref, total_ref, sum_ref, skew_ref, segments_ref = refs[9:]
   pair = common.Pair(
-    static, blocks=blocks, first_key=0, tables=tables, extents=extents
+    pl.program_id(2),
+    static=static,
+    blocks=blocks,
+    first_key=0,
+    tables=tables,
+    extents=extents,
   )
   group, d_rel = q_ref.shape[2], profiles_ref.shape[1]
 

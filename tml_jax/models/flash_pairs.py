@@ -121,8 +121,7 @@ def rows(r_ref, head, size):
 class Pair:
   """One step of the grid: which blocks, and their masked scores."""
 
-  def __init__(self, static, *, blocks, first_key, tables, extents):
-    step = pl.program_id(2)
+  def __init__(self, step, *, static, blocks, first_key, tables, extents):
     self.static, self.extents = static, extents
     self.query, self.key = tables[0][step], tables[1][step]
     self.rel = self.query - self.key
@@ -212,13 +211,16 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
   )
 
 
-def cost(q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query):
+def cost(
+  q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query, calls=1
+):
   """What the matrix units and HBM do, for the profiler and the roofline.
 
   Args:
     products: [M, H] x [H, M] of a pair and head.
     skews: products with r or its gradient, of a block of the extent and head.
-    per_query: arrays like q that are read or written.
+    per_query: arrays like q that are read or written in a call.
+    calls: that share the work of `tables`.
   """
   batch, kv_heads, group, _, head_dim = q_BKGTH.shape
   extents, d_rel, _ = profiles_CRM.shape
@@ -229,9 +231,9 @@ def cost(q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query):
   size = q_BKGTH.dtype.itemsize
   keys = 2 * len(query) * block * head_dim * size
   return pl.CostEstimate(
-    flops=2 * lead * group * block * block * pair_flops,
-    transcendentals=lead * group * block * block * len(query),
-    bytes_accessed=lead * keys + per_query * q_BKGTH.size * size,
+    flops=2 * lead * group * block * block * pair_flops // calls,
+    transcendentals=lead * group * block * block * len(query) // calls,
+    bytes_accessed=lead * keys // calls + per_query * q_BKGTH.size * size,
   )
 
 
