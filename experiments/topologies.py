@@ -10,6 +10,7 @@ slices (v5p:8x8x8), with :N behind it for N slices (v5p:8x8x8:2).
 import dataclasses
 from typing import Any
 
+from launch import xla_flags
 from tml_jax import errors
 from tml_jax.config import Config
 
@@ -39,6 +40,7 @@ class Row:
 
   axes: dict[str, int]  # sizes; axes that are not named have 1
   fields: dict[str, Any]  # of Config: how it is cut and compiled
+  flag_sets: tuple[str, ...] = ()  # names in launch/xla_flags.py
 
 
 ROWS: dict[tuple[str, str], Row] = {
@@ -70,8 +72,8 @@ def on(config: Config, *, topology: str) -> Config:
   --config.mesh.AXIS=SIZE.
 
   Raises:
-    errors.UserError: the family has no table of rules, or the number of
-      slices is none.
+    errors.UserError: the family has no table of rules, the number of slices
+      is none, or the row names a set of XLA flags that there is not.
   """
   family, _, rest = topology.partition(":")
   size, _, count = rest.partition(":")
@@ -90,7 +92,10 @@ def on(config: Config, *, topology: str) -> Config:
   row = ROWS.get((config.name, topology))
   if row is not None:
     ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-    mesh = dataclasses.replace(mesh, **(ones | row.axes))
+    options = xla_flags.resolve(row.flag_sets)
+    mesh = dataclasses.replace(
+      mesh, **(ones | row.axes), compiler_options=options
+    )
     for name, value in row.fields.items():
       config = _with(config, name.split("."), value)
   return dataclasses.replace(config, mesh=mesh)

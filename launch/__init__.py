@@ -1,0 +1,1 @@
+"""Starting the project: scripts, the check before a run, XLA flags."""
