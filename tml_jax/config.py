@@ -263,6 +263,7 @@ class TrainConfig:
   keep_checkpoints: int
   evaluate_every: int  # 0 = never inside training
   optim: OptimConfig
+  local_checkpoint_every: int = 0  # on disks of the hosts; 0 = never
 
   @property
   def microbatch_size(self) -> int:

@@ -240,7 +240,10 @@ def train(config: Any) -> None:
     low=1,
   )
   _require_range(
-    config, section="train", names="flow_loss_weight evaluate_every", low=0
+    config,
+    section="train",
+    names="flow_loss_weight evaluate_every local_checkpoint_every",
+    low=0,
   )
   _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
   _require_range(config, section="train", names="feedback_noise", low=0, high=1)

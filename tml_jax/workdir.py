@@ -3,7 +3,8 @@
 For: `create` at the start of training, `load_config` in the commands that
 read a run. Not for: checkpoints and metrics, whose modules write below the
 same directory. Files: config.txt (the config now in force), starts.jsonl (one
-line per process start: argv, overrides, git, versions).
+line per start of the run: id, argv, overrides, git, versions). Of several
+processes the first one writes.
 """
 
 import datetime
@@ -15,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import uuid
 
 from tml_jax import config_flags, config_text, errors
 from tml_jax.config import Config
@@ -30,6 +32,7 @@ FREE_FIELDS = (
   "train.steps",
   "train.log_every",
   "train.checkpoint_every",
+  "train.local_checkpoint_every",
   "train.keep_checkpoints",
   "train.evaluate_every",
   "data.workers",
@@ -46,8 +49,12 @@ _PACKAGES = (
 )
 
 
-def create(path: str, config: Config) -> pathlib.Path:
+def create(
+  path: str, config: Config, *, is_begun: bool = False
+) -> pathlib.Path:
   """Makes or re-opens the workdir and records this start in it.
+
+  `is_begun` says that the run can be resumed from elsewhere than the workdir.
 
   Raises `errors.UserError` when the directory cannot be written, or when it
   holds checkpoints of a config that differs in more than `FREE_FIELDS`, or
@@ -63,7 +70,7 @@ def create(path: str, config: Config) -> pathlib.Path:
       f" --init_from={path} and another --workdir"
     )
   config_file = directory / config_text.FILE_NAME
-  if has_checkpoints(directory):
+  if is_begun or has_checkpoints(directory):
     if not config_file.exists():
       raise errors.UserError(
         f"{path} has checkpoints and no {config_text.FILE_NAME} that says of"
@@ -72,6 +79,7 @@ def create(path: str, config: Config) -> pathlib.Path:
     check_resume(load_config(path), new=config, source=path)
   write_atomically(config_file, text=config_text.to_text(config))
   start = {
+    "id": uuid.uuid4().hex,
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "argv": sys.argv,
     "overrides": {
@@ -88,6 +96,29 @@ def create(path: str, config: Config) -> pathlib.Path:
 def load_config(path: str) -> Config:
   """The config of the run at `path`."""
   return config_text.load(os.path.join(path, config_text.FILE_NAME))
+
+
+def start_ids(path: str) -> list[str]:
+  """One for each start of the run at `path`, the newest last."""
+  file = pathlib.Path(path) / STARTS
+  if not file.exists():
+    return []
+  lines = file.read_text(encoding="utf-8").splitlines()
+  return [json.loads(line).get("id", "") for line in lines]
+
+
+def check_shared(path: str, config: Config) -> None:
+  """What another process has just created must be here as well.
+
+  Raises:
+    errors.UserError: the directory is this host's own.
+  """
+  file = pathlib.Path(path) / config_text.FILE_NAME
+  if not file.exists() or load_config(path) != config:
+    raise errors.UserError(
+      f"--workdir={path} is not the directory that process 0 has written: name"
+      " one on a file system that all hosts share"
+    )
 
 
 def has_checkpoints(path: str | pathlib.Path) -> bool:

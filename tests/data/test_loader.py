@@ -16,6 +16,8 @@ from tml_jax.data import loader, mixture, records
 from tml_jax.data.splits import Split
 from tml_jax.streams import packing
 
+HALVES = ([0, 1], [2, 3])  # rows of two processes
+
 
 def make(config, data_dir, **process):
   return loader.Loader(config, data_dir=data_dir, split=Split.TRAIN, **process)
@@ -33,17 +35,12 @@ def assert_equal(a, b):
       np.testing.assert_array_equal(x[name], y[name], err_msg=name)
 
 
-def interleave(parts):
-  """Global batches from those of two processes."""
-  result = []
-  for a, b in zip(*parts, strict=True):
-    rows = {
-      name: np.empty((4, *a[name].shape[1:]), a[name].dtype) for name in a
-    }
-    for name in rows:
-      rows[name][0::2], rows[name][1::2] = a[name], b[name]
-    result.append(rows)
-  return result
+def joined(parts):
+  """Global batches from those of processes with neighbouring rows."""
+  return [
+    {name: np.concatenate([p[name] for p in batches]) for name in batches[0]}
+    for batches in zip(*parts, strict=True)
+  ]
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +71,11 @@ def test_batches_are_full_of_valid_sequences(config, reference):
 
 def test_two_processes_yield_the_rows_of_one(config, data_dir, reference):
   parts = []
-  for index in range(2):
-    batches = make(config, data_dir, process_index=index, process_count=2)
+  for rows in HALVES:
+    batches = make(config, data_dir, rows=rows)
     parts.append(take(batches, 8))
     batches.close()
-  assert_equal(interleave(parts), reference)
+  assert_equal(joined(parts), reference)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 5])
@@ -103,12 +100,10 @@ def test_state_moves_between_process_counts(config, data_dir, reference):
   take(one, 3)
   state = one.get_state()
   one.close()
-  pair = [
-    make(config, data_dir, process_index=i, process_count=2) for i in range(2)
-  ]
+  pair = [make(config, data_dir, rows=rows) for rows in HALVES]
   for batches in pair:
     batches.set_state(state)
-  assert_equal(interleave([take(b, 2) for b in pair]), reference[3:5])
+  assert_equal(joined([take(b, 2) for b in pair]), reference[3:5])
   merged = loader.merge_states([b.get_state() for b in pair])
   for batches in pair:
     batches.close()
@@ -207,8 +202,11 @@ def test_data_works_where_jax_cannot_be_imported(data_dir):
 
 
 def test_what_does_not_divide_is_refused(config, data_dir):
-  with pytest.raises(errors.UserError, match="3 processes"):
-    make(config, data_dir, process_index=0, process_count=3)
+  two = conftest.small_config(logical_shards=2)
+  for rows in ([0], [1, 2, 3], [0, 1, 2]):
+    with pytest.raises(errors.UserError, match="begin .*logical_shards=4"):
+      make(two, data_dir, rows=rows)
+  assert loader.shards_of([2, 3], config=two) == (1,)
 
 
 def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
@@ -229,15 +227,17 @@ def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
   with pytest.raises(errors.UserError, match="tokenizer: '[0-9a-f]{8}' then"):
     other.set_state(state)
   other.close()
-  half = make(config, data_dir, process_index=0, process_count=2)
+  half = make(config, data_dir, rows=[0, 2])
   part = half.get_state()
   half.close()
   batches = make(config, data_dir)
   with pytest.raises(errors.UserError, match=r"shards \[1, 3\]"):
     batches.set_state(part)
   batches.close()
-  with pytest.raises(ValueError, match="in two states"):
-    loader.merge_states([part, part])
+  assert loader.merge_states([part, part]) == part  # copies of the same rows
+  ahead = part | {"shards": {"0": {"group": 9, "offset": 0}}}
+  with pytest.raises(ValueError, match="shard 0 is at two places"):
+    loader.merge_states([part, ahead])
 
 
 def test_check_finds_what_is_missing(config, data_dir, tmp_path):

@@ -7,9 +7,10 @@ The data is cut into L = config.data.logical_shards streams, fixed for a run.
 Group g of shard s is made of the `group_size` elements of the mixture from
 (g L + s) group_size on, packed first fit into several sequences; so what
 comes next is a pure function of (shard, group, offset), and that is the whole
-state: no trace of hosts, workers or Grain. Row r of the global batch comes
-from shard r mod L; process p of P owns the shards p, p + P, ... and yields
-its rows r = p, p + P, ... in this order.
+state: no trace of hosts, workers or Grain. Each shard gives B / L neighbouring
+rows of a global batch of B, in order. A process yields the rows that lie on
+its devices, which must be all rows of some shards; processes whose devices
+hold copies of the same rows make the same.
 """
 
 import collections
@@ -17,7 +18,7 @@ import dataclasses
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grain
@@ -57,8 +58,8 @@ class Position:
 class Loader:
   """An endless iterator over local batches.
 
-  A batch is a dict of arrays with leading dimension global_batch_size /
-  process_count, as in `packing.empty_sequence`.
+  A batch is a dict of arrays as in `packing.empty_sequence`, with a leading
+  dimension for the rows of this process.
   """
 
   def __init__(
@@ -67,22 +68,26 @@ class Loader:
     *,
     data_dir: str | os.PathLike[str],
     split: Split,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Sequence[int] | None = None,
   ):
     """Opens the data and starts at the beginning.
 
+    Args:
+      config: the experiment.
+      data_dir: prepared data.
+      split: which part of it.
+      rows: of the global batch, in ascending order; all if not given.
+
     Raises:
-      errors.UserError: the processes do not divide the logical shards, or
-        the prepared data is missing or broken.
+      errors.UserError: the rows are not whole logical shards, or the prepared
+        data is missing or broken.
     """
-    _check_division(config, process_count=process_count)
+    if rows is None:
+      rows = range(config.train.global_batch_size)
     self._config = config
-    self._shards = range(
-      process_index, config.data.logical_shards, process_count
-    )
-    rows = range(process_index, config.train.global_batch_size, process_count)
-    self._rows = [row % config.data.logical_shards for row in rows]
+    self._shards = shards_of(rows, config=config)
+    per_shard = config.train.global_batch_size // config.data.logical_shards
+    self._rows = [row // per_shard for row in rows]
     mixture.check(config, data_dir=data_dir)
     self._identity = _identity(config, data_dir=data_dir, split=split)
     self._dataset = mixture.build(config, data_dir=data_dir, split=split)
@@ -110,6 +115,11 @@ class Loader:
       for row, sequence in zip(batch[name], sequences, strict=True):
         row[: len(sequence[name])] = sequence[name]
     return batch
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """What gives positions their meaning, as JSON values."""
+    return self._identity
 
   def get_state(self) -> dict[str, Any]:
     """JSON values that say where the shards of this process stand."""
@@ -263,21 +273,40 @@ class Groups:
     return f"Groups(shards={self._shards}, first={self._first})"
 
 
+def shards_of(rows: Sequence[int], *, config: Config) -> tuple[int, ...]:
+  """The logical shards that give these rows of the global batch.
+
+  Raises:
+    errors.UserError: another process would have to read one of them, too, and
+      each would throw part of it away.
+  """
+  size, shards = config.train.global_batch_size, config.data.logical_shards
+  per_shard = size // shards  # the config guarantees that it divides
+  result = tuple(sorted({row // per_shard for row in rows}))
+  if len(rows) != len(result) * per_shard:
+    raise errors.UserError(
+      f"data.logical_shards = {shards}, each gives {per_shard} neighbouring"
+      f" rows of the global batch, and a process holds {len(rows)} rows that"
+      " are no whole shards: start a number of processes that divides"
+      f" {shards}, or begin a new run with data.logical_shards={size}"
+    )
+  return result
+
+
 def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
   """One state from those of all processes of a run, taken at one step.
 
   Raises:
-    ValueError: no states, states of different data, or a shard twice.
+    ValueError: no states, states of different data, or a shard at two places.
   """
   states = list(states)
   if not states or any(s["identity"] != states[0]["identity"] for s in states):
     raise ValueError(f"{len(states)} states that are not of one run")
   shards: dict[str, Any] = {}
   for state in states:
-    twice = shards.keys() & state["shards"].keys()
-    if twice:
-      raise ValueError(f"logical shards {sorted(twice)} are in two states")
-    shards |= state["shards"]
+    for shard, position in state["shards"].items():
+      if shards.setdefault(shard, position) != position:
+        raise ValueError(f"logical shard {shard} is at two places")
   return {"identity": states[0]["identity"], "shards": shards}
 
 
@@ -317,16 +346,6 @@ def _start_worker(index: int, count: int) -> None:
   del index, count
   workers_lib.follow_parent()
   os.environ["JAX_PLATFORMS"] = "cpu"
-
-
-def _check_division(config: Config, *, process_count: int) -> None:
-  # The config guarantees that the shards divide the global batch.
-  shards = config.data.logical_shards
-  if shards % process_count:
-    raise errors.UserError(
-      f"data.logical_shards = {shards} is not a multiple of the "
-      f"{process_count} processes; start a number that divides it"
-    )
 
 
 def _identity(
