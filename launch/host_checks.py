@@ -136,12 +136,6 @@ def read_data(config: Config, data_dir: str, processes: Any) -> dict[str, Any]:
 
   start = time.monotonic()
   mixture.check(config, data_dir=data_dir)
-  shards = config.data.logical_shards
-  if shards % processes.count:
-    raise errors.UserError(
-      f"data.logical_shards = {shards} is not a multiple of the"
-      f" {processes.count} processes: start a number that divides it"
-    )
   root = pathlib.Path(data_dir)
   result = {"tokenizer": tokenizer.digest(tokenizer.path(data_dir))}
   for folder in corpora(config):
