@@ -23,6 +23,7 @@ FOREIGN = {
   "uniform-bucket-level-access": "gcloud storage",
   "enable-hierarchical-namespace": "gcloud storage",
   "implicit-dirs": "gcsfuse",
+  "metadata-cache-ttl-secs": "gcsfuse",
   "logdir": "tensorboard",
   "workload": "xpk",
   "cluster": "xpk",
