@@ -73,22 +73,26 @@ class Probe:
     return self._directory / f".preflight-{self._name}"
 
   def write_read_delete(self) -> float:
-    """Seconds for a file of this process."""
+    """Seconds for a file of this process, in a directory that is renamed."""
     start = time.monotonic()
-    file = self._directory / f".preflight-{self._name}-{self._processes.index}"
+    name = f".preflight-{self._name}-{self._processes.index}"
+    written, finished = (self._directory / name / x for x in ("tmp", "done"))
     content = os.urandom(1 << 16)
     try:
       for path in [*reversed(self._directory.parents), self._directory]:
         if not path.exists():
           path.mkdir(exist_ok=True)
           self._made.append(path)
-      with open(file, "wb") as stream:
+      written.mkdir(parents=True)
+      with open(written / "file", "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-      same = file.read_bytes() == content
-      file.unlink()
+      _rename(written, finished)
+      same = (finished / "file").read_bytes() == content
+      shutil.rmtree(self._directory / name)
     except OSError as error:
+      shutil.rmtree(self._directory / name, ignore_errors=True)
       raise errors.UserError(
         f"--workdir={self._directory} cannot be written and read"
         f" ({error.strerror or error}): mend its permissions or mount, or name"
@@ -116,6 +120,18 @@ class Probe:
           " mount a shared one (docs/run_on_tpu.md)"
         )
       time.sleep(0.2)
+
+
+def _rename(old: pathlib.Path, new: pathlib.Path) -> None:
+  """Renames a directory that is not empty, as a finished checkpoint is."""
+  try:
+    os.rename(old, new)
+  except OSError as error:
+    raise OSError(
+      error.errno,
+      f"a directory there cannot be renamed, which finishes a checkpoint:"
+      f" {error.strerror}; a bucket needs a hierarchical namespace",
+    ) from error
 
 
 def resume(path: str, config: Config) -> str:

@@ -195,7 +195,9 @@ def _check_files(config, *, workdir, data_dir, processes, report) -> None:
       processes.wait()
     run = report.each("resume", lambda: host_checks.resume(workdir, config))
   if seconds and not report.failed("workdir"):
-    report.add("workdir", f"written and read in {max(seconds):.2f} s, shared")
+    report.add(
+      "workdir", f"written, renamed and read in {max(seconds):.2f} s, shared"
+    )
   if run:
     report.add("resume", run[0])
   found = report.each(

@@ -19,17 +19,19 @@ SUBMIT = (
   "--bucket=my-bucket",
 )
 
-# Stands for gcloud: writes its words down, one a line; answers `describe` with
-# the next word of a file, and runs what ssh would run in a home of its own.
+# Stands for gcloud: writes its words down, one a line, in one piece; answers
+# `describe` with the next word of a file, and runs what ssh would run in a home
+# of that host.
 _GCLOUD = r"""#!/usr/bin/env bash
-{ printf '%s\n' "$@"; echo; } >>"$RECORD/calls"
+printf '%s\n' "$@" '' >>"$RECORD/calls"
 case "$*" in
   *" describe "*)
     head -n 1 "$RECORD/states"
     sed -i '1{$!d}' "$RECORD/states"
     ;;
-  *" scp "*) cp "$5" "$HOME" ;;
+  *" scp "*) cp "$5" "$HOME/${6%%:*}" ;;
   *" ssh "*)
+    export HOME="$HOME/$5"
     for word in "$@"; do command="${word#--command=}"; done
     bash -c "$command"
     ;;
@@ -41,22 +43,19 @@ class Cloud:
   """A checkout of launch/ alone, and a gcloud that records."""
 
   def __init__(self, root: pathlib.Path):
-    self.record, self.home = root / "record", root / "home"
+    self.record, self._homes = root / "record", root / "homes"
     self.checkout = root / "checkout"
-    for folder in (self.record, self.home / "bin", root / "bin"):
+    for folder in (self.record, root / "bin"):
       folder.mkdir(parents=True)
     shutil.copytree(LAUNCH, self.checkout / "launch")
     self._path = root / "bin"
     self._write(self._path / "gcloud", _GCLOUD)
-    # Of the hosts: python and pip are there and do what the test looks for.
-    self._write(
-      self.home / "tml_jax" / ".venv" / "bin" / "pip", 'echo "pip $*" >&2'
-    )
-    shutil.copy(
-      self.home / "tml_jax" / ".venv" / "bin" / "pip",
-      self.home / "tml_jax" / ".venv" / "bin" / "python",
-    )
-    (self.home / "tml_jax" / ".venv" / "bin" / "activate").touch()
+    for host in ("pod", "pod-0", "pod-1"):
+      # On the hosts python is there, and pip says what it was told.
+      programs = self.home(host) / "tml_jax" / ".venv" / "bin"
+      for program in ("python", "pip"):
+        self._write(programs / program, f'echo "{program} $*" >&2')
+      (programs / "activate").touch()
     for words in (
       ["init", "-q"],
       ["add", "."],
@@ -67,6 +66,9 @@ class Cloud:
         cwd=self.checkout,
         check=True,
       )
+
+  def home(self, host: str) -> pathlib.Path:
+    return self._homes / host
 
   def _write(self, path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,7 @@ class Cloud:
       cwd=self.checkout,
       env={
         "PATH": f"{self._path}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": str(self.home),
+        "HOME": str(self._homes),
         "RECORD": str(self.record),
       },
       capture_output=True,
@@ -188,7 +190,7 @@ def test_one_failing_slice_fails_the_command(cloud):
 def test_a_detached_command_leaves_its_output(cloud):
   result = cloud.run("on_slice", *PLACE, "--detach", "--", "echo", "it's on")
   assert result.returncode == 0, result.stderr
-  log = cloud.home / "tml_jax.log"
+  log = cloud.home("pod") / "tml_jax.log"
   for _ in range(100):
     if log.exists() and log.read_text():
       break
@@ -207,7 +209,7 @@ def test_installing_checks_out_this_commit_on_the_hosts(cloud):
     check=True,
   ).stdout
   assert result.stdout == head
-  assert (cloud.home / "tml_jax" / "launch" / "cli.sh").is_file()
+  assert (cloud.home("pod") / "tml_jax" / "launch" / "cli.sh").is_file()
   assert "pip install -q -e .[tpu]" in result.stderr
 
 
