@@ -169,10 +169,20 @@ def corpora(config: Config) -> list[str]:
 
 
 def local_devices() -> dict[str, Any]:
-  """What this host has."""
+  """What this host has.
+
+  Raises:
+    errors.UserError: none can be opened; the others wait inside jax for them.
+  """
   import jax
 
-  kinds = sorted({device.device_kind for device in jax.local_devices()})
+  try:
+    kinds = sorted({device.device_kind for device in jax.local_devices()})
+  except RuntimeError as error:
+    raise errors.UserError(
+      f"the devices cannot be opened ({' '.join(str(error).split())[:300]}):"
+      " end the process that holds them (pgrep -f tml_jax), or replace the host"
+    ) from error
   return {
     "kind": ", ".join(kinds),
     "of a host": jax.local_device_count(),
@@ -189,6 +199,28 @@ def mesh_sizes(config: Config) -> dict[str, int]:
   from tml_jax.parallel import mesh as mesh_lib
 
   return dict(mesh_lib.create(config.mesh).shape)
+
+
+def local_rows(config: Config) -> int:
+  """How many sequences of the global batch this process makes.
+
+  Raises:
+    errors.UserError: the batch does not divide, or the rows of the devices
+      here are no whole logical shards.
+  """
+  from tml_jax.data import loader
+  from tml_jax.parallel import mesh as mesh_lib
+
+  size = config.train.global_batch_size
+  sharding = mesh_lib.batch_sharding(
+    mesh_lib.create(config.mesh),
+    rules=config.mesh.axis_rules,
+    batch_size=config.train.microbatch_size,
+  )
+  places = sharding.addressable_devices_indices_map((size,)).values()
+  rows = sorted({row for (x,) in places for row in range(*x.indices(size))})
+  loader.shards_of(rows, config=config)
+  return len(rows)
 
 
 def room(config: Config, workdir: str) -> dict[str, float]:

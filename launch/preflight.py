@@ -87,7 +87,7 @@ class Report:
           )
 
   def fail(self, name: str, problem: str) -> None:
-    if "FAILED" not in dict(self.rows).get(name, ""):
+    if not self.failed(name):
       self.rows.append((name, "FAILED"))
     self.problems.append(problem)
 
@@ -95,8 +95,10 @@ class Report:
     return (name, "FAILED") in self.rows
 
   def table(self) -> str:
+    """A row for each check, and below it what is wrong."""
     width = max(len(name) for name, _ in self.rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in self.rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in self.rows]
+    return "\n".join(lines + [f"- {problem}" for problem in self.problems])
 
   def _where(self, places: list[int]) -> str:
     if len(places) == len(self._hosts):
@@ -178,6 +180,10 @@ def check_all(
     )
     sizes = [f"{axis} {n}" for axis, n in meshes[0].items() if n > 1]
     report.add("mesh", " ".join(sizes) or "one device")
+    rows = report.each("batch", lambda: host_checks.local_rows(config))
+    if rows:
+      size = config.train.global_batch_size
+      report.add("batch", f"{size} sequences, {max(rows)} made by a process")
     _check_room(config, workdir=workdir, report=report)
   if not report.problems:
     _add_over_axes(config, processes=processes, report=report)

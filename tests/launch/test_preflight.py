@@ -88,6 +88,7 @@ def test_two_processes_that_agree(data_dir, tmp_path):
   assert content["problems"] == []
   assert rows["mesh"] == "data 2 fsdp 2"
   assert rows["devices"] == "cpu, 2 of each process, 4 together"
+  assert rows["batch"] == "8 sequences, 4 made by a process"
   assert rows["resume"] == "a new run"
   assert "right" in rows["sum over data"] and "right" in rows["sum over fsdp"]
   assert all(name in results[0][1] for name in rows)  # the table
@@ -164,6 +165,16 @@ def test_a_mesh_of_another_size(data_dir, tmp_path):
     "--config.mesh.data=4",
   )
   _refused(results, "every host: .*need 8 devices and there are 4")
+
+
+@pytest.mark.slow
+def test_hosts_that_hold_parts_of_a_shard_of_the_data(data_dir, tmp_path):
+  results = _two(
+    f"--data_dir={data_dir}",
+    f"--workdir={tmp_path / 'run'}",
+    "--config.data.logical_shards=1",
+  )
+  _refused(results, "data.logical_shards = 1, each gives 8 neighbouring rows")
 
 
 @pytest.mark.slow
