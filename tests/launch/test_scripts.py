@@ -1,6 +1,8 @@
 """launch/*.sh with commands of the cloud that record what they are told."""
 
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 
@@ -379,3 +381,31 @@ def test_submitting_hands_the_manifest_to_kubectl(cloud, tmp_path):
   assert result.returncode == 0, result.stderr
   assert (cloud.record / "words").read_text() == "apply -f -\n"
   assert yaml.safe_load((cloud.record / "in").read_text())["kind"] == "JobSet"
+
+
+def _documented() -> list[list[str]]:
+  """Words of every command of docs/run_on_tpu.md that starts a script."""
+  text = (commands.ROOT / "docs" / "run_on_tpu.md").read_text()
+  text = text.replace("\\\n", " ")
+  for name, value in {"ZONE": "us-east5-a", "IMAGE": "image"}.items():
+    text = re.sub(rf"\b{name}\b", value, text)
+  lines = re.findall(r"^bash launch/(\S+\.sh .*)$", text, flags=re.MULTILINE)
+  return [
+    shlex.split(line.replace("BUCKET", "bucket"), comments=True)
+    for line in lines
+  ]
+
+
+@pytest.mark.parametrize("words", _documented(), ids=lambda words: words[0])
+def test_documented_commands_are_accepted(cloud, words):
+  script, *flags = words
+  result = cloud.run(script.removesuffix(".sh"), "--dry_run", *flags)
+  assert result.returncode == 0, result.stderr
+  assert "gcloud compute tpus" in result.stdout or "JobSet" in result.stdout
+  assert cloud.calls() == []
+
+
+def test_commands_are_documented():
+  assert {words[0].removesuffix(".sh") for words in _documented()} == set(
+    SCRIPTS
+  )
