@@ -60,10 +60,10 @@ class Probe:
     return self
 
   def __exit__(self, *_) -> None:
-    self._processes.wait()
+    self._processes.all_of("")
     with contextlib.suppress(OSError):
       self._token.unlink(missing_ok=True)
-    self._processes.wait()
+    self._processes.all_of("")
     for path in reversed(self._made):  # where nothing else was put in
       with contextlib.suppress(OSError):
         path.rmdir()
@@ -209,6 +209,7 @@ def local_rows(config: Config) -> int:
       here are no whole logical shards.
   """
   from tml_jax.data import loader
+  from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
 
   size = config.train.global_batch_size
@@ -217,8 +218,7 @@ def local_rows(config: Config) -> int:
     rules=config.mesh.axis_rules,
     batch_size=config.train.microbatch_size,
   )
-  places = sharding.addressable_devices_indices_map((size,)).values()
-  rows = sorted({row for (x,) in places for row in range(*x.indices(size))})
+  rows = hosts.local_rows(sharding, size=size)
   loader.shards_of(rows, config=config)
   return len(rows)
 

@@ -1,12 +1,10 @@
 """Can this run start here? `python -m launch.preflight`, on every host.
 
-For: the flags of `python -m tml_jax.train` (--config, --workdir, --data_dir,
-and --distributed or --coordinator_address and its like), before it. It says
-which host has other code, no access to the workdir or the data, too little
-memory, a wrong clock, or devices that do not add up; then it adds numbers over
-every mesh axis. Leaves nothing behind. Not for: whether the step fits
-(`tml_jax.aot`). Start reading at `check_all`; launch/host_checks.py is what a
-host looks at.
+For: before `python -m tml_jax.train`, with its flags. It says which host has
+other code, no access to the workdir or the data, too little memory, a wrong
+clock, or devices that do not add up; then it adds numbers over every mesh
+axis. Leaves nothing behind. Not for: whether the step fits (`tml_jax.aot`).
+Start reading at `check_all`; launch/host_checks.py is what a host looks at.
 
 Exit status: 0 all is well; 2 something is not, with host, value and fix.
 """
@@ -20,7 +18,7 @@ from typing import Any
 from absl import logging
 
 from launch import host_checks
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags, config_text, errors, train
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.parallel import distributed
@@ -138,7 +136,7 @@ def check_all(
   )
   if not report.failed("config"):
     report.add("config", config.name, "equal on all")
-  processes.wait()  # so that all look at their clocks at once
+  processes.all_of("")  # so that all look at their clocks at once
   times = report.each("clocks", host_checks.clock)
   spread = max(times) - min(times)
   if spread > _MAX_CLOCK_SECONDS:
@@ -184,6 +182,9 @@ def check_all(
     if rows:
       size = config.train.global_batch_size
       report.add("batch", f"{size} sequences, {max(rows)} made by a process")
+    # What it refuses itself: --init_from, --local_checkpoint_dir, ...
+    if report.each("train", lambda: train.check(config, processes=processes)):
+      report.add("train", "takes these flags")
     _check_room(config, workdir=workdir, report=report)
   if not report.problems:
     _add_over_axes(config, processes=processes, report=report)
@@ -196,9 +197,9 @@ def _check_files(config, *, workdir, data_dir, processes, report) -> None:
     seconds = report.each("workdir", probe.write_read_delete)
     if seconds:
       probe.leave_token()
-      processes.wait()
+      processes.all_of("")
       report.each("workdir", probe.find_token)
-      processes.wait()
+      processes.all_of("")
     run = report.each("resume", lambda: host_checks.resume(workdir, config))
   if seconds and not report.failed("workdir"):
     report.add(
@@ -278,7 +279,7 @@ def main(config: Config) -> None:
         content = {"rows": report.rows, "problems": report.problems}
         with open(config_flags.JSON.value, "w", encoding="utf-8") as file:
           json.dump(content, file, indent=2)
-    processes.wait()  # a process that ends early would end the others
+    processes.all_of("")  # a process that ends early would end the others
     if report.problems:
       raise distributed.AgreedError("; ".join(report.problems))
 

@@ -184,6 +184,7 @@ def test_hosts_that_hold_parts_of_a_shard_of_the_data(data_dir, tmp_path):
     ([], "--workdir is missing"),
     (["--config.train.keep_checkpoints=1000000"], "checkpoints of .*need"),
     (["--config.train.global_batch_size=6"], "cannot be split over 4"),
+    (["--config.train.local_checkpoint_every=5"], "needs --local_checkpoint"),
   ],
 )
 def test_one_process_refuses_in_one_line(data_dir, tmp_path, flags, message):
