@@ -27,8 +27,11 @@ IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 
 # Fields that a resumed run may change: they say how long, how often, on which
 # devices or how to sample, not what is learned from what.
-FREE_SECTIONS = ("mesh.", "sample.")
+FREE_SECTIONS = ("mesh.", "sample.", "train.execution.")
+LAYOUT_FIELDS = ("train.execution.scan_layers",)  # of parameters: not free
 FREE_FIELDS = (
+  "train.accumulation_steps",
+  "train.remat_policy",
   "train.steps",
   "train.log_every",
   "train.checkpoint_every",
@@ -135,7 +138,8 @@ def check_resume(old: Config, *, new: Config, source: str) -> None:
   changes = {
     name: change
     for name, change in config_text.diff(old, new=new).items()
-    if name not in FREE_FIELDS and not name.startswith(FREE_SECTIONS)
+    if name in LAYOUT_FIELDS
+    or not (name in FREE_FIELDS or name.startswith(FREE_SECTIONS))
   }
   if changes:
     lines = "; ".join(f"{name}: {text}" for name, text in changes.items())
