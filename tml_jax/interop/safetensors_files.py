@@ -65,10 +65,16 @@ class Entry:
 
 
 class Source:
-  """Files below a directory or a bucket's URL, read by ranges of bytes."""
+  """Files below a directory or a bucket's URL, read by ranges of bytes.
+
+  Attributes:
+    path: the directory or URL.
+    bytes_read: by this process until now.
+  """
 
   def __init__(self, path: str):
     self.path = path
+    self.bytes_read = 0
     self._need = ""
     if re.match(r"\w+://", path):
       spec: Any = _bucket_spec(path if path.endswith("/") else path + "/")
@@ -111,7 +117,10 @@ class Source:
           f"{self.path}/{name} cannot be read"
           f" ({_brief(error) or 'no answer'}){self._need}"
         ) from error
-      return None if result.state == "missing" else bytes(result.value)
+      if result.state == "missing":
+        return None
+      self.bytes_read += len(result.value)
+      return bytes(result.value)
 
     return finish
 
