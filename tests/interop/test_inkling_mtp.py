@@ -123,29 +123,35 @@ def test_layers_agree_within_the_window(models):
   check(expected, actual, layers=range(3))
 
 
+TABLE = masking_utils.LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING["hybrid_sliding"]
+KEY = "sliding_attention"
+
+
 @pytest.mark.slow
-def test_local_layers_agree_where_theirs_have_their_window(models, monkeypatch):
+def test_local_layers_agree_with_the_mask_of_the_main_model(
+  models, monkeypatch
+):
+  """The mask that the main model makes for its own local layers."""
+  mask = masking_utils.create_sliding_window_causal_mask
+  monkeypatch.setitem(TABLE, KEY, mask)
+  expected, actual = both(models, 8)
+  check(expected, actual, layers=range(3))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  TABLE[KEY] is not masking_utils.create_causal_mask,
+  reason="this transformers gives local MTP layers the mask of local layers",
+)
+def test_local_layers_of_theirs_see_beyond_their_window(models):
   """transformers gives local MTP layers the mask of global ones.
 
   `MtpModel` takes its masks from a table of `masking_utils`, which has
-  `create_causal_mask` for "hybrid_sliding"; the main model makes the mask of
-  its local layers with `create_sliding_window_causal_mask`. So local MTP layers
-  there see all that came before, with a relative bias of 0 beyond the window.
-  With the main model's function in that table they are ours.
+  `create_causal_mask` for "hybrid_sliding". So local MTP layers there see all
+  that came before, with a relative bias of 0 beyond the window: they equal ours
+  as long as the window holds everything, and then do not.
   """
   expected, actual = both(models, 8)
   theirs, ours = expected[0][0], np.asarray(actual[0][0])
-  # Equal as long as the window holds everything, then not.
   np.testing.assert_allclose(ours[:8], theirs[:8], atol=TOLERANCE, rtol=0)
   assert np.abs(ours[8:-1] - theirs[8:-1]).max(axis=-1).min() > 1e-2
-  table = masking_utils.LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
-  assert table["hybrid_sliding"]["sliding_attention"] is (
-    masking_utils.create_causal_mask
-  )
-  monkeypatch.setitem(
-    table["hybrid_sliding"],
-    "sliding_attention",
-    masking_utils.create_sliding_window_causal_mask,
-  )
-  expected, actual = both(models, 8)
-  check(expected, actual, layers=range(3))

@@ -136,13 +136,19 @@ def _bucket_spec(url: str) -> Any:
   endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
   if not url.startswith("s3://") or not endpoint:
     return url
+  region = os.environ.get("AWS_REGION", "")
+  if not region:
+    raise errors.UserError(
+      f"--src={url}: AWS_ENDPOINT_URL is set and AWS_REGION is missing; give"
+      " the region of that server"
+    )
   bucket, _, path = url.removeprefix("s3://").partition("/")
   return {
     "driver": "s3",
     "bucket": bucket,
     "path": path,
     "endpoint": endpoint,
-    "aws_region": os.environ.get("AWS_REGION", "us-east-1"),
+    "aws_region": region,
   }
 
 
