@@ -252,6 +252,12 @@ def train(config: Any) -> None:
     f"train.global_batch_size = {config.global_batch_size}: must be a multiple"
     f" of train.accumulation_steps = {config.accumulation_steps}",
   )
+  require(
+    config.local_checkpoint_every < config.checkpoint_every,
+    f"train.local_checkpoint_every = {config.local_checkpoint_every}: must be"
+    f" below train.checkpoint_every = {config.checkpoint_every}, whose"
+    " checkpoints serve as well",
+  )
 
 
 def execution(config: Any) -> None:

@@ -3,7 +3,8 @@
 For: one run from nothing or from its last checkpoint to its last step. Not
 for: numbers of a finished run (`evaluate`). Reads top to bottom; two hops lead
 to the gradient (`training/step.py`, then `training/losses.py`). A killed run
-is restarted by the same command.
+is restarted by the same command. With several hosts every one runs it
+(`parallel/distributed.py` has the flags); they end together, too.
 """
 
 import contextlib
@@ -15,10 +16,12 @@ import time
 
 from absl import flags, logging
 
-from tml_jax import config_flags
+from tml_jax import config_flags, config_text
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
+from tml_jax.parallel import distributed
+from tml_jax.training import local_directory
 
 _PROCESS_START = time.time()
 _INIT_FROM = flags.DEFINE_string(
@@ -27,52 +30,86 @@ _INIT_FROM = flags.DEFINE_string(
   "Begin a new run with the weights of another: its workdir, or"
   " WORKDIR/checkpoints/STEP. A run that is resumed has its own.",
 )
+_LOCAL_CHECKPOINT_DIR = flags.DEFINE_string(
+  "local_checkpoint_dir",
+  "",
+  "Directory on a disk of each host for train.local_checkpoint_every.",
+)
+_STEP_TIMEOUT = flags.DEFINE_integer(
+  "step_timeout",
+  1800,
+  "Seconds in which a step of several processes must end, else all end.",
+  lower_bound=1,
+)
 
 
-def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
+def main(
+  config: Config,
+  *,
+  processes: distributed.Processes,
+  cleanup: contextlib.ExitStack,
+) -> None:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
   workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
-  init_from = _INIT_FROM.value
-  if init_from and not workdir_lib.has_checkpoints(workdir):
-    check_weights(config, path=init_from)
-  workdir_lib.create(workdir, config)
+  init_from, local_dir = _INIT_FROM.value, _LOCAL_CHECKPOINT_DIR.value
+  train = config.train
+  processes.check_same(facts(config))
+  with processes.together():
+    begun = check(config, processes=processes)
+    if processes.is_first:
+      workdir_lib.create(workdir, config, is_begun=begun)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
 
   from tml_jax.data import loader as loader_lib
   from tml_jax.data import splits
+  from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import checkpoint, flops, metrics
+  from tml_jax.training import checkpoint, flops, goodput, metrics, tiers
   from tml_jax.training import program as program_lib
   from tml_jax.training import state as state_lib
 
-  train = config.train
+  clock = goodput.Goodput(
+    workdir, process_start=_PROCESS_START, writes=processes.is_first
+  )
+  cleanup.callback(clock.write)
   mesh = mesh_lib.create(config.mesh)
 
   # ---------------------------------------------------------------- data
-  if train.evaluate_every:
-    check_held_out(config)
-  loader = loader_lib.Loader(
-    config,
-    data_dir=data_dir,
-    split=splits.Split.TRAIN,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+  batch_sharding = mesh_lib.batch_sharding(
+    mesh, rules=config.mesh.axis_rules, batch_size=train.microbatch_size
   )
+  rows = hosts.local_rows(batch_sharding, size=train.global_batch_size)
+  with processes.together():
+    if processes.count > 1:
+      workdir_lib.check_shared(workdir, config)
+    if train.evaluate_every and processes.is_first:
+      check_held_out(config)
+    loader = loader_lib.Loader(
+      config, data_dir=data_dir, split=splits.Split.TRAIN, rows=rows
+    )
   cleanup.callback(loader.close)
+  processes.check_same({"the data": loader.identity})
 
   # ------------------------------------------------------ state on the mesh
   program = program_lib.create(config, mesh=mesh)
   abstract = program.abstract
-  checkpointer = checkpoint.Checkpointer.to_train(
-    workdir, keep=train.keep_checkpoints
+  with processes.together():
+    if train.evaluate_every and processes.count > 1:
+      hosts.check_fits(
+        abstract.variables,
+        what=f"train.evaluate_every = {train.evaluate_every}",
+        fix="set it to 0",
+      )
+  checkpoints = tiers.Tiers(
+    train, workdir=workdir, local_dir=local_dir, processes=processes
   )
-  cleanup.callback(checkpointer.close)  # waits for the save under way
-  start = checkpointer.latest_step() or 0
-  if start:
-    state, loader_state = checkpointer.restore(abstract.state, step=start)
-    loader.set_state(loader_state)
-    logging.info("resumed from step %d of %s", start, workdir)
+  cleanup.callback(checkpoints.close)  # waits for the save under way
+  resumed, start = checkpoints.resume(abstract.state), 0
+  if resumed is not None:
+    start, state = resumed.step, resumed.state
+    loader.set_state(resumed.loader_state)
+    logging.info("resumed from step %d of %s", start, resumed.path)
     if start >= train.steps:
       logging.info(
         "nothing to do: train.steps = %d; give more to go on", train.steps
@@ -86,18 +123,12 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
     logging.info("weights of step %d of %s", weights.step, init_from)
   else:
     state = state_lib.create(abstract, seed=train.seed)
+  clock.resumed(start)
 
   # -------------------------------------------------------------- compile
-  def put(batch):
-    return {
-      name: jax.make_array_from_process_local_data(
-        program.batch_sharding, value
-      )
-      for name, value in batch.items()
-    }
-
   compile_start = time.time()
-  train_step = program.compile(program.lower())
+  with clock.during(goodput.Category.COMPILE):
+    train_step = program.compile(program.lower())
   peak, peak_source = flops.device_peak()
   logging.info(
     "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
@@ -108,19 +139,33 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
   )
 
   # ------------------------------------------------------------- the loop
-  stop = Preemption()
-  writer = metrics.Writer(workdir)
-  cleanup.callback(writer.close)
-  saved = start
-  log_time, log_step = time.time(), start
+  stop = Preemption(processes)
+  if processes.is_first:
+    writer = metrics.Writer(workdir)
+    cleanup.callback(writer.close)
+  saved = step = start
+  with processes.waiting():
+    pass  # the others may still compile
+  processes.watch(
+    step_timeout=_STEP_TIMEOUT.value,
+    where=lambda: f"in step {step}; the last save began after step {saved}",
+  )
+  clock.enter(goodput.Category.STEP)
+  log_time, log_step, log_seconds = time.time(), start, dict(clock.seconds)
   pending = None  # the step in flight: its metrics are fetched one step late
   for step in range(start + 1, train.steps + 1):
-    batch = put(next(loader))
+    with clock.during(goodput.Category.DATA):
+      batch = next(loader)
+    batch = hosts.put(
+      batch,
+      rows=rows,
+      sharding=batch_sharding,
+      size=train.global_batch_size,
+    )
     state, values = train_step(state, batch)
     if pending is not None:
-      check_finite(
-        pending, step=step - 1, saved=saved, checkpointer=checkpointer
-      )
+      check_finite(pending, step=step - 1, saved=saved, checkpoints=checkpoints)
+      processes.progress()
     pending = values
     is_logged = step % train.log_every == 0 or step == train.steps
     if step == start + 1:
@@ -132,45 +177,115 @@ def main(config: Config, *, cleanup: contextlib.ExitStack) -> None:
       )
       if not is_logged:  # it waited for the first batch
         log_time, log_step = time.time(), step
+        log_seconds = dict(clock.seconds)
     if is_logged:
-      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
+      check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
       scalars = metrics.summarise(jax.device_get(values))
       seconds = (time.time() - log_time) / (step - log_step)
-      log_time, log_step = time.time(), step
       scalars |= {
         "seconds_per_step": seconds,
         "tokens_per_second": scalars["tokens"] / seconds,
         "mfu": flops.mfu(config, seconds_per_step=seconds),
         "minutes_left": seconds * (train.steps - step) / 60,
       }
-      if jax.process_index() == 0:
+      scalars |= clock.scalars() | clock.since(log_seconds)
+      log_time, log_step = time.time(), step
+      log_seconds = dict(clock.seconds)
+      if processes.is_first:
         writer.write(step, scalars)
         metrics.log_line(step, steps=train.steps, scalars=scalars)
+      clock.write()
 
     # ------------------------------------------- checkpoint, stop, evaluate
-    is_last = step == train.steps or stop.requested
-    if is_last or step % train.checkpoint_every == 0:
-      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      checkpointer.save(step, state=state, loader_state=loader.get_state())
+    stopping = stop.requested(step)
+    tier = checkpoints.due(step, is_last=step == train.steps or stopping)
+    if tier != tiers.Tier.NONE:
+      check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
+      with clock.during(goodput.Category.CHECKPOINT):
+        checkpoints.save(
+          step, tier=tier, state=state, loader_state=loader.get_state()
+        )
+      clock.saved(step)
       saved = step
     if train.evaluate_every and step % train.evaluate_every == 0:
-      check_finite(values, step=step, saved=saved, checkpointer=checkpointer)
-      evaluate(config, state=state, step=step, writer=writer)
-      log_time, log_step = time.time(), step
-    if stop.requested:
+      check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
+      with clock.during(goodput.Category.EVALUATION), processes.waiting():
+        variables = hosts.gather(state.sampling_variables())
+        if processes.is_first:
+          writer.write(step, evaluate(config, variables=variables))
+      log_time, log_step, log_seconds = time.time(), step, dict(clock.seconds)
+    if stopping:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
       break
 
 
 class Preemption:
-  """Turns SIGTERM into a request to save and stop after the current step."""
+  """Turns SIGTERM into a request to save and stop after a step.
 
-  def __init__(self):
-    self.requested = False
-    signal.signal(signal.SIGTERM, self._request)
+  Of several processes one that gets it is enough: jax tells the others, and
+  all stop after the same step.
+  """
+
+  def __init__(self, processes: distributed.Processes):
+    self._is_alone = processes.count == 1
+    self._requested = False
+    if self._is_alone:
+      signal.signal(signal.SIGTERM, self._request)
+
+  def requested(self, step: int) -> bool:
+    """Whether to stop after `step`; to be asked after every step, once."""
+    if self._is_alone:
+      return self._requested
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(step)
 
   def _request(self, *_) -> None:
-    self.requested = True
+    self._requested = True
+
+
+def facts(config: Config) -> dict[str, object]:
+  """What must be the same in all processes of a run."""
+  return {
+    **config_text.flatten(config),
+    **workdir_lib.versions(),
+    "the code": workdir_lib.git_hash(),
+    "--workdir": config_flags.WORKDIR.value,
+    "--init_from": _INIT_FROM.value,
+  }
+
+
+def check(config: Config, *, processes: distributed.Processes) -> bool:
+  """Refuses what cannot be trained before anything is written.
+
+  Returns:
+    Whether the run has local checkpoints on this host.
+  """
+  workdir, local_dir = config_flags.WORKDIR.value, _LOCAL_CHECKPOINT_DIR.value
+  if processes.count > 1:
+    check_places(config)
+  local_directory.check(config.train, directory=local_dir)
+  begun = local_directory.holds(local_dir, workdir=workdir)
+  if (
+    _INIT_FROM.value and not begun and not workdir_lib.has_checkpoints(workdir)
+  ):
+    check_weights(config, path=_INIT_FROM.value)
+  return begun
+
+
+def check_places(config: Config) -> None:
+  """Refuses devices and processes that the mesh or the data do not divide."""
+  from tml_jax.data import loader as loader_lib
+  from tml_jax.parallel import hosts
+  from tml_jax.parallel import mesh as mesh_lib
+
+  sharding = mesh_lib.batch_sharding(
+    mesh_lib.create(config.mesh),
+    rules=config.mesh.axis_rules,
+    batch_size=config.train.microbatch_size,
+  )
+  rows = hosts.local_rows(sharding, size=config.train.global_batch_size)
+  loader_lib.shards_of(rows, config=config)
 
 
 def check_weights(config: Config, *, path: str) -> None:
@@ -191,7 +306,7 @@ def check_weights(config: Config, *, path: str) -> None:
   weights.close()
 
 
-def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
+def check_finite(values, *, step: int, saved: int, checkpoints) -> None:
   """Stops the run when a loss or gradient is not finite.
 
   Exits with status 1; the state of this step is never saved.
@@ -199,9 +314,9 @@ def check_finite(values, *, step: int, saved: int, checkpointer) -> None:
   loss, norm = float(values["loss"]), float(values["grad_norm"])
   if math.isfinite(loss) and math.isfinite(norm):
     return
-  checkpointer.wait()  # the save of a good step may still be running
+  checkpoints.wait()  # the save of a good step may still be running
   last = (
-    f"the last good checkpoint is step {saved} in {checkpointer.path}/{saved}"
+    f"the last good checkpoint is step {saved} in {checkpoints.path}/{saved}"
     if saved
     else "no checkpoint had been saved"
   )
@@ -224,15 +339,12 @@ def check_held_out(config: Config) -> None:
   )
 
 
-def evaluate(config: Config, *, state, step: int, writer) -> None:
-  """Held-out conversations with the current weights, into the metrics."""
-  import jax
-
+def evaluate(config: Config, *, variables) -> dict[str, float]:
+  """Held-out conversations with these weights, as metrics."""
   from tml_jax.data import splits
   from tml_jax.evals import run
   from tml_jax.training import state as state_lib
 
-  variables = jax.device_get(state.sampling_variables())
   report = run.evaluate(
     config,
     model=state_lib.create_sampler(config),
@@ -241,13 +353,14 @@ def evaluate(config: Config, *, state, step: int, writer) -> None:
     split=splits.Split.HELDOUT,
     count=run.QUICK_COUNT,
   )
-  writer.write(step, {f"eval/{k}": v for k, v in report.scalars.items()})
+  return {f"eval/{k}": v for k, v in report.scalars.items()}
 
 
 def main_and_cleanup(config: Config) -> None:
   """Bad data in the middle of a run must not lose the save under way."""
-  with contextlib.ExitStack() as cleanup:
-    main(config, cleanup=cleanup)
+  processes = distributed.start()
+  with contextlib.ExitStack() as cleanup, processes.ending_all():
+    main(config, processes=processes, cleanup=cleanup)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
 )
 # jax aborts with a stack trace where it waits in vain; ours speaks first.
 _JAX_LATER_SECONDS = 30
+_LONG_SECONDS = 7 * 86_400  # a dead process is found out by `watch`
 
 
 class AgreedError(errors.UserError):
@@ -102,12 +103,16 @@ class Processes:
 
   def all_of(self, value: str) -> list[str]:
     """What every process gave here, in their order."""
+    return self._all_of(value, seconds=_CONNECT_TIMEOUT.value)
+
+  def _all_of(self, value: str, *, seconds: int) -> list[str]:
     if self.count == 1:
       return [value]
     number = next(self._numbers)
     self._client.key_value_set(watch_lib.key("all", number, self.index), value)
     values = [
-      self._get(watch_lib.key("all", number, i)) for i in range(self.count)
+      self._get(watch_lib.key("all", number, i), seconds=seconds)
+      for i in range(self.count)
     ]
     if number > 1:  # whoever is here has read the call before the last
       self._client.key_value_delete(
@@ -125,8 +130,9 @@ class Processes:
         watch_lib.key("first", number, self.index), value
       )
       return []
+    seconds = _CONNECT_TIMEOUT.value
     keys = [watch_lib.key("first", number, i) for i in range(1, self.count)]
-    values = [value, *(self._get(key) for key in keys)]
+    values = [value, *(self._get(key, seconds=seconds) for key in keys)]
     for key in keys:
       self._client.key_value_delete(key)
     return values
@@ -176,9 +182,17 @@ class Processes:
         " with the same command, code and packages"
       )
 
-  def wait(self) -> None:
-    """Returns when every process has come here."""
-    self.all_of("")
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """What one process does inside, however long, the others wait for."""
+    if self.count == 1:
+      yield
+      return
+    timeout, self._watch.step_timeout = self._watch.step_timeout, float("inf")
+    yield
+    self._all_of("", seconds=_LONG_SECONDS)
+    self._watch.progress()
+    self._watch.step_timeout = timeout
 
   @contextlib.contextmanager
   def ending_all(self) -> Iterator[None]:
@@ -223,12 +237,11 @@ class Processes:
   def _finish(self) -> None:
     """The end of a run that went well, or that all agreed to end."""
     if self.count > 1:
-      self._watch.step_timeout = float("inf")
-      self.wait()
+      with self.waiting():
+        pass
       self._watch.stop()
 
-  def _get(self, key: str) -> str:
-    seconds = _CONNECT_TIMEOUT.value
+  def _get(self, key: str, *, seconds: int) -> str:
     try:
       return self._client.blocking_key_value_get(key, seconds * 1000)
     except RuntimeError as error:

@@ -74,8 +74,6 @@ class Watch:
 
   def _run(self) -> None:
     for beat in itertools.count():
-      if self._stopped.wait(self._interval):
-        return
       try:
         self._client.key_value_set(
           key("alive", self._index),
@@ -85,11 +83,13 @@ class Watch:
         failed = self._client.key_value_dir_get(key("failed"))
         alive = self._client.key_value_dir_get(key("alive"))
       except RuntimeError:  # process 0 is gone: jax aborts, in its words
-        continue
+        failed, alive = [], []
       for name, reason in failed:
         self._end(f"process {name.rsplit('/', 1)[1]} has ended ({reason})")
       self._check_alive(alive)
       self._check_step()
+      if self._stopped.wait(self._interval):
+        return
 
   def _check_alive(self, alive: list[tuple[str, str]]) -> None:
     now = time.monotonic()

@@ -51,14 +51,20 @@ class Program:
     )
 
   def lower(self) -> jax.stages.Lowered:
-    """Traces the step; its first argument, the state, is donated."""
+    """Traces the step; its first argument, the state, is donated.
+
+    Every process has all of the metrics, whose arrays are small.
+    """
+    everywhere = jax.sharding.NamedSharding(
+      self.mesh, jax.sharding.PartitionSpec()
+    )
     with mesh_lib.use(self.mesh, rules=self.config.mesh.axis_rules):
       train_step = jax.jit(
         step_lib.create(
           self.config, model=self.model, optimizer=self.optimizer
         ),
         donate_argnums=0,
-        out_shardings=(self.abstract.shardings, None),
+        out_shardings=(self.abstract.shardings, everywhere),
       )
       return train_step.lower(self.abstract.state, self.batch())
 

@@ -1,0 +1,124 @@
+"""Where the time of a run goes, over all its starts.
+
+For: `train`, which says what it is doing; the share of time in steps that
+lasted (goodput) is in the metrics, and WORKDIR/goodput.json keeps the sums.
+Not for: where the time of one step goes. Start reading at `Goodput`.
+
+Every second since the first start of the run is in one category; the seconds
+between two starts, too.
+"""
+
+import contextlib
+import enum
+import json
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+FILENAME = "goodput.json"
+_KEPT_STEPS = 100  # a run goes on from one of its newest checkpoints
+
+
+class Category(enum.StrEnum):
+  """What a second was spent on; all but STEP are lost."""
+
+  STEP = "step"  # of steps that need not be done again
+  STARTUP = "startup"  # to the first step, without compiling
+  COMPILE = "compile"
+  DATA = "data_wait"
+  CHECKPOINT = "checkpoint_blocked"
+  EVALUATION = "evaluation"
+  REPEATED = "repeated"  # steps after the checkpoint that a start went back to
+  STOPPED = "stopped"  # between the last sign of a start and the next one
+
+
+class Goodput:
+  """A clock with a hand for each category.
+
+  Attributes:
+    seconds: of the whole run by category, up to the last change of category.
+  """
+
+  def __init__(self, workdir: str, *, process_start: float, writes: bool):
+    """Goes on from the file of earlier starts, if there is one.
+
+    Args:
+      workdir: directory of the run.
+      process_start: when this start began, as time.time() counts.
+      writes: whether this process keeps the file; one does.
+    """
+    self._file = pathlib.Path(workdir, FILENAME)
+    self._writes = writes
+    self.seconds = dict.fromkeys(Category, 0.0)
+    self._at_step: dict[int, float] = {}  # productive seconds when it was saved
+    self._category = Category.STARTUP
+    self._since = process_start
+    if writes and self._file.exists():
+      kept = json.loads(self._file.read_text(encoding="utf-8"))
+      self.seconds |= {Category(k): v for k, v in kept["seconds"].items()}
+      self._at_step = {int(k): v for k, v in kept["at_step"].items()}
+      stopped = max(0.0, process_start - kept["time"])
+      self.seconds[Category.STOPPED] += stopped
+
+  def resumed(self, step: int) -> None:
+    """This start goes on from `step`; later steps were done in vain."""
+    lasting = max(
+      (v for k, v in self._at_step.items() if k <= step), default=0.0
+    )
+    self.seconds[Category.REPEATED] += self.seconds[Category.STEP] - lasting
+    self.seconds[Category.STEP] = lasting
+    self._at_step = {k: v for k, v in self._at_step.items() if k <= step}
+
+  def saved(self, step: int) -> None:
+    """A start may go on from `step` from now on."""
+    self.enter(self._category)
+    self._at_step[step] = self.seconds[Category.STEP]
+    for old in sorted(self._at_step)[:-_KEPT_STEPS]:
+      del self._at_step[old]
+
+  def enter(self, category: Category) -> Category:
+    """Time counts for `category` from now on; returns the one before."""
+    now, before = time.time(), self._category
+    self.seconds[before] += now - self._since
+    self._category, self._since = category, now
+    return before
+
+  @contextlib.contextmanager
+  def during(self, category: Category) -> Iterator[None]:
+    """Time inside counts for `category`."""
+    before = self.enter(category)
+    try:
+      yield
+    finally:
+      self.enter(before)
+
+  def scalars(self) -> dict[str, float]:
+    """`goodput`, and seconds of the run by category."""
+    self.enter(self._category)
+    total = max(sum(self.seconds.values()), 1e-9)
+    return {"goodput": self.seconds[Category.STEP] / total} | {
+      f"goodput/{category}_seconds": value
+      for category, value in self.seconds.items()
+    }
+
+  def since(self, before: dict[Category, float]) -> dict[str, float]:
+    """What the loop has waited for since `seconds` was `before`."""
+    return {
+      f"{category}_seconds": self.seconds[category] - before[category]
+      for category in (Category.DATA, Category.CHECKPOINT)
+    }
+
+  def write(self) -> None:
+    """Keeps the sums; not synced, as a lost one costs nothing but accuracy."""
+    self.enter(self._category)
+    if not self._writes:
+      return
+    kept = {
+      "time": self._since,
+      "seconds": self.seconds,
+      "at_step": self._at_step,
+    }
+    partial = self._file.with_suffix(".partial")
+    partial.write_text(json.dumps(kept), encoding="utf-8")
+    os.replace(partial, self._file)
