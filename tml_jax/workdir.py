@@ -15,10 +15,9 @@ import pathlib
 import platform
 import subprocess
 import sys
-import tempfile
 import uuid
 
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags, config_text, errors, writable
 from tml_jax.config import Config
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
@@ -66,7 +65,7 @@ def create(
   if not path:
     raise errors.UserError("--workdir is missing: name a directory to write")
   directory = pathlib.Path(path)
-  _check_writable(directory)
+  writable.make(directory, what=f"--workdir={directory}")
   if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
     raise errors.UserError(
       f"--workdir={path} holds imported weights and not a run: start one with"
@@ -182,15 +181,3 @@ def write_atomically(path: pathlib.Path, *, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
-
-
-def _check_writable(directory: pathlib.Path) -> None:
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-      pass
-  except OSError as error:
-    raise errors.UserError(
-      f"--workdir={directory} cannot be written ({error.strerror}): name a"
-      " directory that can"
-    ) from error
