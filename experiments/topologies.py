@@ -2,9 +2,10 @@
 
 For: one table of sharding rules for each family of topologies, and for each
 size and topology that we have compiled the sizes of the mesh axes and how the
-step is cut. Not for: what is learned: a row changes that only where memory
-forces it, and says so. Start reading at `RULES`, then `ROWS`. TOPOLOGY is FAMILY:AxBxC as Google names
-slices (v5p:8x8x8), with :N behind it for N slices (v5p:8x8x8:2).
+step is cut. Not for: what is learned; a row changes that only where memory
+forces it, and says so. Start reading at `RULES`, then `ROWS`. TOPOLOGY is
+FAMILY:AxBxC as Google names slices (v5p:8x8x8), with :N behind it for N slices
+(v5p:8x8x8:2).
 """
 
 import dataclasses
