@@ -34,7 +34,7 @@ class Gradients:
   q_BKGTH: jax.Array
   k_BKTH: jax.Array
   v_BKTH: jax.Array
-  r_BKRT: jax.Array
+  r_BKGRT: jax.Array
   profiles_BKCRM: jax.Array  # float32, to be summed over B and K
 
 
@@ -53,7 +53,7 @@ class _Refs:
 
 def _start(refs, pair, *, carry: bool):
   """First pair of a query block."""
-  group, d_rel = refs.q.shape[2], refs.profiles.shape[1]
+  group = refs.q.shape[2]
   refs.segments[...] = common.column(refs.rows[0])
   if carry:
     refs.q_sum[...] = refs.old_d_q[0, 0]
@@ -68,18 +68,19 @@ def _start(refs, pair, *, carry: bool):
     delta = jnp.sum(product, axis=1, keepdims=True)
     refs.delta[head] = jnp.broadcast_to(delta, refs.delta.shape[1:])
     refs.top[head] = common.column(refs.log[0, 0, head : head + 1])
-    pair.start_bias(
-      common.rows(refs.r, head, d_rel), refs.profiles, refs.skew.at[head]
-    )
+  common.each_head(
+    group,
+    lambda head: pair.start_bias(
+      refs.r[0, 0, head], refs.profiles, refs.skew.at[head]
+    ),
+  )
 
 
 def _add_bias(refs, head, d_skew, extent):
   """Gradient of one skewed block to r and the profiles."""
-  d_rel = refs.profiles.shape[1]
-  r = common.rows(refs.r, head, d_rel)
+  r = refs.r[0, 0, head]
   d_product = common.unskew(d_skew).astype(r.dtype)
-  rows = slice(head * d_rel, (head + 1) * d_rel)
-  refs.r_sum[rows] += common.dot(refs.profiles[extent], d_product, (1, 1))
+  refs.r_sum[head] += common.dot(refs.profiles[extent], d_product, (1, 1))
   refs.d_profiles[0, 0, extent] += common.dot(r, d_product, (1, 0))
 
 
@@ -132,7 +133,7 @@ def _step(
     tables=refs.tables,
     extents=extents,
   )
-  group, d_rel = refs.q.shape[2], refs.profiles.shape[1]
+  group = refs.q.shape[2]
   slot = jax.lax.rem(pair.key, refs.k_sum.shape[0])
   last = pair.key == jnp.minimum(pair.query, first_key + size - 1)
 
@@ -148,18 +149,17 @@ def _step(
     refs.v_sum[slot] = jnp.zeros(refs.v_sum.shape[1:], jnp.float32)
 
   def body(kind):
-    k, v = refs.k[0, 0], refs.v[0, 0]
-    mask = pair.mask(kind, refs.segments[...], refs.keys[0])
-    for head in range(group):
+    def one(head):
+      k, v = refs.k[0, 0], refs.v[0, 0]
       q, d_out = refs.q[0, 0, head], refs.d_out[0, 0, head]
       scores = pair.scores(
         kind,
         q,
         k,
-        common.rows(refs.r, head, d_rel),
+        refs.r[0, 0, head],
         profiles_ref=refs.profiles,
         skew_ref=refs.skew.at[head],
-        mask=mask,
+        mask=pair.mask(kind, refs.segments[...], refs.keys[0]),
       )
       probs = jnp.exp(scores - refs.top[head][:, :1])
       d_probs = common.dot(d_out, v, (1, 1))
@@ -169,6 +169,8 @@ def _step(
       d_scores = d_scores.astype(q.dtype)
       refs.k_sum[slot] += common.dot(d_scores, q, (0, 0))
       refs.q_sum[head] += common.dot(d_scores, k, (1, 0))
+
+    common.each_head(group, one)
 
   pair.each_kind(body)
 
@@ -238,7 +240,7 @@ def _call(static, arrays, *, tables, size: int, cost, old):
       out_specs=[spec["q"], spec["r"], written, written, whole],
       scratch_shapes=[
         scratch((group, block, head_dim)),
-        scratch((group * d_rel, block)),
+        scratch((group, d_rel, block)),
         scratch((slots, block, head_dim)),
         scratch((slots, block, head_dim)),
         scratch((group, block, block)),
@@ -270,7 +272,7 @@ def backward(
   *,
   k_BKTH: jax.Array,
   v_BKTH: jax.Array,
-  r_BKRT: jax.Array,
+  r_BKGRT: jax.Array,
   profiles_CRM: jax.Array,
   segments_B1T: jax.Array,
   out_BKGTH: jax.Array,
@@ -284,14 +286,14 @@ def backward(
     q_BKGTH: as the following six, what went in.
     k_BKTH: keys.
     v_BKTH: values.
-    r_BKRT: [B, K, G * R, T], scaled.
+    r_BKGRT: scaled.
     profiles_CRM: as `flash.lay_out`.
     segments_B1T: float32 segments.
     out_BKGTH: what came out.
     log_BKGT: logs of the denominators.
     d_out_BKGTH: gradient of the outputs.
   """
-  arrays = (q_BKGTH, k_BKTH, v_BKTH, r_BKRT, profiles_CRM)
+  arrays = (q_BKGTH, k_BKTH, v_BKTH, r_BKGRT, profiles_CRM)
   arrays += (segments_B1T, segments_B1T, out_BKGTH, log_BKGT, d_out_BKGTH)
   length, block = q_BKGTH.shape[3], static.block
   blocks, ring = length // block, max(1, _RING // block)
@@ -320,7 +322,7 @@ def backward(
     d_q, d_r, d_k, d_v, d_profiles = run(tables=calls[0], old=())
   else:
     zeros = tuple(
-      jnp.zeros(each.shape, jnp.float32) for each in (q_BKGTH, r_BKRT)
+      jnp.zeros(each.shape, jnp.float32) for each in (q_BKGTH, r_BKGRT)
     )
 
     def body(old, tables):
@@ -338,6 +340,6 @@ def backward(
     q_BKGTH=d_q.astype(q_BKGTH.dtype),
     k_BKTH=d_k[:, :, :length],
     v_BKTH=d_v[:, :, :length],
-    r_BKRT=d_r.astype(r_BKRT.dtype),
+    r_BKGRT=d_r.astype(r_BKGRT.dtype),
     profiles_BKCRM=d_profiles,
   )

@@ -113,9 +113,14 @@ def column(row, lanes: int = LANES):
   return jnp.broadcast_to(row, (lanes, row.shape[1])).T
 
 
-def rows(r_ref, head, size):
-  """[R, M] of a head."""
-  return r_ref[0, 0, head * size : (head + 1) * size, :]
+def each_head(group: int, body) -> None:
+  """Runs `body(head)` in a loop: unrolled, kernels take minutes to compile."""
+
+  def step(head, _):
+    body(head)
+    return 0
+
+  jax.lax.fori_loop(0, group, step, 0)
 
 
 class Pair:
@@ -191,6 +196,9 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
   def by_query(b, k, step, query, *_):
     return b, k, 0, query[step]
 
+  def r_by_query(b, k, step, query, *_):
+    return b, k, 0, 0, query[step]
+
   def by_key(b, k, step, query, key, *_):
     return b, k, key[step], 0
 
@@ -199,7 +207,7 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
       (1, 1, group, block, head_dim), lambda *a: (*by_query(*a), 0)
     ),
     k=pl.BlockSpec((1, 1, block, head_dim), by_key),
-    r=pl.BlockSpec((1, 1, group * d_rel, block), by_query),
+    r=pl.BlockSpec((1, 1, group, d_rel, block), r_by_query),
     log=pl.BlockSpec((1, 1, group, block), by_query),
     profiles=pl.BlockSpec((extents, d_rel, block), lambda *_: (0, 0, 0)),
     rows=pl.BlockSpec(
