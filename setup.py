@@ -30,11 +30,14 @@ _TEST = [
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
   "pytest>=8.3",
   "pytest-xdist>=3.6",
+  "pyyaml>=6.0,<7",
   "ruff==0.17.6",  # formatting changes between releases
   "scipy>=1.14",
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
 ]
+
+_TPU = ["jax[tpu]>=0.8.0,<0.11"]  # libtpu: to run on TPUs, and to compile
 
 setuptools.setup(
   name="tml_jax",
@@ -43,5 +46,5 @@ setuptools.setup(
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["tml_jax", "tml_jax.*"]),
   install_requires=_REQUIRES,
-  extras_require={"test": _TEST, "aot": ["jax[tpu]>=0.8.0,<0.11"]},
+  extras_require={"test": _TEST, "aot": _TPU, "tpu": _TPU},
 )

@@ -2,8 +2,9 @@
 
 `python -m benchmarks.tpu --dir=DIR [--only=NAME,...]` runs `python -m
 tml_jax.aot` for each row of ROWS, one after another, keeps the reports in DIR
-and writes benchmarks/tpu.md from all reports there. Needs `pip install .[aot]`
-and no TPU; nothing is timed but the compiler. Start reading at ROWS.
+and writes benchmarks/tpu.md and the table in docs/run_on_tpu.md from all
+reports there. Needs `pip install .[aot]` and no TPU; nothing is timed but the
+compiler. Start reading at ROWS.
 """
 
 import collections
@@ -74,13 +75,18 @@ def run(row: Row, *, directory: pathlib.Path) -> None:
     report.write_text(json.dumps(refusal, indent=2) + "\n")
 
 
-def tables(directory: pathlib.Path) -> str:
-  """benchmarks/tpu.md from the reports in `directory`."""
+def read(directory: pathlib.Path) -> dict[str, dict]:
+  """The reports in `directory` by the name of their row."""
   reports = {}
   for row in ROWS:
     path = directory / f"{row.name}.json"
     if path.exists():
       reports[row.name] = json.loads(path.read_text())
+  return reports
+
+
+def tables(reports: dict[str, dict]) -> str:
+  """benchmarks/tpu.md."""
   return "\n".join(
     [*_HEAD, "", *_main_table(reports), "", *_parts(reports), *_maxtext()]
   )
@@ -211,6 +217,56 @@ positions, there at all.""".splitlines()
   return lines
 
 
+# Lines of docs/run_on_tpu.md; what is between them is written here.
+_BEGIN = "<!-- begin: written by benchmarks/tpu.py -->"
+_END = "<!-- end: written by benchmarks/tpu.py -->"
+
+
+def run_table(reports: dict[str, dict]) -> list[str]:
+  """What a slice can do at most, for whoever chooses one.
+
+  Tokens a day are those of the roofline's time for a step, with collectives
+  hidden and with synchronous ones exposed: bounds, as nothing was timed.
+  """
+  lines = [
+    "| slice | chips | global batch, tokens | HBM a chip, GiB | MFU bound |"
+    " exposed | tokens a day, bound | exposed |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+  ]
+  for r in reports.values():
+    if "status" in r:  # refused
+      continue
+    slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
+    tokens_a_day = r["tokens_per_step"] / r["roofline_s"] * 24 * 3600
+    exposed = r["mfu_bound_exposed"] / r["mfu_bound"]
+    cells = (
+      f"{r['topology']}{slices}",
+      f"{r['chips']:,}",
+      f"{r['tokens_per_step'] / 1e6:.1f} M",
+      f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
+      f"{r['mfu_bound']:.2f}",
+      f"{r['mfu_bound_exposed']:.2f}",
+      f"{tokens_a_day / 1e9:.1f} G",
+      f"{tokens_a_day * exposed / 1e9:.1f} G",
+    )
+    lines.append("| " + " | ".join(cells) + " |")
+  return lines
+
+
+def with_run_table(text: str, *, reports: dict[str, dict]) -> str:
+  """docs/run_on_tpu.md with its table from `reports`.
+
+  Raises:
+    ValueError: not exactly one pair of marker lines.
+  """
+  if text.count(f"{_BEGIN}\n") != 1 or text.count(f"{_END}\n") != 1:
+    raise ValueError(f"there must be one line {_BEGIN!r} and one {_END!r}")
+  before, rest = text.split(f"{_BEGIN}\n")
+  after = rest.split(f"{_END}\n")[1]
+  table = "\n".join(run_table(reports))
+  return f"{before}{_BEGIN}\n\n{table}\n\n{_END}\n{after}"
+
+
 def main(argv: list[str]) -> None:
   del argv
   if not _DIR.value:
@@ -224,8 +280,12 @@ def main(argv: list[str]) -> None:
   for row in ROWS:
     if _RUN.value and (not _ONLY.value or row.name in _ONLY.value):
       run(row, directory=directory)
-  text = tables(directory) + "\n"
+  reports = read(directory)
+  text = tables(reports) + "\n"
   (_ROOT / "benchmarks" / "tpu.md").write_text(text, encoding="utf-8")
+  docs = _ROOT / "docs" / "run_on_tpu.md"
+  text = with_run_table(docs.read_text(encoding="utf-8"), reports=reports)
+  docs.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

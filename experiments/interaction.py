@@ -154,7 +154,7 @@ def tml_interaction_small() -> Config:
         scan_layers=True,
         moe_dispatch=MoeDispatch.ALL_GATHER,
         moe_matmul=MoeMatmul.MEGABLOX,
-        moe_buffer=1.25,
+        moe_buffer=1.125,
         loss_chunk=512,  # 412 MB of float32 logits a sequence
         attention=AttentionForm.PALLAS,
       ),

@@ -2,9 +2,10 @@
 
 For: one table of sharding rules for each family of topologies, and for each
 size and topology that we have compiled the sizes of the mesh axes and how the
-step is cut. Not for: what is learned; `on` changes nothing of that. Start
-reading at `RULES`, then `ROWS`. TOPOLOGY is FAMILY:AxBxC as Google names
-slices (v5p:8x8x8), with :N behind it for N slices (v5p:8x8x8:2).
+step is cut. Not for: what is learned; a row changes that only where memory
+forces it, and says so. Start reading at `RULES`, then `ROWS`. TOPOLOGY is
+FAMILY:AxBxC as Google names slices (v5p:8x8x8), with :N behind it for N slices
+(v5p:8x8x8:2).
 """
 
 import dataclasses
@@ -12,7 +13,13 @@ from typing import Any
 
 from launch import xla_flags
 from tml_jax import errors
-from tml_jax.config import Config, MoeDispatch, MoeMatmul, RematPolicy
+from tml_jax.config import (
+  Config,
+  Dtype,
+  MoeDispatch,
+  MoeMatmul,
+  RematPolicy,
+)
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (
@@ -64,14 +71,24 @@ ROWS: dict[tuple[str, str], Row] = {
     flag_sets=("async_collective_fusion",),
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
-    axes=dict(data=2, fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+    axes=dict(data=2, fsdp=64, expert=8),
+    fields=_WHOLE_BATCH,
+    flag_sets=("async_collective_fusion", "data_parallel_overlap"),
   ),
-  # 31.25 GiB of HBM: one sequence of a chip at a time.
+  # 31.25 GiB of HBM: one sequence of a chip at a time, half the momentum, and
+  # no room for an average of the weights (make one of checkpoints).
   ("tml_interaction_small", "v6e:16x16"): Row(
-    axes=dict(fsdp=16, expert=16), fields={"train.accumulation_steps": 4}
+    axes=dict(fsdp=16, expert=16),
+    fields={
+      "train.accumulation_steps": 4,
+      "train.optim.moment_dtype": Dtype.BFLOAT16,
+      "train.optim.ema_decay": 0.0,
+    },
+    flag_sets=("async_collective_fusion",),
   ),
+  # A device is a core: 512 of them. Its SparseCores exchange beside it.
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), fields={"train.accumulation_steps": 1}
+    axes=dict(fsdp=64, expert=8), fields=_WHOLE_BATCH
   ),
   # The tiles of `medium`'s own rows are for GPUs: left to the compiler they do
   # not fit. Eight sequences of a chip at a time, or two in 31.25 GiB.

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Functions that prepare a machine; source this, from the repository root.
 # For: launch/test.sh and launch/quickstart.sh. Nothing runs on its own.
 

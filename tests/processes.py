@@ -9,7 +9,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+from typing import IO
 
 from tests import commands
 
@@ -18,21 +20,26 @@ HEARTBEAT_SECONDS = 20  # more than this busy machine ever keeps one silent
 
 @dataclasses.dataclass
 class Run:
-  """The processes of one run."""
+  """The processes of one run, and the files with what they say."""
 
   processes: list[subprocess.Popen]
+  logs: list[IO[str]]
 
   def finish(self, *, timeout: float = 300.0) -> list[tuple[int, str]]:
     """Exit status and standard error of each; kills what is too late."""
     end = time.monotonic() + timeout
-    result = []
     try:
       for process in self.processes:
-        _, log = process.communicate(timeout=max(1.0, end - time.monotonic()))
-        result.append((process.returncode, log))
+        process.wait(timeout=max(1.0, end - time.monotonic()))
     finally:
       self.kill()
-    return result
+    statuses = [process.returncode for process in self.processes]
+    return [(s, self.log(i)) for i, s in enumerate(statuses)]
+
+  def log(self, index: int) -> str:
+    """What a process has said so far."""
+    self.logs[index].seek(0)
+    return self.logs[index].read()
 
   def kill(self) -> None:
     for process in self.processes:
@@ -72,7 +79,7 @@ def start(
     environment["JAX_COMPILATION_CACHE_DIR"] = cache
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   coordinator = f"127.0.0.1:{free_port()}"
-  processes = []
+  processes, logs = [], []
   for index in range(count):
     place = [
       f"--coordinator_address={coordinator}",
@@ -80,6 +87,8 @@ def start(
       f"--process_id={index}",
       f"--heartbeat_timeout={HEARTBEAT_SECONDS}",
     ]
+    # Not a pipe: it would be full while another process is waited for.
+    logs.append(tempfile.TemporaryFile("w+", encoding="utf-8"))
     processes.append(
       subprocess.Popen(
         [
@@ -92,8 +101,7 @@ def start(
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
+        stderr=logs[index],
       )
     )
-  return Run(processes)
+  return Run(processes, logs)

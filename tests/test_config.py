@@ -91,6 +91,7 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),
+    ("mesh.seq", 5, "streams.seq_len = 768: cannot be cut into 5"),
     ("sample.top_p", 0.0, "above 0"),
   ],
 )

@@ -86,6 +86,10 @@ def test_overrides_are_typed():
     ([_TINY, "stray"], "unexpected argument 'stray'"),
     ([], "--config is missing"),
     (["--config.model.num_layers=2"], "--config is missing"),
+    (
+      [_TINY, "--workdir=gs://bucket/run"],
+      "--workdir=gs://bucket/run is a URL and this takes a path: mount",
+    ),
   ],
 )
 def test_bad_flags_end_in_one_line_before_jax(flags, message):

@@ -16,13 +16,41 @@ DOCS = sorted(
   for path in ROOT.glob(pattern)
 )
 # Flags of other programs that a document shows.
-FOREIGN = {"fix": "ruff", "xla_force_host_platform_device_count": "XLA"}
+FOREIGN = {
+  "fix": "ruff",
+  "xla_force_host_platform_device_count": "XLA",
+  "location": "gcloud storage",
+  "uniform-bucket-level-access": "gcloud storage",
+  "enable-hierarchical-namespace": "gcloud storage",
+  "implicit-dirs": "gcsfuse",
+  "metadata-cache-ttl-secs": "gcsfuse",
+  "logdir": "tensorboard",
+  "node-locations": "gcloud container",
+  "machine-type": "gcloud container",
+  "tpu-topology": "gcloud container",
+  "num-nodes": "gcloud container",
+  "workload": "xpk",
+  "cluster": "xpk",
+  "tpu-type": "xpk",
+  "num-slices": "xpk",
+  "docker-image": "xpk",
+  "max-restarts": "xpk",
+  "command": "xpk",
+}
 PLACEHOLDER = "SECTION.FIELD"  # stands for any field of the config
 
 
 def _defined_flags() -> set[str]:
-  """First arguments of every flags.DEFINE_*, and --config."""
+  """First arguments of every flags.DEFINE_*, --config, flags of scripts."""
   names = {"config"}  # ml_collections defines it from a variable
+  for path in (ROOT / "launch").rglob("*.sh"):
+    parsed = re.search(
+      r'^parse "(.*?)" \\?\n? *"(.*?)" "\$@"$',
+      path.read_text(encoding="utf-8"),
+      flags=re.MULTILINE | re.DOTALL,
+    )
+    if parsed is not None:
+      names.update(" ".join(parsed.groups()).replace("\\", "").split())
   for folder in ("tml_jax", "benchmarks"):
     for path in (ROOT / folder).rglob("*.py"):
       for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -43,6 +71,7 @@ def test_the_documents_are_there():
     "CONTRIBUTING.md",
     "docs/add_a_data_source.md",
     "docs/parameters.md",
+    "docs/run_on_tpu.md",
     "experiments/README.md",
     "benchmarks/README.md",
   } <= set(DOCS)
@@ -68,12 +97,12 @@ def test_files_in_backquotes_exist(name):
 def test_modules_and_flags_exist(name):
   text = (ROOT / name).read_text(encoding="utf-8")
   for module in re.findall(r"python -m ([\w.]+)", text):
-    if module.split(".")[0] in ("tml_jax", "tests", "benchmarks"):
+    if module.split(".")[0] in ("tml_jax", "tests", "benchmarks", "launch"):
       source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
       assert source.is_file(), module
       assert '__name__ == "__main__"' in source.read_text(encoding="utf-8")
   fields, defined = config_text.field_types(Config), _defined_flags()
-  for flag in re.findall(r"(?<!-)--([a-zA-Z][\w.]*\w)", text):
+  for flag in re.findall(r"(?<!-)--([a-zA-Z][\w.-]*\w)", text):
     field = flag.removeprefix("config.")
     if field != flag:
       assert field in fields or field == PLACEHOLDER, flag

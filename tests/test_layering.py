@@ -11,7 +11,7 @@ from tests import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Modules of no package, which everything may import.
-BASE = {"config", "config_checks", "errors"}
+BASE = {"config", "config_checks", "errors", "writable"}
 # What each package may import of tml_jax, besides itself and BASE.
 MAY_IMPORT = {
   "streams": set(),
@@ -85,8 +85,9 @@ def test_base_modules_import_no_package():
 
 def test_no_entry_point_imports_jax_before_main():
   names = [
-    f"tml_jax.{path.stem}"
-    for path in (ROOT / "tml_jax").glob("*.py")
+    f"{folder}.{path.stem}"
+    for folder in ("tml_jax", "launch")
+    for path in (ROOT / folder).glob("*.py")
     if path.stem != "__init__"
   ]
   script = (

@@ -1,11 +1,12 @@
 """The directory of a run."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
 
-from experiments import interaction
+from experiments import interaction, topologies
 from tests import commands
 from tml_jax import config_text, errors, workdir
 
@@ -75,6 +76,27 @@ def test_a_run_is_resumed_by_its_own_config_only(tmp_path):
   longer = _with(longer, section="sample", top_p=0.5)
   workdir.create(str(tmp_path), longer)
   assert workdir.load_config(str(tmp_path)) == longer
+
+
+def test_a_run_may_move_between_all_topologies_of_its_size():
+  placed = {}
+  for size, topology in topologies.ROWS:
+    config = interaction.get_config(f"{size}@{topology}")
+    placed.setdefault(size, []).append(config)
+  for configs in placed.values():
+    for old, new in itertools.permutations(configs, 2):
+      workdir.check_resume(old, new=new, source="a run")
+
+
+def test_another_layout_of_parameters_is_refused():
+  config = interaction.tiny()
+  execution = dataclasses.replace(
+    config.train.execution,
+    scan_layers=not config.train.execution.scan_layers,
+  )
+  new = _with(config, section="train", execution=execution)
+  with pytest.raises(errors.UserError, match="scan_layers: False -> True"):
+    workdir.check_resume(config, new=new, source="a run")
 
 
 def test_checkpoints_without_a_config_are_not_resumed(tmp_path):

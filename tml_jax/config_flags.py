@@ -44,6 +44,8 @@ JSON = flags.DEFINE_string(
   "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
 )
 OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
+# Flags of all commands that name files; --src of the Inkling import reads URLs.
+_PATHS = ("workdir", "data_dir", "init_from", "out", "json")
 
 
 class ConfigFrom(enum.Enum):
@@ -87,6 +89,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   """Parses all flags of `argv` (program name first); returns the config."""
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  _check_paths(argv)
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   if config_from == ConfigFrom.TOPOLOGY:
@@ -189,6 +192,17 @@ def _load(path: str) -> Config:
 def has_config(argv: list[str]) -> bool:
   """Whether --config itself is among the arguments."""
   return any(re.match(rf"--?{_FLAG}(=|$)", argument) for argument in argv)
+
+
+def _check_paths(argv: list[str]) -> None:
+  """Refuses URLs: gs://bucket would become a directory named `gs:`."""
+  for name in _PATHS:
+    value = _value_of(name, argv=argv)
+    if "://" in value:
+      raise errors.UserError(
+        f"--{name}={value} is a URL and this takes a path: mount the bucket"
+        " with gcsfuse (docs/run_on_tpu.md) and give the directory"
+      )
 
 
 def _add_config_of_workdir(argv: list[str]) -> list[str]:

@@ -9,13 +9,12 @@ evaluation.json and evaluation.png into the run.
 import json
 import math
 import pathlib
-import tempfile
 import time
 from typing import Any
 
 from absl import flags
 
-from tml_jax import config_flags, errors, trained
+from tml_jax import config_flags, errors, trained, writable
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
@@ -96,14 +95,11 @@ def _check_output(path: str) -> pathlib.Path:
   output = pathlib.Path(path)
   if output.suffix != ".json" or output.is_dir():
     raise errors.UserError(f"--json={path}: name a file that ends with .json")
-  try:
-    with tempfile.TemporaryFile(dir=output.parent):
-      pass
-  except OSError as error:
-    raise errors.UserError(
-      f"--json={path}: {output.parent} cannot be written ({error.strerror});"
-      " name a file in a directory that can"
-    ) from error
+  writable.check(
+    output.parent,
+    what=f"--json={path}: {output.parent}",
+    fix="name a file in a directory that can",
+  )
   return output
 
 

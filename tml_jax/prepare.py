@@ -24,7 +24,7 @@ from typing import Any
 import tqdm
 from absl import flags, logging
 
-from tml_jax import config_flags, errors
+from tml_jax import config_flags, errors, writable
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.data import flags as data_flags
 from tml_jax.data import records, source, workers
@@ -65,7 +65,7 @@ def prepare(
       single usable recording.
   """
   root = pathlib.Path(data_dir)
-  _check_writable(root)
+  writable.make(root, what=f"--data_dir={root}")
   settings = source.Settings(root=pathlib.Path(sounds_root))
   corpora = _open_corpora(config, settings=settings)
   with _lock(root):
@@ -103,19 +103,6 @@ def _open_corpora(
     recordings = source.get(spec.source)(spec.variant, settings=settings)
     corpora.append(_Corpus(spec.folder, recordings))
   return corpora
-
-
-def _check_writable(root: pathlib.Path) -> None:
-  probe = root / f".probe-{os.getpid()}"
-  try:
-    root.mkdir(parents=True, exist_ok=True)
-    probe.write_bytes(b"x")
-    probe.unlink()
-  except OSError as error:
-    raise errors.UserError(
-      f"cannot write to --data_dir={root}: {error.strerror}; give a directory "
-      "that you may write to"
-    ) from error
 
 
 @contextlib.contextmanager

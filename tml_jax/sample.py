@@ -9,12 +9,11 @@ Writes sound, transcript, tick log and a picture into --out.
 import dataclasses
 import math
 import pathlib
-import tempfile
 
 import numpy as np
 from absl import flags
 
-from tml_jax import config_flags, errors, trained
+from tml_jax import config_flags, errors, trained, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
@@ -123,15 +122,7 @@ def _check_out(path: str) -> pathlib.Path:
   if not path:
     raise errors.UserError("--out is missing: name a directory to write")
   directory = pathlib.Path(path)
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-      pass
-  except OSError as error:
-    raise errors.UserError(
-      f"--out={path} cannot be written ({error.strerror}): name a directory "
-      "that can"
-    ) from error
+  writable.make(directory, what=f"--out={path}")
   return directory
 
 

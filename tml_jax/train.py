@@ -106,12 +106,13 @@ def main(
   # ------------------------------------------------------ state on the mesh
   program = program_lib.create(config, mesh=mesh)
   abstract = program.abstract
-  if train.evaluate_every and processes.count > 1:
-    hosts.check_fits(
-      abstract.variables,
-      what=f"train.evaluate_every = {train.evaluate_every}",
-      fix="set it to 0",
-    )
+  with processes.together():
+    if train.evaluate_every and processes.count > 1:
+      hosts.check_fits(
+        abstract.variables,
+        what=f"train.evaluate_every = {train.evaluate_every}",
+        fix="set it to 0",
+      )
   checkpoints = tiers.Tiers(
     train, workdir=workdir, local_dir=local_dir, processes=processes
   )

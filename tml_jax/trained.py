@@ -56,6 +56,7 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
   """
   import jax
 
+  from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.streams import tokenizer
   from tml_jax.training import checkpoint, optim
@@ -67,6 +68,11 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     model=model,
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
     mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
+  )
+  hosts.check_fits(
+    abstract.variables,
+    what=f"--workdir={path}",
+    fix="use a host with more, as one device holds all of the model",
   )
   weights = checkpoint.Weights(path)
   weights.check(abstract.variables)

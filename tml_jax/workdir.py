@@ -15,10 +15,9 @@ import pathlib
 import platform
 import subprocess
 import sys
-import tempfile
 import uuid
 
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags, config_text, errors, writable
 from tml_jax.config import Config
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
@@ -27,8 +26,11 @@ IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 
 # Fields that a resumed run may change: they say how long, how often, on which
 # devices or how to sample, not what is learned from what.
-FREE_SECTIONS = ("mesh.", "sample.")
+FREE_SECTIONS = ("mesh.", "sample.", "train.execution.")
+LAYOUT_FIELDS = ("train.execution.scan_layers",)  # of parameters: not free
 FREE_FIELDS = (
+  "train.accumulation_steps",
+  "train.remat_policy",
   "train.steps",
   "train.log_every",
   "train.checkpoint_every",
@@ -63,7 +65,7 @@ def create(
   if not path:
     raise errors.UserError("--workdir is missing: name a directory to write")
   directory = pathlib.Path(path)
-  _check_writable(directory)
+  writable.make(directory, what=f"--workdir={directory}")
   if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
     raise errors.UserError(
       f"--workdir={path} holds imported weights and not a run: start one with"
@@ -135,7 +137,8 @@ def check_resume(old: Config, *, new: Config, source: str) -> None:
   changes = {
     name: change
     for name, change in config_text.diff(old, new=new).items()
-    if name not in FREE_FIELDS and not name.startswith(FREE_SECTIONS)
+    if name in LAYOUT_FIELDS
+    or not (name in FREE_FIELDS or name.startswith(FREE_SECTIONS))
   }
   if changes:
     lines = "; ".join(f"{name}: {text}" for name, text in changes.items())
@@ -178,15 +181,3 @@ def write_atomically(path: pathlib.Path, *, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
-
-
-def _check_writable(directory: pathlib.Path) -> None:
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=directory):
-      pass
-  except OSError as error:
-    raise errors.UserError(
-      f"--workdir={directory} cannot be written ({error.strerror}): name a"
-      " directory that can"
-    ) from error

@@ -147,7 +147,7 @@ def test_nothing_usable(tmp_path):
 
 def test_unwritable_directory(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(errors.UserError, match="cannot write to --data_dir"):
+  with pytest.raises(errors.UserError, match="--data_dir=.* cannot be written"):
     run(tmp_path / "file/data", "procedural:low")
 
 

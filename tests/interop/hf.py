@@ -24,13 +24,13 @@ def save_text(path: pathlib.Path, **changes) -> torch.nn.Module:
   return model
 
 
-def save_multimodal(path: pathlib.Path) -> torch.nn.Module:
+def save_multimodal(path: pathlib.Path, **changes) -> torch.nn.Module:
   """`InklingForConditionalGeneration` with MTP layers, in several files.
 
   transformers has the MTP layers in a model of their own, which it reads and
   does not write: they are added here, named by our table.
   """
-  base = oracle.BASE | VOCAB | MTP
+  base = oracle.BASE | VOCAB | MTP | changes
   config = transformers.InklingConfig(
     text_config=base,
     audio_config=dict(n_mel_bins=80, mel_vocab_size=16),

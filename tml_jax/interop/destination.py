@@ -6,9 +6,8 @@ For: what an import or export writes. Start at `check`, then `finish`.
 import os
 import pathlib
 import shutil
-import tempfile
 
-from tml_jax import errors
+from tml_jax import errors, writable
 
 
 def check(path: str, *, flag: str) -> pathlib.Path:
@@ -31,14 +30,7 @@ def check(path: str, *, flag: str) -> pathlib.Path:
   parent = directory.parent
   while not parent.exists():
     parent = parent.parent
-  try:
-    with tempfile.TemporaryFile(dir=parent):
-      pass
-  except OSError as error:
-    raise errors.UserError(
-      f"{flag}={path} cannot be written ({error.strerror}): name a directory"
-      " that can"
-    ) from error
+  writable.check(parent, what=f"{flag}={path}")
   return directory
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from tml_jax import config_flags, errors, trained
 from tml_jax.config import Config, Dtype
+from tml_jax.parallel import distributed
 
 # Streams, training, mesh and flow head where no --config is given; the model
 # is then the source's.
@@ -36,26 +37,34 @@ _MAX_SHARD_GB = flags.DEFINE_float(
 def main(config: Config) -> None:
   if _IMPORT.value == _EXPORT.value:
     raise errors.UserError("give either --import or --export")
-  if _IMPORT.value:
-    print(import_(config))
-  else:
+  if _EXPORT.value:
     print(export(config))
+    return
+  processes = distributed.start()
+  with processes.ending_all():
+    text = import_(config, processes=processes)
+  if processes.is_first:
+    print(text)
 
 
-def import_(config: Config) -> str:
-  """Checks everything, then reads --src into --workdir."""
+def import_(config: Config, *, processes: distributed.Processes) -> str:
+  """Checks everything, then reads --src into --workdir.
+
+  On several hosts every one runs it: each reads what its devices hold.
+  """
   from tml_jax.interop import destination
 
-  given = config_flags.has_config(_ARGV)
-  if not given:
-    _refuse_model_flags()
-  directory = destination.check(config_flags.WORKDIR.value, flag="--workdir")
+  with processes.together():
+    given = config_flags.has_config(_ARGV)
+    if not given:
+      _refuse_model_flags()
+    directory = destination.check(config_flags.WORKDIR.value, flag="--workdir")
 
-  from tml_jax.interop import inkling_import
+    from tml_jax.interop import inkling_import
 
-  planned = inkling_import.plan(
-    config, src=_SRC.value, model_from_src=not given
-  )
+    planned = inkling_import.plan(
+      config, src=_SRC.value, model_from_src=not given
+    )
   return inkling_import.run(planned, directory=directory)
 
 

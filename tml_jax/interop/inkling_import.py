@@ -236,6 +236,11 @@ def run(planned: Plan, *, directory: pathlib.Path) -> str:
     variables={"router": {}} | traverse_util.unflatten_dict(leaves),
     step=int(workdir_lib.IMPORTED_STEP),
   )
+  logging.info(
+    "%d bytes read of %s",
+    planned.reader.source.bytes_read,
+    planned.reader.source.path,
+  )
   if first:
     destination.finish(written, directory=directory)
   multihost_utils.sync_global_devices("import ends")

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,6 +39,17 @@ CHUNK_BYTES = 32 << 20
 _MIN_RUN_BYTES = 1 << 20
 
 
+# What reading needs, by the scheme of a URL.
+_NEEDS = {
+  "gs": ": for gs:// this machine needs the network and Google credentials"
+  " (GOOGLE_APPLICATION_CREDENTIALS or `gcloud auth application-default"
+  " login`) that may read it",
+  "s3": ": for s3:// this machine needs the network and AWS credentials"
+  " (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws configure`) that may"
+  " read it; for a server that is not Amazon's AWS_ENDPOINT_URL and AWS_REGION",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
   """One tensor: its file, type, shape and first byte."""
@@ -53,12 +65,20 @@ class Entry:
 
 
 class Source:
-  """Files below a directory or a bucket's URL, read by ranges of bytes."""
+  """Files below a directory or a bucket's URL, read by ranges of bytes.
+
+  Attributes:
+    path: the directory or URL.
+    bytes_read: by this process until now.
+  """
 
   def __init__(self, path: str):
     self.path = path
+    self.bytes_read = 0
+    self._need = ""
     if re.match(r"\w+://", path):
-      spec: Any = path if path.endswith("/") else path + "/"
+      spec: Any = _bucket_spec(path if path.endswith("/") else path + "/")
+      self._need = _NEEDS.get(path.split(":")[0], "")
     else:
       directory = pathlib.Path(path)
       if not directory.is_dir():
@@ -95,16 +115,41 @@ class Source:
           ) from error
         raise errors.UserError(
           f"{self.path}/{name} cannot be read"
-          f" ({_brief(error) or 'no answer'}): for gs:// this machine needs"
-          " the network and Google credentials (GOOGLE_APPLICATION_CREDENTIALS"
-          " or `gcloud auth application-default login`) that may read it"
+          f" ({_brief(error) or 'no answer'}){self._need}"
         ) from error
-      return None if result.state == "missing" else bytes(result.value)
+      if result.state == "missing":
+        return None
+      self.bytes_read += len(result.value)
+      return bytes(result.value)
 
     return finish
 
   def read(self, name: str) -> bytes | None:
     return self.start_read(name, start=0, stop=None)()
+
+
+def _bucket_spec(url: str) -> Any:
+  """What TensorStore opens; its s3:// URLs know no other server by themselves.
+
+  AWS_ENDPOINT_URL and AWS_REGION are the variables of Amazon's own tools.
+  """
+  endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+  if not url.startswith("s3://") or not endpoint:
+    return url
+  region = os.environ.get("AWS_REGION", "")
+  if not region:
+    raise errors.UserError(
+      f"--src={url}: AWS_ENDPOINT_URL is set and AWS_REGION is missing; give"
+      " the region of that server"
+    )
+  bucket, _, path = url.removeprefix("s3://").partition("/")
+  return {
+    "driver": "s3",
+    "bucket": bucket,
+    "path": path,
+    "endpoint": endpoint,
+    "aws_region": region,
+  }
 
 
 def _brief(error: BaseException) -> str:

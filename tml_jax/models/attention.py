@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tml_jax.config import PLAIN, AttentionForm, ExecutionConfig, ModelConfig
-from tml_jax.models import blockwise, causal, cells, flash, norm, short_conv
+from tml_jax.models import blockwise, cells, flash, norm, short_conv
 
 
 @jax.named_scope("global")
@@ -45,15 +45,18 @@ def full(
       profiles_RE=profiles_RE,
       segment_ids_BT=segment_ids_BT,
     )
-  out = causal.attend(
+  segments = segment_ids_BT[:, None]
+  out = cells.attend(
     cells.Cells(
       q=_group(q_BTNH[:, None], k_BTKH.shape[2]),
       k=k_BTKH[:, None].swapaxes(2, 3),
       v=v_BTKH[:, None].swapaxes(2, 3),
       r=_group(r_BTNR[:, None], k_BTKH.shape[2]),
     ),
-    profiles_RE=profiles_RE,
-    segments_BT=segment_ids_BT,
+    profiles_RE=profiles_RE[:, :length],
+    query_segments_BCT=segments,
+    key_segments_BCS=segments,
+    window=length,
   )
   return _ungroup(out)[:, 0]
 

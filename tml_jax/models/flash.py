@@ -140,7 +140,7 @@ def attend(
     by_group(by_head(q_BTNH)),
     by_head(k_BTKH),
     by_head(v_BTKH),
-    r_BNRT.reshape(batch, kv_heads, -1, r_BNRT.shape[3]),
+    by_group(r_BNRT),
     segments[:, None].astype(jnp.float32),
   )
   if places.time:
@@ -184,7 +184,7 @@ def _with_halo(arrays, *, places: Places, static: Static):
       before(q, dim=3, seen=False),
       before(k, dim=2, seen=True),
       before(v, dim=2, seen=True),
-      before(r, dim=3, seen=False),
+      before(r, dim=4, seen=False),
       # One more, so that the zeros before the first device are no segment.
       before(segments + 1, dim=2, seen=True),
     )
@@ -213,7 +213,7 @@ def lay_out(profiles_RE: jax.Array, *, block: int) -> jax.Array:
 
 
 # Dims of q, k, v, r, segments, then of profiles, out, log_total.
-_DIMS = ["bhgt.", "bht.", "bht.", "bh.t", "b.t", "...", "bhgt.", "bhgt"]
+_DIMS = ["bhgt.", "bht.", "bht.", "bhg.t", "b.t", "...", "bhgt.", "bhgt"]
 _ARGUMENTS = [*_DIMS[:4], _DIMS[5], _DIMS[4]]
 
 
@@ -231,7 +231,7 @@ def _forward(plan, *arrays):
       q,
       k_BKTH=k,
       v_BKTH=v,
-      r_BKRT=r,
+      r_BKGRT=r,
       profiles_CRM=profiles,
       segments_B1T=segments,
     )
@@ -250,7 +250,7 @@ def _backward(plan, kept, d_out):
       q,
       k_BKTH=k,
       v_BKTH=v,
-      r_BKRT=r,
+      r_BKGRT=r,
       profiles_CRM=profiles,
       segments_B1T=segments,
       out_BKGTH=out,
@@ -261,7 +261,7 @@ def _backward(plan, kept, d_out):
       grads.q_BKGTH,
       grads.k_BKTH,
       grads.v_BKTH,
-      grads.r_BKRT,
+      grads.r_BKGRT,
       grads.profiles_BKCRM[None],
     )
 

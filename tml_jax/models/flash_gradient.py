@@ -19,6 +19,7 @@ import functools
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -33,7 +34,7 @@ class Gradients:
   q_BKGTH: jax.Array
   k_BKTH: jax.Array
   v_BKTH: jax.Array
-  r_BKRT: jax.Array
+  r_BKGRT: jax.Array
   profiles_BKCRM: jax.Array  # float32, to be summed over B and K
 
 
@@ -41,18 +42,18 @@ class _Refs:
   """The kernel's arguments by name."""
 
   def __init__(self, refs, *, carry: bool):
-    self.tables = refs[:3]
+    self.tables = refs[:4]
     names = "q k v r profiles rows keys out log d_out"
     names += " old_d_q old_d_r" if carry else ""
     names += " d_q d_r d_k d_v d_profiles"
     names += " q_sum r_sum k_sum v_sum skew d_skew segments top delta"
-    for name, ref in zip(names.split(), refs[3:], strict=True):
+    for name, ref in zip(names.split(), refs[4:], strict=True):
       setattr(self, name, ref)
 
 
 def _start(refs, pair, *, carry: bool):
   """First pair of a query block."""
-  group, d_rel = refs.q.shape[2], refs.profiles.shape[1]
+  group = refs.q.shape[2]
   refs.segments[...] = common.column(refs.rows[0])
   if carry:
     refs.q_sum[...] = refs.old_d_q[0, 0]
@@ -67,18 +68,19 @@ def _start(refs, pair, *, carry: bool):
     delta = jnp.sum(product, axis=1, keepdims=True)
     refs.delta[head] = jnp.broadcast_to(delta, refs.delta.shape[1:])
     refs.top[head] = common.column(refs.log[0, 0, head : head + 1])
-    pair.start_bias(
-      common.rows(refs.r, head, d_rel), refs.profiles, refs.skew.at[head]
-    )
+  common.each_head(
+    group,
+    lambda head: pair.start_bias(
+      refs.r[0, 0, head], refs.profiles, refs.skew.at[head]
+    ),
+  )
 
 
 def _add_bias(refs, head, d_skew, extent):
   """Gradient of one skewed block to r and the profiles."""
-  d_rel = refs.profiles.shape[1]
-  r = common.rows(refs.r, head, d_rel)
+  r = refs.r[0, 0, head]
   d_product = common.unskew(d_skew).astype(r.dtype)
-  rows = slice(head * d_rel, (head + 1) * d_rel)
-  refs.r_sum[rows] += common.dot(refs.profiles[extent], d_product, (1, 1))
+  refs.r_sum[head] += common.dot(refs.profiles[extent], d_product, (1, 1))
   refs.d_profiles[0, 0, extent] += common.dot(r, d_product, (1, 0))
 
 
@@ -103,27 +105,39 @@ def _bias_gradient(refs, pair, kind, head, d_scores, *, last):
     _add_bias(refs, head, jnp.where(pair.lower, 0.0, d_scores), pair.rel - 1)
 
 
-def _kernel(
-  *refs,
+def _kernel(*refs, carry: bool, **keywords):
+  refs = _Refs(refs, carry=carry)
+  # Calls of one shape: those with fewer pairs rest at the end.
+  step = pl.program_id(2)
+  pl.when(step < refs.tables[3][1])(
+    functools.partial(_step, refs, step, carry=carry, **keywords)
+  )
+
+
+def _step(
+  refs,
+  step,
+  *,
   static: common.Static,
   blocks: int,
   extents: int,
-  keys: range,
+  size: int,
   carry: bool,
 ):
-  refs = _Refs(refs, carry=carry)
+  first_key = refs.tables[3][0]
   pair = common.Pair(
-    static,
+    step,
+    static=static,
     blocks=blocks,
-    first_key=keys.start,
+    first_key=first_key,
     tables=refs.tables,
     extents=extents,
   )
-  group, d_rel = refs.q.shape[2], refs.profiles.shape[1]
+  group = refs.q.shape[2]
   slot = jax.lax.rem(pair.key, refs.k_sum.shape[0])
-  last = pair.key == jnp.minimum(pair.query, keys.stop - 1)
+  last = pair.key == jnp.minimum(pair.query, first_key + size - 1)
 
-  @pl.when(pl.program_id(2) == 0)
+  @pl.when(step == 0)
   def _():
     refs.d_profiles[...] = jnp.zeros_like(refs.d_profiles)
 
@@ -135,18 +149,17 @@ def _kernel(
     refs.v_sum[slot] = jnp.zeros(refs.v_sum.shape[1:], jnp.float32)
 
   def body(kind):
-    k, v = refs.k[0, 0], refs.v[0, 0]
-    mask = pair.mask(kind, refs.segments[...], refs.keys[0])
-    for head in range(group):
+    def one(head):
+      k, v = refs.k[0, 0], refs.v[0, 0]
       q, d_out = refs.q[0, 0, head], refs.d_out[0, 0, head]
       scores = pair.scores(
         kind,
         q,
         k,
-        common.rows(refs.r, head, d_rel),
+        refs.r[0, 0, head],
         profiles_ref=refs.profiles,
         skew_ref=refs.skew.at[head],
-        mask=mask,
+        mask=pair.mask(kind, refs.segments[...], refs.keys[0]),
       )
       probs = jnp.exp(scores - refs.top[head][:, :1])
       d_probs = common.dot(d_out, v, (1, 1))
@@ -156,6 +169,8 @@ def _kernel(
       d_scores = d_scores.astype(q.dtype)
       refs.k_sum[slot] += common.dot(d_scores, q, (0, 0))
       refs.q_sum[head] += common.dot(d_scores, k, (1, 0))
+
+    common.each_head(group, one)
 
   pair.each_kind(body)
 
@@ -170,27 +185,44 @@ def _kernel(
     refs.d_v[0, 0] = refs.v_sum[slot].astype(refs.d_v.dtype)
 
 
-def _call(static, arrays, *, keys: range, old):
-  """Gradients from the pairs with `keys`, added to `old` for queries."""
+def _tables(static, *, blocks: int, size: int) -> list[tuple[np.ndarray, ...]]:
+  """Of each call: those of `flash_pairs.pairs`, then (first key, pairs)."""
+  reach = static.reach(blocks)
+  calls = []
+  for start in range(0, blocks, size):
+    keys = range(start, min(start + size, blocks))
+    tables = common.pairs(blocks=blocks, reach=reach, keys=keys)
+    calls.append((*tables, np.asarray([start, len(tables[0])], np.int32)))
+  longest = max(len(tables[0]) for tables in calls)
+  return [
+    tuple(
+      np.pad(table, (0, longest - len(table)), mode="edge")
+      for table in tables[:3]
+    )
+    + tables[3:]
+    for tables in calls
+  ]
+
+
+def _call(static, arrays, *, tables, size: int, cost, old):
+  """Gradients from the pairs in `tables`, added to `old` for queries."""
   q, k, v, r, profiles = arrays[:5]
   batch, kv_heads, group, length, head_dim = q.shape
   extents, d_rel, block = profiles.shape
   blocks = length // block
-  reach = static.reach(blocks)
-  tables = common.pairs(blocks=blocks, reach=reach, keys=keys)
   spec = common.specs(q, profiles, block=block)
   inputs = "q k k r profiles rows keys q log q".split()
   inputs += ["q", "r"] if old else []
   written = pl.BlockSpec(
     (1, 1, block, head_dim),
-    lambda b, k, step, query, key, following: (b, k, following[step], 0),
+    lambda b, k, step, query, key, following, _: (b, k, following[step], 0),
   )
   whole = pl.BlockSpec(
     (1, 1, *profiles.shape), lambda b, k, *_: (b, k, 0, 0, 0)
   )
-  slots = min(reach + 1, len(keys))
+  slots = min(static.reach(blocks) + 1, size)
   shapes = jax.ShapeDtypeStruct
-  key_shape = (batch, kv_heads, len(keys) * block, head_dim)
+  key_shape = (batch, kv_heads, size * block, head_dim)
   scratch = functools.partial(pltpu.VMEM, dtype=jnp.float32)
   call = pl.pallas_call(
     functools.partial(
@@ -198,17 +230,17 @@ def _call(static, arrays, *, keys: range, old):
       static=static,
       blocks=blocks,
       extents=extents,
-      keys=keys,
+      size=size,
       carry=bool(old),
     ),
     grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=3,
+      num_scalar_prefetch=4,
       grid=(batch, kv_heads, len(tables[0])),
       in_specs=[spec[name] for name in inputs],
       out_specs=[spec["q"], spec["r"], written, written, whole],
       scratch_shapes=[
         scratch((group, block, head_dim)),
-        scratch((group * d_rel, block)),
+        scratch((group, d_rel, block)),
         scratch((slots, block, head_dim)),
         scratch((slots, block, head_dim)),
         scratch((group, block, block)),
@@ -225,17 +257,9 @@ def _call(static, arrays, *, keys: range, old):
       shapes(key_shape, v.dtype),
       shapes((batch, kv_heads, *profiles.shape), jnp.float32),
     ],
-    input_output_aliases={13: 0, 14: 1} if old else {},
+    input_output_aliases={14: 0, 15: 1} if old else {},
     compiler_params=common.PARAMS,
-    cost_estimate=common.cost(
-      q,
-      profiles,
-      tables,
-      block=block,
-      products=5,
-      skews=3,
-      per_query=4 + 4 * bool(old),
-    ),
+    cost_estimate=cost,
     interpret=static.interpret,
     name="attention_gradient",
   )
@@ -248,7 +272,7 @@ def backward(
   *,
   k_BKTH: jax.Array,
   v_BKTH: jax.Array,
-  r_BKRT: jax.Array,
+  r_BKGRT: jax.Array,
   profiles_CRM: jax.Array,
   segments_B1T: jax.Array,
   out_BKGTH: jax.Array,
@@ -262,35 +286,60 @@ def backward(
     q_BKGTH: as the following six, what went in.
     k_BKTH: keys.
     v_BKTH: values.
-    r_BKRT: [B, K, G * R, T], scaled.
+    r_BKGRT: scaled.
     profiles_CRM: as `flash.lay_out`.
     segments_B1T: float32 segments.
     out_BKGTH: what came out.
     log_BKGT: logs of the denominators.
     d_out_BKGTH: gradient of the outputs.
   """
-  arrays = (q_BKGTH, k_BKTH, v_BKTH, r_BKRT, profiles_CRM)
+  arrays = (q_BKGTH, k_BKTH, v_BKTH, r_BKGRT, profiles_CRM)
   arrays += (segments_B1T, segments_B1T, out_BKGTH, log_BKGT, d_out_BKGTH)
-  blocks = q_BKGTH.shape[3] // static.block
-  reach = static.reach(blocks)
-  ring = max(1, _RING // static.block)
+  length, block = q_BKGTH.shape[3], static.block
+  blocks, ring = length // block, max(1, _RING // block)
   # A ring that holds all key blocks in reach takes them all in one call.
-  size = blocks if reach < ring else ring
-  old, parts = (), []
-  if size < blocks:
-    old = tuple(
-      jnp.zeros(each.shape, jnp.float32) for each in (q_BKGTH, r_BKRT)
+  in_one = static.reach(blocks) < ring
+  size = blocks if in_one else ring
+  calls = _tables(static, blocks=blocks, size=size)
+  run = functools.partial(
+    _call,
+    static,
+    arrays,
+    size=size,
+    cost=common.cost(
+      q_BKGTH,
+      profiles_CRM,
+      # Of the mean call: a loop's kernel has one estimate.
+      [np.concatenate([t[i][: t[3][1]] for t in calls]) for i in (0, 1)],
+      calls=len(calls),
+      block=block,
+      products=5,
+      skews=3,
+      per_query=4 if in_one else 8,
+    ),
+  )
+  if in_one:
+    d_q, d_r, d_k, d_v, d_profiles = run(tables=calls[0], old=())
+  else:
+    zeros = tuple(
+      jnp.zeros(each.shape, jnp.float32) for each in (q_BKGTH, r_BKGRT)
     )
-  for start in range(0, blocks, size):
-    keys = range(start, min(start + size, blocks))
-    d_q, d_r, *part = _call(static, arrays, keys=keys, old=old)
-    old = (d_q, d_r)  # unused behind the only call
-    parts.append(part)
-  d_k, d_v, d_profiles = zip(*parts, strict=True)
+
+    def body(old, tables):
+      d_q, d_r, *parts = run(tables=tables, old=old)
+      return (d_q, d_r), parts
+
+    stacked = [np.stack(table) for table in zip(*calls, strict=True)]
+    (d_q, d_r), (d_k, d_v, d_profiles) = jax.lax.scan(body, zeros, stacked)
+    d_profiles = d_profiles.sum(axis=0)
+    d_k, d_v = (
+      jnp.moveaxis(x, 0, 2).reshape(*x.shape[1:3], -1, x.shape[-1])
+      for x in (d_k, d_v)
+    )
   return Gradients(
     q_BKGTH=d_q.astype(q_BKGTH.dtype),
-    k_BKTH=jnp.concatenate(d_k, axis=2),
-    v_BKTH=jnp.concatenate(d_v, axis=2),
-    r_BKRT=d_r.astype(r_BKRT.dtype),
-    profiles_BKCRM=sum(d_profiles),
+    k_BKTH=d_k[:, :, :length],
+    v_BKTH=d_v[:, :, :length],
+    r_BKGRT=d_r.astype(r_BKGRT.dtype),
+    profiles_BKCRM=d_profiles,
   )

@@ -27,9 +27,14 @@ def _forward_kernel(
   out_ref, log_ref = refs[7:9]
   top_ref, total_ref, sum_ref, skew_ref, segments_ref = refs[9:]
   pair = common.Pair(
-    static, blocks=blocks, first_key=0, tables=tables, extents=extents
+    pl.program_id(2),
+    static=static,
+    blocks=blocks,
+    first_key=0,
+    tables=tables,
+    extents=extents,
   )
-  group, d_rel = q_ref.shape[2], profiles_ref.shape[1]
+  group = q_ref.shape[2]
 
   @pl.when(pair.first)
   def _():
@@ -37,22 +42,24 @@ def _forward_kernel(
     total_ref[...] = jnp.zeros_like(total_ref)
     sum_ref[...] = jnp.zeros_like(sum_ref)
     segments_ref[...] = common.column(rows_ref[0])
-    for head in range(group):
-      r = common.rows(r_ref, head, d_rel)
-      pair.start_bias(r, profiles_ref, skew_ref.at[head])
+    common.each_head(
+      group,
+      lambda head: pair.start_bias(
+        r_ref[0, 0, head], profiles_ref, skew_ref.at[head]
+      ),
+    )
 
   def body(kind):
-    k, v = k_ref[0, 0], v_ref[0, 0]
-    mask = pair.mask(kind, segments_ref[...], keys_ref[0])
-    for head in range(group):
+    def one(head):
+      v = v_ref[0, 0]
       scores = pair.scores(
         kind,
         q_ref[0, 0, head],
-        k,
-        common.rows(r_ref, head, d_rel),
+        k_ref[0, 0],
+        r_ref[0, 0, head],
         profiles_ref=profiles_ref,
         skew_ref=skew_ref.at[head],
-        mask=mask,
+        mask=pair.mask(kind, segments_ref[...], keys_ref[0]),
       )
       old = top_ref[head]
       top = jnp.maximum(old, jnp.max(scores, axis=1, keepdims=True))
@@ -64,6 +71,8 @@ def _forward_kernel(
       part = common.dot(weights.astype(v.dtype), v, (1, 0))
       sum_ref[head] = shrink[:, :1] * sum_ref[head] + part
       top_ref[head] = top
+
+    common.each_head(group, one)
 
   pair.each_kind(body)
 
@@ -83,7 +92,7 @@ def forward(
   *,
   k_BKTH: jax.Array,
   v_BKTH: jax.Array,
-  r_BKRT: jax.Array,
+  r_BKGRT: jax.Array,
   profiles_CRM: jax.Array,
   segments_B1T: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +103,7 @@ def forward(
     q_BKGTH: scaled queries; T a multiple of the block.
     k_BKTH: keys.
     v_BKTH: values.
-    r_BKRT: [B, K, G * R, T], scaled.
+    r_BKGRT: scaled, as q.
     profiles_CRM: as `flash.lay_out`.
     segments_B1T: float32 segment of each position.
   """
@@ -147,7 +156,7 @@ def forward(
     q_BKGTH,
     k_BKTH,
     v_BKTH,
-    r_BKRT,
+    r_BKGRT,
     profiles_CRM,
     segments_B1T,
     segments_B1T,

@@ -113,16 +113,20 @@ def column(row, lanes: int = LANES):
   return jnp.broadcast_to(row, (lanes, row.shape[1])).T
 
 
-def rows(r_ref, head, size):
-  """[R, M] of a head."""
-  return r_ref[0, 0, head * size : (head + 1) * size, :]
+def each_head(group: int, body) -> None:
+  """Runs `body(head)` in a loop: unrolled, kernels take minutes to compile."""
+
+  def step(head, _):
+    body(head)
+    return 0
+
+  jax.lax.fori_loop(0, group, step, 0)
 
 
 class Pair:
   """One step of the grid: which blocks, and their masked scores."""
 
-  def __init__(self, static, *, blocks, first_key, tables, extents):
-    step = pl.program_id(2)
+  def __init__(self, step, *, static, blocks, first_key, tables, extents):
     self.static, self.extents = static, extents
     self.query, self.key = tables[0][step], tables[1][step]
     self.rel = self.query - self.key
@@ -192,6 +196,9 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
   def by_query(b, k, step, query, *_):
     return b, k, 0, query[step]
 
+  def r_by_query(b, k, step, query, *_):
+    return b, k, 0, 0, query[step]
+
   def by_key(b, k, step, query, key, *_):
     return b, k, key[step], 0
 
@@ -200,7 +207,7 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
       (1, 1, group, block, head_dim), lambda *a: (*by_query(*a), 0)
     ),
     k=pl.BlockSpec((1, 1, block, head_dim), by_key),
-    r=pl.BlockSpec((1, 1, group * d_rel, block), by_query),
+    r=pl.BlockSpec((1, 1, group, d_rel, block), r_by_query),
     log=pl.BlockSpec((1, 1, group, block), by_query),
     profiles=pl.BlockSpec((extents, d_rel, block), lambda *_: (0, 0, 0)),
     rows=pl.BlockSpec(
@@ -212,13 +219,16 @@ def specs(q_BKGTH, profiles_CRM, *, block: int):
   )
 
 
-def cost(q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query):
+def cost(
+  q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query, calls=1
+):
   """What the matrix units and HBM do, for the profiler and the roofline.
 
   Args:
     products: [M, H] x [H, M] of a pair and head.
     skews: products with r or its gradient, of a block of the extent and head.
-    per_query: arrays like q that are read or written.
+    per_query: arrays like q that are read or written in a call.
+    calls: that share the work of `tables`.
   """
   batch, kv_heads, group, _, head_dim = q_BKGTH.shape
   extents, d_rel, _ = profiles_CRM.shape
@@ -229,9 +239,9 @@ def cost(q_BKGTH, profiles_CRM, tables, *, block, products, skews, per_query):
   size = q_BKGTH.dtype.itemsize
   keys = 2 * len(query) * block * head_dim * size
   return pl.CostEstimate(
-    flops=2 * lead * group * block * block * pair_flops,
-    transcendentals=lead * group * block * block * len(query),
-    bytes_accessed=lead * keys + per_query * q_BKGTH.size * size,
+    flops=2 * lead * group * block * block * pair_flops // calls,
+    transcendentals=lead * group * block * block * len(query) // calls,
+    bytes_accessed=lead * keys // calls + per_query * q_BKGTH.size * size,
   )
 
 

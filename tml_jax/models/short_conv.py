@@ -20,16 +20,60 @@ def convolve(
 
   `kernel_KD[j]` multiplies the input j positions earlier.
   """
-  x32 = x_BTD.astype(jnp.float32)
-  y = x32 * (1.0 + kernel_KD[0])
-  length = x_BTD.shape[1]
-  trailing = (None,) * (x_BTD.ndim - 2)
-  for tap in range(1, min(kernel_KD.shape[0], length)):
-    same = segment_ids_BT[:, tap:] == segment_ids_BT[:, :-tap]
-    kept = jnp.where(same[(..., *trailing)], x32[:, :-tap], 0.0)
-    padding = [(0, 0), (tap, 0)] + [(0, 0)] * (x_BTD.ndim - 2)
-    y = y + jnp.pad(kept, padding) * kernel_KD[tap]
+  return _convolve(x_BTD, kernel_KD, segment_ids_BT)
+
+
+def _moved(x_BTD: jax.Array, by: int) -> jax.Array:
+  """What lies `by` positions earlier (later if negative), zeros beyond."""
+  padding = [(0, 0, 0), (by, -by, 0)] + [(0, 0, 0)] * (x_BTD.ndim - 2)
+  return jax.lax.pad(x_BTD, jnp.zeros([], x_BTD.dtype), padding)
+
+
+def _same(segment_ids_BT: jax.Array, tap: int, *, like: jax.Array) -> jax.Array:
+  """Whether `tap` positions earlier lies the same segment, [B, T, 1, ...]."""
+  inside = jnp.arange(segment_ids_BT.shape[1]) >= tap
+  same_BT = inside & (segment_ids_BT == _moved(segment_ids_BT, tap))
+  return same_BT[(..., *(None,) * (like.ndim - 2))]
+
+
+def _taps(x_BTD: jax.Array, kernel_KD: jax.Array) -> range:
+  return range(1, min(kernel_KD.shape[0], x_BTD.shape[1]))
+
+
+# By hand, so that each direction is one pass over memory: the derivative of
+# slices and masks is a pass for every tap.
+@jax.custom_vjp
+def _convolve(x_BTD, kernel_KD, segment_ids_BT):
+  y = x_BTD.astype(jnp.float32) * (1.0 + kernel_KD[0])
+  for tap in _taps(x_BTD, kernel_KD):
+    same = _same(segment_ids_BT, tap, like=x_BTD)
+    earlier = _moved(x_BTD, tap).astype(jnp.float32)
+    y = y + jnp.where(same, earlier, 0.0) * kernel_KD[tap]
   return y.astype(x_BTD.dtype)
+
+
+def _forward(x_BTD, kernel_KD, segment_ids_BT):
+  y_BTD = _convolve(x_BTD, kernel_KD, segment_ids_BT)
+  return y_BTD, (x_BTD, kernel_KD, segment_ids_BT)
+
+
+def _backward(saved, dy_BTD):
+  x_BTD, kernel_KD, segment_ids_BT = saved
+  dy = dy_BTD.astype(jnp.float32)
+  dx = dy * (1.0 + kernel_KD[0])
+  d_kernel = [jnp.sum(dy * x_BTD.astype(jnp.float32), axis=(0, 1))]
+  for tap in _taps(x_BTD, kernel_KD):
+    same = _same(segment_ids_BT, tap, like=x_BTD)
+    earlier = _moved(x_BTD, tap).astype(jnp.float32)
+    d_kernel.append(jnp.sum(dy * jnp.where(same, earlier, 0.0), axis=(0, 1)))
+    later = _moved(dy_BTD, -tap).astype(jnp.float32)
+    dx = dx + jnp.where(_moved(same, -tap), later, 0.0) * kernel_KD[tap]
+  unused = kernel_KD.shape[0] - len(d_kernel)  # taps longer than the sequence
+  d_kernel += [jnp.zeros_like(d_kernel[0])] * unused
+  return dx.astype(x_BTD.dtype), jnp.stack(d_kernel), None
+
+
+_convolve.defvjp(_forward, _backward)
 
 
 @jax.named_scope("short_conv")

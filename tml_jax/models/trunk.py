@@ -376,7 +376,7 @@ class Mtp(nn.Module):
         x_BTD,
         token_BTD=jnp.where(same[..., None], ahead, 0.0),
         segment_ids_BT=segment_ids_BT,
-        positions_BT=positions_BT,
+        positions_BT=positions_BT + shift,  # of the token that it joins
       )
       outputs.append(x_BTD)
     return jnp.stack(outputs)

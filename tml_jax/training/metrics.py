@@ -62,19 +62,20 @@ class Writer:
   """Appends scalars to WORKDIR/metrics.jsonl and to TensorBoard files.
 
   After a resume the file may hold steps that ran again; the last line of a
-  step counts.
+  step counts. It is closed after every line: a mounted bucket has a file only
+  when it is closed.
   """
 
   def __init__(self, workdir: str):
-    self._file = open(os.path.join(workdir, FILENAME), "a", encoding="utf-8")
+    self._path = os.path.join(workdir, FILENAME)
     self._board = tensorboardX.SummaryWriter(os.path.join(workdir, "tb"))
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Adds a line without what was not measured: JSON has no NaN."""
     scalars = {k: v for k, v in scalars.items() if not math.isnan(v)}
     line = {"step": step, **scalars}
-    self._file.write(json.dumps(line) + "\n")
-    self._file.flush()
+    with open(self._path, "a", encoding="utf-8") as file:
+      file.write(json.dumps(line) + "\n")
     for name, value in scalars.items():
       self._board.add_scalar(name, value, step)
 
@@ -83,7 +84,6 @@ class Writer:
     self._board.add_image(name, image, step, dataformats="HWC")
 
   def close(self) -> None:
-    self._file.close()
     self._board.close()
 
 

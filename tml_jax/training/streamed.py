@@ -7,9 +7,11 @@ writes for arrays.
 """
 
 import asyncio
+import ctypes
 import dataclasses
+import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,6 +19,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tml_jax.training import checkpoint
+
+# Small arrays are written together up to this size. One transaction for each
+# writes the index of all arrays before it again: 292 small ones took 90 MB.
+GROUP_BYTES = 32 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +53,57 @@ class Later:
   def nbytes(self) -> int:
     return self.size * self.dtype.itemsize
 
+  @property
+  def local_bytes(self) -> int:
+    """Of what the devices of this process hold."""
+    sharding = self.struct.sharding
+    part = math.prod(sharding.shard_shape(self.shape)) * self.dtype.itemsize
+    return part * len(sharding.addressable_devices)
+
 
 class _Handler(ocp.type_handlers.ArrayHandler):
-  """Makes, writes and forgets one array before it turns to the next."""
+  """Makes, writes and forgets some arrays before it turns to the next."""
 
   async def serialize(self, values, infos, args=None):
     args = args or [ocp.SaveArgs()] * len(values)
-    for value, info, arg in zip(values, infos, args, strict=True):
-      array = value.load()
-      futures = await super().serialize([array], [info], [arg])
-      for future in futures:
-        await asyncio.to_thread(future.result)
-      array.delete()
+    rows = list(zip(values, infos, args, strict=True))
+    for group in _groups(rows):
+      await self._write(*zip(*group, strict=True))
+      _give_back()
     return []
+
+  async def _write(self, values, infos, args) -> None:
+    """Arrays in one transaction."""
+    arrays = [value.load() for value in values]
+    for future in await super().serialize(arrays, list(infos), list(args)):
+      await asyncio.to_thread(future.result)
+    for array in arrays:
+      array.delete()
+
+
+def _groups(rows: list[tuple[Later, Any, Any]]) -> Iterator[list]:
+  """Neighbours of at most `GROUP_BYTES` in this process, or one alone."""
+  group, total = [], 0
+  for row in rows:
+    size = row[0].local_bytes
+    if group and total + size > GROUP_BYTES:
+      yield group
+      group, total = [], 0
+    group.append(row)
+    total += size
+  if group:
+    yield group
+
+
+def _give_back() -> None:
+  """Returns freed memory to the system, where the C library keeps it.
+
+  glibc has a pool for each thread that compressed an array: without this
+  three arrays of 256 MB, written one after the other, left 237 MB each.
+  """
+  trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+  if trim is not None:
+    trim(0)
 
 
 def save(workdir: pathlib.Path, *, variables: Any, step: int) -> None:

@@ -1,0 +1,411 @@
+"""launch/*.sh with commands of the cloud that record what they are told."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+import yaml
+
+from tests import commands
+
+LAUNCH = commands.ROOT / "launch"
+SCRIPTS = ("on_slice", "install_on_slice", "queued_resource", "gke/submit")
+PLACE = ("--name=pod", "--zone=us-east5-a")
+SUBMIT = (
+  "--name=run",
+  "--topology=v5p:8x8x8",
+  "--image=us-docker.pkg.dev/project/repository/tml:1",
+  "--bucket=my-bucket",
+)
+
+# Stands for gcloud: writes its words down, one a line, in one piece; answers
+# `describe` with the next word of a file, and runs what ssh would run in a home
+# of that host.
+_GCLOUD = r"""#!/usr/bin/env bash
+printf '%s\n' "$@" '' >>"$RECORD/calls"
+case "$*" in
+  *" describe "*)
+    head -n 1 "$RECORD/states"
+    sed -i '1{$!d}' "$RECORD/states"
+    ;;
+  *" scp "*) cp "$5" "$HOME/${6%%:*}" ;;
+  *" ssh "*)
+    export HOME="$HOME/$5"
+    for word in "$@"; do command="${word#--command=}"; done
+    bash -c "$command"
+    ;;
+esac
+"""
+
+
+class Cloud:
+  """A checkout of launch/ alone, and a gcloud that records."""
+
+  def __init__(self, root: pathlib.Path):
+    self.record, self._homes = root / "record", root / "homes"
+    self.checkout = root / "checkout"
+    for folder in (self.record, root / "bin"):
+      folder.mkdir(parents=True)
+    shutil.copytree(LAUNCH, self.checkout / "launch")
+    self._path = root / "bin"
+    self._write(self._path / "gcloud", _GCLOUD)
+    for host in ("pod", "pod-0", "pod-1"):
+      # On the hosts python is there, and pip says what it was told.
+      programs = self.home(host) / "tml_jax" / ".venv" / "bin"
+      for program in ("python", "pip"):
+        self._write(programs / program, f'echo "{program} $*" >&2')
+      (programs / "activate").touch()
+    for words in (
+      ["init", "-q"],
+      ["add", "."],
+      ["commit", "-q", "-m", "all"],
+    ):
+      subprocess.run(
+        ["git", "-c", "user.name=t", "-c", "user.email=t@t", *words],
+        cwd=self.checkout,
+        check=True,
+      )
+
+  def home(self, host: str) -> pathlib.Path:
+    return self._homes / host
+
+  def _write(self, path: pathlib.Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+  def run(self, script: str, *flags: str, states: str = "ACTIVE"):
+    (self.record / "states").write_text(states.replace(" ", "\n") + "\n")
+    return subprocess.run(
+      ["bash", f"launch/{script}.sh", *flags],
+      cwd=self.checkout,
+      env={
+        "PATH": f"{self._path}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(self._homes),
+        "RECORD": str(self.record),
+      },
+      capture_output=True,
+      text=True,
+      timeout=60,
+      check=False,
+    )
+
+  def calls(self) -> list[list[str]]:
+    file = self.record / "calls"
+    if not file.exists():
+      return []
+    return [call.splitlines() for call in file.read_text().split("\n\n")[:-1]]
+
+
+@pytest.fixture
+def cloud(tmp_path) -> Cloud:
+  return Cloud(tmp_path)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_names_every_flag(script):
+  path = LAUNCH / f"{script}.sh"
+  result = subprocess.run(
+    ["bash", path, "--help"], capture_output=True, text=True, check=False
+  )
+  assert result.returncode == 0, result.stderr
+  text = path.read_text()
+  parsed = text.split("\nparse ", 1)[1].split('"$@"')[0]
+  for name in parsed.replace('"', " ").replace("\\\n", "").split():
+    assert f"--{name}" in result.stdout
+
+
+@pytest.mark.parametrize(
+  "script, flags, message",
+  [
+    ("on_slice", [], "--name is missing"),
+    ("on_slice", ["--name=Pod"], "--name=Pod: name the TPU, of lower-case"),
+    ("on_slice", ["--name=pod"], "--zone is missing"),
+    ("on_slice", ["--name=pod", "--zone=us"], "--zone=us: a zone"),
+    ("on_slice", [*PLACE], "no command: write it behind --"),
+    ("on_slice", [*PLACE, "ls"], "unexpected argument 'ls'"),
+    ("on_slice", [*PLACE, "--num_slice=2"], "unknown flag --num_slice"),
+    ("on_slice", [*PLACE, "--num_slices"], "--num_slices needs a value"),
+    ("on_slice", [*PLACE, "--num_slices=0"], "--num_slices=0: a number"),
+    (
+      "on_slice",
+      [*PLACE, "--detach", "--log_dir=x", "--", "ls"],
+      "--detach leaves no output",
+    ),
+    ("queued_resource", [*PLACE], "--topology is missing"),
+    (
+      "queued_resource",
+      [*PLACE, "--topology=tpu7x:4x8x8"],
+      "tpu7x through GKE",
+    ),
+    ("queued_resource", [*PLACE, "--topology=v6e:4x4x4"], "v6e has two dims"),
+    ("queued_resource", [*PLACE, "--topology=v5p:8x8"], "v5p has three dims"),
+    (
+      "queued_resource",
+      [*PLACE, "--topology=v6e:4x4", "--capacity=cheap"],
+      "one of on_demand, spot, reserved",
+    ),
+    ("gke/submit", ["--name=run"], "--topology is missing"),
+    (
+      "gke/submit",
+      [*SUBMIT[:-1], "--bucket=gs://my-bucket"],
+      "without gs://",
+    ),
+    (
+      "gke/submit",
+      [*SUBMIT, "--topology=v6e:1x1", "--", "ls"],
+      "has 1 chips and a host 4",
+    ),
+  ],
+)
+def test_bad_flags_exit_2_before_anything(cloud, script, flags, message):
+  result = cloud.run(script, *flags)
+  assert result.returncode == 2
+  assert message in result.stderr
+  assert result.stderr.startswith("error: ")
+  assert cloud.calls() == []
+
+
+def test_a_command_runs_on_every_host_of_every_slice(cloud):
+  result = cloud.run(
+    "on_slice", *PLACE, "--num_slices=2", "--", "printf", "<%s>", "a b", "c'd"
+  )
+  assert (result.returncode, result.stdout) == (0, "<a b><c'd>" * 2)
+  calls = sorted(cloud.calls())
+  assert [call[:5] for call in calls] == [
+    ["compute", "tpus", "tpu-vm", "ssh", f"pod-{i}"] for i in range(2)
+  ]
+  for call in calls:
+    assert {"--worker=all", "--zone=us-east5-a"} <= set(call)
+    assert call[-1].startswith("--command=cd ~/tml_jax && source .venv/bin/")
+
+
+def test_one_failing_slice_fails_the_command(cloud):
+  result = cloud.run("on_slice", *PLACE, "--", "false")
+  assert result.returncode == 1
+  assert "error: pod: the command failed on it (exit 1)" in result.stderr
+
+
+def test_a_detached_command_leaves_its_output(cloud):
+  result = cloud.run("on_slice", *PLACE, "--detach", "--", "echo", "it's on")
+  assert result.returncode == 0, result.stderr
+  log = cloud.home("pod") / "tml_jax.log"
+  for _ in range(100):
+    if log.exists() and log.read_text():
+      break
+    subprocess.run(["sleep", "0.05"], check=True)
+  assert log.read_text() == "it's on\n"
+
+
+def test_installing_checks_out_this_commit_on_the_hosts(cloud):
+  result = cloud.run("install_on_slice", *PLACE)
+  assert result.returncode == 0, result.stderr
+  head = subprocess.run(
+    ["git", "rev-parse", "HEAD"],
+    cwd=cloud.checkout,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  assert result.stdout == head
+  assert (cloud.home("pod") / "tml_jax" / "launch" / "cli.sh").is_file()
+  assert "pip install -q -e .[tpu]" in result.stderr
+
+
+def test_what_is_not_committed_is_not_installed(cloud):
+  (cloud.checkout / "launch" / "cli.sh").open("a").write("# changed\n")
+  result = cloud.run("install_on_slice", *PLACE)
+  assert result.returncode == 2
+  assert "files differ from the last commit" in result.stderr
+  assert cloud.calls() == []
+
+
+def _verbs(calls: list[list[str]]) -> list[str]:
+  return [call[3] for call in calls]
+
+
+def test_a_queued_resource_from_nothing_to_nothing(cloud):
+  result = cloud.run(
+    "queued_resource",
+    *PLACE,
+    "--topology=v5p:8x8x8",
+    "--num_slices=2",
+    "--capacity=spot",
+    "--poll_seconds=0",
+    "--",
+    "echo",
+    "ran",
+    states="WAITING_FOR_RESOURCES PROVISIONING ACTIVE",
+  )
+  assert result.returncode == 0, result.stderr
+  calls = cloud.calls()
+  assert _verbs(calls) == (
+    ["create"] + ["describe"] * 3 + ["scp"] * 2 + ["ssh"] * 4 + ["delete"]
+  )
+  assert {
+    "--accelerator-type=v5p-1024",
+    "--runtime-version=v2-alpha-tpuv5",
+    "--node-count=2",
+    "--node-prefix=pod",
+    "--spot",
+  } <= set(calls[0])
+  assert {"pod", "--force"} <= set(calls[-1])
+  assert result.stdout.count("ran\n") == 2
+  assert "pod is PROVISIONING" in result.stderr
+
+
+def test_a_failing_command_still_deletes_and_keeps_its_status(cloud):
+  result = cloud.run(
+    "queued_resource",
+    *PLACE,
+    "--topology=v6e:4x4",
+    "--poll_seconds=0",
+    *("--", "bash", "-c", "exit 2"),
+  )
+  assert result.returncode == 2
+  calls = cloud.calls()
+  assert {"--accelerator-type=v6e-16", "--node-id=pod"} <= set(calls[0])
+  assert _verbs(calls)[-1] == "delete" and _verbs(calls).count("create") == 1
+
+
+def test_a_preempted_slice_is_asked_for_again(cloud):
+  result = cloud.run(
+    "queued_resource",
+    *PLACE,
+    "--topology=v6e:4x4",
+    "--poll_seconds=0",
+    "--max_restarts=1",
+    *("--", "false"),
+    states="ACTIVE SUSPENDING ACTIVE SUSPENDED",
+  )
+  assert result.returncode == 2
+  assert "was preempted 2 times" in result.stderr
+  verbs = [v for v in _verbs(cloud.calls()) if v in ("create", "delete")]
+  assert verbs == ["create", "delete"] * 2
+
+
+def test_a_resource_that_fails_is_deleted(cloud):
+  flags = (*PLACE, "--topology=v6e:4x4", "--poll_seconds=0", "--", "true")
+  result = cloud.run("queued_resource", *flags, states="FAILED")
+  assert result.returncode == 2
+  assert "the queued resource pod is FAILED" in result.stderr
+  assert _verbs(cloud.calls()) == ["create", "describe", "delete"]
+
+
+def test_a_dry_run_prints_and_calls_nothing(cloud):
+  result = cloud.run(
+    "queued_resource",
+    *PLACE,
+    "--topology=v5p:2x2x2",
+    "--dry_run",
+    *("--", "python", "-m", "launch.preflight"),
+  )
+  assert result.returncode == 0, result.stderr
+  assert cloud.calls() == []
+  words = [line.split()[:5] for line in result.stdout.splitlines()]
+  printed = [line[4] for line in words if line[0] == "gcloud"]
+  assert [line[3] for line in words if line[0] == "gcloud"] == (
+    ["queued-resources"] * 2 + ["tpu-vm"] * 3 + ["queued-resources"]
+  )
+  assert printed == ["create", "describe", "scp", "ssh", "ssh", "delete"]
+
+
+def _manifest(cloud, *flags: str) -> dict:
+  result = cloud.run("gke/submit", *SUBMIT, *flags)
+  assert result.returncode == 0, result.stderr
+  assert "${" not in result.stdout
+  return yaml.safe_load(result.stdout)
+
+
+def test_the_manifest_of_two_slices(cloud):
+  command = ["python", "-m", "tml_jax.train", '--x=a "b" \\ $HOME']
+  manifest = _manifest(cloud, "--num_slices=2", "--dry_run", "--", *command)
+  assert manifest["apiVersion"] == "jobset.x-k8s.io/v1alpha2"
+  assert manifest["kind"] == "JobSet"
+  spec = manifest["spec"]
+  (job,) = spec["replicatedJobs"]
+  pods = job["template"]["spec"]
+  assert (job["replicas"], pods["parallelism"]) == (2, 128)
+  assert pods["completions"] == 128 and pods["backoffLimit"] == 0
+  assert spec["failurePolicy"]["maxRestarts"] == 50
+  pod = pods["template"]["spec"]
+  assert pod["nodeSelector"] == {
+    "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
+    "cloud.google.com/gke-tpu-topology": "8x8x8",
+  }
+  (container,) = pod["containers"]
+  assert container["resources"]["limits"] == {"google.com/tpu": 4}
+  # Kubernetes puts a restart policy of Never before a policy of pod failures.
+  assert pod["restartPolicy"] == "Never"
+  (rule,) = pods["podFailurePolicy"]["rules"]
+  assert rule["onExitCodes"]["containerName"] == container["name"]
+  # The shell in the container sees the words that were given.
+  shell, option, text = container["command"]
+  assert (shell, option) == ("bash", "-c")
+  words = subprocess.run(
+    ["bash", "-c", text.replace("exec python", "printf '%s\\n'", 1)],
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.splitlines()
+  assert words == command[1:]
+
+
+@pytest.mark.parametrize(
+  "topology, accelerator, hosts",
+  [("v6e:16x16", "tpu-v6e-slice", 64), ("tpu7x:4x8x8", "tpu7x", 64)],
+)
+def test_manifests_of_other_chips(cloud, topology, accelerator, hosts):
+  manifest = _manifest(
+    cloud, f"--topology={topology}", "--dry_run", "--", "true"
+  )
+  (job,) = manifest["spec"]["replicatedJobs"]
+  pods = job["template"]["spec"]
+  selector = pods["template"]["spec"]["nodeSelector"]
+  assert selector["cloud.google.com/gke-tpu-accelerator"] == accelerator
+  assert (
+    selector["cloud.google.com/gke-tpu-topology"]
+    == (topology.partition(":")[2])
+  )
+  assert pods["parallelism"] == hosts
+
+
+def test_submitting_hands_the_manifest_to_kubectl(cloud, tmp_path):
+  kubectl = tmp_path / "bin" / "kubectl"
+  kubectl.write_text('#!/bin/sh\necho "$@" >$RECORD/words\ncat >$RECORD/in\n')
+  kubectl.chmod(0o755)
+  result = cloud.run("gke/submit", *SUBMIT, "--", "true")
+  assert result.returncode == 0, result.stderr
+  assert (cloud.record / "words").read_text() == "apply -f -\n"
+  assert yaml.safe_load((cloud.record / "in").read_text())["kind"] == "JobSet"
+
+
+def _documented() -> list[list[str]]:
+  """Words of every command of docs/run_on_tpu.md that starts a script."""
+  text = (commands.ROOT / "docs" / "run_on_tpu.md").read_text()
+  text = text.replace("\\\n", " ")
+  for name, value in {"ZONE": "us-east5-a", "IMAGE": "image"}.items():
+    text = re.sub(rf"\b{name}\b", value, text)
+  lines = re.findall(r"^bash launch/(\S+\.sh .*)$", text, flags=re.MULTILINE)
+  return [
+    shlex.split(line.replace("BUCKET", "bucket"), comments=True)
+    for line in lines
+  ]
+
+
+@pytest.mark.parametrize("words", _documented(), ids=lambda words: words[0])
+def test_documented_commands_are_accepted(cloud, words):
+  script, *flags = words
+  result = cloud.run(script.removesuffix(".sh"), "--dry_run", *flags)
+  assert result.returncode == 0, result.stderr
+  assert "gcloud compute tpus" in result.stdout or "JobSet" in result.stdout
+  assert cloud.calls() == []
+
+
+def test_commands_are_documented():
+  assert {words[0].removesuffix(".sh") for words in _documented()} == set(
+    SCRIPTS
+  )
