@@ -96,9 +96,12 @@ class DmelBag(nn.Module):
     onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
     shape = (*dmel_BAC.shape[:-1], self.table.shape[0])
     onehot = onehot.reshape(shape).astype(self.dtype)
-    bag = self.norm(onehot @ self.table.astype(self.dtype))
-    stream = jax.nn.one_hot(streams_BA, 2, dtype=self.dtype)
-    return bag + stream @ self.streams.astype(self.dtype)
+    table, streams = (
+      norm.whole(weight.astype(self.dtype), names=(None, "embed"))
+      for weight in (self.table, self.streams)
+    )
+    bag = self.norm(onehot @ table)
+    return bag + jax.nn.one_hot(streams_BA, 2, dtype=self.dtype) @ streams
 
 
 class HMLP(nn.Module):
@@ -140,7 +143,9 @@ class HMLP(nn.Module):
       x = x.reshape(n, t, frames, h, side, w, side, c)
       depth = frames * side * side * c
       x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, depth)
-      x = self.norms[i](x @ self.kernels[i].astype(self.dtype))
+      kernel = self.kernels[i].astype(self.dtype)
+      names = (None, "embed" if i == 3 else None)
+      x = self.norms[i](x @ norm.whole(kernel, names=names))
       if i < 3:
         x = jax.nn.gelu(x, approximate=False)
     return x.reshape(*lead, x.shape[-1])
@@ -168,7 +173,8 @@ class Clock(nn.Module):
     turns = clock.TURN_SECONDS / periods.astype(np.float32)
     angle = windows_BT[..., None].astype(jnp.float32) * turns * (2 * math.pi)
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-    return features.astype(self.dtype) @ self.kernel.astype(self.dtype)
+    kernel = norm.whole(self.kernel.astype(self.dtype), names=(None, "embed"))
+    return features.astype(self.dtype) @ kernel
 
 
 class Embedder(nn.Module):

@@ -72,7 +72,8 @@ class Linear(nn.Module):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return x @ self.kernel.astype(self.dtype) + self.bias.astype(self.dtype)
+    kernel = norm.whole(self.kernel.astype(self.dtype), names=self.names)
+    return x @ kernel + self.bias.astype(self.dtype)
 
 
 class FlowHead(nn.Module):

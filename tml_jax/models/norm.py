@@ -24,6 +24,16 @@ def param(
   return module.param(name, boxed, tuple(shape), jnp.float32)
 
 
+def whole(weight: jax.Array, *, names: Sequence[str | None]) -> jax.Array:
+  """A weight with all of "embed" on every device.
+
+  Where a weight is small beside what it multiplies, the compiler may else
+  bring the whole global batch to each piece of the weight.
+  """
+  kept = tuple(None if name == "embed" else name for name in names)
+  return nn.with_logical_constraint(weight, kept)
+
+
 def rms_norm(x: jax.Array, *, scale: jax.Array, eps: float) -> jax.Array:
   """x / rms(x) * scale over the last dim, computed in float32."""
   x32 = x.astype(jnp.float32)

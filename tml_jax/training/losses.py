@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import Config
-from tml_jax.models import flow_head, interaction
+from tml_jax.models import flow_head, interaction, norm
 from tml_jax.streams import dmel, frame, packing
 
 Batch = dict[str, jax.Array]
@@ -97,7 +97,7 @@ def loss(
   entropy_BN, right_BN = score(
     h_BND,
     targets_BN=batch["targets"],
-    logits=lambda h: model.apply(variables, h, method=model.logits),
+    logits=unembed(params, model=model),
     chunk=config.train.execution.loss_chunk,
   )
   text = (entropy_BN * batch["target_weights"]).sum() / denominators.text
@@ -120,6 +120,18 @@ def loss(
     tokens=(batch["segment_ids"] > 0).sum().astype(jnp.float32),
   )
   return text + config.train.flow_loss_weight * flow, sums
+
+
+def unembed(params, *, model) -> Callable[[jax.Array], jax.Array]:
+  """The model's logits with an unembedding that is brought together once.
+
+  Else every chunk of `score` would gather it, and reduce its gradient, which
+  is summed over the chunks in float32.
+  """
+  weight = params["unembedding"].astype(model.dtype)
+  weight = norm.whole(weight, names=("embed", "vocab")).astype(jnp.float32)
+  head = {"params": {"unembedding": weight}}
+  return lambda h: model.apply(head, h, method=model.logits)
 
 
 @jax.named_scope("text_loss")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from tml_jax.config import Config
 from tml_jax.models import interaction, layers
@@ -73,7 +74,10 @@ def accumulate(state, batch, *, config: Config, model):
   # One key per (step, row): neither the cut into microbatches nor the mesh
   # changes the noise.
   step_key = jax.random.fold_in(jax.random.key(train.seed), state.step)
-  keys = jax.random.split(step_key, size)
+  # Where its row is: else every device draws the noise of the whole batch.
+  keys = nn.with_logical_constraint(
+    jax.random.split(step_key, size), ("batch",)
+  )
   denominators = losses.denominators(batch)
 
   def gradient_of(rows, row_keys):
