@@ -7,11 +7,11 @@ DIR/saved.npz.
 
 import os
 
-from absl import app, flags
+from absl import app
 
+from tml_jax import config_flags
 from tml_jax.parallel import distributed
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "Where to.")
 STEP = 3
 LOADER = {"identity": {}, "shards": {}}
 
@@ -43,12 +43,14 @@ def main(argv: list[str]) -> None:
     if not leaf.is_fully_replicated
   ]
   assert split and not split[0].is_fully_addressable
-  checkpointer = checkpoint.Checkpointer.to_train(_WORKDIR.value, keep=1)
+  checkpointer = checkpoint.Checkpointer.to_train(
+    config_flags.WORKDIR.value, keep=1
+  )
   checkpointer.save(STEP, state=state, loader_state=LOADER)
   checkpointer.close()
   flat = traverse_util.flatten_dict(hosts.gather(state.params), sep="/")
   if processes.is_first:
-    np.savez(os.path.join(_WORKDIR.value, "saved.npz"), **flat)
+    np.savez(os.path.join(config_flags.WORKDIR.value, "saved.npz"), **flat)
   with processes.waiting():
     pass
 

@@ -150,7 +150,7 @@ def test_a_run_killed_on_two_processes_goes_on_on_one_and_on_two(
 
 
 @pytest.mark.slow
-def test_sigterm_of_one_process_saves_on_all(start, reference, tmp_path):
+def test_sigterm_of_one_process_saves_on_all(start, tmp_path):
   work = tmp_path / "run"
   run = start(work, "--config.train.steps=200")
   wait_until(run, lambda: len(losses_of(work)) >= 2)
@@ -160,9 +160,7 @@ def test_sigterm_of_one_process_saves_on_all(start, reference, tmp_path):
   for log in logs:
     assert f"stopping on SIGTERM after step {stopped_at}, state saved" in log
   assert os.listdir(work / "checkpoints") == [str(stopped_at)]
-  if stopped_at < STEPS:
-    succeed(start(work, count=1))
-    assert_same_run(work, reference)
+  positions(work, stopped_at)  # of all shards
 
 
 @pytest.mark.slow

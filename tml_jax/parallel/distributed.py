@@ -213,6 +213,9 @@ class Processes:
         text, status = str(error), 2
       else:
         traceback.print_exc()
+        if "JaxRuntimeError" in type(error).__name__:
+          # Perhaps of a collective whose peer is dead, which `watch` says.
+          self._watch.await_reason()
         text, status = " ".join(f"{type(error).__name__}: {error}".split()), 1
       self.end(text[:600], status=status)
     self._finish()

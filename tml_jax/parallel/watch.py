@@ -63,6 +63,10 @@ class Watch:
     if threading.current_thread() is not self._thread:
       self._thread.join(timeout=_MAX_INTERVAL_SECONDS)
 
+  def await_reason(self) -> None:
+    """Gives a dead process time to be found out; then this one has ended."""
+    time.sleep(self._silence + 3 * self._interval)
+
   def leave(self, reason: str, *, status: int) -> None:
     """Ends this process now, after telling the others why; never returns."""
     self.stop()
