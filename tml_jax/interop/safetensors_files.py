@@ -129,10 +129,7 @@ class Source:
 
 
 def _bucket_spec(url: str) -> Any:
-  """What TensorStore opens; its s3:// URLs know no other server by themselves.
-
-  AWS_ENDPOINT_URL and AWS_REGION are the variables of Amazon's own tools.
-  """
+  """What TensorStore opens; by itself it reads no AWS_ENDPOINT_URL."""
   endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
   if not url.startswith("s3://") or not endpoint:
     return url
