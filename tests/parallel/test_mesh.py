@@ -76,7 +76,7 @@ def test_bad_meshes_raise(axes, message):
     (
       dict(seq=8),
       {"streams.seq_len": 130},
-      "streams.seq_len: dim 0 .time. of size 130 cannot be split over 8",
+      "streams.seq_len = 130: cannot be cut into 8 equal pieces by mesh.seq",
     ),
     (
       dict(fsdp=2, expert=4),

@@ -88,13 +88,6 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
       divide, two dims on one axis, or a choice for TPUs where there are none.
   """
   train = config.train
-  mesh_lib.sharding(
-    ("time",),
-    shape=(config.streams.seq_len,),
-    mesh=mesh,
-    rules=config.mesh.axis_rules,
-    what="streams.seq_len",
-  )
   _check_platform(train.execution, platform=mesh.devices.flat[0].platform)
   model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
