@@ -74,11 +74,6 @@ def test_bad_meshes_raise(axes, message):
   "axes, changes, message",
   [
     (
-      dict(seq=8),
-      {"streams.seq_len": 130},
-      "streams.seq_len = 130: cannot be cut into 8 equal pieces by mesh.seq",
-    ),
-    (
       dict(fsdp=2, expert=4),
       {"model.num_experts": 6},
       "mlp/down: dim 0 .experts. of size 6 cannot be split over 4",
