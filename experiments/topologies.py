@@ -61,6 +61,11 @@ _WHOLE_BATCH = {
   "train.accumulation_steps": 1,
   "train.remat_policy": RematPolicy.SAVE_EXPERTS,
 }
+# Most exchanges go on beside the products, in them or on SparseCores.
+_EXCHANGE_BESIDE_PRODUCTS = (
+  "async_collective_fusion",
+  "sparsecore_beside_fusion",
+)
 ROWS: dict[tuple[str, str], Row] = {
   # Experts over one ring of 8, everything else over the other two: with few
   # choices per token, gathering the tokens of a ring is 3.4 times cheaper
@@ -68,12 +73,12 @@ ROWS: dict[tuple[str, str], Row] = {
   ("tml_interaction_small", "v5p:8x8x8"): Row(
     axes=dict(fsdp=64, expert=8),
     fields=_WHOLE_BATCH,
-    flag_sets=("async_collective_fusion",),
+    flag_sets=_EXCHANGE_BESIDE_PRODUCTS,
   ),
   ("tml_interaction_small", "v5p:8x8x8:2"): Row(
     axes=dict(data=2, fsdp=64, expert=8),
     fields=_WHOLE_BATCH,
-    flag_sets=("async_collective_fusion", "data_parallel_overlap"),
+    flag_sets=(*_EXCHANGE_BESIDE_PRODUCTS, "data_parallel_overlap"),
   ),
   # 31.25 GiB of HBM: one sequence of a chip at a time, half the momentum, and
   # no room for an average of the weights (make one of checkpoints).
@@ -84,7 +89,7 @@ ROWS: dict[tuple[str, str], Row] = {
       "train.optim.moment_dtype": Dtype.BFLOAT16,
       "train.optim.ema_decay": 0.0,
     },
-    flag_sets=("async_collective_fusion",),
+    flag_sets=_EXCHANGE_BESIDE_PRODUCTS,
   ),
   # A device is a core: 512 of them. Its SparseCores exchange beside it.
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
