@@ -121,7 +121,7 @@ def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
   Raises:
     errors.UserError: an option of mesh.compiler_options that there is not.
   """
-  from tml_jax.parallel import hlo, oom
+  from tml_jax.parallel import chips, hlo, oom
 
   message = str(error)
   if "compile option" in message:
@@ -131,7 +131,10 @@ def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
   refusal = oom.parse(message)
   if refusal is None:
     raise error
-  logging.info("does not fit; compiling once more to see what is large")
+  logging.info(
+    "does not fit, %.2f GiB too much; compiling once more to see what is large",
+    (refusal.needed - refusal.limit) / chips.GIB,
+  )
   options = program.config.mesh.compiler_flags | oom.LOOK_ANYWAY
   tensors = oom.largest(
     hlo.parse(lowered.compile(options).as_text()), count=_LARGEST

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tml_jax.models import grouped
 from tml_jax.parallel import collectives, costs, hlo
 
 LOOP = """HloModule jit_f, is_scheduled=true, num_partitions=8
@@ -131,6 +132,16 @@ def test_a_loop_of_unknown_length_is_named():
   counts = {s.instruction.name: s.count for s in walk.executed()}
   assert counts["y"] == 1
   assert walk.unknown_loops == ["jit(f)/while"]
+
+
+def test_a_loop_for_what_does_not_fit_is_not_counted():
+  assert hlo.RARE == grouped.OVERFLOW
+  text = LOOP.replace("constant(START)", "parameter(2)")
+  text = text.replace("jit(f)/while", f"jit(f)/{grouped.OVERFLOW}/while")
+  walk = hlo.Walk(hlo.parse(text))
+  assert "y" not in {s.instruction.name for s in walk.executed()}
+  assert walk.rare_loops == ["jit(f)/overflow/while"]
+  assert walk.unknown_loops == []
 
 
 def test_types_with_layouts_tuples_and_memory_spaces():
