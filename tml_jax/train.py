@@ -56,6 +56,7 @@ def main(
   processes.check_same(facts(config))
   with processes.together():
     begun = check(config, processes=processes)
+  with processes.together():  # none writes before all have been checked
     if processes.is_first:
       workdir_lib.create(workdir, config, is_begun=begun)
   # jax starts here: bad flags and directories have been refused by now.
