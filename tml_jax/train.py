@@ -58,6 +58,7 @@ def main(
   with processes.together():
     begun = check(config, processes=processes)
     requested = profile_flags.requested(steps=train.steps)
+  with processes.together():  # none writes before all have been checked
     if processes.is_first:
       workdir_lib.create(workdir, config, is_begun=begun)
   faulthandler.register(signal.SIGUSR1, all_threads=True)
