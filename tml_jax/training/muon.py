@@ -9,7 +9,8 @@ five times: left to the compiler, every device would compute nearly every
 product. Here whole matrices are dealt out instead: an all-to-all turns "a piece
 of each matrix" into "all of some matrices", each device works on its own, and
 a second one brings the pieces back. Two passes of the parameters over the
-links, no product done twice. Matrices of one shape are dealt together.
+links, no product done twice. Where there are few of a shape, they are dealt
+together.
 
 Legend: X matrices (any batch dims, flattened), R rows, C columns.
 """
@@ -170,9 +171,11 @@ def _dealt(leaves, kinds, *, mesh) -> list[jax.Array]:
       # Only the first of the dims of a side may be cut, or flattened pieces
       # would not lie side by side.
       sides = tuple(kind.axes(dims[0]) for dims in (kind.rows, kind.columns))
-      groups.setdefault((sides, flat[-1].shape[1:]), []).append(index)
+      # Alone where there are enough of them: joining is a copy.
+      many = index if flat[-1].shape[0] >= mesh.size else None
+      groups.setdefault((sides, flat[-1].shape[1:], many), []).append(index)
     results = [None] * len(leaves)
-    for (sides, _), members in groups.items():
+    for (sides, *_), members in groups.items():
       joined = jnp.concatenate([flat[index] for index in members])
       done = _deal(joined, rows=sides[0], columns=sides[1], mesh=mesh)
       cuts = [flat[index].shape[0] for index in members]
@@ -202,7 +205,9 @@ def _deal(x_XRC: jax.Array, *, rows, columns, mesh) -> jax.Array:
   with jax.named_scope("deal"):
     for axis, dim in exchanges:
       x = jax.lax.all_to_all(x, axis, split_axis=0, concat_axis=dim, tiled=True)
-  x = jax.vmap(newton_schulz)(x)
+  # One by one: temporaries of all a device's experts at once would be most of
+  # what the step needs.
+  x = jax.lax.map(newton_schulz, x)
   with jax.named_scope("collect"):
     for axis, dim in reversed(exchanges):
       x = jax.lax.all_to_all(x, axis, split_axis=dim, concat_axis=0, tiled=True)
