@@ -25,7 +25,7 @@ class RematPolicy(enum.StrEnum):
   SAVE_EXPERTS = "save_experts"
   # Keep these and the outputs of all matmuls without batch dims.
   SAVE_MATMULS = "save_matmuls"
-  OFFLOAD = "offload"  # as block; attention and experts wait in host memory
+  OFFLOAD = "offload"  # as block; these inputs wait in host memory
 
 
 class MoeDispatch(enum.StrEnum):

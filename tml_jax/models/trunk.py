@@ -11,6 +11,7 @@ Legend: B batch, T time, D d_model, L MoE layers, E experts, K kinds.
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import ad_checkpoint
 
 from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
 from tml_jax.models import attention, moe, norm, short_conv
@@ -66,6 +67,7 @@ class Layer(nn.Module):
     positions_BT: jax.Array,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns outputs and chosen experts [B, T, k] (k = 0 if dense)."""
+    x_BTD = ad_checkpoint.checkpoint_name(x_BTD, "layer_input")
     a = self.attention(
       self.attention_norm(x_BTD),
       segment_ids_BT=segment_ids_BT,
@@ -126,7 +128,7 @@ def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
     ),
     RematPolicy.OFFLOAD: policies.save_and_offload_only_these_names(
       names_which_can_be_saved=[],
-      names_which_can_be_offloaded=["attention", "experts"],
+      names_which_can_be_offloaded=["layer_input"],
       offload_src="device",
       offload_dst="pinned_host",
     ),
