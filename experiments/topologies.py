@@ -88,7 +88,6 @@ ROWS: dict[tuple[str, str], Row] = {
     fields={
       "train.global_batch_size": 256,
       "train.accumulation_steps": 1,
-      "train.remat_policy": RematPolicy.OFFLOAD,
       "train.optim.moment_dtype": Dtype.BFLOAT16,
       "train.optim.ema_decay": 0.0,
     },
