@@ -155,7 +155,7 @@ def tml_interaction_small() -> Config:
         moe_dispatch=MoeDispatch.ALL_GATHER,
         moe_matmul=MoeMatmul.MEGABLOX,
         moe_buffer=1.125,
-        loss_chunk=512,  # 412 MB of float32 logits a sequence
+        loss_chunk=1280,  # 1.03 GB of float32 logits a sequence
         attention=AttentionForm.PALLAS,
       ),
       flow_loss_weight=1.0,

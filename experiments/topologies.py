@@ -88,6 +88,7 @@ ROWS: dict[tuple[str, str], Row] = {
     fields={
       "train.global_batch_size": 256,
       "train.accumulation_steps": 1,
+      "train.execution.loss_chunk": 512,
       "train.optim.moment_dtype": Dtype.BFLOAT16,
       "train.optim.ema_decay": 0.0,
     },

@@ -125,11 +125,11 @@ def loss(
 def unembed(params, *, model) -> Callable[[jax.Array], jax.Array]:
   """The model's logits with an unembedding that is brought together once.
 
-  Else every chunk of `score` would gather it, and reduce its gradient, which
-  is summed over the chunks in float32.
+  Else every chunk of `score` would gather it, and reduce its gradient; that is
+  summed over chunks in the model's dtype, like over devices.
   """
   weight = params["unembedding"].astype(model.dtype)
-  weight = norm.whole(weight, names=("embed", "vocab")).astype(jnp.float32)
+  weight = norm.whole(weight, names=("embed", "vocab"))
   head = {"params": {"unembedding": weight}}
   return lambda h: model.apply(head, h, method=model.logits)
 
