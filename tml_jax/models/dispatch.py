@@ -18,23 +18,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
-PartitionSpec = jax.sharding.PartitionSpec
-
-
-def _axes(name: str) -> tuple[str, ...]:
-  """Mesh axes of a logical name."""
-  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
-  return (axes,) if isinstance(axes, str) else tuple(axes)
-
-
-def _gather(array: jax.Array, axes: tuple[str, ...], *, dim: int) -> jax.Array:
-  # Axis by axis, inner first: XLA turns a gather over all axes of a mesh into
-  # an all-reduce of twice the bytes. The transpose is a reduce-scatter.
-  for axis in reversed(axes):
-    array = jax.lax.all_gather(array, axis, axis=dim, tiled=True)
-  return array
+from tml_jax.models import expert_mesh
 
 
 def all_gather(
@@ -59,59 +44,25 @@ def all_gather(
   Raises:
     ValueError: there is no mesh, or tokens are not cut over the expert axes.
   """
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    raise ValueError(
-      "moe_dispatch = all_gather needs a mesh: trace inside parallel.mesh.use"
-    )
-  batch, time, expert = _axes("batch"), _axes("time"), _axes("experts")
-  if not set(expert) <= set(batch):
-    raise ValueError(
-      f"axes {expert} of 'experts' must be among {batch} of 'batch'"
-    )
-  tokens = PartitionSpec(batch, time)
-
-  def is_names(leaf):
-    return isinstance(leaf, tuple)
-
-  specs = jax.tree.map(
-    lambda each: PartitionSpec(*(_axes(name) or None for name in each)),
-    names,
-    is_leaf=is_names,
-  )
-
-  def whole(weight, weight_names):
-    """A weight with all its dims, but for a part of its experts and of F."""
-    stay = (*expert, *_axes("mlp"))
-    for dim, name in enumerate(weight_names):
-      axes = tuple(axis for axis in _axes(name) if axis not in stay)
-      weight = _gather(weight, axes, dim=dim)
-    return weight
+  frame = expert_mesh.frame(names)
+  expert = frame.experts
 
   def device(x_BTD, weights, experts_BTk, shares_BTk):
     with jax.named_scope("gather_tokens"):
       flat = [
-        _gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
+        expert_mesh.gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
         for array in (x_BTD, experts_BTk, shares_BTk)
       ]
-    with jax.named_scope("gather_weights"):
-      weights = jax.tree.map(whole, weights, names)
+    weights = frame.whole(weights)
     here = jax.tree.leaves(weights)[0].shape[0]
     first = jax.lax.axis_index(expert) * here if expert else 0
     own_Nk = flat[1] - first
     own_Nk = jnp.where((own_Nk >= 0) & (own_Nk < here), own_Nk, here)
     y_ND = local(flat[0], weights=weights, experts_Nk=own_Nk, shares_Nk=flat[2])
     with jax.named_scope("scatter_tokens"):
-      for axis in _axes("mlp"):
-        y_ND = jax.lax.psum(y_ND, axis)
+      y_ND = frame.sum_of_mlp(y_ND)
       for axis in expert:
         y_ND = jax.lax.psum_scatter(y_ND, axis, scatter_dimension=0, tiled=True)
     return y_ND.reshape(x_BTD.shape)
 
-  return jax.shard_map(
-    device,
-    mesh=mesh,
-    in_specs=(tokens, specs, tokens, tokens),
-    out_specs=tokens,
-    check_vma=False,  # the Pallas kernels do not say how they vary
-  )(x_BTD, weights, experts_BTk, shares_BTk)
+  return frame.map(device)(x_BTD, weights, experts_BTk, shares_BTk)

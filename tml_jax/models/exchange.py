@@ -327,6 +327,8 @@ def all_to_all(
     ValueError: there is no mesh, or tokens are not cut over the expert axes.
   """
   frame = expert_mesh.frame(names)
+  if not frame.experts:
+    raise ValueError("an exchange needs mesh axes for 'experts' in the rules")
 
   def device(x_BTD, weights, experts_BTk, shares_BTk):
     x_ND, experts_Nk, shares_Nk = (

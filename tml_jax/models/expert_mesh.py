@@ -1,7 +1,7 @@
 """How routed experts and tokens lie on a mesh, by the logical rules in force.
 
-For: `exchange.py`, whose collectives are written by hand. Not for: the
-collectives of tokens. Start at `frame`.
+For: `dispatch.py` and `exchange.py`, whose collectives are written by hand. Not
+for: the collectives of tokens. Start at `frame`.
 """
 
 import dataclasses
@@ -18,6 +18,15 @@ def axes_of(name: str) -> tuple[str, ...]:
   """Mesh axes of a logical name."""
   axes = dict(nn.get_logical_axis_rules()).get(name) or ()
   return (axes,) if isinstance(axes, str) else tuple(axes)
+
+
+def gather(array: jax.Array, axes: tuple[str, ...], *, dim: int) -> jax.Array:
+  """All of `dim`; the transpose is a reduce-scatter."""
+  # Axis by axis, inner first: XLA turns a gather over all axes of a mesh into
+  # an all-reduce of twice the bytes.
+  for axis in reversed(axes):
+    array = jax.lax.all_gather(array, axis, axis=dim, tiled=True)
+  return array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +59,15 @@ class Frame:
       check_vma=False,  # the Pallas kernels do not say how they vary
     )
 
+  @jax.named_scope("gather_weights")
   def whole(self, weights: Any) -> Any:
-    """Weights with all their dims but "experts" and "mlp"."""
+    """Weights with all their dims, but for a part of experts and of F."""
+    stay = (*self.experts, *axes_of("mlp"))
 
     def one(weight, dims):
       for dim, name in enumerate(dims):
-        if name not in ("experts", "mlp"):
-          # Axis by axis, inner first: XLA turns a gather over all axes of a
-          # mesh into an all-reduce of twice the bytes.
-          for axis in reversed(axes_of(name)):
-            weight = jax.lax.all_gather(weight, axis, axis=dim, tiled=True)
+        axes = tuple(axis for axis in axes_of(name) if axis not in stay)
+        weight = gather(weight, axes, dim=dim)
       return weight
 
     return jax.tree.map(one, weights, self.names)
@@ -83,7 +91,7 @@ def frame(names: Any) -> Frame:
       "this moe_dispatch needs a mesh: trace inside parallel.mesh.use"
     )
   batch, experts = axes_of("batch"), axes_of("experts")
-  if not experts or not set(experts) <= set(batch):
+  if not set(experts) <= set(batch):
     raise ValueError(
       f"axes {experts} of 'experts' must be among {batch} of 'batch'"
     )
