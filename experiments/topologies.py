@@ -82,7 +82,8 @@ ROWS: dict[tuple[str, str], Row] = {
   ),
   # 31.25 GiB of HBM: a sequence of a chip and no more, so 2.1 M tokens a step
   # (a second gradient to add to is 5.6 GiB); half the momentum; no average of
-  # the weights (make one of checkpoints).
+  # the weights (make one of checkpoints). Still 0.49 GiB too much with the
+  # flags below; with `low_memory` alone it was not compiled to the end.
   ("tml_interaction_small", "v6e:16x16"): Row(
     axes=dict(fsdp=16, expert=16),
     fields={
@@ -94,7 +95,8 @@ ROWS: dict[tuple[str, str], Row] = {
     },
     flag_sets=_EXCHANGE_BESIDE_PRODUCTS,
   ),
-  # A device is a core: 512 of them. Its SparseCores exchange beside it.
+  # A device is a core: 512 of them. Its SparseCores exchange beside it. Does
+  # not fit: 227 GiB too much, whatever the remat policy and the optimizer.
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
     axes=dict(fsdp=64, expert=8), fields=_WHOLE_BATCH
   ),
