@@ -24,10 +24,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from tml_jax import config_checks
-from tml_jax.models import cells, flash_gradient, flash_kernels
+from tml_jax.models import cells, expert_mesh, flash_gradient, flash_kernels
 from tml_jax.models.flash_pairs import Static
 
 PartitionSpec = jax.sharding.PartitionSpec
@@ -81,9 +80,8 @@ def _size(axes: tuple[str, ...]) -> int:
 def _axes(name: str) -> tuple[str, ...]:
   """Mesh axes of a logical name that have more than one device."""
   mesh = jax.sharding.get_abstract_mesh()
-  axes = dict(nn.get_logical_axis_rules()).get(name) or ()
-  axes = (axes,) if isinstance(axes, str) else tuple(axes)
-  return tuple(a for a in axes if not mesh.empty and mesh.shape[a] > 1)
+  axes = () if mesh.empty else expert_mesh.axes_of(name)
+  return tuple(axis for axis in axes if mesh.shape[axis] > 1)
 
 
 def attend(
