@@ -25,7 +25,7 @@ SUBMIT = (
 # `describe` with the next word of a file, and runs what ssh would run in a home
 # of that host.
 _GCLOUD = r"""#!/usr/bin/env bash
-printf '%s\n' "$@" '' >>"$RECORD/calls"
+(flock 9; printf '%s\n' "$@" '' >&9) 9>>"$RECORD/calls"
 case "$*" in
   *" describe "*)
     head -n 1 "$RECORD/states"
