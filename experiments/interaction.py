@@ -194,6 +194,50 @@ def tml_interaction_small() -> Config:
   )
 
 
+def _longer(times: int, *, name: str) -> Config:
+  """The reference with sequences of `times` its length, as many tokens a step.
+
+  About 10 and 40 minutes of talk. The mesh needs a `seq` axis; the rows of
+  experiments/topologies.py have one of 8.
+  """
+  reference = tml_interaction_small()
+  streams, train = reference.streams, reference.train
+  batch = train.global_batch_size // times
+  return dataclasses.replace(
+    reference,
+    name=name,
+    streams=dataclasses.replace(
+      streams,
+      seq_len=times * streams.seq_len,
+      max_audio=times * streams.max_audio,
+      max_patches=times * streams.max_patches,
+      max_speak=times * streams.max_speak,
+      max_targets=times * streams.max_targets,
+    ),
+    data=dataclasses.replace(
+      reference.data,
+      logical_shards=min(batch, reference.data.logical_shards),
+    ),
+    train=dataclasses.replace(
+      train,
+      global_batch_size=batch,
+      execution=dataclasses.replace(
+        train.execution, loss_chunk=times * train.execution.loss_chunk
+      ),
+    ),
+  )
+
+
+def tml_interaction_small_32k() -> Config:
+  """`tml_interaction_small` on sequences of 32,768 positions."""
+  return _longer(4, name="tml_interaction_small_32k")
+
+
+def tml_interaction_small_128k() -> Config:
+  """`tml_interaction_small` on sequences of 131,072 positions."""
+  return _longer(16, name="tml_interaction_small_128k")
+
+
 def inkling_small_as_shipped() -> Config:
   """The released trunk, to count and to load: 265.956 B parameters shipped.
 
@@ -352,6 +396,8 @@ SIZES = {
   "tiny_procedural": tiny_procedural,
   "medium": medium,
   "tml_interaction_small": tml_interaction_small,
+  "tml_interaction_small_32k": tml_interaction_small_32k,
+  "tml_interaction_small_128k": tml_interaction_small_128k,
   "inkling_small_as_shipped": inkling_small_as_shipped,
 }
 

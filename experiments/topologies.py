@@ -25,14 +25,14 @@ from tml_jax.config import (
 _TORUS_3D = (
   "batch:data+fsdp+expert",  # every chip has sequences of its own
   "time:seq",
-  "embed:fsdp",
+  "embed:fsdp+seq",  # weights are dealt out over pieces of sequences too
   "vocab:tensor",
   "heads:tensor",
   "kv_heads:tensor",
   "mlp:tensor",
   "flow:tensor",
   "experts:expert",
-  "expert_mlp:tensor+fsdp",
+  "expert_mlp:tensor+fsdp+seq",
 )
 RULES: dict[str, tuple[str, ...]] = {
   "cpu": _TORUS_3D,  # GPUs as well: no torus, the compiler divides the work
@@ -61,6 +61,8 @@ _WHOLE_BATCH = {
   "train.accumulation_steps": 1,
   "train.remat_policy": RematPolicy.SAVE_EXPERTS,
 }
+# A sequence over a ring of 8 chips: 16,384 positions a chip, as above.
+_LONG = dict(fsdp=8, expert=8, seq=8)
 # Most exchanges go on beside the products, in them or on SparseCores.
 _EXCHANGE_BESIDE_PRODUCTS = (
   "async_collective_fusion",
@@ -80,10 +82,16 @@ ROWS: dict[tuple[str, str], Row] = {
     fields=_WHOLE_BATCH,
     flag_sets=(*_EXCHANGE_BESIDE_PRODUCTS, "data_parallel_overlap"),
   ),
+  ("tml_interaction_small_32k", "v5p:8x8x8"): Row(
+    axes=_LONG, fields=_WHOLE_BATCH, flag_sets=_EXCHANGE_BESIDE_PRODUCTS
+  ),
+  ("tml_interaction_small_128k", "v5p:8x8x8"): Row(
+    axes=_LONG, fields=_WHOLE_BATCH, flag_sets=_EXCHANGE_BESIDE_PRODUCTS
+  ),
   # 31.25 GiB of HBM: a sequence of a chip and no more, so 2.1 M tokens a step
   # (a second gradient to add to is 5.6 GiB); half the momentum; no average of
-  # the weights (make one of checkpoints). Still 0.49 GiB too much with the
-  # flags below; with `low_memory` alone it was not compiled to the end.
+  # the weights (make one of checkpoints). With exchanges beside the products
+  # it is 0.49 GiB too much.
   ("tml_interaction_small", "v6e:16x16"): Row(
     axes=dict(fsdp=16, expert=16),
     fields={
@@ -93,10 +101,9 @@ ROWS: dict[tuple[str, str], Row] = {
       "train.optim.moment_dtype": Dtype.BFLOAT16,
       "train.optim.ema_decay": 0.0,
     },
-    flag_sets=_EXCHANGE_BESIDE_PRODUCTS,
+    flag_sets=("low_memory",),
   ),
-  # A device is a core: 512 of them. Its SparseCores exchange beside it. Does
-  # not fit: 227 GiB too much, whatever the remat policy and the optimizer.
+  # A device is a core: 512 of them. Its SparseCores exchange beside it.
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
     axes=dict(fsdp=64, expert=8), fields=_WHOLE_BATCH
   ),

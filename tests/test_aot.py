@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 
@@ -183,4 +184,5 @@ def test_a_step_that_does_not_fit_exits_3():
   assert result.returncode == 3, result.stderr
   assert "does not fit: a device of v6e:1x1 needs" in result.stderr
   assert "31.25" in result.stderr and "GiB too much" in result.stderr
-  assert "largest tensors" in result.stderr
+  assert "largest tensors at the peak" in result.stderr
+  assert re.search(r"GiB (f32|bf16)\[[\d,]+\] +x\d+ +jit", result.stderr)

@@ -13,8 +13,10 @@ import dataclasses
 import importlib.metadata
 import json
 import math
+import pathlib
 import resource
 import sys
+import tempfile
 import time
 from typing import Any, NoReturn
 
@@ -31,7 +33,7 @@ _NUM_SLICES = flags.DEFINE_integer(
 )
 _HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
 _DOES_NOT_FIT = 3  # exit status
-_LARGEST = 10  # tensors that are listed then
+_LARGEST = 12  # tensors that are listed then
 
 
 def main(config: Config) -> None:
@@ -47,7 +49,7 @@ def main(config: Config) -> None:
   topology.prepare_environment()
   import jax
 
-  from tml_jax.parallel import hlo, report, roofline, scopes
+  from tml_jax.parallel import hlo, oom, report, roofline, scopes
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import flops
   from tml_jax.training import program as program_lib
@@ -71,10 +73,13 @@ def main(config: Config) -> None:
   lower_s = time.time() - start
   logging.info("traced in %.1f s, compiling for %s", lower_s, name)
   start = time.time()
-  try:
-    compiled = program.compile(lowered)
-  except jax.errors.JaxRuntimeError as error:
-    explain(error, program=program, lowered=lowered)
+  with tempfile.TemporaryDirectory(prefix="tml_jax_aot_") as dump:
+    try:
+      compiled = program.compile(
+        lowered, options=oom.dump_options(pathlib.Path(dump))
+      )
+    except jax.errors.JaxRuntimeError as error:
+      explain(error, dump=pathlib.Path(dump))
   compile_s = time.time() - start
 
   # --------------------------------------------------------------- analyse
@@ -115,13 +120,13 @@ def main(config: Config) -> None:
       file.write("\n")
 
 
-def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
+def explain(error: Exception, *, dump: pathlib.Path) -> NoReturn:
   """Says what the compiler refused, and exits or raises.
 
   Raises:
     errors.UserError: an option of mesh.compiler_options that there is not.
   """
-  from tml_jax.parallel import chips, hlo, oom
+  from tml_jax.parallel import oom
 
   message = str(error)
   if "compile option" in message:
@@ -131,14 +136,7 @@ def explain(error: Exception, *, program: Any, lowered: Any) -> NoReturn:
   refusal = oom.parse(message)
   if refusal is None:
     raise error
-  logging.info(
-    "does not fit, %.2f GiB too much; compiling once more to see what is large",
-    (refusal.needed - refusal.limit) / chips.GIB,
-  )
-  options = program.config.mesh.compiler_flags | oom.LOOK_ANYWAY
-  tensors = oom.largest(
-    hlo.parse(lowered.compile(options).as_text()), count=_LARGEST
-  )
+  tensors = oom.at_peak(dump, count=_LARGEST)
   text = oom.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
   print(text, file=sys.stderr)
   sys.exit(_DOES_NOT_FIT)

@@ -342,11 +342,25 @@ def _require_sequence_can_be_cut(config: Any) -> None:
     for name in ("time", "heads")
   }
   pieces, length = parts["time"], config.streams.seq_len
-  require(
-    length % pieces == 0,
-    f"streams.seq_len = {length}: cannot be cut into {pieces} equal pieces by"
-    f" mesh.seq = {mesh.seq}; make it a multiple of {pieces}",
-  )
+  streams, chunk = config.streams, config.train.execution.loss_chunk
+  sizes = {
+    f"streams.{name}": getattr(streams, name)
+    for name in (
+      "seq_len",
+      "max_audio",
+      "max_patches",
+      "max_speak",
+      "max_targets",
+    )
+  }
+  if chunk < streams.max_targets:
+    sizes["train.execution.loss_chunk"] = chunk
+  for name, size in sizes.items():
+    require(
+      size % pieces == 0,
+      f"{name} = {size}: cannot be cut into {pieces} equal pieces by"
+      f" mesh.seq = {mesh.seq}; make it a multiple of {pieces}",
+    )
   if pieces == 1 or config.train.execution.attention != "pallas":
     return
   piece = length // pieces

@@ -23,16 +23,7 @@ RULES = ONE.axis_rules
 MESHES = {
   "data, fsdp, expert": dataclasses.replace(ONE, data=2, fsdp=2, expert=2),
   "fsdp, expert, tensor": dataclasses.replace(ONE, fsdp=2, expert=2, tensor=2),
-  "data, seq": dataclasses.replace(
-    ONE,
-    data=2,
-    seq=4,
-    # Parameters lie over `seq` too: it has no other use for them.
-    rules=tuple(
-      "embed:fsdp+seq" if rule.startswith("embed:") else rule
-      for rule in ONE.rules
-    ),
-  ),
+  "data, seq": dataclasses.replace(ONE, data=2, seq=4),
 }
 
 

@@ -12,7 +12,7 @@ from experiments import interaction, topologies
 from tests.training import small
 from tml_jax import errors
 from tml_jax.config import MoeDispatch, MoeMatmul
-from tml_jax.models import trunk
+from tml_jax.models import norm
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import program
 
@@ -29,7 +29,7 @@ def test_constraints_of_the_model_place_activations():
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     with mesh_lib.use(mesh, rules=ONE.axis_rules):
-      x_BTD = jax.jit(trunk.constrain)(jnp.zeros((8, 6, 4)))
+      x_BTD = jax.jit(norm.spread)(jnp.zeros((8, 6, 4)))
   assert x_BTD.sharding.shard_shape(x_BTD.shape) == (2, 3, 4)
 
 

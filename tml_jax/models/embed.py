@@ -44,9 +44,18 @@ class Kind(enum.IntEnum):
 def place(
   x_BTD: jax.Array, *, values_BAD: jax.Array, positions_BA: jax.Array
 ) -> jax.Array:
-  """Writes values over positions; a position of T or more is dropped."""
-  rows = jnp.arange(x_BTD.shape[0])[:, None]
-  return x_BTD.at[rows, positions_BA].set(values_BAD, mode="drop")
+  """Writes values over positions; a position of T or more is dropped.
+
+  No position below T may come twice in a row. Said to the compiler, with rows
+  as a batch dim, or the gradient brings the whole global batch to each device.
+  """
+  length, slots = x_BTD.shape[1], jnp.arange(positions_BA.shape[1])
+  positions_BA = jnp.where(positions_BA < length, positions_BA, length + slots)
+
+  def row(x_TD, values_AD, positions_A):
+    return x_TD.at[positions_A].set(values_AD, mode="drop", unique_indices=True)
+
+  return jax.vmap(row)(x_BTD, values_BAD, positions_BA)
 
 
 def kinds(batch: dict[str, jax.Array]) -> jax.Array:
@@ -95,7 +104,7 @@ class DmelBag(nn.Module):
     levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
     onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
     shape = (*dmel_BAC.shape[:-1], self.table.shape[0])
-    onehot = onehot.reshape(shape).astype(self.dtype)
+    onehot = norm.spread(onehot.reshape(shape).astype(self.dtype))
     table, streams = (
       norm.whole(weight.astype(self.dtype), names=(None, "embed"))
       for weight in (self.table, self.streams)
@@ -205,7 +214,7 @@ class Embedder(nn.Module):
   def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
     """[B, T, D]; `batch` as packed by `streams.packing`."""
     tokens_BT = batch["tokens"]
-    x_BTD = self.norm(self.text(tokens_BT))
+    x_BTD = norm.spread(self.norm(self.text(tokens_BT)))
     x_BTD += jnp.where(
       (tokens_BT == self.turn_token)[..., None],
       self.clock(batch["windows"]),
@@ -220,6 +229,6 @@ class Embedder(nn.Module):
     )
     return place(
       x_BTD,
-      values_BAD=self.hmlp(batch["patches"]),
+      values_BAD=self.hmlp(norm.spread(batch["patches"])),
       positions_BA=batch["patch_positions"],
     )

@@ -80,7 +80,7 @@ class InteractionModel(nn.Module):
   def hidden(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, Aux]:
     """Hidden states after the final norm, [B, T, D], of a packed batch."""
     h_BTD, load_KLE = self.trunk(
-      trunk.constrain(self.embed(batch)),
+      norm.spread(self.embed(batch)),
       segment_ids_BT=batch["segment_ids"],
       positions_BT=batch["positions"],
       kinds_BT=embed.kinds(batch),

@@ -1,7 +1,7 @@
 """RMSNorm in float32, and the one way this model declares a parameter.
 
-For: every module of `models/`. Not for: LayerNorm (the flow head has its
-own). Start at `param`.
+For: every module of `models/`; where their weights and activations lie on a
+mesh. Not for: LayerNorm (the flow head has its own). Start at `param`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,6 +32,18 @@ def whole(weight: jax.Array, *, names: Sequence[str | None]) -> jax.Array:
   """
   kept = tuple(None if name == "embed" else name for name in names)
   return nn.with_logical_constraint(weight, kept)
+
+
+def spread(x: jax.Array) -> jax.Array:
+  """[B, T, ...] cut over the mesh axes of "batch" and "time".
+
+  The second dim is positions, or slots that are filled in their order. Said at
+  block boundaries, and wherever else a device would hold or compute a whole
+  sequence that is cut over devices.
+  """
+  return nn.with_logical_constraint(
+    x, ("batch", "time", *[None] * (x.ndim - 2))
+  )
 
 
 def rms_norm(x: jax.Array, *, scale: jax.Array, eps: float) -> jax.Array:

@@ -19,11 +19,6 @@ from tml_jax.models import cache as cache_lib
 from tml_jax.models import layers as layers_lib
 
 
-def constrain(x_BTD: jax.Array) -> jax.Array:
-  """Names the dims of activations at a block boundary."""
-  return nn.with_logical_constraint(x_BTD, ("batch", "time", "model"))
-
-
 class Layer(nn.Module):
   """x += conv(attention(norm(x))); x += conv(mlp(norm(x)))."""
 
@@ -80,7 +75,7 @@ class Layer(nn.Module):
     x_BTD += short_conv.convolve(
       m, kernel_KD=self.mlp_conv, segment_ids_BT=segment_ids_BT
     )
-    return constrain(x_BTD), chosen
+    return norm.spread(x_BTD), chosen
 
   def extend(
     self,

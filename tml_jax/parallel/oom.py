@@ -1,28 +1,28 @@
-"""A program that does not fit: by how much, and what is large in it.
+"""A program that does not fit: by how much, and what is live at its peak.
 
-For: reading the compiler's refusal and the program that it refused. Not for:
-programs that fit (`report.py`). Start at `parse`.
+For: reading the compiler's refusal and what it wrote down beside it. Not for:
+programs that fit (`report.py`). Start at `parse`, then `at_peak`.
 """
 
 import dataclasses
+import pathlib
 import re
+from collections.abc import Iterator
 
+from tml_jax import errors
 from tml_jax.parallel import chips, hlo
 
-# Compiles what does not fit, to look at it; it could not run.
-LOOK_ANYWAY = {"xla_tpu_no_crash_on_oom": "true"}
 _REFUSAL = re.compile(
   r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM"
   r" \(([\d.]+)([KMGT])\)",
   re.DOTALL,
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-# Names for what another instruction made.
-_NO_BUFFER = frozenset(
-  """parameter tuple get-tuple-element bitcast while conditional call
-  opt-barrier async-done call-done copy-done all-gather-done all-reduce-done
-  collective-permute-done dynamic-update-slice constant""".split()
-)
+# The compiler's files: the program at the refusal, and who lives how long.
+_PROGRAM = "oom_intermediate_module.txt"
+_LIVE = "after_optimizations-live-range.txt"
+_PEAK = re.compile(r"^  Live ranges at \d+ \(peak\):$")
+_BUFFER = re.compile(r"^    (\S+)\{([\d,]*)\}: (\d+) bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +35,24 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-  """An array that the program makes in HBM.
+  """Arrays that are live at the peak and alike.
 
   Attributes:
-    array: type and sizes.
-    op_name: where in the traced program it comes from.
-    count: instructions that make one like it.
+    shape: type and sizes of one.
+    op_name: where in the traced program it comes from; an argument's name.
+    bytes: of one, as the compiler lays it out.
+    count: how many.
   """
 
-  array: hlo.Array
+  shape: str
   op_name: str
+  bytes: int
   count: int
+
+
+def dump_options(directory: pathlib.Path) -> dict[str, str | bool]:
+  """Compiler options that write what `at_peak` reads into `directory`."""
+  return {"xla_dump_to": str(directory), "xla_dump_hlo_as_text": True}
 
 
 def parse(message: str) -> Refusal | None:
@@ -59,37 +66,60 @@ def parse(message: str) -> Refusal | None:
   )
 
 
-def largest(module: hlo.Module, *, count: int) -> list[Tensor]:
-  """The largest arrays in HBM that instructions make, largest first.
+def at_peak(directory: pathlib.Path, *, count: int) -> list[Tensor]:
+  """What takes most of HBM where the refused program needs most of it.
 
-  Each may be live at another time; the compiler does not say which are live
-  at the peak.
+  Args:
+    directory: what `dump_options` named.
+    count: how many to return, largest sum first.
+
+  Raises:
+    errors.UserError: the compiler wrote no such files.
   """
-  found: dict[tuple[hlo.Array, str], int] = {}
-  for step in hlo.Walk(module).executed():
-    item = step.instruction
-    if item.opcode in _NO_BUFFER or _in_place(item, module=module):
-      continue
-    for array in item.arrays:
-      if array.space == 0:
-        key = (array, item.op_name)
-        found[key] = found.get(key, 0) + 1
-  ranked = sorted(found, key=lambda key: -key[0].bytes)[:count]
-  return [
-    Tensor(array=array, op_name=name, count=found[array, name])
-    for array, name in ranked
+  try:
+    (program,) = directory.glob(f"*.{_PROGRAM}")
+    (live,) = directory.glob(f"*.{_LIVE}")
+  except ValueError:
+    raise errors.UserError(
+      f"the compiler refused the program and wrote no *.{_PROGRAM} and"
+      f" *.{_LIVE} into {directory}: take the versions that setup.py's"
+      " `aot` extra names"
+    ) from None
+  instructions = {
+    item.name: item
+    for computation in hlo.parse(program.read_text()).computations.values()
+    for item in computation.instructions
+  }
+  counts: dict[tuple[str, str, int], int] = {}
+  for name, index, size in _live(live.read_text()):
+    item = instructions.get(name)
+    shape, op_name = "", name
+    if item is not None:
+      op_name = item.op_name or name
+      place = index[0] if len(index) == 1 else 0
+      if len(index) <= 1 and place < len(item.arrays):
+        shape = str(item.arrays[place])
+    key = (shape, op_name, size)
+    counts[key] = counts.get(key, 0) + 1
+  tensors = [
+    Tensor(shape=shape, op_name=op_name, bytes=size, count=n)
+    for (shape, op_name, size), n in counts.items()
   ]
+  return sorted(tensors, key=lambda t: -t.bytes * t.count)[:count]
 
 
-def _in_place(item: hlo.Instruction, *, module: hlo.Module) -> bool:
-  """Whether a fusion writes into one of its operands."""
-  if item.opcode != "fusion":
-    return False
-  inner = module.computations[item.called["calls"][0]]
-  root = inner.root
-  while root.opcode in ("bitcast", "copy"):
-    root = inner.by_name[root.operands[0]]
-  return root.opcode == "dynamic-update-slice"
+def _live(text: str) -> Iterator[tuple[str, tuple[int, ...], int]]:
+  """Instruction, index in its result and bytes of all that the peak holds."""
+  lines = iter(text.splitlines())
+  for line in lines:
+    if _PEAK.match(line):
+      break
+  for line in lines:
+    match = _BUFFER.match(line)
+    if match is None:
+      return
+    index = tuple(int(part) for part in match[2].split(",") if part)
+    yield match[1], index, int(match[3])
 
 
 def describe(refusal: Refusal, *, where: str, tensors: list[Tensor]) -> str:
@@ -99,11 +129,11 @@ def describe(refusal: Refusal, *, where: str, tensors: list[Tensor]) -> str:
     f" {refusal.needed / chips.GIB:.2f} GiB of HBM and has"
     f" {refusal.limit / chips.GIB:.2f},"
     f" {(refusal.needed - refusal.limit) / chips.GIB:.2f} GiB too much",
-    "largest tensors that the program makes (not all live at once):",
+    "largest tensors at the peak:",
   ]
   for tensor in tensors:
     lines.append(
-      f"  {tensor.array.bytes / chips.GIB:>7.2f} GiB {tensor.array!s:<32}"
-      f" x{tensor.count:<3} {tensor.op_name}"
+      f"  {tensor.bytes * tensor.count / chips.GIB:>7.2f} GiB"
+      f" {tensor.shape:<32} x{tensor.count:<3} {tensor.op_name}"
     )
   return "\n".join(lines)

@@ -155,7 +155,7 @@ def score(
   """
 
   def one_chunk(h_BND, targets_BN):
-    logits_BNV = logits(h_BND)
+    logits_BNV = logits(norm.spread(h_BND))
     log_z_BN = jax.nn.logsumexp(logits_BNV, axis=-1)
     picked_BN = jnp.take_along_axis(logits_BNV, targets_BN[..., None], axis=-1)[
       ..., 0
@@ -185,7 +185,9 @@ def flow_error(
   variables, hidden_BTD: jax.Array, *, batch: Batch, keys_B: jax.Array, model
 ) -> jax.Array:
   """Weighted flow-matching error of each `<speak>` position, float32 [B, S]."""
-  condition_BSD = interaction.take(hidden_BTD, batch["speak_positions"])
+  condition_BSD = norm.spread(
+    interaction.take(hidden_BTD, batch["speak_positions"])
+  )
   null_D = model.apply(variables, method=model.null_condition)
 
   def velocity(x, t, condition):

@@ -5,6 +5,8 @@ not there. Not for: what the step computes (`step`). Start at `create`.
 """
 
 import dataclasses
+import types
+from collections.abc import Mapping
 
 import jax
 import optax
@@ -75,9 +77,14 @@ class Program:
       )
       return train_step.lower(self.abstract.state, self.batch())
 
-  def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles with the options of `mesh.compiler_options`."""
-    return lowered.compile(self.config.mesh.compiler_flags)
+  def compile(
+    self,
+    lowered: jax.stages.Lowered,
+    *,
+    options: Mapping[str, str | bool] = types.MappingProxyType({}),
+  ) -> jax.stages.Compiled:
+    """Compiles with `mesh.compiler_options` and `options`."""
+    return lowered.compile(self.config.mesh.compiler_flags | options)
 
 
 def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
