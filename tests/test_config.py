@@ -103,6 +103,34 @@ def test_a_value_that_cannot_work_is_refused(path, value, fix):
   assert str(value) in message or isinstance(value, tuple)
 
 
+def test_offload_is_refused_where_runs_of_layers_are_scanned():
+  config = interaction.tml_interaction_small()
+  offload = config_lib.RematPolicy.OFFLOAD
+  with pytest.raises(errors.UserError, match="scan_layers=False") as error:
+    _replace(config, path="train.remat_policy", value=offload)
+  assert "model.attention_pattern = LLLLLG" in str(error.value)
+  single = _replace(config, path="model.attention_pattern", value="LG")
+  _replace(single, path="train.remat_policy", value=offload)
+
+
+@pytest.mark.parametrize(
+  "path, value",
+  [
+    ("streams.max_audio", 6657),
+    ("streams.max_patches", 6142),
+    ("streams.max_speak", 770),
+    ("streams.max_targets", 2562),
+    ("train.execution.loss_chunk", 1281),
+  ],
+)
+def test_what_lies_along_time_must_come_out_even(path, value):
+  config = interaction.tml_interaction_small()
+  config = _replace(config, path="mesh.seq", value=8)
+  with pytest.raises(errors.UserError) as error:
+    _replace(config, path=path, value=value)
+  assert f"{path} = {value}: cannot be cut into 8" in str(error.value)
+
+
 def test_layer_kinds_of_the_reference():
   model = interaction.tml_interaction_small().model
   layers = [i for i in range(model.num_layers) if model.is_global(i)]

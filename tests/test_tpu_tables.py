@@ -6,6 +6,7 @@ from benchmarks import tpu
 from tests import commands
 
 REPORT = {
+  "config": "medium",
   "topology": "v5p:8x8x8",
   "num_slices": 2,
   "chips": 1024,
@@ -23,6 +24,7 @@ def test_tokens_a_day_are_those_of_the_bound():
   cells = [cell.strip() for cell in row.split("|")[1:-1]]
   # 8 M tokens in 4 s: 2 M a second, 172.8 G in 86,400 s; 5/6 of it exposed.
   assert cells == [
+    "`medium`",
     "v5p:8x8x8 x 2",
     "1,024",
     "8.0 M",
@@ -38,7 +40,7 @@ def test_the_table_is_put_between_its_markers_once():
   path = commands.ROOT / "docs" / "run_on_tpu.md"
   text = path.read_text(encoding="utf-8")
   once = tpu.with_run_table(text, reports={"a": REPORT})
-  assert "| v5p:8x8x8 x 2 |" in once and once != text
+  assert "| `medium` | v5p:8x8x8 x 2 |" in once and once != text
   assert tpu.with_run_table(once, reports={"a": REPORT}) == once
   assert once.startswith(text[: text.index("<!-- begin")])
   assert once.endswith(text[text.index("<!-- end") :])

@@ -25,7 +25,9 @@ class RematPolicy(enum.StrEnum):
   SAVE_EXPERTS = "save_experts"
   # Keep these and the outputs of all matmuls without batch dims.
   SAVE_MATMULS = "save_matmuls"
-  OFFLOAD = "offload"  # as block; these inputs wait in host memory
+  # As block; these inputs wait in host memory. Not where runs of layers are
+  # scanned inside blocks.
+  OFFLOAD = "offload"
 
 
 class MoeDispatch(enum.StrEnum):

@@ -325,6 +325,16 @@ def whole(config: Any) -> None:
       f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
     )
   _require_sequence_can_be_cut(config)
+  pattern = config.model.attention_pattern
+  require(
+    config.train.remat_policy != "offload"
+    or not config.train.execution.scan_layers
+    or not re.search(r"(.)\1", pattern),
+    "train.remat_policy = offload: where equal layers are next to one another,"
+    f" as in model.attention_pattern = {pattern}, they are scanned inside the"
+    " scan of blocks, and libtpu cannot move arrays of two such dims to the"
+    " host; set train.execution.scan_layers=False, or remat_policy=block",
+  )
   batch, shards = config.train.global_batch_size, config.data.logical_shards
   require(
     batch % shards == 0,
