@@ -23,15 +23,16 @@ import numpy as np
 from absl import app, flags
 
 from experiments import interaction
+from tml_jax import config_flags
 from tml_jax.config import Config
 from tml_jax.parallel import hosts
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import checkpoint, local_checkpoint, optim
 from tml_jax.training import state as state_lib
 
+_JSON = config_flags.JSON
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Saves and restores of each tier.")
 _DIR = flags.DEFINE_string("dir", "", "Where to save; a temporary one.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
 
 _LOADER = {
   "identity": {},

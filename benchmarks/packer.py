@@ -28,16 +28,16 @@ import transformers
 from absl import app, flags
 
 from experiments import interaction
-from tml_jax import errors, prepare
+from tml_jax import config_flags, errors, prepare
 from tml_jax.config import Config
 from tml_jax.data import mixture
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel, framing, packing, tokenizer
 from tml_jax.streams.timeline import Timeline
 
+_JSON = config_flags.JSON
 _MINUTES = flags.DEFINE_float("minutes", 5.0, "Of audio in each round.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each form is run.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
 
 _RECORDED = ("asterisk:en", "espeak:en-us")
 

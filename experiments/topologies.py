@@ -14,6 +14,7 @@ from typing import Any
 from launch import xla_flags
 from tml_jax import errors
 from tml_jax.config import (
+  AttentionForm,
   Config,
   Dtype,
   MoeDispatch,
@@ -51,8 +52,9 @@ class Row:
   flag_sets: tuple[str, ...] = ()  # names in launch/xla_flags.py
 
 
-# What multiplies experts on a TPU; all of them are on every chip.
+# For sizes whose own rows are for GPUs; all experts are on every chip.
 _KERNELS = {
+  "train.execution.attention": AttentionForm.PALLAS,
   "train.execution.moe_dispatch": MoeDispatch.ALL_GATHER,
   "train.execution.moe_matmul": MoeMatmul.MEGABLOX,
 }

@@ -139,25 +139,27 @@ class HMLP(nn.Module):
 
   def __call__(self, patches: jax.Array) -> jax.Array:
     """[..., 2, 40, 40, 3] to [..., D]; bytes, or floats already normalised."""
-    lead = patches.shape[:-4]
-    x = patches.reshape(math.prod(lead), *patches.shape[-4:])
+    x = patches
     if x.dtype == jnp.uint8:
       mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
       scale = (1.0 / (255.0 * std)).astype(np.float32)
       x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
     x = x.astype(self.dtype)
     for i, (frames, side) in enumerate(HMLP_FOLDS):
-      n, t, h, w, c = x.shape
+      *lead, t, h, w, c = x.shape
       t, h, w = t // frames, h // side, w // side
-      x = x.reshape(n, t, frames, h, side, w, side, c)
+      x = x.reshape(*lead, t, frames, h, side, w, side, c)
+      order = (0, 2, 4, 1, 3, 5, 6)  # folded dims last
+      dims = (*range(len(lead)), *(len(lead) + i for i in order))
       depth = frames * side * side * c
-      x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, depth)
+      # The leading dims stay apart: merged, they would not stay cut.
+      x = x.transpose(dims).reshape(*lead, t, h, w, depth)
       kernel = self.kernels[i].astype(self.dtype)
       names = (None, "embed" if i == 3 else None)
       x = self.norms[i](x @ norm.whole(kernel, names=names))
       if i < 3:
         x = jax.nn.gelu(x, approximate=False)
-    return x.reshape(*lead, x.shape[-1])
+    return x[..., 0, 0, 0, :]
 
 
 class Clock(nn.Module):

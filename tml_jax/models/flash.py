@@ -146,8 +146,6 @@ def attend(
   *arrays, segments = arrays
   profiles = lay_out(profiles_RE.astype(r_BTNR.dtype), block=block)
   out_BKGTH = _attend((static, places), *arrays, profiles, segments)
-  if places.time:
-    out_BKGTH = _without_halo(out_BKGTH, places=places, static=static)
   out_BNTH = out_BKGTH.reshape(batch, heads, *out_BKGTH.shape[3:])
   return out_BNTH.transpose(0, 2, 1, 3)[:, :length]
 
@@ -190,16 +188,10 @@ def _with_halo(arrays, *, places: Places, static: Static):
   return places.run(device, arguments=_DIMS[:5], results=_DIMS[:5])(*arrays)
 
 
-def _without_halo(out_BKGTH, *, places: Places, static: Static):
-  whole = out_BKGTH.shape[3] // _size(places.time)
-  own = whole - static.block * static.reach(whole // static.block)
-
-  def device(out):
-    return (jax.lax.slice_in_dim(out, whole - own, None, axis=3),)
-
-  return places.run(device, arguments=["bhgt."], results=["bhgt."])(out_BKGTH)[
-    0
-  ]
+def _halo_of(q_BKGTH: jax.Array, *, places: Places, static: Static) -> int:
+  """Positions before a device's own, where `_with_halo` put some."""
+  blocks = q_BKGTH.shape[3] // static.block
+  return static.block * static.reach(blocks) if places.time else 0
 
 
 def lay_out(profiles_RE: jax.Array, *, block: int) -> jax.Array:
@@ -210,6 +202,7 @@ def lay_out(profiles_RE: jax.Array, *, block: int) -> jax.Array:
   return jnp.roll(blocks_CRM[..., ::-1], 1, axis=-1)
 
 
+_NO_PROBABILITY = 1e30  # as the logarithm of a softmax's sum
 # Dims of q, k, v, r, segments, then of profiles, out, log_total.
 _DIMS = ["bhgt.", "bht.", "bht.", "bhg.t", "b.t", "...", "bhgt.", "bhgt"]
 _ARGUMENTS = [*_DIMS[:4], _DIMS[5], _DIMS[4]]
@@ -224,7 +217,7 @@ def _forward(plan, *arrays):
   static, places = plan
 
   def device(q, k, v, r, profiles, segments):
-    return flash_kernels.forward(
+    out, log_total = flash_kernels.forward(
       static,
       q,
       k_BKTH=k,
@@ -233,6 +226,8 @@ def _forward(plan, *arrays):
       profiles_CRM=profiles,
       segments_B1T=segments,
     )
+    halo = _halo_of(q, places=places, static=static)
+    return out[..., halo:, :], log_total[..., halo:]
 
   run = places.run(device, arguments=_ARGUMENTS, results=_DIMS[6:])
   out, log_total = cells.saved(*run(*arrays))
@@ -243,6 +238,11 @@ def _backward(plan, kept, d_out):
   static, places = plan
 
   def device(q, k, v, r, profiles, segments, out, log_total, d_out):
+    # Queries of the halo are the neighbour's: their probabilities are zero.
+    halo = _halo_of(q, places=places, static=static)
+    before = [(0, 0)] * 3 + [(halo, 0)]
+    log_total = jnp.pad(log_total, before, constant_values=_NO_PROBABILITY)
+    out, d_out = (jnp.pad(x, [*before, (0, 0)]) for x in (out, d_out))
     grads = flash_gradient.backward(
       static,
       q,
