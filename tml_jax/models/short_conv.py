@@ -100,8 +100,8 @@ def extend(
   taps = kernel_KD.shape[0]
   x32 = x_BSD.astype(jnp.float32)
   history = jnp.concatenate([state_BKD, x32], axis=1)
-  y = x32
-  for tap in range(taps):
+  y = x32 * (1.0 + kernel_KD[0])
+  for tap in range(1, taps):
     start = taps - 1 - tap
     y = y + history[:, start : start + chunk] * kernel_KD[tap]
   new_state = jax.vmap(

@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
+from tml_jax.config import (
+  PLAIN,
+  ExecutionConfig,
+  ModelConfig,
+  Numerics,
+  RematPolicy,
+)
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import layers as layers_lib
@@ -32,19 +38,20 @@ class Layer(nn.Module):
   is_dense: bool
   dtype: str
   execution: ExecutionConfig = PLAIN
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
     size, eps = config.d_model, config.rms_norm_eps
     self.attention_norm = norm.RMSNorm(size, eps)
     self.attention = attention.Attention(
-      config, self.is_global, self.dtype, self.execution
+      config, self.is_global, self.dtype, self.execution, self.numerics
     )
     self.mlp_norm = norm.RMSNorm(size, eps)
     self.mlp = (
       moe.MLP(config, self.dtype)
       if self.is_dense
-      else moe.MoE(config, self.dtype, self.execution)
+      else moe.MoE(config, self.dtype, self.execution, self.numerics)
     )
     init = nn.initializers.normal(config.init_std)
     shape, names = (config.conv_kernel, size), ("conv", "embed")
@@ -87,6 +94,7 @@ class Layer(nn.Module):
     x_BTD: jax.Array,
     *,
     layer: dict[str, jax.Array],
+    ring: cache_lib.Ring,
     past_B: jax.Array,
     lengths_B: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -94,6 +102,7 @@ class Layer(nn.Module):
     a, changed = self.attention.extend(
       self.attention_norm(x_BTD),
       layer=layer,
+      ring=ring,
       past_B=past_B,
       lengths_B=lengths_B,
     )
@@ -158,6 +167,7 @@ class Block(nn.Module):
   dtype: str
   remat_policy: RematPolicy
   execution: ExecutionConfig
+  numerics: Numerics
 
   def setup(self):
     runs = []
@@ -172,6 +182,7 @@ class Block(nn.Module):
           is_dense=False,
           dtype=self.dtype,
           execution=self.execution,
+          numerics=self.numerics,
           name=run.name,
         )
       )
@@ -193,6 +204,7 @@ class Trunk(nn.Module):
   dtype: str
   remat_policy: RematPolicy
   execution: ExecutionConfig
+  numerics: Numerics
 
   def setup(self):
     config = self.config
@@ -207,6 +219,7 @@ class Trunk(nn.Module):
         is_dense=config.is_dense(i),
         dtype=self.dtype,
         execution=self.execution,
+        numerics=self.numerics,
         name=layers_lib.name(i),
       )
       for i in self.layout.unrolled
@@ -217,6 +230,7 @@ class Trunk(nn.Module):
         self.dtype,
         self.remat_policy,
         self.execution,
+        self.numerics,
         name=layers_lib.BLOCKS,
       )
     self.final_norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
@@ -277,15 +291,14 @@ class Trunk(nn.Module):
     if self.layout.blocks:
       raise ValueError("a trunk of scanned layers cannot extend a cache")
     layers = []
-    for layer, old in zip(self.layers.values(), cache.layers, strict=True):
-      x_BTD, new = layer.extend(
-        x_BTD, layer=old, past_B=cache.lengths_B, lengths_B=lengths_B
-      )
+    past = dict(past_B=cache.lengths_B, lengths_B=lengths_B)
+    kept = zip(cache.layers, cache.rings, strict=True)
+    for layer, (old, ring) in zip(self.layers.values(), kept, strict=True):
+      x_BTD, new = layer.extend(x_BTD, layer=old, ring=ring, **past)
       layers.append(new)
-    grown = cache_lib.Cache(
-      layers=tuple(layers), lengths_B=cache.lengths_B + lengths_B
-    )
-    return self.final_norm(x_BTD), grown
+    lengths_B = cache.lengths_B + lengths_B
+    cache = cache.replace(layers=tuple(layers), lengths_B=lengths_B)
+    return self.final_norm(x_BTD), cache
 
 
 class MtpLayer(nn.Module):

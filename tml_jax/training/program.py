@@ -76,8 +76,9 @@ class Program:
       return train_step.lower(self.abstract.state, self.batch())
 
   def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
-    """Compiles with the options of `mesh.compiler_options`."""
-    return lowered.compile(self.config.mesh.compiler_flags)
+    """Compiles with the options of `mesh.compiler_options` and `numerics`."""
+    options = self.config.numerics.compiler_options
+    return lowered.compile(options | self.config.mesh.compiler_flags)
 
 
 def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
