@@ -43,7 +43,7 @@ def _hold(durations, *, lost=frozenset()):
     _CONFIG,
     model=small.model(_CONFIG),
     variables=small.variables(_CONFIG),
-    slots=1,
+    slots=4,
     text_pieces=small.Letters.num_pieces,
   )
   sound = np.random.default_rng(0).normal(size=_WINDOWS * 3200) / 9

@@ -256,17 +256,25 @@ class Attention(nn.Module):
       for kernel in (self.query, self.key, self.value, self.relative)
     )
 
+  def _normed(self, x_BTNH, *, scale):
+    eps = self.config.rms_norm_eps
+    rms_norm = functools.partial(norm.rms_norm, scale=scale, eps=eps)
+    return norm.rowwise(rms_norm, x_BTNH, numerics=self.numerics)
+
   def _scaled(self, q, r, n_BT):
     """Head norm, 1 / head_dim and, on global layers, log length scaling."""
     config = self.config
-    eps = config.rms_norm_eps
-    q = norm.rms_norm(q, scale=self.query_norm / self.head_dim, eps=eps)
-    if self.is_global and config.log_scaling_floor:
-      ratio = n_BT.astype(jnp.float32) / config.log_scaling_floor
+    q = self._normed(q, scale=self.query_norm / self.head_dim)
+    if not self.is_global or not config.log_scaling_floor:
+      return q, r
+
+    def scale(q, r, n):
+      ratio = n.astype(jnp.float32) / config.log_scaling_floor
       tau = 1.0 + config.log_scaling_alpha * jnp.log(jnp.maximum(ratio, 1.0))
       tau = tau[..., None, None]
-      q, r = (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
-    return q, r
+      return (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
+
+    return norm.rowwise(scale, q, r, n_BT, numerics=self.numerics)
 
   def __call__(
     self,
@@ -277,22 +285,23 @@ class Attention(nn.Module):
   ) -> jax.Array:
     q, k, v, r = self._project(x_BTD)
     k = short_conv.convolve(
-      k, kernel_KD=self.key_conv, segment_ids_BT=segment_ids_BT
+      k,
+      kernel_KD=self.key_conv,
+      segment_ids_BT=segment_ids_BT,
+      numerics=self.numerics,
     )
     v = short_conv.convolve(
-      v, kernel_KD=self.value_conv, segment_ids_BT=segment_ids_BT
-    )
-    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
-    q, r = self._scaled(q, r, positions_BT + 1)
-    if self.is_initializing():  # every parameter has been touched
-      return self._output(q)
-    keywords = dict(
-      k_BTKH=k,
-      v_BTKH=v,
-      r_BTNR=r,
-      profiles_RE=self.profiles,
+      v,
+      kernel_KD=self.value_conv,
       segment_ids_BT=segment_ids_BT,
+      numerics=self.numerics,
     )
+    k = self._normed(k, scale=self.key_norm)
+    q, r = self._scaled(q, r, positions_BT + 1)
+    if self.is_initializing():
+      return self._output(q)  # every parameter has been touched
+    keywords = dict(k_BTKH=k, v_BTKH=v, r_BTNR=r, profiles_RE=self.profiles)
+    keywords["segment_ids_BT"] = segment_ids_BT
     length, window = x_BTD.shape[1], self.config.sliding_window
     is_full = self.is_global or length <= window
     if self.execution.attention is AttentionForm.PALLAS:
@@ -303,12 +312,8 @@ class Attention(nn.Module):
         **keywords,
       )
     elif self.numerics is Numerics.INVARIANT:
-      out = invariant.sequence(
-        full if is_full else local,
-        length if self.is_global else window,
-        q,
-        *keywords.values(),
-      )
+      form, seen = (full, length) if self.is_global else (local, window)
+      out = invariant.sequence(form, seen, q, *keywords.values())
     else:
       out = (full if is_full else local)(q, **keywords)
     return self._output(out)
@@ -349,14 +354,16 @@ class Attention(nn.Module):
       kernel_KD=self.key_conv,
       state_BKD=layer["key_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     v, value_conv = short_conv.extend(
       v,
       kernel_KD=self.value_conv,
       state_BKD=layer["value_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
-    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
+    k = self._normed(k, scale=self.key_norm)
     steps = jnp.arange(chunk)
     index_BT = past_B[:, None] + steps
     q, r = self._scaled(q, r, ring.seen(index_BT + 1))

@@ -61,7 +61,7 @@ class InteractionModel(nn.Module):
 
   def setup(self):
     config, dtype = self.config, str(self.dtype)
-    self.embed = embed.Embedder(config, self.turn_token, dtype)
+    self.embed = embed.Embedder(config, self.turn_token, dtype, self.numerics)
     self.trunk = trunk.Trunk(
       config, dtype, self.remat_policy, self.execution, self.numerics
     )

@@ -10,8 +10,9 @@ keys, always in these shapes and in the order of the keys' session index. Blocks
 are cut at multiples of S of that index: a key falls on the same place of the
 same block wherever it is kept ("left-aligned splits"). What a query must not
 see weighs exactly 0. The maximum that scores are taken from is found first: it
-has no order. Dense products need whole multiples of ROWS rows for the same
-reason, which sampling pads to (`rows`).
+has no order. For the same reason norms and convolutions run in tiles of rows
+(`norm.rowwise`), and dense products need whole multiples of ROWS rows, which
+sampling pads to (`rows`).
 
 Legend: B batch, T time, K kv heads, G query heads of a kv head, Q queries of
 a tile, S keys of a block (in `cached` also slots), H head dim, R d_rel,
@@ -26,17 +27,16 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import cells
+from tml_jax.models import cells, norm
 
-ROWS = 128  # of dense products
 QUERIES, KEYS = 16, 128  # of a tile and a block
 
 _barrier = jax.lax.optimization_barrier
 
 
 def rows(size: int, *, batch_size: int) -> int:
-  """The next size at which batch_size x size is a multiple of ROWS."""
-  step = ROWS // math.gcd(ROWS, batch_size)
+  """The next size at which batch_size x size is a multiple of norm.ROWS."""
+  step = norm.ROWS // math.gcd(norm.ROWS, batch_size)
   return -(-size // step) * step
 
 

@@ -43,11 +43,11 @@ class Layer(nn.Module):
   def setup(self):
     config = self.config
     size, eps = config.d_model, config.rms_norm_eps
-    self.attention_norm = norm.RMSNorm(size, eps)
+    self.attention_norm = norm.RMSNorm(size, eps, self.numerics)
     self.attention = attention.Attention(
       config, self.is_global, self.dtype, self.execution, self.numerics
     )
-    self.mlp_norm = norm.RMSNorm(size, eps)
+    self.mlp_norm = norm.RMSNorm(size, eps, self.numerics)
     self.mlp = (
       moe.MLP(config, self.dtype)
       if self.is_dense
@@ -80,13 +80,10 @@ class Layer(nn.Module):
       segment_ids_BT=segment_ids_BT,
       positions_BT=positions_BT,
     )
-    x_BTD += short_conv.convolve(
-      a, kernel_KD=self.attention_conv, segment_ids_BT=segment_ids_BT
-    )
+    past = dict(segment_ids_BT=segment_ids_BT, numerics=self.numerics)
+    x_BTD += short_conv.convolve(a, kernel_KD=self.attention_conv, **past)
     m, chosen = self._feed_forward(self.mlp_norm(x_BTD))
-    x_BTD += short_conv.convolve(
-      m, kernel_KD=self.mlp_conv, segment_ids_BT=segment_ids_BT
-    )
+    x_BTD += short_conv.convolve(m, kernel_KD=self.mlp_conv, **past)
     return constrain(x_BTD), chosen
 
   def extend(
@@ -111,6 +108,7 @@ class Layer(nn.Module):
       kernel_KD=self.attention_conv,
       state_BKD=layer["attention_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     x_BTD += a
     m, _ = self._feed_forward(self.mlp_norm(x_BTD))
@@ -119,6 +117,7 @@ class Layer(nn.Module):
       kernel_KD=self.mlp_conv,
       state_BKD=layer["mlp_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     return x_BTD + m, changed
 
@@ -233,7 +232,9 @@ class Trunk(nn.Module):
         self.numerics,
         name=layers_lib.BLOCKS,
       )
-    self.final_norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
+    self.final_norm = norm.RMSNorm(
+      config.d_model, config.rms_norm_eps, self.numerics
+    )
 
   def __call__(
     self,

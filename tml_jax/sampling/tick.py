@@ -17,7 +17,7 @@ import numpy as np
 
 from tml_jax.config import Config, Numerics
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import flow_head, interaction, invariant
+from tml_jax.models import flow_head, interaction, invariant, norm
 from tml_jax.sampling import decode
 from tml_jax.streams import clock, dmel, packing
 from tml_jax.streams import frame as frame_lib
@@ -136,20 +136,7 @@ def _in_groups(function, arrays, *, size: int, config: Config) -> jax.Array:
   """`function` of rows of B sessions; in groups of `size` if invariant."""
   if config.numerics is Numerics.DEFAULT:
     return function(*arrays)
-  batch = len(arrays[0])
-
-  def group(x):
-    rows = jnp.concatenate(
-      [x, jnp.broadcast_to(x[:1], (-batch % size, *x.shape[1:]))]
-    )
-    return rows.reshape(-1, size, *rows.shape[1:])
-
-  def each(rows):
-    barrier = jax.lax.optimization_barrier
-    return barrier(function(*barrier(rows)))
-
-  out = jax.lax.map(each, tuple(map(group, arrays)))
-  return out.reshape(-1, *out.shape[2:])[:batch]
+  return norm.in_tiles(function, *arrays, rows=size)
 
 
 def _key(seed: jax.Array, window: jax.Array) -> jax.Array:
@@ -203,7 +190,7 @@ def _emit(
   """Draws the next output token of every undecided session and reads it."""
   active_B, counts_B = carry.active_B, carry.counts_B
   logits_BV = _in_groups(
-    bound.logits, (carry.hidden_BD,), size=invariant.ROWS, config=config
+    bound.logits, (carry.hidden_BD,), size=norm.ROWS, config=config
   )
   token_B = _in_groups(
     functools.partial(
