@@ -72,6 +72,8 @@ def in_tiles(function, *arrays: jax.Array, rows: int):
   it into it, barriers or not.
   """
   count = arrays[0].shape[0]
+  if not count:
+    return function(*arrays)
   padding = max(2, -(-count // rows)) * rows - count
 
   def cut(x):
