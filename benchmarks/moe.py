@@ -25,9 +25,14 @@ SHAPES = {
   "T4096 d256 ff256 E16 top2": (4096, 256, 256, 16, 2, 128),
   "T2048 d128 ff128 E8 top2": (2048, 128, 128, 8, 2, 32),
 }
+# The same of one output token a session.
 FEW = {
-  "decode: T8 d256 ff256 E16 top2": (8, 256, 256, 16, 2, 128),
-  "decode: T4 d128 ff128 E64 top6": (4, 128, 128, 64, 6, 128),
+  "tiny, 1 session": (1, 128, 128, 8, 2, 128),
+  "tiny, 4 sessions": (4, 128, 128, 8, 2, 128),
+  "tiny, 16 sessions": (16, 128, 128, 8, 2, 128),
+  "wide, 1 session": (1, 512, 512, 32, 6, 128),
+  "wide, 4 sessions": (4, 512, 512, 32, 6, 128),
+  "wide, 16 sessions": (16, 512, 512, 32, 6, 128),
 }
 
 
@@ -82,14 +87,6 @@ def ragged(x, *, weights, experts_Nk, shares_Nk):
   return jnp.zeros_like(x).at[order // experts_Nk.shape[1]].add(out)
 
 
-def gathered(x, *, weights, experts_Nk, shares_Nk):
-  """Reads the chosen experts' weights of each token."""
-  gate = jnp.einsum("nd,nkdf->nkf", x, weights.gate_EDF[experts_Nk])
-  up = jnp.einsum("nd,nkdf->nkf", x, weights.up_EDF[experts_Nk])
-  hidden = jax.nn.silu(gate) * up * shares_Nk[..., None]
-  return jnp.einsum("nkf,nkfd->nd", hidden, weights.down_EFD[experts_Nk])
-
-
 def inputs(tokens, d_model, d_ff, num_experts, per_token):
   rng = np.random.default_rng(0)
 
@@ -131,6 +128,24 @@ def check(forms, *, arguments):
     np.testing.assert_allclose(actual, expected, atol=1e-4, err_msg=name)
 
 
+def few(*, rounds: int) -> dict[str, list[dict]]:
+  """Times of the forms of a tick, by shape."""
+  results = {}
+  for title, (*shape, tile) in FEW.items():
+    arguments = inputs(*shape)
+    forms = {
+      "tiles": functools.partial(experts.fitted, tile=tile),
+      "gathered": experts.gathered,
+      "every expert on every token": experts.reference,
+    }
+    check(forms, arguments=arguments)
+    wrapped = {name: forward(form) for name, form in forms.items()}
+    rows = timing.compare(wrapped, arguments=arguments, rounds=rounds)
+    timing.print_table(title, rows)
+    results[title] = [row._asdict() for row in rows]
+  return results
+
+
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
@@ -165,15 +180,7 @@ def main(argv):
     check(forms, arguments=arguments)
     record(f"{title}, forward", forms, forward, arguments)
     record(f"{title}, forward + backward", forms, with_gradient, arguments)
-  for title, (*shape, tile) in FEW.items():
-    arguments = inputs(*shape)
-    forms = {
-      "as apply chooses": functools.partial(experts.fitted, tile=tile),
-      "weights gathered per token": gathered,
-      "every expert on every token": experts.reference,
-    }
-    check(forms, arguments=arguments)
-    record(f"{title}, forward", forms, forward, arguments)
+  results |= few(rounds=_ROUNDS.value)
   if _JSON.value:
     Path(_JSON.value).write_text(json.dumps(results, indent=2) + "\n")
 

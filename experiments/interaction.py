@@ -22,6 +22,7 @@ from tml_jax.config import (
   ModelConfig,
   MoeDispatch,
   MoeMatmul,
+  Numerics,
   OptimConfig,
   Optimizer,
   RematPolicy,
@@ -190,7 +191,10 @@ def tml_interaction_small() -> Config:
       top_p=0.95,
       flow_temperature=0.8,
       griffin_lim_iterations=32,
+      horizon=8192,  # as far as training goes
+      sinks=64,
     ),
+    numerics=Numerics.DEFAULT,
   )
 
 
@@ -377,7 +381,7 @@ def tiny() -> Config:
       ),
     ),
     mesh=dataclasses.replace(reference.mesh, fsdp=1, expert=1),
-    sample=dataclasses.replace(reference.sample, temperature=0.0),
+    sample=dataclasses.replace(reference.sample, temperature=0.0, horizon=2048),
   )
 
 

@@ -54,6 +54,20 @@ class AttentionForm(enum.StrEnum):
   PALLAS = "pallas"  # TPU: kernels of ours
 
 
+class Numerics(enum.StrEnum):
+  """Whether results may depend on what is computed beside them."""
+
+  DEFAULT = "default"  # to rounding
+  # The same bits in training, prefill and ticks, whatever shares the batch.
+  INVARIANT = "invariant"  # CPU
+
+  @property
+  def compiler_options(self) -> dict[str, bool]:
+    """XLA's; else fusions keep in float32 what is rounded to bfloat16."""
+    invariant = self is Numerics.INVARIANT
+    return {"xla_allow_excess_precision": False} if invariant else {}
+
+
 class Optimizer(enum.StrEnum):
   ADAMW = "adamw"
   MUON = "muon"  # matrices of the trunk; AdamW for everything else
@@ -335,6 +349,10 @@ class SampleConfig:
   top_p: float
   flow_temperature: float  # standard deviation of the flow's initial noise
   griffin_lim_iterations: int
+  # What global layers see of a session: so many positions back (6 a window
+  # listening, 11 speaking), and its first ones for good.
+  horizon: int
+  sinks: int
 
   def __post_init__(self):
     config_checks.sample(self)
@@ -351,6 +369,7 @@ class Config:
   train: TrainConfig
   mesh: MeshConfig
   sample: SampleConfig
+  numerics: Numerics
 
   def __post_init__(self):
     config_checks.whole(self)

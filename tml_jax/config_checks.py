@@ -299,9 +299,10 @@ def sample(config: Any) -> None:
   _require_range(
     config,
     section="sample",
-    names="temperature flow_temperature griffin_lim_iterations",
+    names="temperature flow_temperature griffin_lim_iterations sinks",
     low=0,
   )
+  _require_range(config, section="sample", names="horizon", low=1)
   require(
     0 < config.top_p <= 1,
     f"sample.top_p = {config.top_p}: above 0, at most 1 (1 = all tokens)",
@@ -324,6 +325,14 @@ def whole(config: Any) -> None:
       value == made,
       f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
     )
+  execution = config.train.execution
+  require(
+    config.numerics == "default"
+    or (execution.attention, execution.moe_dispatch) == ("cells", "automatic"),
+    "numerics = invariant: a form for CPUs; set"
+    " train.execution.attention=cells and"
+    " train.execution.moe_dispatch=automatic",
+  )
   _require_sequence_can_be_cut(config)
   pattern = config.model.attention_pattern
   require(

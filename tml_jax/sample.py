@@ -10,7 +10,6 @@ import dataclasses
 import math
 import pathlib
 
-import numpy as np
 from absl import flags
 
 from tml_jax import config_flags, errors, trained, writable
@@ -31,6 +30,16 @@ _TEXT = flags.DEFINE_multi_string(
 )
 _TAIL = flags.DEFINE_float(
   "tail", 4.0, "Seconds of silence after --input.", lower_bound=0.0
+)
+_REALTIME = flags.DEFINE_bool(
+  "realtime", False, "Play against the clock and report missed deadlines."
+)
+_LOSE = flags.DEFINE_float(
+  "lose",
+  0.0,
+  "Share of the user's windows that are lost on their way.",
+  lower_bound=0.0,
+  upper_bound=1.0,
 )
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
@@ -65,27 +74,30 @@ def main(config: Config) -> None:
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
-  from tml_jax.sampling import report, session
+  from tml_jax.sampling import pool as pool_lib
+  from tml_jax.sampling import realtime, report
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
-  conversation = session.Conversation(config, seed=_SEED.value)
-  pool = session.Pool(
+  pool = pool_lib.SessionPool(
     config,
     model=agent.model,
     variables=agent.variables,
-    conversations=[conversation],
+    slots=1,
     text_pieces=tokenizer.num_pieces,
-    capacity=session.capacity(len(part)),
   )
   pool.warm_up(part.senses)
-  seconds = []
-  for _ in range(len(part)):
-    ticked = pool.step([part.perceive(conversation)])
-    seconds.append(ticked.seconds)
+  session = pool.join(seed=_SEED.value)
+  course = realtime.hold(
+    pool,
+    session=session,
+    part=part,
+    pace=realtime.WallClock() if _REALTIME.value else None,
+    lost=realtime.losses(len(part), share=_LOSE.value, seed=_SEED.value),
+  )
   held = report.Held(
     timeline=timeline,
-    frames=conversation.frames,
-    tick_seconds=np.array(seconds),
+    frames=course.frames,
+    tick_seconds=course.tick_seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
   )
@@ -98,6 +110,8 @@ def main(config: Config) -> None:
       f"--out={out} cannot be written ({error.strerror}); nothing was changed"
     ) from error
   print(summary)
+  if _REALTIME.value:
+    print(course)
 
 
 def _check_flags() -> None:

@@ -88,6 +88,21 @@ def test_apply_takes_any_number_of_tokens(tokens):
   )
 
 
+@pytest.mark.parametrize("tokens", [1, 7, 16, 40])
+def test_gathered_equals_reference(tokens):
+  arrays = draw(3, tokens=tokens, num_experts=5)
+  chosen = choices(3, tokens=tokens, num_experts=5, skew=0.5)
+  actual, expected = (
+    value_and_gradients(form, *arrays, chosen)
+    for form in (experts.gathered, experts.reference)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5),
+    actual,
+    expected,
+  )
+
+
 def test_bfloat16_stays_near_float32():
   x, weights, shares = draw(2, tokens=40, num_experts=4)
   chosen = choices(2, tokens=40, num_experts=4, skew=1.0)

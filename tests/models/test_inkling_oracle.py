@@ -188,7 +188,7 @@ def test_cached_decode_agrees(chunks):
   config, variables = inkling.from_hf(model.state_dict(), model.config)
   ours = interaction.InteractionModel(config, -1, "float32", RematPolicy.NONE)
   cache = cache_lib.init_cache(
-    config, batch_size=1, capacity=40, dtype="float32"
+    config, batch_size=1, horizon=40, sinks=0, chunk=9, dtype="float32"
   )
 
   @jax.jit

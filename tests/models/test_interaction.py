@@ -14,7 +14,7 @@ from tml_jax.config import RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed
 
-LENGTH, CHUNK, CAPACITY = 40, 7, 64
+LENGTH, CHUNK = 40, 7
 
 
 @functools.cache
@@ -31,6 +31,17 @@ def setup():
     return model.apply(variables, chunk, cache, method="extend")
 
   return model, variables, hidden, extend
+
+
+def new_cache(config, *, rows, horizon=LENGTH, sinks=0):
+  return cache_lib.init_cache(
+    config,
+    batch_size=rows,
+    horizon=horizon,
+    sinks=sinks,
+    chunk=CHUNK,
+    dtype="float32",
+  )
 
 
 def cut(batch, *, start_B, count_B, size):
@@ -60,9 +71,7 @@ def test_any_chunking_equals_the_packed_forward(data):
   lengths = np.array([LENGTH, data.draw(st.integers(1, LENGTH)), 17])
   batch = small.batch([[n] for n in lengths], length=LENGTH, seed=seed)
   expected = np.asarray(hidden(batch)[0])
-  cache = cache_lib.init_cache(
-    small.CONFIG, batch_size=3, capacity=CAPACITY, dtype="float32"
-  )
+  cache = new_cache(small.CONFIG, rows=3)
   done = np.zeros(3, np.int64)
   rng = np.random.default_rng(seed)
   while (done < lengths).any():
@@ -79,12 +88,82 @@ def test_any_chunking_equals_the_packed_forward(data):
     np.testing.assert_array_equal(cache.lengths_B, done)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def run_extend(model, variables, chunk, cache):
+  return model.apply(variables, chunk, cache, method="extend")
+
+
+def extended(model, variables, batch, *, cache, length):
+  """Hidden states [T, D] of row 0 of a batch, chunk by chunk."""
+  rng, done, states = np.random.default_rng(0), 0, []
+  while done < length:
+    count = min(int(rng.integers(1, CHUNK + 1)), length - done)
+    chunk = cut(
+      batch, start_B=np.array([done]), count_B=np.array([count]), size=CHUNK
+    )
+    h, cache = run_extend(model, variables, chunk, cache)
+    states.append(np.asarray(h[0, :count]))
+    done += count
+  return np.concatenate(states)
+
+
+def test_a_horizon_is_a_sliding_window():
+  """Fifteen times round the rings, also those of global layers."""
+  length = 120
+  window = small.CONFIG.sliding_window
+  same = dict(rel_extent=window, log_scaling_floor=0)
+  sliding = small.model(small.config(attention_pattern="L", **same))
+  variables = small.variables(sliding)
+  batch = small.batch([[length]], length=length)
+  expected, _ = jax.jit(
+    lambda batch: sliding.apply(variables, batch, method="hidden")
+  )(batch)
+  for pattern in ("L", "G"):
+    config = small.config(attention_pattern=pattern, **same)
+    states = extended(
+      small.model(config),
+      variables,
+      batch,
+      cache=new_cache(config, rows=1, horizon=window),
+      length=length,
+    )
+    np.testing.assert_allclose(states, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_sinks_stay_and_what_was_evicted_is_never_seen():
+  """One global layer: what an embedding reaches is what its key reaches."""
+  length, horizon, sinks = 60, 12, 5
+  config = small.config(num_layers=1, attention_pattern="G")
+  model = small.model(config)
+  variables = small.variables(model)
+  batch = small.batch([[length]], length=length)
+
+  def run(batch, sinks):
+    cache = new_cache(config, rows=1, horizon=horizon, sinks=sinks)
+    return extended(model, variables, batch, cache=cache, length=length)
+
+  for kept in (0, sinks):
+    base = run(batch, kept)
+    assert np.isfinite(base).all()
+    for position in (1, 20):
+      other = dict(batch)
+      changed = np.arange(length) == position
+      other["tokens"] = (batch["tokens"] + changed) % small.CONFIG.vocab_size
+      for key in ("audio_positions", "patch_positions"):
+        hit = batch[key] == position
+        other[key] = np.where(hit, length, batch[key]).astype(np.int32)
+      moved = np.abs(run(other, kept) - base).max(-1) > 0
+      # Each of three short convolutions in a row carries it 3 positions on.
+      reach = position + horizon - 1 + 3 * 3
+      assert not moved[:position].any()
+      assert moved[position : position + horizon].all()
+      assert moved[reach + 1 :].any() == (position < kept)
+
+
 def test_a_resting_row_keeps_its_cache():
   _, _, _, extend = setup()
   batch = small.batch([[20], [20]], length=LENGTH)
-  cache = cache_lib.init_cache(
-    small.CONFIG, batch_size=2, capacity=CAPACITY, dtype="float32"
-  )
+  cache = new_cache(small.CONFIG, rows=2)
   start, full = np.zeros(2, np.int64), np.array([7, 7])
   _, cache = extend(cut(batch, start_B=start, count_B=full, size=7), cache)
   _, after = extend(

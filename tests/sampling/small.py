@@ -11,6 +11,7 @@ from experiments import interaction as sizes
 from tml_jax import config_checks
 from tml_jax.config import Config
 from tml_jax.models import interaction
+from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import packing
@@ -63,6 +64,7 @@ def model(cfg: Config) -> interaction.InteractionModel:
     turn_token=frame_lib.token_id(Control.TURN, config=cfg.streams),
     dtype=str(cfg.train.dtype),
     remat_policy=cfg.train.remat_policy,
+    numerics=cfg.numerics,
   )
 
 
@@ -104,14 +106,13 @@ def hidden(cfg: Config, sequence) -> np.ndarray:
   return np.concatenate([states, states[-1:]])
 
 
-def pool(cfg: Config, *, seeds: list[int], capacity: int) -> session.Pool:
-  return session.Pool(
+def pool(cfg: Config, *, slots: int) -> pool_lib.SessionPool:
+  return pool_lib.SessionPool(
     cfg,
     model=model(cfg),
     variables=variables(cfg),
-    conversations=[session.Conversation(cfg, seed=seed) for seed in seeds],
+    slots=slots,
     text_pieces=Letters.num_pieces,
-    capacity=capacity,
   )
 
 
@@ -122,12 +123,12 @@ class User:
     self._random = np.random.default_rng(seed)
     self._shape = (cfg.streams.video_height, cfg.streams.video_width, 3)
 
-  def speak_to(self, conversation: session.Conversation) -> Frame:
+  def speak_to(self, live: session.Session) -> Frame:
     random = self._random
     if random.random() < 0.15:
       channel = [Control.USER_TEXT, Control.RESULT][random.integers(2)]
       length = int(random.integers(0, 9))
-      conversation.type(channel, random.integers(TEXT_ROWS, size=length))
+      live.type(channel, random.integers(TEXT_ROWS, size=length))
     images = []
     if random.random() < 0.2:
       images = list(
@@ -135,7 +136,7 @@ class User:
       )
     loudness = 10 ** random.uniform(-4, -1)
     samples = loudness * random.normal(size=3200).astype(np.float32)
-    return conversation.perceive(samples.astype(np.float32), images=images)
+    return live.perceive(samples.astype(np.float32), images=images)
 
 
 class Letters:

@@ -89,8 +89,8 @@ def _choose(logits, *, allowed=None, seed=0, **sample):
   return np.asarray(
     decode.choose(
       logits,
-      allowed_BV=jnp.ones(logits.shape, bool) if allowed is None else allowed,
-      keys_B=jax.random.split(jax.random.key(seed), len(logits)),
+      jnp.ones(logits.shape, bool) if allowed is None else allowed,
+      jax.random.split(jax.random.key(seed), len(logits)),
       text_vocab_size=_BASE,
       config=dataclasses.replace(_CONFIG.sample, **sample),
     )

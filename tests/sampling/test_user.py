@@ -171,12 +171,12 @@ def test_everything_lands_in_its_window():
   part = user.UserPart(timeline, tokenizer=small.Letters())
   assert len(part) == 6
   assert part.senses == set(session.Senses)
-  conversation = session.Conversation(small.config(), seed=0)
+  live = session.Session(small.config(), seed=0)
   quiet = [_STREAMS.text_vocab_size + 13]
   frames = []
   for _ in range(6):
-    frame = part.perceive(conversation)
-    frames.append(conversation.play(frame, tokens=quiet, mel=None))
+    frame = part.perceive(live)
+    frames.append(live.play(frame, tokens=quiet, mel=None))
   assert [len(frame.patches) for frame in frames] == [0, 0, 2, 0, 0, 0]
   assert frames[2].patches[0, :, 0, 0, 0].tolist() == [7, 8]  # a pair
   texts = [[b.tokens for b in frame.text_in] for frame in frames]

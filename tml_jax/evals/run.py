@@ -22,6 +22,7 @@ from tml_jax.data import mixture
 from tml_jax.data.splits import Split
 from tml_jax.evals import reply
 from tml_jax.models import flow_head, interaction
+from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
 from tml_jax.streams import dmel, framing, packing
 from tml_jax.streams import timeline as timeline_lib
@@ -29,7 +30,7 @@ from tml_jax.streams import tokenizer as tokenizer_lib
 from tml_jax.streams.frame import Frame, Kind
 
 QUICK_COUNT = 8  # conversations of an evaluation inside training
-_BATCH = 16  # conversations ticked together
+_SLOTS = 16  # conversations ticked together
 _FORCED_BATCH = 4
 _TEXT_KINDS = (Kind.SAY, Kind.MESSAGE)
 _DB = 20.0  # a factor 10 in magnitude
@@ -101,7 +102,7 @@ def evaluate(
     scalars=reply.summarise(scores) | content,
     scores=scores,
     tick_seconds=live.tick_seconds,
-    sessions=_BATCH,
+    sessions=_SLOTS,
   )
 
 
@@ -155,40 +156,36 @@ def converse(
 ) -> Live:
   """Lets the model answer the users of `timelines`.
 
-  Conversation i has seed i, whatever it is batched with: those of similar
-  length share a batch.
+  Conversation i has seed i, whoever shares the pool: the next one joins when
+  another is over.
   """
   users = [user.UserPart(t, tokenizer=tokenizer) for t in timelines]
-  by_length = sorted(range(len(users)), key=lambda i: -len(users[i]))
-  groups = [
-    by_length[first : first + _BATCH]
-    for first in range(0, len(timelines), _BATCH)
-  ]
-  capacity = session.capacity(len(users[by_length[0]]))
+  pool = pool_lib.SessionPool(
+    config,
+    model=model,
+    variables=variables,
+    slots=_SLOTS,
+    text_pieces=tokenizer.num_pieces,
+  )
   recordings: list[list[Frame]] = [[] for _ in timelines]
   seconds: list[float] = []
-  total = sum(len(users[group[0]]) for group in groups)
+  waiting = list(reversed(range(len(users))))
+  talking: dict[session.Session, int] = {}
+  total = sum(len(part) for part in users)
   with tqdm.tqdm(total=total, desc=title, unit="window") as progress:
-    for group in groups:
-      # Always _BATCH rows, so that the last group compiles nothing.
-      seeds = [*group, *[0] * (_BATCH - len(group))]
-      pool = session.Pool(
-        config,
-        model=model,
-        variables=variables,
-        conversations=[session.Conversation(config, seed=s) for s in seeds],
-        text_pieces=tokenizer.num_pieces,
-        capacity=capacity,
+    while waiting or talking:
+      while waiting and len(talking) < _SLOTS:
+        talking[pool.join(seed=waiting[-1])] = waiting.pop()
+      ticked = pool.tick(
+        {live: users[i].perceive(live) for live, i in talking.items()}
       )
-      for k in range(len(users[group[0]])):
-        inputs: list[Frame | None] = [None] * _BATCH
-        for row, i in enumerate(group):
-          if k < len(users[i]):
-            inputs[row] = users[i].perceive(pool.conversations[row])
-        seconds.append(pool.step(inputs).seconds)
-        progress.update()
-      for row, i in enumerate(group):
-        recordings[i] = pool.conversations[row].frames
+      seconds.append(ticked.seconds)
+      progress.update(len(talking))
+      for live, i in list(talking.items()):
+        recordings[i].append(ticked.frames[live])
+        if live.window == len(users[i]):
+          pool.leave(live)
+          del talking[live]
   return Live(recordings, np.array(seconds))
 
 

@@ -15,8 +15,15 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import PLAIN, AttentionForm, ExecutionConfig, ModelConfig
-from tml_jax.models import blockwise, cells, flash, norm, short_conv
+from tml_jax.config import (
+  PLAIN,
+  AttentionForm,
+  ExecutionConfig,
+  ModelConfig,
+  Numerics,
+)
+from tml_jax.models import blockwise, cells, flash, invariant, norm, short_conv
+from tml_jax.models import cache as cache_lib
 
 
 @jax.named_scope("global")
@@ -140,29 +147,29 @@ def _ungroup(x_BCKGTH: jax.Array) -> jax.Array:
 @jax.named_scope("cached")
 def cached(
   q_BTNH: jax.Array,
+  k_BKSH: jax.Array,
+  v_BKSH: jax.Array,
   *,
-  k_BSKH: jax.Array,
-  v_BSKH: jax.Array,
   r_BTNR: jax.Array,
   profiles_RE: jax.Array,
   query_index_BT: jax.Array,
   key_index_BS: jax.Array,
-  window: int,
+  ring: cache_lib.Ring,
 ) -> jax.Array:
   """Attention of a few queries to cached keys, each with its session index.
 
-  `window` is the number of positions seen, self included. The bias is
-  gathered here: T is a chunk, so [T, S] is small.
+  A negative index marks an empty slot; `ring` says what a query sees. The
+  bias is gathered here: T is a chunk, so [T, S] is small.
   """
   batch, chunk, heads, head_dim = q_BTNH.shape
-  keys, kv_heads = k_BSKH.shape[1:3]
+  kv_heads, keys = k_BKSH.shape[1:3]
   group = heads // kv_heads
   extent = profiles_RE.shape[1]
   q = q_BTNH.reshape(batch, chunk, kv_heads, group, head_dim)
   scores = jnp.einsum(
-    "btkgh,bskh->bkgts",
+    "btkgh,bksh->bkgts",
     q,
-    k_BSKH.astype(q.dtype),
+    k_BKSH.astype(q.dtype),
     preferred_element_type=jnp.float32,
   )
   by_distance = jnp.einsum(
@@ -171,15 +178,18 @@ def cached(
     profiles_RE.astype(r_BTNR.dtype),
     preferred_element_type=jnp.float32,
   )
-  distance = query_index_BT[:, :, None] - key_index_BS[:, None, :]
-  index = jnp.clip(distance, 0, extent - 1)[:, None]
-  bias = jnp.take_along_axis(by_distance, index, axis=-1)
-  bias = jnp.where((distance < extent)[:, None], bias, 0.0)
-  mask = (distance >= 0) & (distance < window)
+  # Distance E stands for all without a bias.
+  by_distance = jnp.pad(by_distance, ((0, 0), (0, 0), (0, 0), (0, 1)))
+  index_BTS = key_index_BS[:, None, :]
+  distance = query_index_BT[:, :, None] - index_BTS
+  column = jnp.clip(distance, 0, extent)[:, None]
+  bias = jnp.take_along_axis(by_distance, column, axis=-1)
+  mask = (index_BTS >= 0) & (distance >= 0)
+  mask &= (distance < ring.window) | (index_BTS < ring.sinks)
   scores += bias.reshape(batch, kv_heads, group, chunk, keys)
   scores = jnp.where(mask[:, None, None], scores, cells.MASKED)
   probs = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-  out = jnp.einsum("bkgts,bskh->btkgh", probs, v_BSKH.astype(q.dtype))
+  out = jnp.einsum("bkgts,bksh->btkgh", probs, v_BKSH.astype(q.dtype))
   return out.reshape(q_BTNH.shape)
 
 
@@ -190,6 +200,7 @@ class Attention(nn.Module):
   is_global: bool
   dtype: str
   execution: ExecutionConfig = PLAIN
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -245,17 +256,25 @@ class Attention(nn.Module):
       for kernel in (self.query, self.key, self.value, self.relative)
     )
 
+  def _normed(self, x_BTNH, *, scale):
+    eps = self.config.rms_norm_eps
+    rms_norm = functools.partial(norm.rms_norm, scale=scale, eps=eps)
+    return norm.rowwise(rms_norm, x_BTNH, numerics=self.numerics)
+
   def _scaled(self, q, r, n_BT):
     """Head norm, 1 / head_dim and, on global layers, log length scaling."""
     config = self.config
-    eps = config.rms_norm_eps
-    q = norm.rms_norm(q, scale=self.query_norm / self.head_dim, eps=eps)
-    if self.is_global and config.log_scaling_floor:
-      ratio = n_BT.astype(jnp.float32) / config.log_scaling_floor
+    q = self._normed(q, scale=self.query_norm / self.head_dim)
+    if not self.is_global or not config.log_scaling_floor:
+      return q, r
+
+    def scale(q, r, n):
+      ratio = n.astype(jnp.float32) / config.log_scaling_floor
       tau = 1.0 + config.log_scaling_alpha * jnp.log(jnp.maximum(ratio, 1.0))
       tau = tau[..., None, None]
-      q, r = (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
-    return q, r
+      return (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
+
+    return norm.rowwise(scale, q, r, n_BT, numerics=self.numerics)
 
   def __call__(
     self,
@@ -266,22 +285,23 @@ class Attention(nn.Module):
   ) -> jax.Array:
     q, k, v, r = self._project(x_BTD)
     k = short_conv.convolve(
-      k, kernel_KD=self.key_conv, segment_ids_BT=segment_ids_BT
+      k,
+      kernel_KD=self.key_conv,
+      segment_ids_BT=segment_ids_BT,
+      numerics=self.numerics,
     )
     v = short_conv.convolve(
-      v, kernel_KD=self.value_conv, segment_ids_BT=segment_ids_BT
-    )
-    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
-    q, r = self._scaled(q, r, positions_BT + 1)
-    if self.is_initializing():  # every parameter has been touched
-      return self._output(q)
-    keywords = dict(
-      k_BTKH=k,
-      v_BTKH=v,
-      r_BTNR=r,
-      profiles_RE=self.profiles,
+      v,
+      kernel_KD=self.value_conv,
       segment_ids_BT=segment_ids_BT,
+      numerics=self.numerics,
     )
+    k = self._normed(k, scale=self.key_norm)
+    q, r = self._scaled(q, r, positions_BT + 1)
+    if self.is_initializing():
+      return self._output(q)  # every parameter has been touched
+    keywords = dict(k_BTKH=k, v_BTKH=v, r_BTNR=r, profiles_RE=self.profiles)
+    keywords["segment_ids_BT"] = segment_ids_BT
     length, window = x_BTD.shape[1], self.config.sliding_window
     is_full = self.is_global or length <= window
     if self.execution.attention is AttentionForm.PALLAS:
@@ -291,6 +311,9 @@ class Attention(nn.Module):
         block=flash.GLOBAL_BLOCK if self.is_global else flash.LOCAL_BLOCK,
         **keywords,
       )
+    elif self.numerics is Numerics.INVARIANT:
+      form, seen = (full, length) if self.is_global else (local, window)
+      out = invariant.sequence(form, seen, q, *keywords.values())
     else:
       out = (full if is_full else local)(q, **keywords)
     return self._output(out)
@@ -303,6 +326,7 @@ class Attention(nn.Module):
     x_BTD: jax.Array,
     *,
     layer: dict[str, jax.Array],
+    ring: cache_lib.Ring,
     past_B: jax.Array,
     lengths_B: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -311,53 +335,58 @@ class Attention(nn.Module):
     Args:
       x_BTD: the chunk, its first `lengths_B` positions valid.
       layer: cache of this layer (`cache.LAYER_FIELDS`).
-      past_B: positions already in the cache.
+      ring: what it keeps.
+      past_B: positions of the session so far.
       lengths_B: valid positions of the chunk.
 
     Returns:
       the outputs and the fields of `layer` that changed.
     """
     chunk = x_BTD.shape[1]
-    capacity = layer["key"].shape[1]
+    if chunk > ring.chunk:
+      raise ValueError(
+        f"a chunk of {chunk} positions would overwrite what its first query"
+        f" sees: the cache was made for chunks of {ring.chunk}"
+      )
     q, k, v, r = self._project(x_BTD)
     k, key_conv = short_conv.extend(
       k,
       kernel_KD=self.key_conv,
       state_BKD=layer["key_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     v, value_conv = short_conv.extend(
       v,
       kernel_KD=self.value_conv,
       state_BKD=layer["value_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
-    k = norm.rms_norm(k, scale=self.key_norm, eps=self.config.rms_norm_eps)
+    k = self._normed(k, scale=self.key_norm)
     steps = jnp.arange(chunk)
     index_BT = past_B[:, None] + steps
-    q, r = self._scaled(q, r, index_BT + 1)
-    slot_BT = jnp.where(steps < lengths_B[:, None], index_BT, capacity)
-    write = jax.vmap(
-      lambda rows, slot, new: rows.at[slot].set(new, mode="drop")
-    )
-    keys = write(layer["key"], slot_BT, k.astype(layer["key"].dtype))
-    values = write(layer["value"], slot_BT, v.astype(layer["value"].dtype))
-    window = capacity if self.is_global else self.config.sliding_window
-    # Only the positions a query of this chunk can see are read.
-    size = min(capacity, window - 1 + chunk)
-    start_B = jnp.clip(past_B - (window - 1), 0, capacity - size)
-    read = jax.vmap(
-      lambda rows, start: jax.lax.dynamic_slice_in_dim(rows, start, size)
-    )
-    out = cached(
+    q, r = self._scaled(q, r, ring.seen(index_BT + 1))
+    is_valid_BT = steps < lengths_B[:, None]
+    slot_BT = jnp.where(is_valid_BT, ring.slot(index_BT), ring.slots)
+
+    def write(name, new_BTKH):
+      old_BKSH = layer[name]
+      new_BKTH = new_BTKH.astype(old_BKSH.dtype).swapaxes(1, 2)
+      put = jax.vmap(lambda old, at, new: old.at[:, at].set(new, mode="drop"))
+      return put(old_BKSH, slot_BT, new_BKTH)
+
+    keys, values = write("key", k), write("value", v)
+    is_invariant = self.numerics is Numerics.INVARIANT
+    out = (invariant.cached if is_invariant else cached)(
       q,
-      k_BSKH=read(keys, start_B),
-      v_BSKH=read(values, start_B),
+      keys,
+      values,
       r_BTNR=r,
       profiles_RE=self.profiles,
       query_index_BT=index_BT,
-      key_index_BS=start_B[:, None] + jnp.arange(size),
-      window=window,
+      key_index_BS=ring.held(past_B + lengths_B),
+      ring=ring,
     )
     changed = dict(
       key=keys, value=values, key_conv=key_conv, value_conv=value_conv

@@ -1,17 +1,18 @@
-"""The cache that lets a session grow chunk by chunk: an explicit pytree.
+"""What a layer keeps of each session between chunks; it never grows.
 
-For: `InteractionModel.extend` and whoever holds sessions. Not for: choosing
-capacities, joining or evicting sessions. Start at `Cache`.
+For: `InteractionModel.extend` and whoever holds sessions. Not for: joining or
+leaving of sessions (`sampling.pool`). Start at `Ring`, then `Cache`.
 
-A position in the cache is the position in the session. Every layer keeps all
-`capacity` positions for now, sliding-window ones too; what lies at and behind
-`lengths_B` is meaningless and never read. Writing past the capacity is
-dropped in silence (nothing can raise inside a compiled step), so the holder of
-a session checks `lengths_B + chunk <= capacity` first.
+Every layer keeps its last positions in a ring. Global layers also keep the
+first positions of a session for good: attention sinks, without which a window
+that has left the start behind falls apart (StreamingLLM, arXiv 2309.17453). A
+position is the index in the session, however much was evicted: distances,
+windows and the clock stay what they are.
 
-Legend: B sessions, S capacity, K kv heads, H head dim, C taps - 1,
-D d_model.
+Legend: B sessions, S slots, K kv heads, H head dim, C taps - 1, D d_model.
 """
+
+import dataclasses
 
 import flax
 import jax
@@ -20,8 +21,8 @@ import jax.numpy as jnp
 from tml_jax.config import ModelConfig
 
 LAYER_FIELDS = (
-  "key",  # [B, S, K, H], convolved and normed
-  "value",  # [B, S, K, H], convolved
+  "key",  # [B, K, S, H], convolved and normed
+  "value",  # [B, K, S, H], convolved
   "key_conv",  # [B, C, K, H] float32: last inputs of each short convolution
   "value_conv",  # [B, C, K, H] float32
   "attention_conv",  # [B, C, D] float32
@@ -29,31 +30,118 @@ LAYER_FIELDS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Ring:
+  """Which positions a layer sees and where it keeps them.
+
+  Attributes:
+    window: last positions seen, self included.
+    sinks: first positions of the session, seen always.
+    chunk: positions written at once at most. The ring is so much longer than
+      the window, as a chunk is written before its first query is answered.
+  """
+
+  window: int
+  sinks: int
+  chunk: int
+
+  @property
+  def length(self) -> int:
+    """Slots of the ring itself, behind those of the sinks."""
+    return self.window - 1 + self.chunk
+
+  @property
+  def slots(self) -> int:
+    return self.sinks + self.length
+
+  def slot(self, index: jax.Array) -> jax.Array:
+    """Where the position `index` is kept."""
+    in_ring = self.sinks + (index - self.sinks) % self.length
+    return jnp.where(index < self.sinks, index, in_ring)
+
+  def held(self, lengths_B: jax.Array) -> jax.Array:
+    """Position in each slot of sessions so long, negative if none; [B, S]."""
+    newest_B1 = lengths_B[:, None] - 1 - self.sinks
+    back = (newest_B1 - jnp.arange(self.length)) % self.length
+    # Before the ring is full the first round lies below 0: none.
+    ring_BS = jnp.where(back <= newest_B1, self.sinks + newest_B1 - back, -1)
+    sinks = jnp.arange(self.sinks)
+    sinks_BS = jnp.where(sinks < lengths_B[:, None], sinks, -1)
+    return jnp.concatenate([sinks_BS, ring_BS], axis=1)
+
+  def seen(self, count: jax.Array) -> jax.Array:
+    """Positions seen by the last of `count`."""
+    return jnp.minimum(count, self.window + self.sinks)
+
+
 @flax.struct.dataclass
 class Cache:
   """State of B sessions."""
 
   layers: tuple[dict[str, jax.Array], ...]  # LAYER_FIELDS of each layer
-  lengths_B: jax.Array  # positions held
+  lengths_B: jax.Array  # positions so far, evicted ones too
+  rings: tuple[Ring, ...] = flax.struct.field(pytree_node=False)  # by layer
 
-  @property
-  def capacity(self) -> int:
-    return self.layers[0]["key"].shape[1]
+  def take(self, row: jax.Array) -> "Cache":
+    """The session in `row` alone, B = 1."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1), self)
+
+  def put(self, session: "Cache", row: jax.Array) -> "Cache":
+    """All sessions, that of `take` in `row`."""
+    return jax.tree.map(
+      lambda x, one: jax.lax.dynamic_update_slice_in_dim(x, one, row, 0),
+      self,
+      session,
+    )
+
+  def restart(self, starts_B: jax.Array) -> "Cache":
+    """Empties the rows that start a session.
+
+    A length of 0 hides keys and values; the convolutions' inputs are zeroed.
+    """
+
+    def clear(name, array):
+      if name in ("key", "value"):
+        return array
+      starts = starts_B.reshape(-1, *[1] * (array.ndim - 1))
+      return jnp.where(starts, 0, array)
+
+    layers = tuple(
+      {name: clear(name, array) for name, array in layer.items()}
+      for layer in self.layers
+    )
+    lengths_B = jnp.where(starts_B, 0, self.lengths_B)
+    return self.replace(layers=layers, lengths_B=lengths_B)
 
 
 def init_cache(
-  config: ModelConfig, *, batch_size: int, capacity: int, dtype: str
+  config: ModelConfig,
+  *,
+  batch_size: int,
+  horizon: int,
+  sinks: int,
+  chunk: int,
+  dtype: str,
 ) -> Cache:
-  """An empty cache; keys and values are kept in `dtype`."""
+  """An empty cache.
+
+  Args:
+    config: of the model.
+    batch_size: B.
+    horizon: last positions that global layers see, self included.
+    sinks: first positions that they see besides.
+    chunk: the longest chunk that is ever appended.
+    dtype: of keys and values.
+  """
   taps = config.conv_kernel - 1
 
-  def layer(index: int) -> dict[str, jax.Array]:
+  def layer(index: int, ring: Ring) -> dict[str, jax.Array]:
     if config.is_global(index):
-      heads = (config.num_kv_heads, config.head_dim)
+      heads, width = config.num_kv_heads, config.head_dim
     else:
-      heads = (config.swa_num_kv_heads, config.swa_head_dim)
-    shapes = dict.fromkeys(("key", "value"), (capacity, *heads))
-    shapes |= dict.fromkeys(("key_conv", "value_conv"), (taps, *heads))
+      heads, width = config.swa_num_kv_heads, config.swa_head_dim
+    shapes = dict.fromkeys(("key", "value"), (heads, ring.slots, width))
+    shapes |= dict.fromkeys(("key_conv", "value_conv"), (taps, heads, width))
     residual = (taps, config.d_model)
     shapes |= dict.fromkeys(("attention_conv", "mlp_conv"), residual)
     return {
@@ -63,27 +151,14 @@ def init_cache(
       for name, shape in shapes.items()
     }
 
+  rings = tuple(
+    Ring(window=horizon, sinks=sinks, chunk=chunk)
+    if config.is_global(index)
+    else Ring(window=config.sliding_window, sinks=0, chunk=chunk)
+    for index in range(config.num_layers)
+  )
   return Cache(
-    layers=tuple(layer(index) for index in range(config.num_layers)),
+    layers=tuple(layer(index, ring) for index, ring in enumerate(rings)),
     lengths_B=jnp.zeros(batch_size, jnp.int32),
+    rings=rings,
   )
-
-
-def grow(cache: Cache, *, capacity: int) -> Cache:
-  """The same sessions with room for `capacity` positions, never fewer."""
-  extra = capacity - cache.capacity
-  if extra < 0:
-    raise ValueError(
-      f"a cache of {cache.capacity} positions cannot shrink to {capacity}"
-    )
-
-  def pad(name: str, value: jax.Array) -> jax.Array:
-    if name not in ("key", "value"):
-      return value
-    return jnp.pad(value, ((0, 0), (0, extra), (0, 0), (0, 0)))
-
-  layers = tuple(
-    {name: pad(name, value) for name, value in layer.items()}
-    for layer in cache.layers
-  )
-  return Cache(layers=layers, lengths_B=cache.lengths_B)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig
+from tml_jax.config import ModelConfig, Numerics
 from tml_jax.models import norm
 from tml_jax.streams import clock
 
@@ -75,6 +75,7 @@ class DmelBag(nn.Module):
 
   config: ModelConfig
   dtype: str
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -87,7 +88,7 @@ class DmelBag(nn.Module):
       shape=(levels, config.d_model),
       names=("levels", "embed"),
     )
-    self.norm = norm.RMSNorm(config.d_model, TOWER_EPS)
+    self.norm = norm.RMSNorm(config.d_model, TOWER_EPS, self.numerics)
     # Zero at first, so that Inkling's audio tower is reproduced exactly.
     self.streams = norm.param(
       self,
@@ -118,6 +119,7 @@ class HMLP(nn.Module):
 
   config: ModelConfig
   dtype: str
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -133,7 +135,7 @@ class HMLP(nn.Module):
       for i, (frames, side) in enumerate(HMLP_FOLDS)
     ]
     self.norms = [
-      norm.RMSNorm(width, TOWER_EPS, name=f"norm_{i}")
+      norm.RMSNorm(width, TOWER_EPS, self.numerics, name=f"norm_{i}")
       for i, width in enumerate(widths[1:])
     ]
 
@@ -194,6 +196,7 @@ class Embedder(nn.Module):
   config: ModelConfig
   turn_token: int
   dtype: str
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -204,9 +207,9 @@ class Embedder(nn.Module):
       shape=(config.vocab_size, config.d_model),
       names=("vocab", "embed"),
     )
-    self.norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
-    self.dmel = DmelBag(config, self.dtype)
-    self.hmlp = HMLP(config, self.dtype)
+    self.norm = norm.RMSNorm(config.d_model, config.rms_norm_eps, self.numerics)
+    self.dmel = DmelBag(config, self.dtype, self.numerics)
+    self.hmlp = HMLP(config, self.dtype, self.numerics)
     self.clock = Clock(config, self.dtype)
 
   def text(self, tokens_BT: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """SwiGLU over routed experts: every chosen (token, expert) pair, none dropped.
 
 For: the routed half of `moe.py`. Not for: choosing experts. Start at
-`apply`; `tiled` is the fast form on a CPU, `grouped.py` the one on a TPU,
+`apply`; `tiled` is the fast form on a CPU, `gathered` that of a few tokens,
+`grouped.py` the one on a TPU,
 `dispatch.py` and `exchange.py` bring tokens to the experts of other devices,
 `reference` is the plain form of the tests. Measurements: benchmarks/moe.py.
 
@@ -23,7 +24,13 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from tml_jax.config import PLAIN, ExecutionConfig, MoeDispatch, MoeMatmul
+from tml_jax.config import (
+  PLAIN,
+  ExecutionConfig,
+  MoeDispatch,
+  MoeMatmul,
+  Numerics,
+)
 from tml_jax.models import dispatch, exchange, grouped
 
 
@@ -38,6 +45,10 @@ class Weights:
   def astype(self, dtype: str) -> "Weights":
     return jax.tree.map(lambda x: x.astype(dtype), self)
 
+
+# Choices (tokens times k) up to which `gathered` is the form of one device: the
+# output tokens of 16 sessions (benchmarks/session.py).
+GATHERED_CHOICES = 32
 
 # Logical names of the dims. "expert_mlp" is cut like "mlp" and then like
 # "embed": D of `down` would leave a device half a row of 128 lanes.
@@ -64,6 +75,26 @@ def reference(
     "nk,nke->ne", shares_Nk, jax.nn.one_hot(experts_Nk, num_experts)
   )
   return jnp.einsum("ne,end->nd", share_NE.astype(out.dtype), out)
+
+
+def gathered(
+  x_ND: jax.Array,
+  *,
+  weights: Weights,
+  experts_Nk: jax.Array,
+  shares_Nk: jax.Array,
+) -> jax.Array:
+  """Each choice reads its expert's weights: no rows are sorted or padded.
+
+  Reads [N, k, D, F] three times, so for the few tokens of a live session.
+  """
+  gate_NkF = jnp.einsum("nd,nkdf->nkf", x_ND, weights.gate_EDF[experts_Nk])
+  up_NkF = jnp.einsum("nd,nkdf->nkf", x_ND, weights.up_EDF[experts_Nk])
+  hidden_NkF = jax.nn.silu(gate_NkF) * up_NkF
+  out_NkD = jnp.einsum(
+    "nkf,nkfd->nkd", hidden_NkF, weights.down_EFD[experts_Nk]
+  )
+  return jnp.sum(out_NkD * shares_Nk[..., None].astype(out_NkD.dtype), axis=1)
 
 
 @flax.struct.dataclass
@@ -245,6 +276,7 @@ def apply(
   shares_BTk: jax.Array,
   tile: int,
   execution: ExecutionConfig = PLAIN,
+  numerics: Numerics = Numerics.DEFAULT,
 ) -> jax.Array:
   """Sum over a token's choices of share * expert(token), shaped as x.
 
@@ -255,14 +287,20 @@ def apply(
     shares_BTk: float32.
     tile: the largest tile of the tiled form.
     execution: which form, and how tokens reach it.
+    numerics: invariant takes tiles of one size, however many tokens.
   """
   if execution.moe_dispatch is MoeDispatch.AUTOMATIC:
-    y_ND = fitted(
+    if numerics is Numerics.INVARIANT:
+      form = functools.partial(tiled, tile=tile)
+    elif experts_BTk.size <= GATHERED_CHOICES:
+      form = gathered
+    else:
+      form = functools.partial(fitted, tile=tile)
+    y_ND = form(
       x_BTD.reshape(-1, x_BTD.shape[-1]),
       weights=weights,
       experts_Nk=experts_BTk.reshape(-1, experts_BTk.shape[-1]),
       shares_Nk=shares_BTk.reshape(-1, shares_BTk.shape[-1]),
-      tile=tile,
     )
     return y_ND.reshape(x_BTD.shape)
   num_experts = weights.gate_EDF.shape[0]

@@ -17,7 +17,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
+from tml_jax.config import (
+  PLAIN,
+  ExecutionConfig,
+  ModelConfig,
+  Numerics,
+  RematPolicy,
+)
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed, flow_head, norm, trunk
 from tml_jax.streams import clock
@@ -51,11 +57,14 @@ class InteractionModel(nn.Module):
   dtype: str
   remat_policy: RematPolicy
   execution: ExecutionConfig = PLAIN
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config, dtype = self.config, str(self.dtype)
-    self.embed = embed.Embedder(config, self.turn_token, dtype)
-    self.trunk = trunk.Trunk(config, dtype, self.remat_policy, self.execution)
+    self.embed = embed.Embedder(config, self.turn_token, dtype, self.numerics)
+    self.trunk = trunk.Trunk(
+      config, dtype, self.remat_policy, self.execution, self.numerics
+    )
     self.mtp = trunk.Mtp(config, dtype, self.remat_policy)
     self.flow_head = flow_head.FlowHead(config, dtype)
     self.unembedding = norm.param(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig
+from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, Numerics
 from tml_jax.models import experts, norm
 
 
@@ -118,6 +118,7 @@ class MoE(nn.Module):
   config: ModelConfig
   dtype: str
   execution: ExecutionConfig = PLAIN
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -185,6 +186,7 @@ class MoE(nn.Module):
         shares_BTk=routing.shares_Nk.reshape(*lead, -1),
         tile=config.moe_tile,
         execution=self.execution,
+        numerics=self.numerics,
       )
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk

@@ -11,16 +11,43 @@ Legend: B batch, T time, S chunk, K taps, D channels (any number of dims).
 import jax
 import jax.numpy as jnp
 
+from tml_jax.config import Numerics
+from tml_jax.models import norm
+
 
 @jax.named_scope("short_conv")
 def convolve(
-  x_BTD: jax.Array, *, kernel_KD: jax.Array, segment_ids_BT: jax.Array
+  x_BTD: jax.Array,
+  *,
+  kernel_KD: jax.Array,
+  segment_ids_BT: jax.Array,
+  numerics: Numerics = Numerics.DEFAULT,
 ) -> jax.Array:
   """Convolves packed sequences; taps never cross a segment boundary.
 
   `kernel_KD[j]` multiplies the input j positions earlier.
   """
-  return _convolve(x_BTD, kernel_KD, segment_ids_BT)
+  if numerics is Numerics.DEFAULT:
+    return _convolve(x_BTD, kernel_KD, segment_ids_BT)
+  x32 = x_BTD.astype(jnp.float32)
+  earlier = []
+  for tap in range(1, kernel_KD.shape[0]):
+    same = _same(segment_ids_BT, tap, like=x_BTD)
+    earlier.append(jnp.where(same, _moved(x32, tap), 0.0))
+  y = _sum(x32, *earlier, kernel_KD=kernel_KD, numerics=numerics)
+  return y.astype(x_BTD.dtype)
+
+
+def _sum(*taps_BTD: jax.Array, kernel_KD: jax.Array, numerics: Numerics):
+  """Inputs 0, 1, .. positions earlier, weighed and added in this order."""
+
+  def add(x, *earlier):
+    y = x * (1.0 + kernel_KD[0])
+    for tap, each in enumerate(earlier, start=1):
+      y = y + each * kernel_KD[tap]
+    return y
+
+  return norm.rowwise(add, *taps_BTD, numerics=numerics)
 
 
 def _moved(x_BTD: jax.Array, by: int) -> jax.Array:
@@ -83,6 +110,7 @@ def extend(
   kernel_KD: jax.Array,
   state_BKD: jax.Array,
   lengths_B: jax.Array,
+  numerics: Numerics = Numerics.DEFAULT,
 ) -> tuple[jax.Array, jax.Array]:
   """The same over a chunk whose first `lengths_B` positions are valid.
 
@@ -92,6 +120,7 @@ def extend(
     state_BKD: the last K-1 valid inputs before the chunk, zeros at the start
       of a session; float32.
     lengths_B: valid positions of each row, 0..S.
+    numerics: of the model.
 
   Returns:
     outputs (those beyond the valid prefix are meaningless) and the new state.
@@ -100,10 +129,9 @@ def extend(
   taps = kernel_KD.shape[0]
   x32 = x_BSD.astype(jnp.float32)
   history = jnp.concatenate([state_BKD, x32], axis=1)
-  y = x32
-  for tap in range(taps):
-    start = taps - 1 - tap
-    y = y + history[:, start : start + chunk] * kernel_KD[tap]
+  starts = range(taps - 1, -1, -1)
+  inputs = [history[:, start : start + chunk] for start in starts]
+  y = _sum(*inputs, kernel_KD=kernel_KD, numerics=numerics)
   new_state = jax.vmap(
     lambda rows, start: jax.lax.dynamic_slice_in_dim(rows, start, taps - 1)
   )(history, lengths_B)

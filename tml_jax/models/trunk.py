@@ -13,7 +13,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, RematPolicy
+from tml_jax.config import (
+  PLAIN,
+  ExecutionConfig,
+  ModelConfig,
+  Numerics,
+  RematPolicy,
+)
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import layers as layers_lib
@@ -27,19 +33,20 @@ class Layer(nn.Module):
   is_dense: bool
   dtype: str
   execution: ExecutionConfig = PLAIN
+  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
     size, eps = config.d_model, config.rms_norm_eps
-    self.attention_norm = norm.RMSNorm(size, eps)
+    self.attention_norm = norm.RMSNorm(size, eps, self.numerics)
     self.attention = attention.Attention(
-      config, self.is_global, self.dtype, self.execution
+      config, self.is_global, self.dtype, self.execution, self.numerics
     )
-    self.mlp_norm = norm.RMSNorm(size, eps)
+    self.mlp_norm = norm.RMSNorm(size, eps, self.numerics)
     self.mlp = (
       moe.MLP(config, self.dtype)
       if self.is_dense
-      else moe.MoE(config, self.dtype, self.execution)
+      else moe.MoE(config, self.dtype, self.execution, self.numerics)
     )
     init = nn.initializers.normal(config.init_std)
     shape, names = (config.conv_kernel, size), ("conv", "embed")
@@ -68,13 +75,10 @@ class Layer(nn.Module):
       segment_ids_BT=segment_ids_BT,
       positions_BT=positions_BT,
     )
-    x_BTD += short_conv.convolve(
-      a, kernel_KD=self.attention_conv, segment_ids_BT=segment_ids_BT
-    )
+    past = dict(segment_ids_BT=segment_ids_BT, numerics=self.numerics)
+    x_BTD += short_conv.convolve(a, kernel_KD=self.attention_conv, **past)
     m, chosen = self._feed_forward(self.mlp_norm(x_BTD))
-    x_BTD += short_conv.convolve(
-      m, kernel_KD=self.mlp_conv, segment_ids_BT=segment_ids_BT
-    )
+    x_BTD += short_conv.convolve(m, kernel_KD=self.mlp_conv, **past)
     return norm.spread(x_BTD), chosen
 
   def extend(
@@ -82,6 +86,7 @@ class Layer(nn.Module):
     x_BTD: jax.Array,
     *,
     layer: dict[str, jax.Array],
+    ring: cache_lib.Ring,
     past_B: jax.Array,
     lengths_B: jax.Array,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -89,6 +94,7 @@ class Layer(nn.Module):
     a, changed = self.attention.extend(
       self.attention_norm(x_BTD),
       layer=layer,
+      ring=ring,
       past_B=past_B,
       lengths_B=lengths_B,
     )
@@ -97,6 +103,7 @@ class Layer(nn.Module):
       kernel_KD=self.attention_conv,
       state_BKD=layer["attention_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     x_BTD += a
     m, _ = self._feed_forward(self.mlp_norm(x_BTD))
@@ -105,6 +112,7 @@ class Layer(nn.Module):
       kernel_KD=self.mlp_conv,
       state_BKD=layer["mlp_conv"],
       lengths_B=lengths_B,
+      numerics=self.numerics,
     )
     return x_BTD + m, changed
 
@@ -153,6 +161,7 @@ class Block(nn.Module):
   dtype: str
   remat_policy: RematPolicy
   execution: ExecutionConfig
+  numerics: Numerics
 
   def setup(self):
     runs = []
@@ -167,6 +176,7 @@ class Block(nn.Module):
           is_dense=False,
           dtype=self.dtype,
           execution=self.execution,
+          numerics=self.numerics,
           name=run.name,
         )
       )
@@ -188,6 +198,7 @@ class Trunk(nn.Module):
   dtype: str
   remat_policy: RematPolicy
   execution: ExecutionConfig
+  numerics: Numerics
 
   def setup(self):
     config = self.config
@@ -202,6 +213,7 @@ class Trunk(nn.Module):
         is_dense=config.is_dense(i),
         dtype=self.dtype,
         execution=self.execution,
+        numerics=self.numerics,
         name=layers_lib.name(i),
       )
       for i in self.layout.unrolled
@@ -212,9 +224,12 @@ class Trunk(nn.Module):
         self.dtype,
         self.remat_policy,
         self.execution,
+        self.numerics,
         name=layers_lib.BLOCKS,
       )
-    self.final_norm = norm.RMSNorm(config.d_model, config.rms_norm_eps)
+    self.final_norm = norm.RMSNorm(
+      config.d_model, config.rms_norm_eps, self.numerics
+    )
 
   def __call__(
     self,
@@ -272,15 +287,14 @@ class Trunk(nn.Module):
     if self.layout.blocks:
       raise ValueError("a trunk of scanned layers cannot extend a cache")
     layers = []
-    for layer, old in zip(self.layers.values(), cache.layers, strict=True):
-      x_BTD, new = layer.extend(
-        x_BTD, layer=old, past_B=cache.lengths_B, lengths_B=lengths_B
-      )
+    past = dict(past_B=cache.lengths_B, lengths_B=lengths_B)
+    kept = zip(cache.layers, cache.rings, strict=True)
+    for layer, (old, ring) in zip(self.layers.values(), kept, strict=True):
+      x_BTD, new = layer.extend(x_BTD, layer=old, ring=ring, **past)
       layers.append(new)
-    grown = cache_lib.Cache(
-      layers=tuple(layers), lengths_B=cache.lengths_B + lengths_B
-    )
-    return self.final_norm(x_BTD), grown
+    lengths_B = cache.lengths_B + lengths_B
+    cache = cache.replace(layers=tuple(layers), lengths_B=lengths_B)
+    return self.final_norm(x_BTD), cache
 
 
 class MtpLayer(nn.Module):

@@ -71,9 +71,9 @@ class Grammar:
 
 def choose(
   logits_BV: jax.Array,
-  *,
   allowed_BV: jax.Array,
   keys_B: jax.Array,
+  *,
   text_vocab_size: int,
   config: SampleConfig,
 ) -> jax.Array:

@@ -1,39 +1,25 @@
-"""Sessions: windows in, windows out; what the host remembers between ticks.
+"""The host side of one session: clock, microphone, own sound, typed text.
 
-For: `Pool`, which runs B conversations in step, and `Conversation`, the host
-side of one. Not for: the compiled tick (`tick`) or sound from mel
-(`vocoder`). A 200 ms window goes: `Conversation.perceive` -> `Pool.step` ->
-`tick` -> `Conversation.play`.
+For: what has to be remembered of a conversation besides the model's cache.
+Not for: running sessions (`pool`) or keeping what was said: whoever holds a
+session takes the finished frames. A 200 ms window goes: `Session.perceive` ->
+`SessionPool.tick` -> `Session.play`.
 """
 
 import dataclasses
 import enum
-import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.models import cache as cache_lib
-from tml_jax.models import interaction
-from tml_jax.sampling import tick as tick_lib
 from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Control, Frame
 
-AUDIO_CHUNK = 1 + 2 * clock.AUDIO_TOKENS  # positions of a window of sound
-
-
-def capacity(windows: int) -> int:
-  """Positions to reserve for so many windows of talk.
-
-  Room for the speaking side's usual two output tokens; a multiple of 256, as
-  equal capacities share one compilation. A pool grows when that is not enough.
-  """
-  return -(-windows * (AUDIO_CHUNK + 2) // 256) * 256
+_SILENCE = np.zeros(clock.TURN_SAMPLES, np.float32)
 
 
 class Senses(enum.Enum):
@@ -43,11 +29,13 @@ class Senses(enum.Enum):
   ALL = "sound, typed text and video"
 
 
-class Conversation:
-  """The host side of one session: clock, microphone, own sound, typed text.
+class Session:
+  """One conversation. Input that cannot be used changes nothing in it.
 
   Attributes:
-    frames: finished frames, inputs and decisions, oldest first.
+    seed: of every draw.
+    window: index of the window that comes next.
+    clipped: samples so far that were beyond -1..1 and were cut off there.
   """
 
   def __init__(self, config: Config, *, seed: int):
@@ -56,37 +44,76 @@ class Conversation:
     self._typed = frame_lib.TextQueue()
     self._own_mel: np.ndarray | None = None
     self.seed = seed
-    self.frames: list[Frame] = []
-
-  @property
-  def window(self) -> int:
-    """Index of the window that comes next."""
-    return len(self.frames)
+    self.window = 0
+    self.clipped = 0
 
   def type(self, channel: Control, tokens: list[int]) -> None:
-    """Queues typed text or a result for the coming windows."""
-    self._typed.push(channel, tokens)
+    """Queues typed text or a result for the coming windows.
+
+    Raises:
+      errors.UserError: tokens that are no text.
+    """
+    rows = self._config.streams.text_vocab_size
+    wrong = [int(token) for token in tokens if not 0 <= token < rows]
+    if wrong or channel not in frame_lib.CHANNELS_IN:
+      raise errors.UserError(
+        f"{channel.name} with tokens {wrong[:4]}: typed text and results are"
+        f" made of text tokens, 0 to {rows - 1}"
+      )
+    self._typed.push(channel, [int(token) for token in tokens])
 
   def perceive(
-    self, samples: np.ndarray, *, images: list[np.ndarray] = ()
+    self, samples: np.ndarray | None, *, images: list[np.ndarray] = ()
   ) -> Frame:
     """The inputs of the next window.
 
     Args:
-      samples: [3200] float32 from the microphone.
+      samples: [3200] from the microphone, floats in -1..1; None where the
+        window was lost, which the model sees as such.
       images: video frames of the window, sized as the config says.
+
+    Raises:
+      errors.UserError: what is wrong with samples or images. The session may
+        go on with None in their place.
     """
     streams = self._config.streams
+    for image in images:
+      _check_image(image, streams)
+    heard = _SILENCE if samples is None else self._clean(samples)
+    levels = self._microphone.push(heard)
     own = self._own_mel
     return Frame(
       window=self.window,
       own_dmel=None if own is None else dmel.pool_fine(own),
-      user_dmel=self._microphone.push(samples),
+      user_dmel=None if samples is None else levels,
       patches=patches_lib.cut(
         list(images), height=streams.video_height, width=streams.video_width
       ),
       text_in=self._typed.take(streams.max_text_in),
     )
+
+  def _clean(self, samples: np.ndarray) -> np.ndarray:
+    """Samples of one window, cut off at full scale."""
+    samples = np.asarray(samples)
+    if samples.dtype.kind != "f":
+      raise errors.UserError(
+        f"window {self.window}: samples are {samples.dtype}; give floats"
+        " between -1 and 1"
+      )
+    if samples.shape != (clock.TURN_SAMPLES,):
+      rate = samples.size * 1000 / clock.TURN_MS
+      raise errors.UserError(
+        f"window {self.window}: samples of shape {samples.shape}, which would"
+        f" be {clock.TURN_MS} ms at {rate:g} Hz; give ({clock.TURN_SAMPLES},),"
+        f" {clock.TURN_MS} ms at {clock.SAMPLE_RATE} Hz mono"
+      )
+    if not np.isfinite(samples).all():
+      raise errors.UserError(
+        f"window {self.window}: {int((~np.isfinite(samples)).sum())} samples"
+        " are NaN or infinite; give None for a window that was lost"
+      )
+    self.clipped += int((np.abs(samples) > 1).sum())
+    return np.clip(samples, -1, 1).astype(np.float32)
 
   def play(self, frame: Frame, *, tokens: list[int], mel: np.ndarray) -> Frame:
     """Takes the decision on `frame`; its sound is own audio from now on.
@@ -98,160 +125,44 @@ class Conversation:
     """
     outputs = frame_lib.parse_outputs(tokens, config=self._config.streams)
     self._own_mel = mel if outputs.speak else None
-    done = dataclasses.replace(
+    self.window += 1
+    return dataclasses.replace(
       frame,
       say=outputs.say,
       text_out=outputs.text_out,
       speak=outputs.speak,
       target_mel=self._own_mel,
     )
-    self.frames.append(done)
-    return done
+
+  def state(self) -> dict[str, Any]:
+    """All of it, as numbers, strings and lists of them."""
+    own = self._own_mel
+    return {
+      "seed": self.seed,
+      "window": self.window,
+      "clipped": self.clipped,
+      "microphone": self._microphone.past.tolist(),
+      "own_mel": None if own is None else own.tolist(),
+      "typed": [[int(c), tokens] for c, tokens in self._typed.waiting],
+    }
+
+  @classmethod
+  def of_state(cls, config: Config, *, state: dict[str, Any]) -> "Session":
+    """The inverse of `state`."""
+    session = cls(config, seed=state["seed"])
+    session.window, session.clipped = state["window"], state["clipped"]
+    session._microphone.past = np.array(state["microphone"], np.float32)
+    if state["own_mel"] is not None:
+      session._own_mel = np.array(state["own_mel"], np.float32)
+    for channel, tokens in state["typed"]:
+      session._typed.push(Control(channel), tokens)
+    return session
 
 
-@dataclasses.dataclass(frozen=True)
-class Ticked:
-  """One window of a pool.
-
-  Attributes:
-    frames: the finished frames, None where a session rested.
-    hidden: [B, N, D] on the device, the states that output tokens were drawn
-      from.
-    counts: [B] output tokens of each session.
-    seconds: wall-clock time from perceived windows to decisions.
-  """
-
-  frames: list[Frame | None]
-  hidden: jax.Array
-  counts: np.ndarray
-  seconds: float
-
-
-class Pool:
-  """B conversations that are stepped together."""
-
-  def __init__(
-    self,
-    config: Config,
-    *,
-    model: interaction.InteractionModel,
-    variables: dict[str, Any],
-    conversations: list[Conversation],
-    text_pieces: int,
-    capacity: int,
-  ):
-    """Starts with empty caches.
-
-    Args:
-      config: of the run.
-      model: the model.
-      variables: its parameters and router biases.
-      conversations: B new ones.
-      text_pieces: `Tokenizer.num_pieces`; text rows after these are never
-        emitted.
-      capacity: positions the cache holds at first; it doubles when full.
-    """
-    self.config = config
-    self._model = model
-    self._variables = jax.tree.map(jnp.asarray, variables)
-    self._seeds = np.array([c.seed for c in conversations], np.int32)
-    self.conversations = conversations
-    self._text_pieces = text_pieces
-    self._cache = cache_lib.init_cache(
-      config.model,
-      batch_size=len(conversations),
-      capacity=capacity,
-      dtype=str(config.train.dtype),
+def _check_image(image: np.ndarray, streams) -> None:
+  want = (streams.video_height, streams.video_width, 3)
+  if image.shape != want or image.dtype != np.uint8:
+    raise errors.UserError(
+      f"a video frame is {image.dtype} of shape {image.shape}; resize it to"
+      f" uint8 {want}, the config's streams.video_height and video_width"
     )
-    self._used = np.zeros(len(conversations), np.int64)
-
-  @property
-  def capacity(self) -> int:
-    """Positions that the cache has room for, per conversation."""
-    return self._cache.capacity
-
-  @property
-  def used(self) -> int:
-    """Positions of the longest conversation."""
-    return int(self._used.max())
-
-  def step(self, inputs: list[Frame | None]) -> Ticked:
-    """One window of every conversation; None lets it rest.
-
-    Args:
-      inputs: what `Conversation.perceive` gave, one per conversation.
-    """
-    start = time.perf_counter()
-    chunk = self._chunk(inputs)
-    longest = chunk["tokens"].shape[1] + self.config.streams.max_text_out + 1
-    self._reserve(self.used + longest)
-    decided, self._cache = self._tick(chunk)
-    tokens, counts, mel = jax.device_get(
-      (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
-    )
-    self._used += chunk["lengths"] + counts
-    frames = []
-    for row, (conversation, frame) in enumerate(
-      zip(self.conversations, inputs, strict=True)
-    ):
-      if frame is None:
-        frames.append(None)
-        continue
-      outputs = tokens[row, : counts[row]].tolist()
-      frames.append(conversation.play(frame, tokens=outputs, mel=mel[row]))
-    return Ticked(
-      frames=frames,
-      hidden=decided.hidden_BND,
-      counts=counts,
-      seconds=time.perf_counter() - start,
-    )
-
-  def warm_up(self, senses: set[Senses]) -> None:
-    """Compiles `step` for windows of these kinds; nobody notices."""
-    for kind in senses:
-      decided, self._cache = self._tick(self._empty_chunk(kind))
-      jax.block_until_ready(decided)
-
-  def _tick(self, chunk):
-    return tick_lib.tick(
-      self._variables,
-      cache=self._cache,
-      chunk=chunk,
-      seeds_B=self._seeds,
-      text_pieces=self._text_pieces,
-      model=self._model,
-      config=self.config,
-    )
-
-  def _empty_chunk(self, senses: Senses) -> dict[str, np.ndarray]:
-    size, patches = AUDIO_CHUNK, 0
-    if senses is Senses.ALL:
-      patches = self.config.streams.patches_per_frame
-      size += patches + self.config.streams.max_text_in
-    return tick_lib.empty_chunk(
-      self.config,
-      batch_size=len(self.conversations),
-      size=size,
-      audio=2 * clock.AUDIO_TOKENS,
-      patches=patches,
-    )
-
-  def _chunk(self, inputs: list[Frame | None]) -> dict[str, np.ndarray]:
-    """The smallest chunk that takes all `inputs`."""
-    senses = Senses.SOUND
-    for frame in inputs:
-      if frame is not None and (frame.text_in or len(frame.patches)):
-        senses = Senses.ALL
-    chunk = self._empty_chunk(senses)
-    for row, frame in enumerate(inputs):
-      if frame is not None:
-        tick_lib.write_inputs(chunk, frame, row=row, config=self.config)
-    return chunk
-
-  def _reserve(self, positions: int) -> None:
-    """Doubles the cache until it holds `positions`."""
-    capacity = self.capacity
-    while capacity < positions:
-      capacity *= 2
-    if capacity > self.capacity:
-      self._cache = cache_lib.grow(self._cache, capacity=capacity)

@@ -1,7 +1,7 @@
 """One micro-turn of B sessions in one compiled call.
 
 For: perceive 200 ms, decide, and make the sound of the next 200 ms. Not for:
-what a session remembers on the host (`session`). Start reading at `tick`.
+what the host remembers between ticks (`session`, `pool`). Start at `tick`.
 
 Legend: B sessions, C positions of a chunk, N output tokens, V vocabulary,
 D d_model, F fine frames, M mel channels.
@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tml_jax.config import Config
+from tml_jax.config import Config, Numerics
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import flow_head, interaction
+from tml_jax.models import flow_head, interaction, invariant, norm
 from tml_jax.sampling import decode
 from tml_jax.streams import clock, dmel, packing
 from tml_jax.streams import frame as frame_lib
@@ -25,6 +25,7 @@ from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Frame, State
 
 _FLOW_STREAM = 1 << 20  # fold_in constant, away from token indices
+_SOUND_ROWS = 16  # sessions whose sound is made at once if invariant
 
 
 @flax.struct.dataclass
@@ -46,11 +47,6 @@ class Decided:
   mel_BFM: jax.Array
 
 
-@functools.partial(
-  jax.jit,
-  static_argnames=("text_pieces", "model", "config"),
-  donate_argnames="cache",
-)
 def tick(
   variables: dict[str, Any],
   *,
@@ -63,7 +59,7 @@ def tick(
 ) -> tuple[Decided, cache_lib.Cache]:
   """Perceives a chunk, decides, and makes the sound of the next window.
 
-  Compiles once per chunk size and cache capacity.
+  Compiles once per chunk size and number of sessions.
 
   Args:
     variables: of the model.
@@ -106,7 +102,12 @@ def tick(
   size = len(seeds_B)
   mel_BFM = jax.lax.cond(
     (carry.tokens_BN == speak).any(),
-    lambda: _sound(bound, carry.hidden_BD, keys_B, config=config),
+    lambda: _in_groups(
+      functools.partial(_sound, bound, config=config),
+      (carry.hidden_BD, keys_B),
+      size=_SOUND_ROWS,
+      config=config,
+    ),
     lambda: jnp.full(
       (size, clock.FINE_FRAMES, clock.MEL_CHANNELS), dmel.LOG_MIN, jnp.float32
     ),
@@ -117,6 +118,25 @@ def tick(
     hidden_BND=carry.hidden_BND,
     mel_BFM=mel_BFM,
   ), carry.cache
+
+
+_jit = functools.partial(
+  jax.jit,
+  tick,
+  static_argnames=("text_pieces", "model", "config"),
+  donate_argnames="cache",
+)
+compiled = {
+  numerics: _jit(compiler_options=numerics.compiler_options)
+  for numerics in Numerics
+}
+
+
+def _in_groups(function, arrays, *, size: int, config: Config) -> jax.Array:
+  """`function` of rows of B sessions; in groups of `size` if invariant."""
+  if config.numerics is Numerics.DEFAULT:
+    return function(*arrays)
+  return norm.in_tiles(function, *arrays, rows=size)
 
 
 def _key(seed: jax.Array, window: jax.Array) -> jax.Array:
@@ -169,12 +189,22 @@ def _emit(
 ) -> _Carry:
   """Draws the next output token of every undecided session and reads it."""
   active_B, counts_B = carry.active_B, carry.counts_B
-  token_B = decode.choose(
-    bound.logits(carry.hidden_BD),
-    allowed_BV=grammar.allowed(carry.states_B, used_B=counts_B),
-    keys_B=jax.vmap(jax.random.fold_in)(keys_B, counts_B),
-    text_vocab_size=config.streams.text_vocab_size,
-    config=config.sample,
+  logits_BV = _in_groups(
+    bound.logits, (carry.hidden_BD,), size=norm.ROWS, config=config
+  )
+  token_B = _in_groups(
+    functools.partial(
+      decode.choose,
+      text_vocab_size=config.streams.text_vocab_size,
+      config=config.sample,
+    ),
+    (
+      logits_BV,
+      grammar.allowed(carry.states_B, used_B=counts_B),
+      jax.vmap(jax.random.fold_in)(keys_B, counts_B),
+    ),
+    size=1,
+    config=config,
   )
   hidden_B1D, cache = bound.extend(
     _token_chunk(token_B, active_B, chunk=chunk, config=config), carry.cache
@@ -219,11 +249,11 @@ def _token_chunk(token_B, active_B, *, chunk, config: Config):
   empty = empty_chunk(
     config, batch_size=len(token_B), size=1, audio=0, patches=0
   )
-  return jax.tree.map(jnp.asarray, empty) | {
-    "tokens": token_B[:, None],
-    "windows": chunk["windows"][:, :1],
+  chunk = jax.tree.map(jnp.asarray, empty) | {
+    "windows": jnp.broadcast_to(chunk["windows"][:, :1], empty["tokens"].shape),
     "lengths": active_B.astype(jnp.int32),
   }
+  return chunk | {"tokens": chunk["tokens"].at[:, 0].set(token_B)}
 
 
 def empty_chunk(
@@ -237,7 +267,15 @@ def empty_chunk(
     size: C positions.
     audio: slots for dMel tokens.
     patches: slots for patches.
+
+  With invariant numerics each of the three is the next size that makes whole
+  tiles of rows.
   """
+  if config.numerics is Numerics.INVARIANT:
+    size, audio, patches = (
+      invariant.rows(each, batch_size=batch_size)
+      for each in (size, audio, patches)
+    )
   patch = (patches_lib.PAIR, patches_lib.PATCH, patches_lib.PATCH, 3)
   b = batch_size
   return {

@@ -1,6 +1,6 @@
 """The user's part of a session: a timeline played window by window.
 
-For: whoever feeds a `session.Conversation` from files or from a scenario.
+For: whoever feeds a `session.Session` from files or from a scenario.
 Not for: live devices. Start reading at `UserPart`; `from_files` makes the
 timeline of what is given to `sample`.
 """
@@ -97,14 +97,14 @@ class UserPart:
         " --tail, type earlier or type less"
       )
 
-  def perceive(self, conversation: session.Conversation) -> Frame:
-    """The inputs of the conversation's next window."""
-    k = conversation.window
+  def perceive(self, live: session.Session, *, heard: bool = True) -> Frame:
+    """The inputs of the session's next window; sound and video if `heard`."""
+    k = live.window
     for channel, tokens in self._typed.get(k, ()):
-      conversation.type(channel, tokens)
-    return conversation.perceive(
-      self._samples[k], images=self._images.get(k, [])
-    )
+      live.type(channel, tokens)
+    if not heard:
+      return live.perceive(None)
+    return live.perceive(self._samples[k], images=self._images.get(k, []))
 
 
 @dataclasses.dataclass(frozen=True)

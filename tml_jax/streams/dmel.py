@@ -113,10 +113,13 @@ class DmelStream:
 
   Equals `dmel` of the whole recording bit for bit: each window is
   transformed by the same calls on the same shapes.
+
+  Attributes:
+    past: [800] samples that the next window looks back on.
   """
 
   def __init__(self):
-    self._past = np.zeros(WINDOW - clock.TOKEN_SAMPLES, np.float32)
+    self.past = np.zeros(WINDOW - clock.TOKEN_SAMPLES, np.float32)
 
   def push(self, samples: np.ndarray) -> np.ndarray:
     """Tokens of the next 200 ms.
@@ -137,9 +140,9 @@ class DmelStream:
       )
     samples = samples.astype(np.float32, copy=False)
     mel = _log_mel(
-      samples, window=WINDOW, hop=clock.TOKEN_SAMPLES, past=self._past
+      samples, window=WINDOW, hop=clock.TOKEN_SAMPLES, past=self.past
     )
-    self._past = samples[len(samples) - len(self._past) :]
+    self.past = samples[len(samples) - len(self.past) :]
     return quantise(mel)
 
 

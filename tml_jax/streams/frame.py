@@ -267,31 +267,34 @@ class TextQueue:
   """Messages waiting for room; what does not fit a frame waits for the next.
 
   First in, first out; a message that spans frames restates its channel.
+
+  Attributes:
+    waiting: messages, or what is left of them.
   """
 
   def __init__(self):
-    self._waiting: list[tuple[Control, list[int]]] = []
+    self.waiting: list[tuple[Control, list[int]]] = []
 
   def __len__(self) -> int:
-    return len(self._waiting)
+    return len(self.waiting)
 
   def push(self, channel: Control, tokens: list[int]) -> None:
-    self._waiting.append((channel, list(tokens)))
+    self.waiting.append((channel, list(tokens)))
 
   def take(self, budget: int) -> tuple[Burst, ...]:
     """The bursts of the next frame, at most `budget` tokens with markers."""
     bursts = []
-    while self._waiting and budget >= 2:
-      channel, tokens = self._waiting[0]
+    while self.waiting and budget >= 2:
+      channel, tokens = self.waiting[0]
       now, rest = tokens[: budget - 2], tokens[budget - 2 :]
       if rest and not now:
         break  # a burst without text would make no progress
       bursts.append(Burst(channel, tuple(now), complete=not rest))
       budget -= len(bursts[-1])
       if rest:
-        self._waiting[0] = (channel, rest)
+        self.waiting[0] = (channel, rest)
       else:
-        self._waiting.pop(0)
+        self.waiting.pop(0)
     return tuple(bursts)
 
 

@@ -65,6 +65,7 @@ def create_model(config: Config) -> interaction.InteractionModel:
     dtype=str(config.train.dtype),
     remat_policy=config.train.remat_policy,
     execution=config.train.execution,
+    numerics=config.numerics,
   )
 
 
