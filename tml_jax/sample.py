@@ -1,7 +1,8 @@
 """Talk to a run: `python -m tml_jax.sample --workdir=RUN --data_dir=DIR ...`.
 
 For: hearing and seeing what a trained model does with a recorded user
-(--input=user.wav) or with the user of a scenario (--scenario=heldout:3).
+(--input=user.wav) or with the user of a scenario (--scenario=heldout:3), and
+with tools (--tools=calculator,clock; docs/tools.md).
 Not for: numbers over many conversations (`evaluate`) or a live microphone.
 Writes sound, transcript, tick log and a picture into --out.
 """
@@ -17,6 +18,8 @@ from tml_jax import config_flags, errors, trained, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
+from tml_jax.sampling import tool_flags
+from tml_jax.streams.frame import Control
 
 _INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
 _SCENARIO = flags.DEFINE_string(
@@ -60,6 +63,9 @@ def main(config: Config) -> None:
       tail=_TAIL.value,
       config=config.streams,
     )
+  runner = tool_flags.runner()
+  if runner is not None:
+    timeline = tool_flags.without_results(timeline)
   part = user.UserPart(timeline, tokenizer=tokenizer)
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
@@ -77,17 +83,23 @@ def main(config: Config) -> None:
     text_pieces=tokenizer.num_pieces,
     capacity=session.capacity(len(part)),
   )
-  pool.warm_up(part.senses)
+  attached = tool_flags.Attached(
+    runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
+  )
+  pool.warm_up(part.senses | attached.senses)
   seconds = []
   for _ in range(len(part)):
     ticked = pool.step([part.perceive(conversation)])
     seconds.append(ticked.seconds)
+    for tokens in attached.step(ticked.frames[0]):
+      conversation.type(Control.RESULT, tokens)
   held = report.Held(
     timeline=timeline,
     frames=conversation.frames,
     tick_seconds=np.array(seconds),
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
+    files=attached.close(),
   )
   try:
     summary = report.write(
