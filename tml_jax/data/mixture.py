@@ -18,7 +18,7 @@ import grain
 from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.data import records, scenarios, source, splits
-from tml_jax.data.scenarios import reply
+from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import tokenizer
 from tml_jax.streams.timeline import Timeline
@@ -101,7 +101,7 @@ def open_entry(
       seed=config.data.seed,
       heldout_share=share,
       length=SCENARIO_LENGTH,
-      video_size=reply.VideoSize(
+      video_size=family.VideoSize(
         config.streams.video_height, config.streams.video_width
       ),
     )

@@ -136,6 +136,7 @@ class Ticket:
     self._texts: collections.deque[str] = collections.deque()
     self._ended: tuple[Outcome, str] | None = None
     self._sleeping = False
+    self._now = call.time  # on the clock of a session from files
     self._stop: Callable[[], None] = lambda: None
 
   @classmethod
@@ -173,8 +174,7 @@ class Ticket:
       )
 
   def cancel(self, reason: str) -> None:
-    with self._changed:
-      self._end(Outcome.CANCELLED, reason)
+    self._end(Outcome.CANCELLED, reason)
 
   def _put(self, text: str) -> bool:
     """Takes text from the tool; returns whether more is wanted."""
@@ -191,10 +191,11 @@ class Ticket:
 
   def _end(self, outcome: Outcome, reason: str) -> None:
     """The first end counts."""
-    if self._ended is None:
-      self._ended = (outcome, reason)
-      self._stop()
-      self._changed.notify_all()
+    with self._changed:
+      if self._ended is None:
+        self._ended = (outcome, reason)
+        self._stop()
+        self._changed.notify_all()
 
   def _sleeps(self, sleeping: bool) -> None:
     with self._changed:
@@ -236,8 +237,12 @@ class SessionClock:
       with contextlib.suppress(RuntimeError):  # the loop has been closed
         loop.call_soon_threadsafe(woken.set)
 
+    # By what the call knows of time: when its thread got here does not count.
+    ticket._now += seconds
     with self._lock:
-      self._waiting.append((self._now + seconds, ticket, wake))
+      if ticket._now <= self._now + 1e-6:
+        return
+      self._waiting.append((ticket._now, ticket, wake))
       ticket._sleeps(True)
     await woken.wait()
 
@@ -348,5 +353,4 @@ async def _run(
     logging.exception("call %r failed", ticket.call.text[:200])
     outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
   finally:
-    with ticket._changed:
-      ticket._end(outcome, _clean(reason[:200]))
+    ticket._end(outcome, _clean(reason[:200]))

@@ -21,6 +21,9 @@ from tml_jax.streams import clock
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.tokenizer import Tokenizer
 
+# Of one message, at least: below, words would be cut in two. Larger frames
+# take two windows for a message.
+_PIECE_TOKENS = 48
 _PATIENCE = 3  # windows that a few words wait for more before they go out
 _CALL_TOKENS = 2048  # of one message; a model may forget to end it
 
@@ -142,6 +145,8 @@ class SessionTools:
     """Ends call `number`, if it runs; the model reads that it was cancelled."""
     for entry in self._turns:
       if entry.ticket.call.number == number:
+        if isinstance(self._arrival, Stated):
+          entry.ticket.settle()
         entry.ticket.cancel(reason)
 
   def close(self) -> None:
@@ -245,7 +250,7 @@ class SessionTools:
 
   def _piece(self, entry: _Entry, *, window: int) -> list[int]:
     """The next message of a call's result, which `entry` then lacks."""
-    most = 2 * self._room  # a message is read within a few windows
+    most = max(_PIECE_TOKENS, 2 * self._room)
     text = " ".join(entry.waiting.split())
     if not text:
       entry.waiting = ""

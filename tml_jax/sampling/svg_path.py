@@ -106,7 +106,7 @@ class _Reader:
     letter = self._text[self.position]
     if letter.upper() in _ARITY:
       self.position += 1
-    elif self._letter.upper() in ("", "Z"):
+    elif self._letter.upper() in ("", "Z") or not self._number_follows():
       raise _Malformed(f"{letter!r} where a command was due")
     else:
       letter = {"M": "L", "m": "l"}.get(self._letter, self._letter)
@@ -115,6 +115,9 @@ class _Reader:
     self._add(letter, self._numbers(letter.upper()))
     self._letter = letter
     self._count += 1
+
+  def _number_follows(self) -> bool:
+    return _NUMBER.match(self._text, self.position) is not None
 
   def _numbers(self, kind: str) -> list[float]:
     numbers = []

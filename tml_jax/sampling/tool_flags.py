@@ -151,6 +151,8 @@ class Attached:
     )
     self._drawing = drawing.Drawing(tokenizer)
     self._out = out
+    for name in (CALLS, drawing.SVG, drawing.PNG):  # of an earlier session
+      (out / name).unlink(missing_ok=True)
 
   @property
   def senses(self) -> set:
