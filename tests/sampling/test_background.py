@@ -65,8 +65,8 @@ class Session:
     self.read = {Control.RESULT: [], Control.USER_TEXT: []}
     self._open = {}
 
-  def tick(self, *written: str, say="") -> Frame:
-    """One window in which the model writes these calls."""
+  def tick(self, *written: str | Burst, say="") -> Frame:
+    """One window in which the model writes these calls, or parts of them."""
     frame = Frame(
       window=len(self.frames),
       own_dmel=None,
@@ -75,7 +75,7 @@ class Session:
       text_in=self.queue.take(self.config.max_text_in),
       say=tuple(self.tokenizer.encode(say)),
       text_out=tuple(
-        Burst(Control.CALL, tuple(self.tokenizer.encode(text)), True)
+        text if isinstance(text, Burst) else self._call(text, complete=True)
         for text in written
       ),
     )
@@ -89,6 +89,9 @@ class Session:
     for tokens in self.tools.step(frame):
       self.queue.push(Control.RESULT, tokens)
     return frame
+
+  def _call(self, text: str, *, complete: bool) -> Burst:
+    return Burst(Control.CALL, tuple(self.tokenizer.encode(text)), complete)
 
   def until(self, holds, *, seconds=10.0, pause=0.005):
     """Ticks until `holds()`, at most so long."""
@@ -148,12 +151,8 @@ def test_a_result_comes_back_while_the_session_goes_on():
 def test_a_call_may_span_frames_and_later_calls_know_earlier_ones():
   tool = Tool("yes")
   with session({"ask": tool}) as s:
-    burst = lambda text, complete: Burst(  # noqa: E731
-      Control.CALL, tuple(text.encode()), complete
-    )
-    frame = s.tick()
-    for part in (burst("ask so", False), burst("me thing", True)):
-      s.tools.step(Frame(1, None, None, frame.patches, (), text_out=(part,)))
+    for text, complete in (("ask so", False), ("me thing", True)):
+      s.tick(Burst(Control.CALL, tuple(text.encode()), complete))
     s.until(lambda: 1 in s.results())
     s.tick("ask again")
     s.until(lambda: 2 in s.results())
