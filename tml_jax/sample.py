@@ -7,7 +7,6 @@ Not for: numbers over many conversations (`evaluate`) or a live microphone.
 Writes sound, transcript, tick log and a picture into --out.
 """
 
-import dataclasses
 import math
 import pathlib
 
@@ -17,7 +16,6 @@ from absl import flags
 from tml_jax import config_flags, errors, trained, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
-from tml_jax.data.splits import Split
 from tml_jax.sampling import tool_flags
 from tml_jax.streams.frame import Control
 
@@ -45,7 +43,9 @@ def main(config: Config) -> None:
   trained.check(workdir)
   _check_flags()
   data_dir = data_flags.data_dir()
+  runner = tool_flags.runner()
 
+  from tml_jax.data import mixture
   from tml_jax.sampling import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
@@ -53,7 +53,9 @@ def main(config: Config) -> None:
     tokenizer_lib.path(data_dir), config=config.streams
   )
   if _SCENARIO.value:
-    timeline = _scenario(config, argument=_SCENARIO.value, data_dir=data_dir)
+    timeline = mixture.pick(
+      config, argument=_SCENARIO.value, flag="scenario", data_dir=data_dir
+    )
   else:
     timeline = user.from_files(
       _INPUT.value,
@@ -63,7 +65,6 @@ def main(config: Config) -> None:
       tail=_TAIL.value,
       config=config.streams,
     )
-  runner = tool_flags.runner()
   if runner is not None:
     timeline = tool_flags.without_results(timeline)
   part = user.UserPart(timeline, tokenizer=tokenizer)
@@ -136,21 +137,6 @@ def _check_out(path: str) -> pathlib.Path:
   directory = pathlib.Path(path)
   writable.make(directory, what=f"--out={path}")
   return directory
-
-
-def _scenario(config: Config, *, argument: str, data_dir: str):
-  """The timeline at SPLIT:INDEX."""
-  from tml_jax.data import mixture
-
-  name, _, index = argument.partition(":")
-  if name not in [str(split) for split in Split] or not index.isdecimal():
-    raise errors.UserError(
-      f"--scenario={argument!r}: write SPLIT:INDEX with a split of "
-      f"{', '.join(Split)}, for instance heldout:3"
-    )
-  dataset = mixture.build(config, data_dir=data_dir, split=Split(name))
-  timeline = dataset[int(index)]
-  return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
 
 
 if __name__ == "__main__":

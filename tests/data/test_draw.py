@@ -5,7 +5,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.data import conftest
-from tml_jax import errors
+from tml_jax import errors, inspect
 from tml_jax.data import records, splits
 from tml_jax.data.scenarios import draw, family
 from tml_jax.data.splits import Split
@@ -32,11 +32,7 @@ def scenario(data_dir, *, split=Split.TRAIN, share=SHARE):
   return _OPEN[split, share]
 
 
-@hypothesis.settings(
-  deadline=None,
-  max_examples=40,
-  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
+@hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(st.integers(0, 10**6 - 1), st.sampled_from(list(Split)))
 def test_invariants(data_dir, index, split):
   item = scenario(data_dir, split=split)[index]
@@ -69,11 +65,23 @@ def test_invariants(data_dir, index, split):
 
 
 def test_letters_are_told_apart():
-  paths = {draw.path(letter, x=0) for letter in draw._STROKES}
+  paths = {draw.path(letter, x=0, y=0) for letter in draw._STROKES}
   assert len(paths) == 26
-  assert draw.path("l", x=0) == "M0 0V6H4"
-  assert draw.path("l", x=6) == "M6 0V6H10"
-  assert draw.path("d", x=0) == "M0 0H3L4 2V4L3 6H0Z"
+  assert draw.path("l", x=0, y=0) == "M0 0V6H4"
+  assert draw.path("l", x=6, y=8) == "M6 8V14H10"
+  assert draw.path("d", x=0, y=0) == "M0 0H3L4 2V4L3 6H0Z"
+
+
+def test_the_picture(data_dir, tmp_path):
+  """`inspect --timeline` shows the conversation, and what is drawn in it."""
+  mixed = conftest.small_config(mixture=("draw:1.0",))
+  inspect.draw_timeline(
+    mixed, argument="train:0", data_dir=str(data_dir), out=tmp_path
+  )
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ["drawing.png", "timeline.png"]
+  for path in tmp_path.iterdir():
+    assert path.read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_share_that_holds_out_the_cue_is_refused(data_dir):

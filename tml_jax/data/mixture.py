@@ -81,6 +81,25 @@ def timelines(
   return [dataset[i] for i in range(count)]
 
 
+def pick(
+  config: Config, *, argument: str, flag: str, data_dir: str | os.PathLike[str]
+) -> Timeline:
+  """The timeline at SPLIT:INDEX, which `flag` was given.
+
+  Raises:
+    errors.UserError: not such an argument, or no such data.
+  """
+  name, _, index = argument.partition(":")
+  if name not in [str(split) for split in Split] or not index.isdecimal():
+    raise errors.UserError(
+      f"--{flag}={argument!r}: write SPLIT:INDEX with a split of "
+      f"{', '.join(Split)}, for instance heldout:3"
+    )
+  dataset = build(config, data_dir=data_dir, split=Split(name))
+  timeline = dataset[int(index)]
+  return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
+
+
 def open_entry(
   entry: str,
   *,

@@ -5,8 +5,8 @@ For: drawing while speaking and listening. Not for: rendering what is drawn
 
 The user says "record" and one or two letters. One window after hearing them
 the agent begins to draw, a `<draw>` message a letter in SVG path commands, as
-many tokens a window as fit; and says the letters in its own voice, beginning
-at the same time:
+many tokens a window as fit, on a line of its own for each time it was asked;
+and says the letters in its own voice, beginning at the same time:
 
   reply onset window = window of the user's last speech sample + 2
 
@@ -27,7 +27,7 @@ from tml_jax.streams.timeline import EventKind
 CUE = "dictate/record"
 WORDS = frozenset([CUE] + [f"letters/{c}" for c in string.ascii_lowercase])
 REPLY_DELAY = 1  # windows
-ADVANCE = 6  # of the grid, from letter to letter
+ADVANCE, LINE = 6, 8  # of the grid, to the next letter and the next line
 
 _EXCHANGES = (1, 3)
 _PAIR_SHARE = 0.5
@@ -68,15 +68,15 @@ _STROKES = {
 }
 
 
-def path(letter: str, *, x: int) -> str:
-  """SVG path commands of a letter whose left side is at `x`."""
+def path(letter: str, *, x: int, y: int) -> str:
+  """SVG path commands of a letter whose upper left corner is (x, y)."""
   text, at = "", (0, 0)
   for stroke in _STROKES[letter].split("|"):
     for i, point in enumerate(stroke.split()):
       if point == "z":
         text += "Z"
         continue
-      to = (x + int(point[0]), int(point[1]))
+      to = (x + int(point[0]), y + int(point[1]))
       if i == 0:
         text += f"M{to[0]} {to[1]}"
       elif to[1] == at[1]:
@@ -126,7 +126,7 @@ class DrawScenario(family.Family):
     user = self._banks[score.user_voice]
     agent = self._banks[score.agent_voice]
     score.pause(_LEAD, random=random)
-    for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
+    for line in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       asked = self._choose(self._letters(user, agent), random=random)
       start, gain_db = score.cursor, random.uniform(*_GAIN_DB)
       score.say(user.load(CUE), gain_db=gain_db)
@@ -134,7 +134,10 @@ class DrawScenario(family.Family):
         score.pause(_BETWEEN_WORDS, random=random)
         score.say(user.load(f"letters/{letter}"), gain_db=gain_db)
       end = score.cursor
-      drawn = [path(c, x=ADVANCE * i) for i, c in enumerate(asked)]
+      drawn = [
+        path(letter, x=ADVANCE * i, y=LINE * line)
+        for i, letter in enumerate(asked)
+      ]
       for commands in drawn:
         score.show(commands, kind=EventKind.DRAW)
       replies = [agent.load(f"letters/{letter}") for letter in asked]
