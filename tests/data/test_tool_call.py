@@ -12,6 +12,7 @@ from tml_jax import errors
 from tml_jax.data import mixture, records, splits
 from tml_jax.data.scenarios import family, tool_call
 from tml_jax.data.splits import Split
+from tml_jax.evals import dummies, reply
 from tml_jax.streams import calls, clock, framing, timeline, tokenizer
 from tml_jax.streams.frame import Control
 from tml_jax.streams.timeline import EventKind, Role
@@ -150,6 +151,15 @@ def test_everything_that_can_happen_happens(items):
   assert np.mean(going_on) > 0.4
   arrivals = {e["result_window"] - e["call_window"] for _, e in found}
   assert len(arrivals) > 15
+
+
+def test_the_recorded_agent_is_scored_best(items):
+  """`evaluate` takes these scenarios as they are."""
+  for item in items:
+    exchanges = item.metadata["exchanges"]
+    score = reply.score(dummies.recorded(item), exchanges=exchanges)
+    assert [e.delay_error for e in score.exchanges] == [0] * len(exchanges)
+    assert score.false_starts == score.overlap_windows == 0
 
 
 def test_questions_of_a_split_are_its_own(data_dir, items):

@@ -225,20 +225,20 @@ class Flood:
 class Stubborn:
   """Blocks the loop of all calls, against the rules."""
 
-  timeout = 0.2
+  timeout = 1.0
 
   async def run(self, call):
-    time.sleep(1.5)
+    time.sleep(2.5)
     yield "late"
 
 
 class Deaf:
   """Does not hear that it has been cancelled."""
 
-  timeout = 0.2
+  timeout = 1.0
 
   async def run(self, call):
-    for _ in range(20):
+    for _ in range(50):
       with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(0.05)
     yield "late"
@@ -257,7 +257,7 @@ def test_megabytes_are_cut_and_the_tool_is_stopped():
     assert sum(map(len, s.queue._waiting.get(Control.RESULT, []))) < 60
 
 
-@pytest.mark.parametrize("tool", [Stubborn(), Deaf(), Tool(1e6, timeout=0.2)])
+@pytest.mark.parametrize("tool", [Stubborn(), Deaf(), Tool(1e6, timeout=1.0)])
 def test_no_tool_holds_up_a_tick(tool):
   with session({"tool": tool, "other": Tool("here")}) as s:
     longest = 0.0
@@ -268,9 +268,9 @@ def test_no_tool_holds_up_a_tick(tool):
       s.tick()
       longest = max(longest, time.monotonic() - start)
       time.sleep(0.01)
-    assert s.results()[1] == "failed: timed out after 0.2 s"
+    assert s.results()[1] == "failed: timed out after 1 s"
     assert s.results()[2] == "here"
-    assert longest < 0.15  # far below what the tools wait
+    assert longest < 0.8  # whoever waited for a tool waited a second
 
 
 def test_the_model_cancels():
@@ -324,9 +324,10 @@ def test_a_model_that_calls_all_the_time_is_refused():
 
 def test_calls_and_typed_text_take_turns():
   long = " ".join(f"word{i}" for i in range(60))
-  with session({"long": Tool(long)}) as s:
+  with session(
+    {"long": Tool(long)}, arrival=session_tools.Stated(lambda call: 1)
+  ) as s:
     s.tick("long", "long")
-    time.sleep(0.2)
     s.queue.push(Control.USER_TEXT, TOKENIZER.encode("typed " * 30))
     seen = []
     for _ in range(150):
