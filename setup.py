@@ -33,6 +33,7 @@ _TEST = [
   "pyyaml>=6.0,<7",
   "ruff==0.17.6",  # formatting changes between releases
   "scipy>=1.14",
+  "svg.path>=7.0,<8",  # path data oracle
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
 ]

@@ -14,6 +14,7 @@ from experiments import interaction
 from tests import commands
 from tests.sampling import small
 from tml_jax import config_text, errors, evaluate, prepare, sample
+from tml_jax.data import mixture
 
 
 def _config():
@@ -53,6 +54,24 @@ def _workdir(tmp_path):
     ({"tail": float("inf")}, "--tail=inf: give a finite number"),
     ({"video_fps": float("nan")}, "--video_fps=nan: give a finite number"),
     ({"data_dir": "/nowhere"}, "no tokenizer at"),
+    ({"tools": ["calculate"]}, "--tools=calculate: no such tool"),
+    ({"tools": ["search"]}, "--tools=search needs --corpus"),
+    ({"tools": ["search"], "corpus": "/nowhere"}, "no such directory"),
+    ({"corpus": "/tmp"}, "add it to --tools"),
+    ({"tools": ["chat"]}, "needs --chat_url and --chat_model"),
+    (
+      {"tools": ["chat"], "chat_url": "here", "chat_model": "m"},
+      "write the base of the API",
+    ),
+    (
+      {
+        "tools": ["chat"],
+        "chat_url": "http://localhost/v1",
+        "chat_model": "m",
+        "chat_key_env": "TML_JAX_NO_SUCH_VARIABLE",
+      },
+      "the variable is empty",
+    ),
   ],
 )
 def test_bad_flags(given, words, workdir, tmp_path):
@@ -89,7 +108,9 @@ def test_bad_output_file(tmp_path):
 def test_bad_scenario(tmp_path):
   for wrong in ("heldout", "heldout:x", "later:3", "heldout:-1"):
     with pytest.raises(errors.UserError, match="SPLIT:INDEX"):
-      sample._scenario(_config(), argument=wrong, data_dir=str(tmp_path))
+      mixture.pick(
+        _config(), argument=wrong, flag="scenario", data_dir=str(tmp_path)
+      )
 
 
 def test_no_checkpoint(workdir):
@@ -126,6 +147,7 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   said = commands.run(
     *("-m", "tml_jax.sample", *common, f"--input={tmp_path}/user.wav"),
     *("--text=0.5:hello", "--tail=1", f"--out={tmp_path}/said"),
+    *("--tools=calculator,clock,timer", "--tool_delay=0.4"),
     timeout=600,
   )
   assert said.returncode == 0, said.stderr

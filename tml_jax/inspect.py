@@ -1,27 +1,37 @@
-"""Looks at a config without running it: every field, every parameter.
+"""Looks at a config without running it: fields, parameters, training data.
 
 For: `python -m tml_jax.inspect --config=experiments/interaction.py:medium
---params` (nothing is allocated: shapes only) and `--flat`. Not for: memory,
-time or sharding. docs/parameters.md explains the table of `--params`.
+--params` (nothing is allocated: shapes only), `--flat`, and `--timeline=train:3
+--data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on. Not
+for: memory, time or sharding. docs/parameters.md explains the table of
+`--params`.
 """
 
 import dataclasses
+import pathlib
 from typing import Any
 
 from absl import flags
 
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags, config_text, errors, writable
 from tml_jax.config import Config
+from tml_jax.data import flags as data_flags
 
 _PARAMS = flags.DEFINE_bool(
   "params", False, "Print total and active parameters by module."
 )
 _FLAT = flags.DEFINE_bool("flat", False, "Print every field of the config.")
 
+_TIMELINE = flags.DEFINE_string(
+  "timeline", "", "Draw a conversation of --data_dir into --out: SPLIT:INDEX."
+)
+
 
 def main(config: Config) -> None:
-  if not (_PARAMS.value or _FLAT.value):
-    raise errors.UserError("nothing to print: give --params, --flat or both")
+  if not (_PARAMS.value or _FLAT.value or _TIMELINE.value):
+    raise errors.UserError(
+      "nothing to show: give --params, --flat, --timeline=train:0 or several"
+    )
   if _FLAT.value:
     print(config_text.to_text(config), end="")
   if _PARAMS.value:
@@ -30,6 +40,49 @@ def main(config: Config) -> None:
     # Shapes need no accelerator; do not take one from a running job.
     jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
+  if _TIMELINE.value:
+    data_dir, out = data_flags.data_dir(), config_flags.OUT.value
+    if not out:
+      raise errors.UserError("--out is missing: name a directory to write")
+    writable.make(pathlib.Path(out), what=f"--out={out}")
+    draw_timeline(
+      config,
+      argument=_TIMELINE.value,
+      data_dir=data_dir,
+      out=pathlib.Path(out),
+    )
+
+
+def draw_timeline(
+  config: Config, *, argument: str, data_dir: str, out: pathlib.Path
+) -> None:
+  """Writes timeline.png, and drawing.png of what the agent draws in it."""
+  import jax
+
+  jax.config.update("jax_platforms", "cpu")
+  from tml_jax.data import mixture
+  from tml_jax.sampling import drawing, picture, transcript
+  from tml_jax.streams import framing, tokenizer
+
+  timeline = mixture.pick(
+    config, argument=argument, flag="timeline", data_dir=data_dir
+  )
+  pieces = tokenizer.Tokenizer.load(
+    tokenizer.path(data_dir), config=config.streams
+  )
+  frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
+  lines = transcript.lines(frames, timeline=timeline, tokenizer=pieces)
+  print(*lines, sep="\n")
+  picture.draw(
+    frames,
+    timeline=timeline,
+    lines=lines,
+    title=f"{timeline.id}   as recorded",
+    path=out / "timeline.png",
+  )
+  drawn = drawing.Drawing(pieces)
+  if any([drawn.observe(frame) for frame in frames]):
+    (out / drawing.PNG).write_bytes(drawn.png())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Talk to a run: `python -m tml_jax.sample --workdir=RUN --data_dir=DIR ...`.
 
 For: hearing and seeing what a trained model does with a recorded user
-(--input=user.wav) or with the user of a scenario (--scenario=heldout:3).
+(--input=user.wav) or with the user of a scenario (--scenario=heldout:3), and
+with tools (--tools=calculator,clock; docs/tools.md).
 Not for: numbers over many conversations (`evaluate`) or a live microphone.
 Writes sound, transcript, tick log and a picture into --out.
 """
 
-import dataclasses
 import math
 import pathlib
 
@@ -15,7 +15,7 @@ from absl import flags
 from tml_jax import config_flags, errors, trained, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
-from tml_jax.data.splits import Split
+from tml_jax.sampling import tool_flags
 
 _INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
 _SCENARIO = flags.DEFINE_string(
@@ -51,7 +51,9 @@ def main(config: Config) -> None:
   trained.check(workdir)
   _check_flags()
   data_dir = data_flags.data_dir()
+  runner = tool_flags.runner()
 
+  from tml_jax.data import mixture
   from tml_jax.sampling import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
@@ -59,7 +61,9 @@ def main(config: Config) -> None:
     tokenizer_lib.path(data_dir), config=config.streams
   )
   if _SCENARIO.value:
-    timeline = _scenario(config, argument=_SCENARIO.value, data_dir=data_dir)
+    timeline = mixture.pick(
+      config, argument=_SCENARIO.value, flag="scenario", data_dir=data_dir
+    )
   else:
     timeline = user.from_files(
       _INPUT.value,
@@ -69,6 +73,8 @@ def main(config: Config) -> None:
       tail=_TAIL.value,
       config=config.streams,
     )
+  if runner is not None:
+    timeline = tool_flags.without_results(timeline)
   part = user.UserPart(timeline, tokenizer=tokenizer)
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
@@ -85,12 +91,16 @@ def main(config: Config) -> None:
     slots=1,
     text_pieces=tokenizer.num_pieces,
   )
-  pool.warm_up(part.senses)
+  attached = tool_flags.Attached(
+    runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
+  )
+  pool.warm_up(part.senses | attached.senses)
   session = pool.join(seed=_SEED.value)
   course = realtime.hold(
     pool,
     session=session,
     part=part,
+    results=attached.step,
     pace=realtime.WallClock() if _REALTIME.value else None,
     lost=realtime.losses(len(part), share=_LOSE.value, seed=_SEED.value),
   )
@@ -100,6 +110,7 @@ def main(config: Config) -> None:
     tick_seconds=course.tick_seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
+    files=attached.close(),
   )
   try:
     summary = report.write(
@@ -138,21 +149,6 @@ def _check_out(path: str) -> pathlib.Path:
   directory = pathlib.Path(path)
   writable.make(directory, what=f"--out={path}")
   return directory
-
-
-def _scenario(config: Config, *, argument: str, data_dir: str):
-  """The timeline at SPLIT:INDEX."""
-  from tml_jax.data import mixture
-
-  name, _, index = argument.partition(":")
-  if name not in [str(split) for split in Split] or not index.isdecimal():
-    raise errors.UserError(
-      f"--scenario={argument!r}: write SPLIT:INDEX with a split of "
-      f"{', '.join(Split)}, for instance heldout:3"
-    )
-  dataset = mixture.build(config, data_dir=data_dir, split=Split(name))
-  timeline = dataset[int(index)]
-  return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import pytest
 from tests.data import conftest
 from tml_jax import errors
 from tml_jax.data import mixture, records, splits
-from tml_jax.data.scenarios import reply
+from tml_jax.data.scenarios import family, reply
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, timeline
 from tml_jax.streams.timeline import Role
@@ -22,14 +22,14 @@ def scenario(data_dir, *, split=Split.TRAIN, seed=0, voices=conftest.VOICES):
     seed=seed,
     heldout_share=SHARE,
     length=1000,
-    video_size=reply.VideoSize(120, 160),
+    video_size=family.VideoSize(120, 160),
   )
 
 
 @pytest.fixture(scope="module")
 def items(data_dir):
-  family = scenario(data_dir)
-  return [family[i] for i in range(COUNT)]
+  replies = scenario(data_dir)
+  return [replies[i] for i in range(COUNT)]
 
 
 def exchanges(items):
@@ -145,13 +145,13 @@ def test_video_is_a_square_that_moves(items):
 
 
 def test_items_are_a_function_of_their_index(data_dir, items):
-  family = pickle.loads(pickle.dumps(scenario(data_dir)))
+  again = pickle.loads(pickle.dumps(scenario(data_dir)))
   for i in (70, 3, 3):
-    assert timeline.to_bytes(family[i]) == timeline.to_bytes(items[i])
+    assert timeline.to_bytes(again[i]) == timeline.to_bytes(items[i])
   other = scenario(data_dir, seed=1)[3]
   assert timeline.to_bytes(other) != timeline.to_bytes(items[3])
   with pytest.raises(IndexError):
-    family[1000]
+    again[1000]
 
 
 def test_splits_never_share_an_utterance_or_a_seed(data_dir, items):
@@ -219,7 +219,7 @@ def test_a_voice_without_delay_words_is_refused(data_dir):
       seed=0,
       heldout_share=SHARE,
       length=10,
-      video_size=reply.VideoSize(40, 40),
+      video_size=family.VideoSize(40, 40),
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from tests.sampling import small
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import realtime, user
+from tml_jax.streams.frame import Burst, Control
 from tml_jax.streams.timeline import Role, Timeline, Track
 
 _CONFIG = small.config(temperature=1.0, horizon=96, sinks=8)
@@ -38,7 +39,7 @@ class _SlowPool(pool_lib.SessionPool):
     return ticked
 
 
-def _hold(durations, *, lost=frozenset()):
+def _hold(durations, *, lost=frozenset(), results=lambda frame: []):
   pool = _SlowPool(
     _CONFIG,
     model=small.model(_CONFIG),
@@ -58,9 +59,20 @@ def _hold(durations, *, lost=frozenset()):
     pool,
     session=pool.join(seed=1),
     part=user.UserPart(timeline, tokenizer=small.Letters()),
+    results=results,
     pace=clock,
     lost=lost,
   )
+
+
+def test_results_of_tools_come_in_the_next_window():
+  course = _hold(
+    [0.15] * _WINDOWS,
+    results=lambda frame: [[3, 4]] if frame.window == 2 else [],
+  )
+  bursts = {frame.window: frame.text_in for frame in course.frames}
+  assert bursts.pop(3) == (Burst(Control.RESULT, (3, 4), complete=True),)
+  assert not any(bursts.values())
 
 
 def test_ticks_in_time_miss_nothing():

@@ -1,5 +1,6 @@
 """What a session leaves behind says what happened, and when."""
 
+import dataclasses
 import json
 import wave
 
@@ -96,12 +97,34 @@ def test_transcript_of_odd_sessions():
   silent = _lines(_frames("qq", say={0: "hm"}))
   assert silent[0] == (0.2, 0.2, "agent", "hm (without sound)")
   unfinished = (Burst(Control.CALL, (0,), complete=False),)
-  (line,) = transcript.shown(
-    _frames("q", messages={0: unfinished}), tokenizer=_TOKENIZER
-  )
-  assert (line.who, line.text) == ("agent calls", "a (unfinished)")
+  written = _lines(_frames("q", messages={0: unfinished}))
+  assert (0.2, 0.2, "agent calls", "a (unfinished)") in written
   odd = _TOKENIZER.encode("a\n")
   assert transcript.spell(odd, tokenizer=_TOKENIZER) == "a�"
+
+
+def test_calls_and_results_have_their_times():
+  burst = lambda channel, text, complete: Burst(  # noqa: E731
+    channel, tuple(_TOKENIZER.encode(text)), complete
+  )
+  frames = _frames("qqqqq", messages={1: (burst(Control.CALL, "add", True),)})
+  for k, (text, complete) in {3: ("fo", False), 4: ("ur", True)}.items():
+    frames[k] = dataclasses.replace(
+      frames[k], text_in=(burst(Control.RESULT, text, complete),)
+    )
+  assert [line for line in _lines(frames) if line[2] not in ("user",)] == [
+    (0.4, 0.4, "agent calls", "add"),
+    (0.5, 0.5, "user types", "typed"),
+    (0.6, 1.0, "result", "four"),
+  ]
+  # The record of a session that goes on knows as much as there has been.
+  record = transcript.Record(_TOKENIZER)
+  for frame in frames[:4]:
+    record.observe(frame)
+  assert [str(line).split(None, 2)[2] for line in record.lines()] == [
+    "agent calls    add",
+    "result         fo (unfinished)",
+  ]
 
 
 @pytest.fixture(name="held")

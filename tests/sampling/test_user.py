@@ -180,5 +180,5 @@ def test_everything_lands_in_its_window():
   assert [len(frame.patches) for frame in frames] == [0, 0, 2, 0, 0, 0]
   assert frames[2].patches[0, :, 0, 0, 0].tolist() == [7, 8]  # a pair
   texts = [[b.tokens for b in frame.text_in] for frame in frames]
-  # Five tokens a frame with their marks: the rest is carried on.
-  assert texts == [[], [], [], [(0, 1, 2)], [(3, 4)], [(5,)]]
+  # Five tokens a frame with their marks; the rest is carried on, in turns.
+  assert texts == [[], [], [], [(0, 1, 2)], [(5,)], [(3, 4)]]

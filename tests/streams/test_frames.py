@@ -272,17 +272,31 @@ def test_text_queue_drops_nothing(messages, budget):
   queue = frame_lib.TextQueue()
   for channel, tokens in messages:
     queue.push(channel, tokens)
-  got, open_message = [], None
+  got, still_open = [], {}
   for _ in range(100):
     bursts = queue.take(budget)
     assert sum(map(len, bursts)) <= budget
     for b in bursts:
-      if open_message is None:
-        open_message = (b.channel, [])
-      assert b.channel == open_message[0]
-      open_message[1].extend(b.tokens)
+      still_open.setdefault(b.channel, []).extend(b.tokens)
       if b.complete:
-        got.append(open_message)
-        open_message = None
-  assert not queue and open_message is None
-  assert got == messages
+        got.append((b.channel, still_open.pop(b.channel)))
+  assert not queue and not still_open
+  for channel in frame_lib.CHANNELS_OUT:  # in order within a channel
+    assert [m for m in got if m[0] == channel] == [
+      m for m in messages if m[0] == channel
+    ]
+
+
+@hypothesis.given(st.integers(0, 60), st.integers(0, 60), st.integers(3, 9))
+def test_no_channel_holds_up_another(first, second, budget):
+  """Of two that wait, each gets a burst before the other gets two."""
+  queue = frame_lib.TextQueue()
+  queue.push(Control.RESULT, [0] * first)
+  queue.push(Control.USER_TEXT, [1] * second)
+  order = []
+  while queue:
+    order += [burst.channel for burst in queue.take(budget)]
+  counts = {channel: order.count(channel) for channel in set(order)}
+  both = 2 * min(counts.values())
+  assert set(order[:both:2]) == {Control.RESULT}
+  assert set(order[1:both:2]) == {Control.USER_TEXT}

@@ -18,7 +18,7 @@ import grain
 from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.data import records, scenarios, source, splits
-from tml_jax.data.scenarios import reply
+from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import tokenizer
 from tml_jax.streams.timeline import Timeline
@@ -81,6 +81,25 @@ def timelines(
   return [dataset[i] for i in range(count)]
 
 
+def pick(
+  config: Config, *, argument: str, flag: str, data_dir: str | os.PathLike[str]
+) -> Timeline:
+  """The timeline at SPLIT:INDEX, which `flag` was given.
+
+  Raises:
+    errors.UserError: not such an argument, or no such data.
+  """
+  name, _, index = argument.partition(":")
+  if name not in [str(split) for split in Split] or not index.isdecimal():
+    raise errors.UserError(
+      f"--{flag}={argument!r}: write SPLIT:INDEX with a split of "
+      f"{', '.join(Split)}, for instance heldout:3"
+    )
+  dataset = build(config, data_dir=data_dir, split=Split(name))
+  timeline = dataset[int(index)]
+  return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
+
+
 def open_entry(
   entry: str,
   *,
@@ -101,7 +120,7 @@ def open_entry(
       seed=config.data.seed,
       heldout_share=share,
       length=SCENARIO_LENGTH,
-      video_size=reply.VideoSize(
+      video_size=family.VideoSize(
         config.streams.video_height, config.streams.video_width
       ),
     )

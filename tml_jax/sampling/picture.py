@@ -128,12 +128,13 @@ def _write(
     text = line.text if len(line.text) <= 60 else line.text[:59] + "…"
     if line.who not in ("agent", "user"):
       text = f"[{line.who}] {text}"
-    row = next((r for r in range(_TEXT_ROWS) if free[r] <= line.start), None)
+    length = (len(text) + 2) / letters_per_second
+    late = line.start + length > seconds
+    left = min(line.end, seconds) - length if late else line.start
+    row = next((r for r in range(_TEXT_ROWS) if free[r] <= left), None)
     if row is None:
       row = int(np.argmin(free))
-    length = (len(text) + 2) / letters_per_second
-    free[row] = line.start + length
-    late = line.start + length > seconds
+    free[row] = left + length
     colour = _AGENT if line.who.startswith("agent") else _USER
     if line.who in ("user types", "result"):
       colour = _TYPED

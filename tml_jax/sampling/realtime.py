@@ -10,6 +10,7 @@ their times.
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session as session_lib
 from tml_jax.sampling import user
 from tml_jax.streams import clock
-from tml_jax.streams.frame import Frame
+from tml_jax.streams.frame import Control, Frame
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ def hold(
   *,
   session: session_lib.Session,
   part: user.UserPart,
+  results: Callable[[Frame], list[list[int]]],
   pace: WallClock | None,
   lost: frozenset[int] = frozenset(),
 ) -> Course:
@@ -76,6 +78,8 @@ def hold(
     pool: warm.
     session: in the pool, new.
     part: the user.
+    results: given each finished frame, what tools have to say, as tokens of
+      `<result>` messages; never waits.
     pace: a clock that starts now; None for as fast as can be.
     lost: windows whose input does not arrive.
   """
@@ -92,6 +96,8 @@ def hold(
     seconds.append(ticked.seconds)
     if pace is not None and pace.now() > due:
       missed.append(k)
+    for tokens in results(frames[-1]):
+      session.type(Control.RESULT, tokens)
   return Course(
     frames=frames,
     tick_seconds=np.array(seconds),

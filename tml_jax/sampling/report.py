@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import wave
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,14 @@ class Held:
     frames: one per window.
     tick_seconds: [windows] wall-clock time of each decision.
     title: for the picture.
+    files: more to write, by name.
   """
 
   timeline: Timeline
   frames: list[Frame]
   tick_seconds: np.ndarray
   title: str
+  files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def write(
@@ -72,6 +75,8 @@ def write(
       title=held.title,
       path=partial / PICTURE,
     )
+    for name, content in held.files.items():
+      (partial / name).write_bytes(content)
     for path in sorted(partial.iterdir()):
       os.replace(path, directory / path.name)
   finally:
@@ -86,7 +91,7 @@ def write(
       speed(held.tick_seconds),
       *(
         f"wrote {directory / name}"
-        for name in (AGENT, BOTH, TRANSCRIPT, TICKS, PICTURE)
+        for name in (AGENT, BOTH, TRANSCRIPT, TICKS, PICTURE, *held.files)
       ),
     ]
   )

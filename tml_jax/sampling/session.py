@@ -143,7 +143,7 @@ class Session:
       "clipped": self.clipped,
       "microphone": self._microphone.past.tolist(),
       "own_mel": None if own is None else own.tolist(),
-      "typed": [[int(c), tokens] for c, tokens in self._typed.waiting],
+      "typed": [[int(c), each] for c, each in self._typed.waiting.items()],
     }
 
   @classmethod
@@ -154,8 +154,9 @@ class Session:
     session._microphone.past = np.array(state["microphone"], np.float32)
     if state["own_mel"] is not None:
       session._own_mel = np.array(state["own_mel"], np.float32)
-    for channel, tokens in state["typed"]:
-      session._typed.push(Control(channel), tokens)
+    for channel, messages in state["typed"]:
+      for tokens in messages:
+        session._typed.push(Control(channel), tokens)
     return session
 
 

@@ -1,15 +1,19 @@
-"""Who said, showed and typed what, and when.
+"""Who said, wrote and read what, and when.
 
-For: reading a session. Not for: sound (`report`). Start reading at `lines`.
+For: reading a session, afterwards (`lines`) or while it goes on (`Record`).
+Not for: sound (`report`).
 """
 
 import dataclasses
 
 from tml_jax.streams import clock
-from tml_jax.streams.frame import Burst, Frame
+from tml_jax.streams.frame import Burst, Control, Frame
 from tml_jax.streams.timeline import EventKind, Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
+AGENT = "agent"
+TYPED = "user types"
+RESULT = "result"
 _NOT_PRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -29,74 +33,110 @@ class Line:
 def lines(
   frames: list[Frame], *, timeline: Timeline, tokenizer: Tokenizer
 ) -> list[Line]:
-  """Everything that was said, shown or typed, in order of its start.
+  """Everything that was said, written or read, in order of its start.
 
   Args:
     frames: of the session.
     timeline: whose user was talked to; what its agent said is left out.
     tokenizer: of the run.
   """
-  result = said(frames, tokenizer=tokenizer)
-  result += shown(frames, tokenizer=tokenizer)
-  for event in timeline.events:
-    if event.kind in (EventKind.USER_TEXT, EventKind.RESULT):
-      who = "user types" if event.kind == EventKind.USER_TEXT else "result"
-      result.append(Line(event.time, event.time, who, event.text))
+  record = Record(tokenizer)
+  for frame in frames:
+    record.observe(frame)
+  # What the user typed has a better time than that of its being read.
+  result = [line for line in record.lines() if line.who != TYPED]
+  return sorted(result + heard(timeline), key=_order)
+
+
+def heard(timeline: Timeline, *, until: float = float("inf")) -> list[Line]:
+  """What the user of `timeline` had said and typed at the time `until`."""
+  result = [
+    Line(event.time, event.time, TYPED, event.text)
+    for event in timeline.events
+    if event.kind == EventKind.USER_TEXT and event.time < until
+  ]
   for track in timeline.tracks:
     if track.role == Role.AGENT:
       continue
     for span in track.spans:
-      words = [w.text for w in track.words if span.start <= w.start < span.end]
+      if span.start >= until:
+        continue
+      words = [
+        word.text
+        for word in track.words
+        if span.start <= word.start < span.end and word.start < until
+      ]
       text = " ".join(words) or "(speech)"
-      result.append(Line(span.start, span.end, str(track.role), text))
-  return sorted(result, key=lambda line: (line.start, line.end))
-
-
-def said(frames: list[Frame], *, tokenizer: Tokenizer) -> list[Line]:
-  """The agent's utterances: runs of sound with the text that led them."""
-  result, tokens, start = [], [], None
-  for frame in frames:
-    if start is None and (frame.say or frame.speak):
-      start = frame.window + 1  # decided now, heard in the next window
-    tokens += frame.say
-    is_last = frame is frames[-1]
-    if start is not None and (not frame.speak or is_last):
-      # The decision is about the next window, which ends the sound.
-      end = frame.window + 1 + frame.speak
-      text = spell(tokens, tokenizer=tokenizer)
-      if end == start and not frame.speak:
-        text += " (without sound)"
       result.append(
-        Line(
-          start * clock.TURN_SECONDS,
-          end * clock.TURN_SECONDS,
-          "agent",
-          text or "(sound without text)",
-        )
+        Line(span.start, min(span.end, until), str(track.role), text)
       )
-      tokens, start = [], None
-  return result
+  return sorted(result, key=_order)
 
 
-def shown(frames: list[Frame], *, tokenizer: Tokenizer) -> list[Line]:
-  """The agent's messages; one that spans frames is one line."""
-  result: list[Line] = []
-  open_bursts: dict[str, tuple[float, list[int]]] = {}
-  for frame in frames:
-    time = (frame.window + 1) * clock.TURN_SECONDS
+def _order(line: Line) -> tuple[float, float]:
+  return line.start, line.end
+
+
+class Record:
+  """What was said, written and read so far; grows frame by frame.
+
+  Holds text and no frames, so that it lasts an hour.
+  """
+
+  def __init__(self, tokenizer: Tokenizer):
+    self._tokenizer = tokenizer
+    self._done: list[Line] = []
+    # Start and tokens of what is not over yet, by who says it.
+    self._open: dict[str, tuple[float, list[int]]] = {}
+    self._last: Frame | None = None
+
+  def observe(self, frame: Frame) -> None:
+    """Takes a finished frame."""
+    self._last = frame
+    decided = (frame.window + 1) * clock.TURN_SECONDS  # heard from then on
+    for burst in frame.text_in:
+      who = TYPED if burst.channel == Control.USER_TEXT else RESULT
+      now = frame.window * clock.TURN_SECONDS
+      self._burst(burst, who=who, start=now, end=decided)
     for burst in frame.text_out:
-      who = f"agent {burst.channel.name.lower()}s"
-      start, tokens = open_bursts.pop(who, (time, []))
-      tokens = tokens + list(burst.tokens)
-      if burst.complete:
-        text = spell(tokens, tokenizer=tokenizer)
-        result.append(Line(start, time, who, text))
+      who = f"{AGENT} {burst.channel.name.lower()}s"
+      self._burst(burst, who=who, start=decided, end=decided)
+    if AGENT in self._open or frame.say or frame.speak:
+      start, tokens = self._open.pop(AGENT, (decided, []))
+      tokens += frame.say
+      if frame.speak:
+        self._open[AGENT] = (start, tokens)
       else:
-        open_bursts[who] = (start, tokens)
-  for who, (start, tokens) in open_bursts.items():
-    text = spell(tokens, tokenizer=tokenizer) + " (unfinished)"
-    result.append(Line(start, start, who, text))
-  return result
+        self._done.append(self._said(start, tokens, end=decided))
+
+  def lines(self) -> list[Line]:
+    """All of it, in order of its start; what is not over yet so far."""
+    result = list(self._done)
+    for who, (start, tokens) in self._open.items():
+      if who == AGENT:
+        end = (self._last.window + 2) * clock.TURN_SECONDS
+        result.append(self._said(start, tokens, end=end))
+      else:
+        text = spell(tokens, tokenizer=self._tokenizer) + " (unfinished)"
+        result.append(Line(start, start, who, text))
+    return sorted(result, key=_order)
+
+  def _said(self, start: float, tokens: list[int], *, end: float) -> Line:
+    """An utterance: a run of sound with the text that led it."""
+    text = spell(tokens, tokenizer=self._tokenizer)
+    if end == start:
+      text += " (without sound)"
+    return Line(start, end, AGENT, text or "(sound without text)")
+
+  def _burst(self, burst: Burst, *, who: str, start: float, end: float) -> None:
+    """One part of a message; one that spans frames is one line."""
+    start, tokens = self._open.pop(who, (start, []))
+    tokens += burst.tokens
+    if burst.complete:
+      text = spell(tokens, tokenizer=self._tokenizer)
+      self._done.append(Line(start, end, who, text))
+    else:
+      self._open[who] = (start, tokens)
 
 
 def message(burst: Burst, *, tokenizer: Tokenizer) -> dict[str, str | bool]:

@@ -266,35 +266,38 @@ def _skip_text(tokens: list[int], cursor: int, base: int) -> int:
 class TextQueue:
   """Messages waiting for room; what does not fit a frame waits for the next.
 
-  First in, first out; a message that spans frames restates its channel.
+  First in, first out within a channel; channels take turns burst by burst, so
+  that a long result does not hold up typed text, nor a drawing a call. A
+  message that spans frames restates its channel.
 
   Attributes:
-    waiting: messages, or what is left of them.
+    waiting: messages, or what is left of them, by channel; the channel whose
+      turn it is comes first.
   """
 
   def __init__(self):
-    self.waiting: list[tuple[Control, list[int]]] = []
+    self.waiting: dict[Control, list[list[int]]] = {}
 
   def __len__(self) -> int:
-    return len(self.waiting)
+    return sum(map(len, self.waiting.values()))
 
   def push(self, channel: Control, tokens: list[int]) -> None:
-    self.waiting.append((channel, list(tokens)))
+    self.waiting.setdefault(channel, []).append(list(tokens))
 
   def take(self, budget: int) -> tuple[Burst, ...]:
     """The bursts of the next frame, at most `budget` tokens with markers."""
     bursts = []
     while self.waiting and budget >= 2:
-      channel, tokens = self.waiting[0]
+      channel = next(iter(self.waiting))
+      tokens, *others = self.waiting[channel]
       now, rest = tokens[: budget - 2], tokens[budget - 2 :]
       if rest and not now:
         break  # a burst without text would make no progress
       bursts.append(Burst(channel, tuple(now), complete=not rest))
       budget -= len(bursts[-1])
-      if rest:
-        self.waiting[0] = (channel, rest)
-      else:
-        self.waiting.pop(0)
+      del self.waiting[channel]
+      if rest or others:
+        self.waiting[channel] = [rest, *others] if rest else others
     return tuple(bursts)
 
 

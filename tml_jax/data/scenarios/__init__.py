@@ -1,5 +1,12 @@
 """Families of synthetic conversations, composed from the prepared voices."""
 
-from tml_jax.data.scenarios import reply
+from tml_jax.data.scenarios import draw, reply, tool_call
 
-FAMILIES = {reply.FAMILY: reply.ReplyScenario}
+FAMILIES = {
+  family.name: family
+  for family in (
+    reply.ReplyScenario,
+    tool_call.ToolCallScenario,
+    draw.DrawScenario,
+  )
+}

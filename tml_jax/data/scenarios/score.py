@@ -73,17 +73,36 @@ class Score:
     self.user.append(Part(self.cursor, recording, gain))
     self.cursor = self.user[-1].stop
 
-  def show(self, text: str) -> None:
-    """The agent writes `text` one window after what the user just said."""
+  def show(self, text: str, *, kind: EventKind = EventKind.SHOW) -> int:
+    """The agent writes `text` one window after what the user just said.
+
+    Returns:
+      that window.
+    """
     time = self.cursor / clock.SAMPLE_RATE + clock.TURN_SECONDS
-    self.events.append(Event(time, EventKind.SHOW, text))
+    self.events.append(Event(time, kind, text))
+    return clock.window_of(time)
+
+  @property
+  def quiet_window(self) -> int:
+    """First window in which nobody speaks any more."""
+    return (self.cursor - 1) // clock.TURN_SAMPLES + 1
 
   def answer(self, recording: Timeline, *, delay_windows: int) -> int:
     """The agent answers what was just said; returns the onset window."""
-    onset = (self.cursor - 1) // clock.TURN_SAMPLES + 1 + delay_windows
-    self.agent.append(Part(onset * clock.TURN_SAMPLES, recording, 1.0))
-    self.cursor = self.agent[-1].stop
+    onset = self.quiet_window + delay_windows
+    self.answer_at(recording, window=onset)
     return onset
+
+  def answer_at(self, recording: Timeline, *, window: int) -> None:
+    """The agent speaks from the start of a window."""
+    self.agent.append(Part(window * clock.TURN_SAMPLES, recording, 1.0))
+    self.cursor = self.agent[-1].stop
+
+  def say_on(self, recording: Timeline) -> None:
+    """The agent goes on at once."""
+    self.agent.append(Part(self.cursor, recording, 1.0))
+    self.cursor = self.agent[-1].stop
 
   def render(self, parts: list[Part]) -> np.ndarray:
     """[windows x 3200] float32, silent between the parts."""

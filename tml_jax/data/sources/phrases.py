@@ -5,12 +5,22 @@ alphabet, command words and short sentences. Not for: other languages. The ids
 of digits and `seconds` are those of the recorded prompts.
 """
 
+import string
+
 # The user asks with these for a later reply; in every split.
 DELAYS = {
   "wait/1": "wait one",
   "wait/2": "wait two",
   "wait/3": "wait three",
 }
+
+# Words of sums and of letters to draw, with the ids of the recorded prompts.
+_ASKING = {
+  "letters/plus": "plus",
+  "digits/minus": "minus",
+  "im-sorry": "i am sorry",
+  "dictate/record": "record",
+} | {f"letters/{letter}": letter for letter in string.ascii_lowercase}
 
 _NUMBERS = """zero one two three four five six seven eight nine ten eleven
 twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen
@@ -126,4 +136,5 @@ PHRASES = (
   | {"seconds": "seconds"}
   | {_identifier(text): text for text in _WORDS + _SENTENCES}
   | DELAYS
+  | _ASKING
 )

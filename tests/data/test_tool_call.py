@@ -1,0 +1,240 @@
+"""Sums whose answers come later: timing measured on the audio."""
+
+import pickle
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from tests.data import conftest
+from tml_jax import errors
+from tml_jax.data import mixture, records, splits
+from tml_jax.data.scenarios import family, tool_call
+from tml_jax.data.splits import Split
+from tml_jax.evals import dummies, reply
+from tml_jax.streams import calls, clock, framing, timeline, tokenizer
+from tml_jax.streams.frame import Control
+from tml_jax.streams.timeline import EventKind, Role
+
+SHARE = 0.1
+COUNT = 60
+
+
+def scenario(data_dir, *, split=Split.TRAIN, seed=0):
+  return tool_call.ToolCallScenario(
+    {
+      v: records.RecordSource(data_dir / v.replace(":", "-"))
+      for v in conftest.VOICES
+    },
+    split=split,
+    seed=seed,
+    heldout_share=SHARE,
+    length=10**6,
+    video_size=family.VideoSize(120, 160),
+  )
+
+
+@pytest.fixture(scope="module", name="sums")
+def _sums(data_dir):
+  return scenario(data_dir)
+
+
+@pytest.fixture(scope="module", name="items")
+def _items(sums):
+  return [sums[i] for i in range(COUNT)]
+
+
+def _windows(spans) -> set[int]:
+  """Windows that any of `spans` touches."""
+  return {
+    w
+    for span in spans
+    for w in range(clock.window_of(span.start), clock.num_windows(span.end))
+  }
+
+
+def check(item):
+  """What every item must be, by its tracks and events alone."""
+  timeline.validate(item)
+  assert 6 <= item.duration <= 20
+  user, agent = item.track(Role.USER), item.track(Role.AGENT)
+  busy = _windows(user.spans) | _windows(agent.spans)
+  asked = [e for e in item.events if e.kind == EventKind.CALL]
+  answered = [e for e in item.events if e.kind == EventKind.RESULT]
+  exchanges = item.metadata["exchanges"]
+  assert len(asked) == len(answered) == len(exchanges) >= 1
+  arrivals = {}
+  for number, call in enumerate(asked, start=1):
+    (result,) = [e for e in answered if calls.parse_result(e.text)[0] == number]
+    request = calls.parse_call(call.text)
+    assert request.name == "calculator"
+    text = calls.parse_result(result.text)[1]
+    if not text.startswith(calls.FAILED):
+      assert eval(request.arguments) == int(text)
+    arrivals[number] = clock.window_of(result.time)
+    assert 4 <= arrivals[number] - clock.window_of(call.time) <= 24
+    # Written when the last word of the question has been heard.
+    last = max(s.end for s in user.spans if s.end <= call.time)
+    assert call.time - last == pytest.approx(clock.TURN_SECONDS, abs=0.02)
+  # An agent without other knowledge than the past, window by window.
+  waiting, onsets = dict(arrivals), []
+  until = 0
+  for window in range(clock.num_windows(item.duration)):
+    there = [n for n, w in waiting.items() if w + 1 <= window]
+    if window >= until and window not in busy and there:
+      number = min(there, key=arrivals.get)
+      del waiting[number]
+      onsets.append((number, window + 1))
+      said = [s for s in agent.spans if s.start >= (window + 1) * 0.2 - 1e-6]
+      assert said and clock.window_of(said[0].start) == window + 1
+      (exchange,) = [e for e in exchanges if e["number"] == number]
+      until = exchange["end_window"]
+  assert not waiting
+  assert onsets == [(e["number"], e["onset_window"]) for e in exchanges]
+  # Nobody speaks over the other.
+  assert not _windows(user.spans) & _windows(agent.spans)
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(st.integers(0, 10**6 - 1), st.sampled_from(list(Split)))
+def test_invariants(data_dir, index, split):
+  check(_scenario_of(data_dir, split)[index])
+
+
+_OPEN = {}
+
+
+def _scenario_of(data_dir, split):
+  if split not in _OPEN:
+    _OPEN[split] = scenario(data_dir, split=split)
+  return _OPEN[split]
+
+
+def test_the_agent_says_the_answer(items):
+  names = tool_call_names()
+  for item in items:
+    words = item.track(Role.AGENT).words
+    for e in item.metadata["exchanges"]:
+      start, stop = e["onset_window"] * 0.2, e["end_window"] * 0.2
+      said = " ".join(w.text for w in words if start - 1e-6 <= w.start < stop)
+      failed = e["result"].startswith(calls.FAILED)
+      assert said == ("i am sorry" if failed else names[int(e["result"])])
+
+
+def tool_call_names():
+  from tml_jax.data.sources import phrases
+
+  return [phrases.PHRASES[f"digits/{n}"] for n in tool_call.NUMBERS]
+
+
+def test_everything_that_can_happen_happens(items):
+  """Results in the middle of speech, in pauses, out of order, and failures."""
+  found = [(i, e) for i in items for e in i.metadata["exchanges"]]
+  during = [
+    e["result_window"] in _windows(item.track(Role.USER).spans)
+    for item, e in found
+  ]
+  assert 0.1 < np.mean(during) < 0.7
+  failed = [e["result"].startswith(calls.FAILED) for _, e in found]
+  assert 0.02 < np.mean(failed) < 0.25
+  numbers = [[e["number"] for e in i.metadata["exchanges"]] for i in items]
+  assert any(n != sorted(n) for n in numbers)
+  # While a call runs the user goes on talking, in half of all cases at least.
+  going_on = [
+    any(
+      e["call_window"] < w < e["onset_window"]
+      for w in _windows(item.track(Role.USER).spans)
+    )
+    for item, e in found
+  ]
+  assert np.mean(going_on) > 0.4
+  arrivals = {e["result_window"] - e["call_window"] for _, e in found}
+  assert len(arrivals) > 15
+
+
+def test_the_recorded_agent_is_scored_best(items):
+  """`evaluate` takes these scenarios as they are."""
+  for item in items:
+    exchanges = item.metadata["exchanges"]
+    score = reply.score(dummies.recorded(item), exchanges=exchanges)
+    assert [e.delay_error for e in score.exchanges] == [0] * len(exchanges)
+    assert score.false_starts == score.overlap_windows == 0
+
+
+def test_questions_of_a_split_are_its_own(data_dir, items):
+  def asked(items):
+    return {e["call"] for i in items for e in i.metadata["exchanges"]}
+
+  heldout = scenario(data_dir, split=Split.HELDOUT)
+  tested = asked(heldout[i] for i in range(40))
+  assert tested and not tested & asked(items)
+  for item in [*items, *(heldout[i] for i in range(20))]:
+    for e in item.metadata["exchanges"]:
+      # No number that the reply family keeps for its tests.
+      numbers = [
+        e["result"],
+        *e["call"].split()[1].replace("-", "+").split("+"),
+      ]
+      for n in numbers:
+        if n.isdigit():
+          assert not splits.is_heldout(f"digits/{n}", share=SHARE)
+
+
+def test_items_are_a_function_of_their_index(sums, items):
+  again = pickle.loads(pickle.dumps(sums))
+  for i in (40, 3, 3):
+    assert timeline.to_bytes(again[i]) == timeline.to_bytes(items[i])
+
+
+def test_frames(items, config, data_dir):
+  """Calls and results are read back off the frames, in their windows."""
+  pieces = tokenizer.Tokenizer.load(
+    tokenizer.path(data_dir), config=config.streams
+  )
+  for item in items[:10]:
+    frames = framing.frames(item, config=config.streams, tokenizer=pieces)
+    texts = {Control.CALL: {}, Control.RESULT: {}}
+    tokens = []
+    for frame in frames:
+      for burst in (*frame.text_in, *frame.text_out):
+        tokens += burst.tokens
+        if burst.complete:
+          texts[burst.channel][pieces.decode(tokens)] = frame.window
+          tokens = []
+    for e in item.metadata["exchanges"]:
+      written = texts[Control.CALL][e["call"]]
+      assert e["call_window"] <= written < e["result_window"]
+      text = calls.result_text(e["number"], e["result"])
+      assert e["result_window"] <= texts[Control.RESULT][text]
+
+
+def test_it_is_an_entry_of_the_mixture(config, data_dir):
+  mixed = conftest.small_config(mixture=("tool_call:1.0", "draw:1.0"))
+  found = mixture.timelines(
+    mixed, data_dir=data_dir, split=Split.HELDOUT, count=4
+  )
+  assert {i.metadata["family"] for i in found} == {"tool_call", "draw"}
+
+
+def test_a_voice_without_numbers_is_refused(data_dir):
+  class Mute:
+    def __init__(self, recordings):
+      self._recordings = recordings
+
+    def __len__(self):
+      return 20
+
+    def __getitem__(self, index):
+      return self._recordings[index]
+
+  voices = {"mute": Mute(records.RecordSource(data_dir / "procedural-low"))}
+  with pytest.raises(errors.UserError, match="voice mute cannot ask for sums"):
+    tool_call.ToolCallScenario(
+      voices,
+      split=Split.TRAIN,
+      seed=0,
+      heldout_share=SHARE,
+      length=10,
+      video_size=family.VideoSize(40, 40),
+    )

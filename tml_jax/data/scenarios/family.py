@@ -1,0 +1,300 @@
+"""What every scenario family shares: voices, split, noise, video, plumbing.
+
+For: families of conversations between two voices of prepared corpora. Not for:
+what is said in them (`reply`, `tool_call`, `draw`) or when (`score`). Start
+reading at `Family`.
+
+Split: prompts by hash of their id (`splits`), the same for all voices. A
+family's own words (`Family.words`), which its user asks with, belong to all
+splits and are never used as its prompts.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tml_jax import errors
+from tml_jax.data import noise, source, splits, utterance
+from tml_jax.data.scenarios import score as score_lib
+from tml_jax.data.splits import Split
+from tml_jax.streams import clock
+from tml_jax.streams.timeline import Role, Timeline, VideoFrame
+
+_PROMPT_SECONDS = (0.4, 2.5)
+_NOISE_SHARE = 0.5  # of timelines
+_SNR_DB = (15.0, 35.0)
+_BABBLE_VOICES = 4
+_VIDEO_SHARE = 0.1
+_SAME_LANGUAGE_SHARE = 0.8  # where such a pair of voices exists
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoSize:
+  """Pixels of the frames that some timelines carry."""
+
+  height: int
+  width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bank:
+  """What one voice can say: prompt id to index in its corpus."""
+
+  recordings: source.Source
+  language: str
+  prompts: dict[str, int]
+  words: dict[str, int]
+
+  def load(self, prompt: str) -> Timeline:
+    index = self.prompts.get(prompt)
+    return self.recordings[self.words[prompt] if index is None else index]
+
+
+class Family(abc.ABC):
+  """A `Source` of composed timelines.
+
+  Item i depends on the split, the seed, i and the corpora, on nothing else.
+
+  Attributes:
+    name: of the family, in config.data.mixture.
+    words: prompt ids that it uses in every split, and never as prompts.
+    duration: shortest and longest timeline in seconds; other plans are drawn
+      again.
+    max_gap: seconds of silence inside a prompt.
+  """
+
+  name: str
+  words: frozenset[str]
+  duration: tuple[float, float] = (8.0, 20.0)
+  max_gap: float = 0.3
+
+  def __init__(
+    self,
+    voices: Mapping[str, source.Source],
+    *,
+    split: Split,
+    seed: int,
+    heldout_share: float,
+    length: int,
+    video_size: VideoSize,
+  ):
+    """Looks through the corpora for what can be said.
+
+    Args:
+      voices: corpora by name; every timeline one utterance with metadata
+        voice, language, prompt and text.
+      split: whose prompts and whose random numbers.
+      seed: of the family; the splits differ at every seed.
+      heldout_share: of the prompt ids.
+      length: how many items; they are composed when asked for.
+      video_size: of the frames in one timeline of ten.
+
+    Raises:
+      errors.UserError: a voice lacks the family's words, or no two voices
+        share a prompt of this split.
+    """
+    self._arguments = {
+      "voices": voices,
+      "split": split,
+      "seed": seed,
+      "heldout_share": heldout_share,
+      "length": length,
+      "video_size": video_size,
+    }
+    self._banks = {
+      name: self._open_bank(name, recordings)
+      for name, recordings in voices.items()
+    }
+    self._shared = self._shared_prompts()
+
+  @abc.abstractmethod
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
+    """Draws what is said; `score` keeps the time."""
+
+  @abc.abstractmethod
+  def _check_bank(self, name: str, bank: Bank) -> None:
+    """Refuses a voice that lacks the family's words."""
+
+  def _known(self, prompts: list[str]) -> list[str]:
+    """Those of the family's words that no split holds out.
+
+    So training on this family leaves a word unheard that another family
+    tests with.
+    """
+    share = self._arguments["heldout_share"]
+    return [p for p in prompts if not splits.is_heldout(p, share=share)]
+
+  def _is_ours(self, identifier: str) -> bool:
+    """Whether a question, made of known words, belongs to this split."""
+    split, share = self._arguments["split"], self._arguments["heldout_share"]
+    return splits.contains(split, f"{self.name}/{identifier}", share=share)
+
+  def __len__(self) -> int:
+    return self._arguments["length"]
+
+  def __getitem__(self, index: int) -> Timeline:
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self!r}: item {index} of {len(self)}")
+    split, seed = self._arguments["split"], self._arguments["seed"]
+    random = splits.generator(
+      family=self.name, split=split, seed=seed, index=index
+    )
+    user, agent = self._pair(random)
+    while True:  # most plans have a fitting length
+      score = score_lib.Score(user_voice=user, agent_voice=agent)
+      self._compose(score, random=random)
+      if self.duration[0] <= score.duration <= self.duration[1]:
+        break
+    audio = score.render(score.user)
+    noise_kind = self._add_noise(audio, random=random)
+    return Timeline(
+      id=f"{self.name}/{split}/{seed}/{index}",
+      duration=score.duration,
+      tracks=(
+        score_lib.track(Role.USER, score.user, audio=audio, voice=user),
+        score_lib.track(
+          Role.AGENT, score.agent, audio=score.render(score.agent), voice=agent
+        ),
+      ),
+      video=self._video(score.duration, random=random),
+      events=tuple(score.events),
+      metadata={
+        "family": self.name,
+        "split": str(split),
+        "seed": seed,
+        "index": index,
+        "noise": noise_kind,
+        "exchanges": score.exchanges,
+      },
+    )
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self._arguments  # a worker looks through the corpora itself
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__init__(**state)
+
+  def __repr__(self) -> str:  # Grain puts it in error messages
+    a = self._arguments
+    return f"{type(self).__name__}({a['split']}, seed={a['seed']})"
+
+  def _pair(self, random: np.random.Generator) -> tuple[str, str]:
+    """User and agent voice; languages differ in one timeline of five."""
+    user = choose(sorted({user for user, _ in self._shared}), random=random)
+    others = sorted(agent for other, agent in self._shared if other == user)
+    language = self._banks[user].language
+    same = [name for name in others if self._banks[name].language == language]
+    if random.random() < _SAME_LANGUAGE_SHARE and same:
+      others = same
+    return user, choose(others, random=random)
+
+  def _add_noise(
+    self, audio: np.ndarray, *, random: np.random.Generator
+  ) -> str:
+    """Mixes a background into `audio`; returns what it was."""
+    if random.random() >= _NOISE_SHARE:
+      return "none"
+    kind = choose([*map(str, noise.Colour), "babble"], random=random)
+    level_db = utterance.LEVEL_DB - random.uniform(*_SNR_DB)
+    if kind == "babble":
+      background = self._babble(len(audio), random=random)
+    else:
+      offset = int(random.integers(1 << 18))
+      background = noise.take(
+        noise.Colour(kind), count=len(audio), offset=offset
+      )
+    audio += np.float32(10 ** (level_db / 20)) * background
+    np.clip(audio, -1, 1, out=audio)
+    return kind
+
+  def _babble(self, count: int, *, random: np.random.Generator) -> np.ndarray:
+    """[count] float32 of unit RMS: a few people of this split at once."""
+    total = np.zeros(count, np.float32)
+    for _ in range(_BABBLE_VOICES):
+      pieces, length = [], -int(random.integers(clock.SAMPLE_RATE))
+      while length < count:
+        bank = self._banks[choose(sorted(self._banks), random=random)]
+        prompt = choose(list(bank.prompts), random=random)
+        pieces.append(bank.load(prompt).tracks[0].audio)
+        length += len(pieces[-1])
+      talk = np.concatenate(pieces)
+      total += talk[len(talk) - count :]
+    return total / np.sqrt(np.mean(np.square(total)))
+
+  def _video(
+    self, duration: float, *, random: np.random.Generator
+  ) -> tuple[VideoFrame, ...]:
+    """A square that moves, one frame a second; the reply ignores it."""
+    if random.random() >= _VIDEO_SHARE:
+      return ()
+    size = self._arguments["video_size"]
+    side = min(size.height, size.width) // 4
+    start = random.uniform(0, duration - 5)
+    at = random.uniform(0, 0.5, size=2)
+    step = random.uniform(-0.15, 0.15, size=2)
+    background, colour = random.integers(0, 256, size=(2, 3), dtype=np.uint8)
+    frames = []
+    for i in range(int(random.integers(2, 5))):
+      image = np.empty((size.height, size.width, 3), np.uint8)
+      image[:] = background
+      place = np.clip(at + i * step, 0, 1)
+      top = int(place[0] * (size.height - side))
+      left = int(place[1] * (size.width - side))
+      image[top : top + side, left : left + side] = colour
+      frames.append(VideoFrame(float(start + i), image))
+    return tuple(frames)
+
+  def _open_bank(self, name: str, recordings: source.Source) -> Bank:
+    """Sorts the utterances of a corpus into prompts and the family's words."""
+    split, share = self._arguments["split"], self._arguments["heldout_share"]
+    prompts, words, language = {}, {}, ""
+    for i in range(len(recordings)):
+      item = recordings[i]
+      prompt, language = item.metadata["prompt"], item.metadata["language"]
+      if prompt in self.words:
+        words[prompt] = i
+      elif _fits(item, max_gap=self.max_gap) and splits.contains(
+        split, prompt, share=share
+      ):
+        prompts[prompt] = i
+    bank = Bank(recordings, language.split("-")[0], prompts, words)
+    self._check_bank(name, bank)
+    return bank
+
+  def _shared_prompts(self) -> dict[tuple[str, str], list[str]]:
+    """What both voices of a pair can say; pairs without are left out."""
+    banks = self._banks
+    shared = {
+      (user, agent): sorted(
+        banks[user].prompts.keys() & banks[agent].prompts.keys()
+      )
+      for user in banks
+      for agent in banks
+      if user != agent
+    }
+    shared = {pair: prompts for pair, prompts in shared.items() if prompts}
+    if not shared:
+      counts = {name: len(bank.prompts) for name, bank in banks.items()}
+      raise errors.UserError(
+        f"the {self._arguments['split']} split of scenario {self.name!r} has no"
+        f" prompt that two voices share (usable prompts: {counts}); add a voice"
+        " to data.voices or change data.heldout_share"
+      )
+    return shared
+
+
+def _fits(item: Timeline, *, max_gap: float) -> bool:
+  """Whether an utterance is short and has no long pause."""
+  spans = item.tracks[0].spans
+  gaps = [b.start - a.end for a, b in zip(spans[:-1], spans[1:], strict=True)]
+  short = _PROMPT_SECONDS[0] <= item.duration <= _PROMPT_SECONDS[1]
+  return short and max(gaps, default=0.0) <= max_gap
+
+
+def choose(options: list[str], *, random: np.random.Generator) -> str:
+  return options[int(random.integers(len(options)))]
