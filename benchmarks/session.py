@@ -110,7 +110,7 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   """Milliseconds of a tick's parts, each compiled alone on the same shapes."""
   made = pool(cfg, sessions=sessions)
   bound = state_lib.create_sampler(cfg).bind(variables(cfg))
-  chunk = pool_lib._empty_chunk(cfg, session_lib.Senses.SOUND, slots=sessions)
+  chunk = pool_lib.empty_chunk(cfg, session_lib.Senses.SOUND, slots=sessions)
   for slot, session in enumerate(made.sessions):
     frame = session.perceive(np.zeros(clock.TURN_SAMPLES, np.float32))
     tick_lib.write_inputs(chunk, frame, row=slot, config=cfg)

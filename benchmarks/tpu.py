@@ -51,6 +51,27 @@ ROWS = (
   ),
 )
 
+# Live sessions: the same weights in bfloat16, experts over all chips.
+_TICKS = tuple(
+  Row(
+    f"tick-{topology.replace(':', '-')}-{sessions}",
+    (
+      _SMALL,
+      f"--topology={topology}",
+      "--program=tick",
+      f"--sessions={sessions}",
+      "--config.mesh.fsdp=1",
+      f"--config.mesh.expert={chips}",
+    ),
+  )
+  for topology, chips, sessions in (
+    ("v5p:2x2x2", 8, 16),
+    ("v5p:2x2x4", 16, 16),
+    ("v5p:2x2x4", 16, 64),
+    ("v6e:8x8", 64, 64),
+  )
+)
+
 # From the same kind of machine, MaxText at commit e591f30: run, tokens a step
 # in millions, arguments + temporaries and live peak in GiB, compile seconds,
 # host GiB. FLOPs of its layers, from programs of 2 and 3 unrolled layers:
@@ -89,7 +110,7 @@ def run(row: Row, *, directory: pathlib.Path) -> None:
 def read(directory: pathlib.Path) -> dict[str, dict]:
   """The reports in `directory` by the name of their row."""
   reports = {}
-  for row in ROWS:
+  for row in (*ROWS, *_TICKS):
     path = directory / f"{row.name}.json"
     if path.exists():
       reports[row.name] = json.loads(path.read_text())
@@ -105,6 +126,7 @@ def tables(reports: dict[str, dict]) -> str:
       *_main_table(reports),
       "",
       *_parts(reports),
+      *_live(reports),
       *_maxtext(reports),
     ]
   )
@@ -169,11 +191,60 @@ def _main_table(reports: dict[str, dict]) -> list[str]:
   return [*lines, *commands, "```", *refused]
 
 
+def _live(reports: dict[str, dict]) -> list[str]:
+  """Ticks of live sessions against the 200 ms that one may take."""
+  lines = [
+    "## Live sessions",
+    "",
+    "`--program=tick`: one window of so many sessions, their caches as full as",
+    "they get (`sample.horizon` positions of global layers), weights in",
+    "bfloat16. One output token is counted; a further one costs about what is",
+    "written behind it. Reads and writes are all bytes of HBM of a chip.",
+    "",
+    "| slice | chips | mesh | sessions | HBM, GiB | cache, GiB | read and"
+    " written, GB | bound, ms | exposed, ms | of it a token, ms | compile, s |",
+    "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+  ]
+  commands = []
+  for row in _TICKS:
+    r = reports.get(row.name)
+    if r is None:
+      continue
+    commands.append(row.command)
+    if "status" in r:
+      commands += [f"# exits {r['status']}: {r['message'][0]}"]
+      continue
+    cells = (
+      r["topology"],
+      f"{r['chips']:,}",
+      " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1),
+      f"{r['sessions']}",
+      f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
+      f"{r['hbm_by_category_gib']['cache']:.2f}",
+      f"{r['hbm_gb_moved_per_chip']:.1f}",
+      f"{1000 * r['roofline_s']:.1f}",
+      f"{1000 * r['roofline']['exposed_total_s']:.1f}",
+      f"{1000 * _token_seconds(r):.1f}",
+      f"{r['compile_s']:.0f}",
+    )
+    lines.append("| " + " | ".join(cells) + " |")
+  return [*lines, "", "```", *commands, "```", ""] if commands else []
+
+
+def _token_seconds(r: dict) -> float:
+  """Of the loop that draws and reads output tokens, one turn of it."""
+  return sum(
+    part["seconds"]
+    for part in r["by_module"]
+    if part["scope"].split("/")[0] == "token"
+  )
+
+
 def _parts(reports: dict[str, dict]) -> list[str]:
   """Where memory and time go, a section for each row."""
   lines = []
   for name, r in reports.items():
-    if "status" in r:
+    if "status" in r or r["program"] == "tick":
       continue
     memory = ", ".join(
       f"{part.replace('_', ' ')} {size:.2f}"
@@ -289,7 +360,8 @@ def run_table(reports: dict[str, dict]) -> list[str]:
     "|---|---|--:|--:|--:|--:|--:|--:|--:|",
   ]
   for name, r in reports.items():
-    if "status" in r or name == "v5p-block":  # refused, or no row to train with
+    # Refused, or nothing to train with.
+    if "status" in r or r["program"] == "tick" or name == "v5p-block":
       continue
     slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
     tokens_a_day = r["tokens_per_step"] / r["roofline_s"] * 24 * 3600
@@ -329,11 +401,11 @@ def main(argv: list[str]) -> None:
     sys.exit("--dir is missing: name a directory for the reports")
   directory = pathlib.Path(_DIR.value)
   directory.mkdir(parents=True, exist_ok=True)
-  names = [row.name for row in ROWS]
+  names = [row.name for row in (*ROWS, *_TICKS)]
   for name in _ONLY.value:
     if name not in names:
       sys.exit(f"--only={name}: write one of {', '.join(names)}")
-  for row in ROWS:
+  for row in (*ROWS, *_TICKS):
     if _RUN.value and (not _ONLY.value or row.name in _ONLY.value):
       run(row, directory=directory)
   reports = read(directory)

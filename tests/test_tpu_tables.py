@@ -7,6 +7,7 @@ from tests import commands
 
 REPORT = {
   "config": "medium",
+  "program": "step",
   "topology": "v5p:8x8x8",
   "num_slices": 2,
   "chips": 1024,

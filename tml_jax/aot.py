@@ -1,15 +1,15 @@
-"""Compiles the train step for a TPU slice that is not there.
+"""Compiles the train step, or a live tick, for a TPU slice that is not there.
 
 For: `python -m tml_jax.aot --config=experiments/interaction.py:NAME
---topology=v5p:8x8x8 [--num_slices=2] [--json=FILE] [--hlo=FILE]`: does it fit,
-what does it execute, how fast can it be. Needs libtpu (`pip install .[aot]`)
+--topology=v5p:8x8x8 [--num_slices=2] [--program=tick --sessions=16]
+[--json=FILE] [--hlo=FILE]`: does it fit, what does it execute, how fast can it
+be. Needs libtpu (`pip install .[aot]`)
 and no TPU. Not for: running anything. Reads top to bottom.
 
 Exit status: 0 it fits; 2 bad input, before tracing; 3 it does not fit, with
 by how much and the largest tensors.
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import math
@@ -31,6 +31,15 @@ _TOPOLOGY = flags.DEFINE_string(
 _NUM_SLICES = flags.DEFINE_integer(
   "num_slices", 1, "Slices; `data` crosses the network between them."
 )
+_PROGRAM = flags.DEFINE_enum(
+  "program",
+  "step",
+  ["step", "tick"],
+  "What to compile: the train step, or one window of live sessions.",
+)
+_SESSIONS = flags.DEFINE_integer(
+  "sessions", 16, "Of --program=tick.", lower_bound=1
+)
 _HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
 _DOES_NOT_FIT = 3  # exit status
 _LARGEST = 12  # tensors that are listed then
@@ -51,18 +60,16 @@ def main(config: Config) -> None:
 
   from tml_jax.parallel import hlo, oom, report, roofline, scopes
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.training import flops
-  from tml_jax.training import program as program_lib
 
   # -------------------------------------------- mesh and state, not traced
   devices = topology.devices(name, num_slices=num_slices)
   mesh = mesh_lib.create(config.mesh, devices=devices)
-  program = program_lib.create(config, mesh=mesh)
-  state = state_bytes(program)
+  program, facts, model_flops = program_of(config, mesh=mesh)
+  state = argument_bytes(program)
   limit = chip.hbm_limit / chip.devices
   if sum(state.values()) > limit:
     raise errors.UserError(
-      f"state and batch take {sum(state.values()) / chips.GIB:.2f} GiB of the"
+      f"arguments take {sum(state.values()) / chips.GIB:.2f} GiB of the"
       f" {limit / chips.GIB:.2f} GiB of a device before any activation: take"
       " more chips, or set mesh.fsdp or mesh.expert larger"
     )
@@ -94,7 +101,7 @@ def main(config: Config) -> None:
     by_module=scopes.by_module(module, chip=chip, place=place),
     chip=chip,
     num_devices=len(devices),
-    model_flops=flops.step_flops(config),
+    model_flops=model_flops,
     state=state,
     memory=compiled.memory_analysis(),
   )
@@ -103,8 +110,7 @@ def main(config: Config) -> None:
     "topology": name,
     "num_slices": num_slices,
     "mesh": {axis: size for axis, size in mesh.shape.items()},
-    "tokens_per_step": config.train.global_batch_size * config.streams.seq_len,
-    "accumulation_steps": config.train.accumulation_steps,
+    **facts,
     "params_total": rows["= everything"].total,
     "params_active": rows["= everything"].active,
     **result,
@@ -142,7 +148,32 @@ def explain(error: Exception, *, dump: pathlib.Path) -> NoReturn:
   sys.exit(_DOES_NOT_FIT)
 
 
-def state_bytes(program: Any) -> dict[str, int]:
+def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
+  """The program, what it does at once, and FLOPs that the model needs for it.
+
+  Raises:
+    errors.UserError: the mesh cannot divide the batch or a parameter.
+  """
+  from tml_jax.sampling import program as tick_program
+  from tml_jax.training import flops
+  from tml_jax.training import program as step_program
+
+  facts: dict[str, Any] = {"program": _PROGRAM.value}
+  if _PROGRAM.value == "step":
+    program = step_program.create(config, mesh=mesh)
+    train = config.train
+    facts["tokens_per_step"] = train.global_batch_size * config.streams.seq_len
+    facts["accumulation_steps"] = train.accumulation_steps
+    return program, facts, flops.step_flops(config)
+  sessions = _SESSIONS.value
+  program = tick_program.create(config, mesh=mesh, sessions=sessions)
+  positions = program.chunk["tokens"].shape[1] + 1
+  facts |= {"sessions": sessions, "tokens_per_step": sessions * positions}
+  needed = flops.tick_flops(config, sessions=sessions, positions=positions)
+  return program, facts, needed
+
+
+def argument_bytes(program: Any) -> dict[str, int]:
   """Bytes of the arguments on one device, by what they are."""
   import jax
 
@@ -152,13 +183,8 @@ def state_bytes(program: Any) -> dict[str, int]:
       for leaf in jax.tree.leaves(tree)
     )
 
-  state = program.abstract.state
-  result = {
-    field.name: of(getattr(state, field.name))
-    for field in dataclasses.fields(state)
-  }
-  result["batch"] = of(program.batch())
-  return {name: size for name, size in result.items() if size}
+  sizes = {name: of(tree) for name, tree in program.arguments.items()}
+  return {name: size for name, size in sizes.items() if size}
 
 
 def versions() -> dict[str, str]:

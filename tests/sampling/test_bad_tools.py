@@ -59,7 +59,7 @@ def test_megabytes_are_cut_and_the_tool_is_stopped():
     assert record["outcome"] == "cut"
     assert record["result"] == "x" * 2000 + " [cut]"
     # What waits in the queue is little, not all of it.
-    assert sum(map(len, s.queue._waiting.get(Control.RESULT, []))) < 60
+    assert sum(map(len, s.queue.waiting.get(Control.RESULT, []))) < 60
 
 
 @pytest.mark.parametrize("tool", [Stubborn(), Deaf(), Tool(1e6, timeout=1.0)])

@@ -175,7 +175,8 @@ def converse(
   with tqdm.tqdm(total=total, desc=title, unit="window") as progress:
     while waiting or talking:
       while waiting and len(talking) < _SLOTS:
-        talking[pool.join(seed=waiting[-1])] = waiting.pop()
+        i = waiting.pop()
+        talking[pool.join(seed=i)] = i
       ticked = pool.tick(
         {live: users[i].perceive(live) for live, i in talking.items()}
       )

@@ -104,9 +104,7 @@ def table(result: dict[str, Any]) -> str:
     f"{slices if result['num_slices'] > 1 else ''}: {result['chips']} chips,"
     f" mesh {mesh or 'of one device'}",
     f"{result['params_total'] / 1e9:.2f} B parameters,"
-    f" {result['params_active'] / 1e9:.2f} B active;"
-    f" {result['tokens_per_step']:,} tokens a step in"
-    f" {result['accumulation_steps']} pieces",
+    f" {result['params_active'] / 1e9:.2f} B active; {_at_once(result)}",
     "",
     "HBM of a chip, GiB",
   ]
@@ -150,6 +148,13 @@ def table(result: dict[str, Any]) -> str:
     " memory",
   ]
   return "\n".join(lines)
+
+
+def _at_once(result: dict[str, Any]) -> str:
+  tokens = f"{result['tokens_per_step']:,} tokens"
+  if result["program"] == "step":
+    return f"{tokens} a step in {result['accumulation_steps']} pieces"
+  return f"a tick of {result['sessions']} sessions, {tokens}"
 
 
 def _exchanges(result: dict[str, Any]) -> list[str]:

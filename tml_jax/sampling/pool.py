@@ -78,19 +78,7 @@ class SessionPool:
     self._variables = jax.tree.map(jnp.asarray, variables)
     self._text_pieces = text_pieces
     self._sessions: list[Session | None] = [None] * slots
-    self._cache = self._empty(slots)
-
-  def _empty(self, size: int) -> cache_lib.Cache:
-    config = self.config
-    return cache_lib.init_cache(
-      config.model,
-      batch_size=size,
-      horizon=config.sample.horizon,
-      sinks=config.sample.sinks,
-      # The same for pools of any size, so that sessions may change pools.
-      chunk=_empty_chunk(config, Senses.ALL, slots=1)["tokens"].shape[1],
-      dtype=str(config.train.dtype),
-    )
+    self._cache = empty_cache(config, slots)
 
   @property
   def sessions(self) -> list[Session]:
@@ -117,7 +105,9 @@ class SessionPool:
     Raises:
       errors.UserError: no slot is free.
     """
-    return self._enter(Session(self.config, seed=seed), self._empty(1))
+    return self._enter(
+      Session(self.config, seed=seed), empty_cache(self.config, 1)
+    )
 
   def leave(self, session: Session) -> None:
     """Frees the slot of a session, which is over unless it was saved."""
@@ -154,7 +144,7 @@ class SessionPool:
       errors.UserError: no slot is free; there is nothing to read or it is
         broken; or it is of another model.
     """
-    leaves, tree = jax.tree.flatten(self._empty(1))
+    leaves, tree = jax.tree.flatten(empty_cache(self.config, 1))
     arrays, state = saved.read(
       directory, like=leaves, fingerprint=self.fingerprint
     )
@@ -197,7 +187,7 @@ class SessionPool:
       if frame.text_in or len(frame.patches):
         senses = Senses.ALL
     # The smallest that takes all.
-    chunk = _empty_chunk(self.config, senses, slots=len(self._sessions))
+    chunk = empty_chunk(self.config, senses, slots=len(self._sessions))
     for slot, session in slots.items():
       tick_lib.write_inputs(
         chunk, inputs[session], row=slot, config=self.config
@@ -224,11 +214,11 @@ class SessionPool:
   def warm_up(self, senses: set[Senses]) -> None:
     """Compiles all that windows of these kinds need; nobody notices."""
     for kind in senses:
-      chunk = _empty_chunk(self.config, kind, slots=len(self._sessions))
+      chunk = empty_chunk(self.config, kind, slots=len(self._sessions))
       jax.block_until_ready(self._run(chunk))
     # A row put back where it was, as those who join and leave need it.
     self._cache = _put(self._cache, _take(self._cache, 0), 0)
-    jax.block_until_ready(self._empty(1))
+    jax.block_until_ready(empty_cache(self.config, 1))
 
   def _run(self, chunk: dict[str, np.ndarray]) -> tick_lib.Decided:
     seeds = [0 if s is None else s.seed for s in self._sessions]
@@ -245,7 +235,20 @@ class SessionPool:
     return decided
 
 
-def _empty_chunk(
+def empty_cache(config: Config, size: int) -> cache_lib.Cache:
+  """Room for so many sessions."""
+  return cache_lib.init_cache(
+    config.model,
+    batch_size=size,
+    horizon=config.sample.horizon,
+    sinks=config.sample.sinks,
+    # The same for pools of any size, so that sessions may change pools.
+    chunk=empty_chunk(config, Senses.ALL, slots=1)["tokens"].shape[1],
+    dtype=str(config.train.dtype),
+  )
+
+
+def empty_chunk(
   config: Config, senses: Senses, *, slots: int
 ) -> dict[str, np.ndarray]:
   """Room for the largest window of a kind."""

@@ -78,7 +78,8 @@ def tick(
   )
   bound = model.bind(variables)
   keys_B = jax.vmap(_key)(seeds_B, chunk["windows"][:, 0])
-  hidden_BCD, cache = bound.extend(chunk, cache)
+  with jax.named_scope("perceive"):
+    hidden_BCD, cache = bound.extend(chunk, cache)
   last_B11 = jnp.maximum(chunk["lengths"] - 1, 0)[:, None, None]
   carry = _Carry.create(
     cache,
@@ -178,6 +179,7 @@ class _Carry:
     )
 
 
+@jax.named_scope("token")
 def _emit(
   carry: _Carry,
   *,
@@ -227,6 +229,7 @@ def _emit(
   )
 
 
+@jax.named_scope("sound")
 def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
   """Fine mel of the next window of every session."""
   keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, _FLOW_STREAM)

@@ -74,15 +74,39 @@ def step_flops(config: Config) -> float:
       context = min(m.sliding_window, s.seq_len / 2)
     trunk += s.seq_len * layer_flops(config, layer=layer, context=context)
   head = 2 * s.max_targets * m.d_model * m.vocab_size
-  mel = clock.FINE_FRAMES * m.dmel_channels
-  width = m.flow.width
-  per_draw = 2 * (2 * mel * width + m.flow.depth * (2 + 3) * width * width)
-  flow = s.max_speak * m.flow.draws * per_draw
+  flow = s.max_speak * m.flow.draws * _velocity_flops(config)
   a, b, c = m.hmlp_widths
   per_patch = 2 * (128 * 75 * a + 32 * 4 * a * b + 2 * 16 * b * c)
   per_patch += 2 * 2 * c * m.d_model
   forward = trunk + head + flow + s.max_patches * per_patch
   return 3 * config.train.global_batch_size * forward
+
+
+def tick_flops(config: Config, *, sessions: int, positions: int) -> float:
+  """FLOPs of one window of live sessions that perceive and write `positions`.
+
+  One output token is drawn, sound is made, and every session is as long as
+  its layers remember.
+  """
+  m = config.model
+  trunk = sum(
+    layer_flops(
+      config,
+      layer=layer,
+      context=config.sample.horizon if m.is_global(layer) else m.sliding_window,
+    )
+    for layer in range(m.num_layers)
+  )
+  head = 2 * m.d_model * m.vocab_size
+  guided = 1 if m.flow.guidance == 1 else 2
+  flow = m.flow.steps * guided * _velocity_flops(config)
+  return sessions * (positions * trunk + head + flow)
+
+
+def _velocity_flops(config: Config) -> float:
+  m = config.model
+  mel, width = clock.FINE_FRAMES * m.dmel_channels, m.flow.width
+  return 2 * (2 * mel * width + m.flow.depth * (2 + 3) * width * width)
 
 
 @functools.cache

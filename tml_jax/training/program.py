@@ -7,6 +7,7 @@ not there. Not for: what the step computes (`step`). Start at `create`.
 import dataclasses
 import types
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import optax
@@ -58,6 +59,14 @@ class Program:
       ),
       shapes,
     )
+
+  @property
+  def arguments(self) -> dict[str, Any]:
+    """Abstract arrays of a call, by what they are."""
+    state = self.abstract.state
+    fields = dataclasses.fields(state)
+    parts = {field.name: getattr(state, field.name) for field in fields}
+    return parts | {"batch": self.batch()}
 
   def lower(self) -> jax.stages.Lowered:
     """Traces the step; its first argument, the state, is donated.
