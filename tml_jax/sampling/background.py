@@ -38,7 +38,7 @@ class Call:
     name: first word of the message.
     arguments: the rest of it.
     conversation: what both sides said, wrote and read so far, with times.
-    others: the session's earlier calls and what became of them.
+    others: the session's last calls before it and what became of them.
   """
 
   number: int

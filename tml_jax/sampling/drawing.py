@@ -7,6 +7,7 @@ the error is written down.
 """
 
 import dataclasses
+import functools
 import html
 import io
 
@@ -41,6 +42,34 @@ class Message:
   segments: tuple[Segment, ...]
   error: str
   complete: bool
+
+  @functools.cached_property
+  def line(self) -> str:
+    """The message as an element of SVG."""
+    marks = f'data-seconds="{self.start:.1f}"'
+    if self.error:
+      marks += f' data-malformed="{html.escape(_plain(self.error))}"'
+    data = " ".join(
+      segment.kind
+      + " ".join(
+        f"{x:g} {y:g}" for x, y in segment.points if segment.kind != "Z"
+      )
+      for segment in self.segments
+    )
+    return f'  <path {marks} stroke="{self.colour}" d="{data}"/>'
+
+  @property
+  def colour(self) -> str:
+    return _WRONG if self.error else _INK
+
+  @functools.cached_property
+  def corners(self) -> tuple[svg_path.Point, ...]:
+    """Upper left and lower right of what is drawn; empty where nothing is."""
+    points = [point for s in self.segments for point in s.points]
+    if not points:
+      return ()
+    xs, ys = zip(*points, strict=True)
+    return (min(xs), min(ys)), (max(xs), max(ys))
 
 
 class Drawing:
@@ -84,19 +113,7 @@ class Drawing:
       f' stroke-width="{stroke:g}" stroke-linecap="round"'
       ' stroke-linejoin="round">'
     ]
-    for message in self.messages:
-      marks = f'data-seconds="{message.start:.1f}"'
-      if message.error:
-        marks += f' data-malformed="{html.escape(_plain(message.error))}"'
-      colour = _WRONG if message.error else _INK
-      data = " ".join(
-        segment.kind
-        + " ".join(
-          f"{x:g} {y:g}" for x, y in segment.points if segment.kind != "Z"
-        )
-        for segment in message.segments
-      )
-      lines.append(f'  <path {marks} stroke="{colour}" d="{data}"/>')
+    lines += [message.line for message in self.messages]
     return "\n".join([*lines, "</svg>", ""])
 
   def png(self) -> bytes:
@@ -126,7 +143,7 @@ class Drawing:
           patches.PathPatch(
             path.Path(points, codes),
             fill=False,
-            edgecolor=_WRONG if message.error else _INK,
+            edgecolor=message.colour,
             linewidth=72 * _PNG_INCHES * _STROKE,
             capstyle="round",
             joinstyle="round",
@@ -138,12 +155,8 @@ class Drawing:
 
   def _box(self) -> tuple[float, float, float, float]:
     """Left, top, width and height of what is drawn, with a margin."""
-    points = [
-      point
-      for message in self.messages
-      for segment in message.segments
-      for point in segment.points
-    ] or [(0.0, 0.0)]
+    points = [point for m in self.messages for point in m.corners]
+    points = points or [(0.0, 0.0)]
     xs, ys = zip(*points, strict=True)
     longer = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
     margin = _MARGIN * longer

@@ -25,6 +25,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 # take two windows for a message.
 _PIECE_TOKENS = 48
 _PATIENCE = 3  # windows that a few words wait for more before they go out
+_OTHERS = 16  # earlier calls that a call knows of
 _CALL_TOKENS = 2048  # of one message; a model may forget to end it
 
 
@@ -190,7 +191,7 @@ class SessionTools:
           key=lambda line: (line.start, line.end),
         )
       ),
-      others=tuple(entry.to_json() for entry in self._entries),
+      others=tuple(entry.to_json() for entry in self._entries[-_OTHERS:]),
     )
     is_open = sum(entry.ended is None for entry in self._turns)
     due = window + 1

@@ -1,6 +1,6 @@
 """What synthetic voices say where no transcripts are installed.
 
-For: about 170 short English phrases with ids; digits, letters of the phonetic
+For: about 200 short English phrases with ids; digits, letters of the phonetic
 alphabet, command words and short sentences. Not for: other languages. The ids
 of digits and `seconds` are those of the recorded prompts.
 """

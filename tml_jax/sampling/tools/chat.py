@@ -85,7 +85,12 @@ class Chat:
         raise Failure(f"{self._netloc} answers {response.status}: {body[:120]}")
       async for text in _answer(response):
         yield text
-    except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+    except (
+      OSError,
+      asyncio.IncompleteReadError,
+      asyncio.LimitOverrunError,
+      ValueError,
+    ) as error:
       raise Failure(f"the answer of {self._netloc} broke off") from error
     finally:
       writer.close()

@@ -1,0 +1,97 @@
+"""A model that calls and draws at random, its tools, and what is written."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from tests.sampling import small
+from tml_jax.sampling import background, drawing, session, tool_flags
+from tml_jax.streams.frame import Control
+from tml_jax.streams.timeline import Role, Timeline, Track
+
+_WINDOWS = 60
+
+
+class Lenient(small.Letters):
+  """Letters, and a question mark for what is none."""
+
+  def encode(self, text):
+    return super().encode(
+      "".join(c if c in self._PIECES else "?" for c in text)
+    )
+
+
+class Echo:
+  timeout = 20.0
+
+  async def run(self, call):
+    yield f"you said {call.text}"
+
+
+def _hold(out, *, runner):
+  """One session of the random model, with everything attached."""
+  cfg = small.config(temperature=2.0)
+  pool = small.pool(cfg, seeds=[3], capacity=1024)
+  (conversation,) = pool.conversations
+  silence = np.zeros(_WINDOWS * 3200, np.float32)
+  attached = tool_flags.Attached(
+    runner,
+    timeline=Timeline(
+      id="t",
+      duration=_WINDOWS * 0.2,
+      tracks=(Track(Role.USER, silence, (), (), "u"),),
+    ),
+    tokenizer=Lenient(),
+    config=cfg,
+    out=out,
+  )
+  pool.warm_up({session.Senses.SOUND} | attached.senses)
+  for k in range(_WINDOWS):
+    frame = conversation.perceive(silence[k * 3200 : (k + 1) * 3200])
+    for tokens in attached.step(pool.step([frame]).frames[0]):
+      conversation.type(Control.RESULT, tokens)
+  return conversation.frames, attached.close()
+
+
+@pytest.mark.slow
+def test_a_session_with_tools(tmp_path):
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(tool_delay=0.6):
+    frames, files = _hold(
+      tmp_path, runner=background.Runner({"echo": Echo()}, otherwise="echo")
+    )
+    again, same = _hold(
+      tmp_path, runner=background.Runner({"echo": Echo()}, otherwise="echo")
+    )
+    _, unanswered = _hold(tmp_path, runner=None)
+  # Results on the session's clock: the whole session is the same again.
+  assert [f.text_in for f in frames] == [f.text_in for f in again]
+  assert [f.text_out for f in frames] == [f.text_out for f in again]
+  assert files == same
+  called = [
+    b
+    for f in frames
+    for b in f.text_out
+    if b.channel == Control.CALL and b.complete
+  ]
+  records = [json.loads(line) for line in files["calls.jsonl"].splitlines()]
+  assert len(records) == len(called) >= 2
+  answered = [r for r in records if r["outcome"] == "done"]
+  assert answered
+  for record in answered:
+    assert record["result"].startswith("you said")
+    assert record["ended_s"] >= record["time_s"] + 0.6 - 1e-6
+  read = [b for f in frames for b in f.text_in]
+  assert read and {b.channel for b in read} == {Control.RESULT}
+  # Random letters are no path commands: marked, not drawn, no crash.
+  assert b"data-malformed" in files[drawing.SVG]
+  assert (tmp_path / drawing.SVG).exists()  # it grew while the session ran
+  from matplotlib import image
+
+  assert image.imread(io.BytesIO(files[drawing.PNG])).ndim == 3
+  first = json.loads(unanswered["calls.jsonl"].splitlines()[0])
+  assert first["outcome"] == "failed" and "nobody" in first["reason"]
