@@ -38,7 +38,7 @@ def small() -> VocoderConfig:
       seed=0,
     ),
     train=VocoderTrainConfig(
-      steps=1500,
+      steps=1000,
       batch_size=16,
       seed=0,
       magnitude_weight=1.0,
