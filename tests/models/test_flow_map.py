@@ -177,7 +177,8 @@ def test_learned_mean_velocity_is_that_of_the_exact_flow(learned):
   times = jnp.full(81, t)
   found = learned(start[..., None], times, COND, jnp.full(81, end - t))
   error = np.abs(found[:, 0, 0] - wanted)
-  assert error.mean() < 0.1 and np.abs(wanted).mean() > 0.8
+  assert error.mean() < 0.05  # measured 0.034
+  assert np.abs(wanted).mean() > 0.5
 
 
 @pytest.mark.slow

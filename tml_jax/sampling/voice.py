@@ -91,12 +91,23 @@ def magnitudes(
   network: network_lib.Vocoder | None,
   variables: dict[str, Any],
 ) -> tuple[jax.Array, network_lib.Histories]:
-  """Magnitudes [B, N, F] of the next frames, zero in silence; histories."""
+  """Magnitudes [B, N, F] of the next frames, zero in silence; histories.
+
+  Session by session: a matmul of other height rounds differently, and phases
+  turn the rounding of a faint bin into another sound of it, at -50 dB.
+  """
   mel_BNM = jnp.where(sounds_BN[..., None], mel_BNM, dmel.LOG_MIN)
-  if network is not None:
-    return network.apply(variables, mel_BNM, sounds_BN, histories)
-  found_BNF = network_lib.magnitudes(mel_BNM)
-  return jnp.where(sounds_BN[..., None], found_BNF, 0.0), {}
+
+  def one(session):
+    mel_1NM, sounds_1N, histories = jax.tree.map(lambda x: x[None], session)
+    if network is not None:
+      found = network.apply(variables, mel_1NM, sounds_1N, histories)
+    else:
+      found_1NF = network_lib.magnitudes(mel_1NM)
+      found = jnp.where(sounds_1N[..., None], found_1NF, 0.0), {}
+    return jax.tree.map(lambda x: x[0], found)
+
+  return jax.lax.map(one, (mel_BNM, sounds_BN, histories))
 
 
 def render(
