@@ -53,6 +53,7 @@ def _workdir(tmp_path):
     ({"tail": float("inf")}, "--tail=inf: give a finite number"),
     ({"video_fps": float("nan")}, "--video_fps=nan: give a finite number"),
     ({"data_dir": "/nowhere"}, "no tokenizer at"),
+    ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
   ],
 )
 def test_bad_flags(given, words, workdir, tmp_path):
@@ -135,7 +136,7 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   assert json.loads(ticks[2])["typed"]
   replayed = commands.run(
     *("-m", "tml_jax.sample", *common, "--scenario=fresh:3"),
-    f"--out={tmp_path}/scenario",
+    *(f"--out={tmp_path}/scenario", "--vocoder=phases"),
     timeout=600,
   )
   assert replayed.returncode == 0, replayed.stderr

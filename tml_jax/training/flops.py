@@ -77,6 +77,8 @@ def step_flops(config: Config) -> float:
   mel = clock.FINE_FRAMES * m.dmel_channels
   width = m.flow.width
   per_draw = 2 * (2 * mel * width + m.flow.depth * (2 + 3) * width * width)
+  if m.flow.map_weight:  # value and tangent, and a target without gradient
+    per_draw *= 1 + 2 + 1 / 3
   flow = s.max_speak * m.flow.draws * per_draw
   a, b, c = m.hmlp_widths
   per_patch = 2 * (128 * 75 * a + 32 * 4 * a * b + 2 * 16 * b * c)
