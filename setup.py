@@ -37,6 +37,11 @@ _TEST = [
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
 ]
+_EVAL = [  # benchmarks/vocoder.py
+  "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler
+  "pocketsphinx>=5.1,<6",
+  "pystoi>=0.4.1,<0.5",
+]
 
 _TPU = ["jax[tpu]>=0.8.0,<0.11"]  # libtpu: to run on TPUs, and to compile
 
@@ -47,5 +52,10 @@ setuptools.setup(
   python_requires=">=3.11",
   packages=setuptools.find_packages(include=["tml_jax", "tml_jax.*"]),
   install_requires=_REQUIRES,
-  extras_require={"test": _TEST, "aot": _TPU, "tpu": _TPU},
+  extras_require={
+    "test": _TEST,
+    "eval": _EVAL,
+    "aot": _TPU,
+    "tpu": _TPU,
+  },
 )

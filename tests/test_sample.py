@@ -72,6 +72,7 @@ def _workdir(tmp_path):
       },
       "the variable is empty",
     ),
+    ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
   ],
 )
 def test_bad_flags(given, words, workdir, tmp_path):
@@ -157,7 +158,7 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   assert json.loads(ticks[2])["typed"]
   replayed = commands.run(
     *("-m", "tml_jax.sample", *common, "--scenario=fresh:3"),
-    f"--out={tmp_path}/scenario",
+    *(f"--out={tmp_path}/scenario", "--vocoder=phases"),
     timeout=600,
   )
   assert replayed.returncode == 0, replayed.stderr

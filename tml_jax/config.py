@@ -125,6 +125,9 @@ class FlowConfig:
   guidance: float  # 1.0 = conditional only
   mel_mean: float  # log10 fine mel is standardised by these two
   mel_std: float
+  # Of the loss that teaches the head to cover a stretch of the flow in one
+  # step (LSD); sampling then takes 1 or 2 `steps`. 0 = velocity alone.
+  map_weight: float = 0.0
 
   def __post_init__(self):
     config_checks.flow(self)

@@ -111,6 +111,7 @@ def flow(config: Any) -> None:
   _require_range(
     config, section="model.flow", names="condition_drop", low=0, high=1
   )
+  _require_range(config, section="model.flow", names="map_weight", low=0)
   require(
     config.mel_std > 0,
     f"model.flow.mel_std = {config.mel_std}: must be above 0",

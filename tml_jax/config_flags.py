@@ -61,10 +61,12 @@ def run(
   *,
   config_from: ConfigFrom = ConfigFrom.FLAG,
   default: str = "",
+  config_type: type = Config,
 ) -> None:
   """Parses the flags, calls `main(config)` and exits.
 
-  `default` is the --config of a command that works without one.
+  `default` is the --config of a command that works without one, `config_type`
+  what the experiments of the command return.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
   and exit status 2. Ctrl-C is one line too.
@@ -73,7 +75,7 @@ def run(
   def parse(argv: list[str]) -> Config:
     if default and not has_config(argv):
       argv = [argv[0], f"--{_FLAG}={default}", *argv[1:]]
-    return parse_config(argv, config_from=config_from)
+    return parse_config(argv, config_from=config_from, config_type=config_type)
 
   try:
     app.run(main, flags_parser=parse)
@@ -85,8 +87,11 @@ def run(
     sys.exit(130)  # 128 + SIGINT, as shells have it
 
 
-def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
+def parse_config(
+  argv: list[str], *, config_from: ConfigFrom, config_type: type = Config
+) -> Any:
   """Parses all flags of `argv` (program name first); returns the config."""
+  flags.FLAGS[_FLAG].parser.config_type = config_type
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   _check_paths(argv)
@@ -96,7 +101,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
     argv = _add_topology(argv)
   sys.argv = argv
   for argument in argv[1:]:
-    _check_field_name(argument)
+    _check_field_name(argument, config_type=config_type)
   missing = errors.UserError(
     "--config is missing: give an experiment, for instance"
     " --config=experiments/interaction.py:tiny"
@@ -106,7 +111,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    raise errors.UserError(_one_line(error)) from error
+    raise errors.UserError(_one_line(error, config_type=config_type)) from error
   if len(rest) > 1:
     raise errors.UserError(
       f"unexpected argument {rest[1]!r}: every argument is a flag, --name=value"
@@ -114,7 +119,7 @@ def parse_config(argv: list[str], *, config_from: ConfigFrom) -> Config:
   values = flags.FLAGS[_FLAG].value
   if values is None:
     raise missing
-  return config_text.from_dict(Config, values.to_dict())
+  return config_text.from_dict(config_type, values.to_dict())
 
 
 def overrides() -> dict[str, Any]:
@@ -131,8 +136,11 @@ class _Parser(flags.ArgumentParser):
   dataclass forbids; `parse_config` freezes the result again.
   """
 
+  config_type = Config  # of the command; `parse_config` sets it
+
   def parse(self, path: str) -> config_dict.ConfigDict:
-    return config_dict.ConfigDict(config_text.to_dict(_load(path))).lock()
+    config = _load(path, config_type=self.config_type)
+    return config_dict.ConfigDict(config_text.to_dict(config)).lock()
 
 
 class _TupleParser(flags.ArgumentParser):
@@ -153,7 +161,7 @@ flags.FLAGS[_FLAG].parser = _Parser()
 ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 
-def _load(path: str) -> Config:
+def _load(path: str, *, config_type: type) -> Any:
   """The config at FILE.py:NAME, or in a run's config.txt."""
   file, separator, name = path.partition(":")
   if not os.path.isfile(file):
@@ -162,7 +170,7 @@ def _load(path: str) -> Config:
       f" the current directory, {os.getcwd()}"
     )
   if file.endswith(".txt"):
-    return config_text.load(file)
+    return config_text.load(file, config_type=config_type)
   if not file.endswith(".py"):
     raise errors.UserError(
       f"--config={path}: expected FILE.py:NAME or a run's config.txt"
@@ -181,9 +189,9 @@ def _load(path: str) -> Config:
       f"--config={path}: {file} has no function get_config"
     )
   config = module.get_config(*([name] if separator else []))
-  if not isinstance(config, Config):
+  if not isinstance(config, config_type):
     raise errors.UserError(
-      f"--config={path}: get_config must return a Config, not"
+      f"--config={path}: get_config must return a {config_type.__name__}, not"
       f" {type(config).__name__}"
     )
   return config
@@ -255,12 +263,12 @@ def _value_of(name: str, *, argv: list[str]) -> str:
   return value
 
 
-def _check_field_name(argument: str) -> None:
-  """Refuses `--config.PATH` when Config has no such field."""
+def _check_field_name(argument: str, *, config_type: type) -> None:
+  """Refuses `--config.PATH` when the config has no such field."""
   match = _FIELD.match(argument)
   if match is None:
     return
-  types = config_text.field_types(Config)
+  types = config_text.field_types(config_type)
   path = match[1]
   if path in types:
     return
@@ -288,11 +296,11 @@ def _nearest(path: str, *, names: list[str]) -> str:
   return max(names, key=likeness)
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, *, config_type: type) -> str:
   """The message of absl; for a field, the type it takes instead."""
   text = " ".join(str(error).split())
   match = re.match(rf"flag (--{_FLAG}\.([\w.]+)=.*?): ", text)
   if match is None:
     return text
-  field_type = config_text.field_types(Config)[match[2]]
+  field_type = config_text.field_types(config_type)[match[2]]
   return f"{match[1]}: it takes {config_text.describe_type(field_type)}"

@@ -118,7 +118,7 @@ def _typed(value: Any, *, field_type: Any, name: str) -> Any:
   return value
 
 
-def to_text(config: Config) -> str:
+def to_text(config: Any) -> str:
   """Flat text, sorted; Python literals on the right."""
   return "".join(
     f"{name} = {_literal(value)}\n" for name, value in flatten(config).items()
@@ -129,7 +129,7 @@ def _literal(value: Any) -> str:
   return repr(value.value if isinstance(value, enum.Enum) else value)
 
 
-def from_text(text: str, *, source: str) -> Config:
+def from_text(text: str, *, source: str, config_type: type = Config) -> Any:
   """Inverse of `to_text`; `source` names the file in errors."""
   flat: dict[str, Any] = {}
   for number, line in enumerate(text.splitlines(), start=1):
@@ -143,8 +143,8 @@ def from_text(text: str, *, source: str) -> Config:
         f"{source}:{number}: expected `a.b.c = value`, found {line!r}"
       )
     flat[name] = value
-  unknown = sorted(flat.keys() - field_types(Config).keys())
-  missing = sorted(field_types(Config).keys() - flat.keys())
+  unknown = sorted(flat.keys() - field_types(config_type).keys())
+  missing = sorted(field_types(config_type).keys() - flat.keys())
   if unknown or missing:
     raise errors.UserError(
       f"{source} has unknown fields {unknown} and lacks {missing}: it was"
@@ -157,10 +157,10 @@ def from_text(text: str, *, source: str) -> Config:
     for section in sections:
       node = node.setdefault(section, {})
     node[leaf] = value
-  return from_dict(Config, values)
+  return from_dict(config_type, values)
 
 
-def load(path: str) -> Config:
+def load(path: str, *, config_type: type = Config) -> Any:
   """Reads the config.txt of a run."""
   try:
     with open(path, encoding="utf-8") as file:
@@ -171,10 +171,10 @@ def load(path: str) -> Config:
     ) from error
   except UnicodeDecodeError as error:
     raise errors.UserError(f"{path} is no text: {error}") from error
-  return from_text(text, source=path)
+  return from_text(text, source=path, config_type=config_type)
 
 
-def diff(old: Config, *, new: Config) -> dict[str, str]:
+def diff(old: Any, *, new: Any) -> dict[str, str]:
   """Changed fields by dotted path, each "old -> new"."""
   before, after = flatten(old), flatten(new)
   return {

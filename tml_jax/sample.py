@@ -7,6 +7,7 @@ Not for: numbers over many conversations (`evaluate`) or a live microphone.
 Writes sound, transcript, tick log and a picture into --out.
 """
 
+import functools
 import math
 import pathlib
 
@@ -44,11 +45,19 @@ _LOSE = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
 )
+_VOCODER = flags.DEFINE_string(
+  "vocoder",
+  "griffin_lim",
+  "What makes sound of mel: griffin_lim (after the session), phases (as a live"
+  " session would, without weights), or the workdir of a trained vocoder.",
+)
 
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
+  if _VOCODER.value not in ("griffin_lim", "phases"):
+    trained.check(_VOCODER.value, flag="vocoder", command="train_vocoder")
   _check_flags()
   data_dir = data_flags.data_dir()
   runner = tool_flags.runner()
@@ -114,7 +123,7 @@ def main(config: Config) -> None:
   )
   try:
     summary = report.write(
-      held, directory=out, config=config, tokenizer=tokenizer
+      held, directory=out, render=_render(config), tokenizer=tokenizer
     )
   except OSError as error:
     raise errors.UserError(
@@ -123,6 +132,19 @@ def main(config: Config) -> None:
   print(summary)
   if _REALTIME.value:
     print(course)
+
+
+def _render(config: Config):
+  """The `report.Render` that --vocoder names."""
+  from tml_jax.sampling import vocoder, voice
+
+  if _VOCODER.value == "griffin_lim":
+    iterations = config.sample.griffin_lim_iterations
+    return functools.partial(vocoder.render, iterations=iterations, seed=0)
+  if _VOCODER.value == "phases":
+    return functools.partial(voice.render, network=None, variables={})
+  network, variables = trained.load_vocoder(_VOCODER.value)
+  return functools.partial(voice.render, network=network, variables=variables)
 
 
 def _check_flags() -> None:

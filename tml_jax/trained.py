@@ -30,19 +30,20 @@ class Trained:
   step: int
 
 
-def check(path: str) -> None:
+def check(path: str, *, flag: str = "workdir", command: str = "train") -> None:
   """Finds what can be seen without starting jax.
 
   Raises:
-    errors.UserError: no run at `path`, or no checkpoint in it.
+    errors.UserError: no run at `path`, the value of `flag`, or no checkpoint
+      in it; `command` makes one.
   """
   if not path:
-    raise errors.UserError("--workdir is missing: give the directory of a run")
+    raise errors.UserError(f"--{flag} is missing: give the directory of a run")
   if not pathlib.Path(path).is_dir():
-    raise errors.UserError(f"--workdir={path}: there is no such directory")
+    raise errors.UserError(f"--{flag}={path}: there is no such directory")
   if not workdir.has_checkpoints(path):
     raise errors.UserError(
-      f"no checkpoint in {path}; run `python -m tml_jax.train "
+      f"no checkpoint in {path}; run `python -m tml_jax.{command} "
       f"--workdir={path}` first"
     )
 
@@ -84,3 +85,31 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     variables=state_lib.unrolled(variables, config=config),
     step=weights.step,
   )
+
+
+def load_vocoder(path: str) -> tuple[Any, dict[str, Any]]:
+  """The network of the vocoder at `path`, and its newest variables.
+
+  Raises:
+    errors.UserError: no finished checkpoint, or of another model.
+  """
+  import jax
+  from flax import linen as nn
+
+  from tml_jax.models import vocoder
+  from tml_jax.training import checkpoint
+  from tml_jax.vocoder_config import VocoderConfig
+
+  config = workdir.load_config(path, config_type=VocoderConfig)
+  network = vocoder.Vocoder(config.model)
+  example = vocoder.example(config.model, batch_size=1, frames=1)
+  shapes = nn.meta.unbox(
+    jax.eval_shape(network.init, jax.random.key(0), *example)
+  )
+  weights = checkpoint.Weights(path)
+  weights.check({"router": {}} | shapes)
+  variables = weights.restore(
+    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+  )
+  weights.close()
+  return network, variables

@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import uuid
+from typing import Any
 
 from tml_jax import config_flags, config_text, errors, writable
 from tml_jax.config import Config
@@ -51,9 +52,7 @@ _PACKAGES = (
 )
 
 
-def create(
-  path: str, config: Config, *, is_begun: bool = False
-) -> pathlib.Path:
+def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
   """Makes or re-opens the workdir and records this start in it.
 
   `is_begun` says that the run can be resumed from elsewhere than the workdir.
@@ -78,7 +77,8 @@ def create(
         f"{path} has checkpoints and no {config_text.FILE_NAME} that says of"
         " what: put it back, or give another --workdir"
       )
-    check_resume(load_config(path), new=config, source=path)
+    old = load_config(path, config_type=type(config))
+    check_resume(old, new=config, source=path)
   write_atomically(config_file, text=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
@@ -95,9 +95,10 @@ def create(
   return directory
 
 
-def load_config(path: str) -> Config:
+def load_config(path: str, *, config_type: type = Config) -> Any:
   """The config of the run at `path`."""
-  return config_text.load(os.path.join(path, config_text.FILE_NAME))
+  file = os.path.join(path, config_text.FILE_NAME)
+  return config_text.load(file, config_type=config_type)
 
 
 def start_ids(path: str) -> list[str]:
@@ -132,7 +133,7 @@ def has_checkpoints(path: str | pathlib.Path) -> bool:
   )
 
 
-def check_resume(old: Config, *, new: Config, source: str) -> None:
+def check_resume(old: Any, *, new: Any, source: str) -> None:
   """Raises `errors.UserError` with a diff when `new` cannot resume `old`."""
   changes = {
     name: change

@@ -1,6 +1,7 @@
 """What a session leaves behind says what happened, and when."""
 
 import dataclasses
+import functools
 import json
 import wave
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.sampling import small
-from tml_jax.sampling import report, transcript
+from tml_jax.sampling import report, transcript, vocoder
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Burst, Control, Frame
@@ -24,6 +25,7 @@ from tml_jax.streams.timeline import (
 
 _TOKENIZER = small.Letters()
 _MEL = np.full((16, 80), -2.0, np.float32)
+_RENDER = functools.partial(vocoder.render, iterations=4, seed=0)
 
 
 def _frames(decisions: str, *, say=(), messages=()) -> list[Frame]:
@@ -139,9 +141,8 @@ def _held():
 
 
 def test_files_of_a_session(held, tmp_path):
-  cfg = small.config()
   summary = report.write(
-    held, directory=tmp_path / "out", config=cfg, tokenizer=_TOKENIZER
+    held, directory=tmp_path / "out", render=_RENDER, tokenizer=_TOKENIZER
   )
   names = sorted(path.name for path in (tmp_path / "out").iterdir())
   assert names == sorted(
@@ -194,8 +195,6 @@ def test_a_failing_write_leaves_what_was_there(held, tmp_path, monkeypatch):
 
   monkeypatch.setattr(report.picture, "draw", fail)
   with pytest.raises(RuntimeError, match="disk full"):
-    report.write(
-      held, directory=tmp_path, config=small.config(), tokenizer=_TOKENIZER
-    )
+    report.write(held, directory=tmp_path, render=_RENDER, tokenizer=_TOKENIZER)
   assert [path.name for path in tmp_path.iterdir()] == ["agent.wav"]
   assert (tmp_path / "agent.wav").read_text() == "older"

@@ -264,15 +264,15 @@ def _predict(variables, batch, key, *, model, config: Config):
         cond_D=condition,
         null_D=bound.null_condition(),
         noise_FC=noise * temperature,
-        config=dataclasses.replace(config.model.flow, steps=steps),
+        config=flow,
       ),
       dmel.LOG_MIN,
       dmel.LOG_MAX,
     )
-    for temperature, steps in (
-      (config.sample.flow_temperature, config.model.flow.steps),
+    for temperature, flow in (
+      (config.sample.flow_temperature, config.model.flow),
       # At time 0 the noise says nothing: noise + velocity is the expectation.
-      (1.0, 1),
+      (1.0, dataclasses.replace(config.model.flow, steps=1, map_weight=0.0)),
     )
   ]
   return sums, mels

@@ -7,6 +7,10 @@ velocity mel - noise (arXiv 2210.02747). The network predicts mel, from which
 the velocity follows: the noise has 1280 dims and does not fit through a head
 of 256, mel nearly does (JiT, arXiv 2511.13720).
 
+With `map_weight` the head also learns mean velocities over a span of time, the
+flow map, by Lagrangian self-distillation (LSD; Boffi, Albergo and
+Vanden-Eijnden, arXiv 2505.18825): sampling takes one or two steps.
+
 Legend: any leading dims, F fine frames of a window, C mel channels,
 D d_model, W width of the head, R draws.
 """
@@ -27,7 +31,9 @@ NORM_EPS = 1e-6
 TIME_PERIOD = 10_000.0  # longest period of the sinusoids, t scaled by 1000
 MIN_TIME_LEFT = 0.05  # where velocity divides by 1 - t (JiT's value)
 
-Velocity = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+SPAN_WAVES = 4  # of sinusoids of a span; few, as it is differentiated
+
+Velocity = Callable[..., jax.Array]  # x, t, cond, and span where map_weight
 
 
 def time_features(t: jax.Array, *, count: int) -> jax.Array:
@@ -36,6 +42,15 @@ def time_features(t: jax.Array, *, count: int) -> jax.Array:
   rates = np.exp(-math.log(TIME_PERIOD) * np.arange(half) / half)
   angle = t[..., None].astype(jnp.float32) * 1000.0 * rates.astype(np.float32)
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def span_features(span: jax.Array) -> jax.Array:
+  """Smooth features [..., 2 * SPAN_WAVES + 1] of spans in [0, 1], 0 at 0."""
+  angle = np.pi / 2 * np.arange(1, SPAN_WAVES + 1, dtype=np.float32)
+  angle = span[..., None].astype(jnp.float32) * angle
+  return jnp.concatenate(
+    [span[..., None], jnp.sin(angle), 1 - jnp.cos(angle)], axis=-1
+  )
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
@@ -102,6 +117,8 @@ class FlowHead(nn.Module):
     self.condition = linear(d_model, width, names=("embed", "flow"))
     self.time_in = linear(flow.time_features, width)
     self.time_out = linear(width, width)
+    if flow.map_weight:
+      self.span = linear(2 * SPAN_WAVES + 1, width)
     self.modulations = [
       linear(width, 3 * width, init=zeros) for _ in range(flow.depth)
     ]
@@ -111,15 +128,24 @@ class FlowHead(nn.Module):
     self.output = linear(width, mel, names=("flow", "flow_in"), init=zeros)
 
   def __call__(
-    self, x_FC: jax.Array, t: jax.Array, cond_D: jax.Array
+    self,
+    x_FC: jax.Array,
+    t: jax.Array,
+    cond_D: jax.Array,
+    span: jax.Array | float = 0.0,
   ) -> jax.Array:
-    """float32 [..., F, C]; the dims before F, those of t and those of cond
-    before D broadcast against each other."""
+    """Mean velocity from t to t + span, float32 [..., F, C].
+
+    The dims before F, those of t, of span and those of cond before D broadcast
+    against each other. Without `map_weight` the span has no influence.
+    """
     shape = x_FC.shape
     left = jnp.maximum(1.0 - t, MIN_TIME_LEFT)[..., None, None]
     x = self.input(x_FC.reshape(*shape[:-2], -1).astype(self.dtype))
     t = time_features(t, count=self.config.flow.time_features)
     t = self.time_out(jax.nn.silu(self.time_in(t.astype(self.dtype))))
+    if self.config.flow.map_weight:
+      t += self.span(span_features(jnp.asarray(span)).astype(self.dtype))
     guide = jax.nn.silu(t + self.condition(cond_D.astype(self.dtype)))
     for modulation, expand, contract in zip(
       self.modulations, self.expand, self.contract, strict=True
@@ -155,9 +181,11 @@ def flow_loss(
 
   That is the velocity's error times 1 - t: plain velocity error would weigh
   the last steps, which hardly look at the condition, hundreds of times more.
+  With `map_weight` the mean squared `map_error` is added, so weighed.
 
   Args:
-    velocity: (x [R, ..., F, C], t [R, ...], cond [R, ..., D]) to x's shape.
+    velocity: (x [R, ..., F, C], t [R, ...], cond [R, ..., D]) to x's shape;
+      with `map_weight` also of a span [R, ...].
     mel_FC: log10 fine mel, [..., F, C].
     cond_D: hidden states, [..., D].
     null_D: stands in for a dropped condition, [D].
@@ -169,6 +197,7 @@ def flow_loss(
   """
   lead = (config.draws, *mel_FC.shape[:-2])
   noise_rng, time_rng, drop_rng = jax.random.split(rng, 3)
+  span_rng = jax.random.fold_in(rng, 3)
   mel = standardise(mel_FC, config=config)
   with jax.named_scope("noise"):
     noise = jax.random.normal(noise_rng, (*lead, *mel.shape[-2:]))
@@ -183,7 +212,40 @@ def flow_loss(
   drop = jax.random.bernoulli(drop_rng, config.condition_drop, lead[1:])
   cond = jnp.where(drop[..., None], null_D.astype(cond_D.dtype), cond_D)
   error = (1.0 - mix) * (velocity(x, t, cond) - (mel - noise))
-  return jnp.mean(error * error, axis=(0, -2, -1))
+  loss = jnp.mean(error * error, axis=(0, -2, -1))
+  if config.map_weight:
+    end = t + (1 - t) * jax.random.uniform(span_rng, lead)
+    error = map_error(velocity, x=x, t=t, end=end, cond=cond)
+    loss += config.map_weight * jnp.mean(error * error, axis=(0, -2, -1))
+  return loss
+
+
+def map_error(
+  velocity: Velocity,
+  *,
+  x: jax.Array,
+  t: jax.Array,
+  end: jax.Array,
+  cond: jax.Array,
+) -> jax.Array:
+  """How far the map from `t` to `end` leaves the flow there, times 1 - end.
+
+  The map goes to X(end) = x + (end - t) * velocity(x, t, cond, end - t). It
+  follows the flow if dX / d end is the velocity at X(end), which is taken as
+  given: no gradient goes into it (LSD, arXiv 2505.18825).
+
+  Returns:
+    float32, the shape of x.
+  """
+
+  def go(end):
+    span = end - t
+    return x + span[..., None, None] * velocity(x, t, cond, span)
+
+  there, speed = jax.jvp(go, (end,), (jnp.ones_like(end),))
+  wanted = velocity(jax.lax.stop_gradient(there), end, cond)
+  left = (1 - end)[..., None, None]
+  return left * (speed - jax.lax.stop_gradient(wanted))
 
 
 def noise(keys_B: jax.Array, *, channels: int, temperature: float) -> jax.Array:
@@ -202,19 +264,22 @@ def sample(
   noise_FC: jax.Array,
   config: FlowConfig,
 ) -> jax.Array:
-  """log10 mel [..., F, C] by `config.steps` Euler steps in float32.
+  """log10 mel [..., F, C] in `config.steps` steps in float32.
 
-  A guidance other than 1 also follows the null condition:
+  Steps of Euler; with `map_weight` the head's own mean velocity of each. A
+  guidance other than 1 also follows the null condition:
   v = v_null + guidance * (v_cond - v_null).
   """
   lead = cond_D.shape[:-1]
   null = jnp.broadcast_to(null_D.astype(cond_D.dtype), cond_D.shape)
+  span = jnp.full(lead, 1 / config.steps, jnp.float32)
+  spans = [span] if config.map_weight else []
 
   def step(x, index):
     t = jnp.full(lead, index / config.steps, jnp.float32)
-    v = velocity(x, t, cond_D)
+    v = velocity(x, t, cond_D, *spans)
     if config.guidance != 1.0:
-      base = velocity(x, t, null)
+      base = velocity(x, t, null, *spans)
       v = base + config.guidance * (v - base)
     return x + v / config.steps, None
 

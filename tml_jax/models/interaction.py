@@ -83,7 +83,8 @@ class InteractionModel(nn.Module):
     cond_BD = h_BTD[:, 0]
     mel = (clock.FINE_FRAMES, self.config.dmel_channels)
     x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
-    self.velocity(x_BFC, jnp.zeros(cond_BD.shape[0]), cond_BD)
+    t_B = jnp.zeros(cond_BD.shape[0])
+    self.velocity(x_BFC, t_B, cond_BD, t_B)
     return self.logits(cond_BD)
 
   def hidden(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, Aux]:
@@ -112,10 +113,17 @@ class InteractionModel(nn.Module):
     )
 
   def velocity(
-    self, x_FC: jax.Array, t: jax.Array, cond_D: jax.Array
+    self,
+    x_FC: jax.Array,
+    t: jax.Array,
+    cond_D: jax.Array,
+    span: jax.Array | float = 0.0,
   ) -> jax.Array:
-    """Flow velocity, float32 [..., F, C]; leading dims broadcast."""
-    return self.flow_head(x_FC, t, cond_D)
+    """Mean flow velocity from t to t + span, float32 [..., F, C].
+
+    Leading dims broadcast. A span other than 0 needs `flow.map_weight`.
+    """
+    return self.flow_head(x_FC, t, cond_D, span)
 
   def null_condition(self) -> jax.Array:
     """What replaces a dropped condition of `velocity`, [D]."""

@@ -10,14 +10,13 @@ import os
 import pathlib
 import shutil
 import wave
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from tml_jax.config import Config
 from tml_jax.data import audio as audio_lib
-from tml_jax.sampling import picture, transcript, user, vocoder
+from tml_jax.sampling import picture, transcript, user
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
@@ -25,6 +24,9 @@ from tml_jax.streams.tokenizer import Tokenizer
 
 AGENT, BOTH = "agent.wav", "conversation.wav"
 TRANSCRIPT, TICKS, PICTURE = "transcript.txt", "ticks.jsonl", "session.png"
+
+# The mel of each window, None where quiet, to [windows * 3200] samples.
+Render = Callable[[list[np.ndarray | None]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Held:
 
 
 def write(
-  held: Held, *, directory: pathlib.Path, config: Config, tokenizer: Tokenizer
+  held: Held, *, directory: pathlib.Path, render: Render, tokenizer: Tokenizer
 ) -> str:
   """Writes all files or, when killed, none that is half; returns a summary."""
-  heard = agent_audio(held.frames, config=config)
+  heard = agent_audio(held.frames, render=render)
   microphone = user.microphone(held.timeline).reshape(-1)
   lines = transcript.lines(
     held.frames, timeline=held.timeline, tokenizer=tokenizer
@@ -97,14 +99,10 @@ def write(
   )
 
 
-def agent_audio(frames: list[Frame], *, config: Config) -> np.ndarray:
+def agent_audio(frames: list[Frame], *, render: Render) -> np.ndarray:
   """[windows * 3200] float32: what the agent said, by the vocoder."""
   decided = [frame.target_mel if frame.speak else None for frame in frames]
-  return vocoder.render(
-    [None, *decided[:-1]],  # a decision sounds in the next window
-    iterations=config.sample.griffin_lim_iterations,
-    seed=0,
-  )
+  return render([None, *decided[:-1]])  # a decision sounds in the next window
 
 
 def ticks(

@@ -74,7 +74,10 @@ def step_flops(config: Config) -> float:
       context = min(m.sliding_window, s.seq_len / 2)
     trunk += s.seq_len * layer_flops(config, layer=layer, context=context)
   head = 2 * s.max_targets * m.d_model * m.vocab_size
-  flow = s.max_speak * m.flow.draws * _velocity_flops(config)
+  per_draw = _velocity_flops(config)
+  if m.flow.map_weight:  # value and tangent, and a target without gradient
+    per_draw *= 1 + 2 + 1 / 3
+  flow = s.max_speak * m.flow.draws * per_draw
   a, b, c = m.hmlp_widths
   per_patch = 2 * (128 * 75 * a + 32 * 4 * a * b + 2 * 16 * b * c)
   per_patch += 2 * 2 * c * m.d_model

@@ -190,8 +190,8 @@ def flow_error(
   )
   null_D = model.apply(variables, method=model.null_condition)
 
-  def velocity(x, t, condition):
-    return model.apply(variables, x, t, condition, method=model.velocity)
+  def velocity(x, t, condition, span=0.0):
+    return model.apply(variables, x, t, condition, span, method=model.velocity)
 
   def one_sequence(mel_SFC, condition_SD, key):
     return flow_head.flow_loss(

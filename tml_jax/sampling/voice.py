@@ -1,0 +1,143 @@
+"""Sound of B sessions, 200 ms at a time, from fine mel.
+
+For: the loudspeaker of a live session, and the same for a whole track. Not
+for: the best that can be had afterwards without weights (`vocoder`,
+Griffin-Lim). Start at `speak`. Magnitudes come from a trained network
+(`models.vocoder`) or without weights; phases, from past frames and two ahead,
+in both cases (`models.phase`).
+
+What comes out lags `DELAY` samples, 62.5 ms, behind the mel: 37.5 ms until the
+last window over a sample is known, and two frames that the phases wait for.
+
+Legend: B sessions, W windows, N frames, M mel channels, F bins of the
+spectrum, S samples of a window.
+"""
+
+import functools
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tml_jax.models import phase
+from tml_jax.models import vocoder as network_lib
+from tml_jax.streams import clock, dmel
+
+DELAY = phase.DELAY
+
+
+@flax.struct.dataclass
+class State:
+  """Between two windows.
+
+  Attributes:
+    phases: of the frames that still sound or wait.
+    histories: of the network; empty without one.
+  """
+
+  phases: phase.State
+  histories: network_lib.Histories
+
+
+def start(network: network_lib.Vocoder | None, *, batch_size: int) -> State:
+  """Silence before the first window."""
+  return State(
+    phases=phase.start(batch_size=batch_size),
+    histories=network.start(batch_size=batch_size) if network else {},
+  )
+
+
+@functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
+def speak(
+  state: State,
+  mel_BNM: jax.Array,
+  sounds_B: jax.Array,
+  *,
+  network: network_lib.Vocoder | None,
+  variables: dict[str, Any],
+) -> tuple[State, jax.Array]:
+  """The next 200 ms of every session; compiles once for each B.
+
+  Args:
+    state: donated.
+    mel_BNM: log10 fine mel [B, 16, 80]; anything where there is silence.
+    sounds_B: false where the agent is quiet. What has begun fades out in the
+      first `DELAY` samples, then there are zeros.
+    network: finds magnitudes; None does without weights. Static.
+    variables: of the network; {} without one.
+
+  Returns:
+    The state after, and samples [B, 3200], `DELAY` behind the mel.
+  """
+  count = mel_BNM.shape[1]
+  sounds_BN = jnp.repeat(sounds_B[:, None], count, axis=1)
+  magnitudes_BNF, histories = magnitudes(
+    mel_BNM, sounds_BN, state.histories, network=network, variables=variables
+  )
+  phases, hops_NBH = jax.lax.scan(
+    phase.step, state.phases, jnp.moveaxis(magnitudes_BNF, 1, 0)
+  )
+  sound_BS = jnp.moveaxis(hops_NBH, 0, 1).reshape(len(mel_BNM), -1)
+  return State(phases=phases, histories=histories), jnp.clip(sound_BS, -1, 1)
+
+
+def magnitudes(
+  mel_BNM: jax.Array,
+  sounds_BN: jax.Array,
+  histories: network_lib.Histories,
+  *,
+  network: network_lib.Vocoder | None,
+  variables: dict[str, Any],
+) -> tuple[jax.Array, network_lib.Histories]:
+  """Magnitudes [B, N, F] of the next frames, zero in silence; histories.
+
+  Session by session: a matmul of other height rounds differently, and phases
+  turn the rounding of a faint bin into another sound of it, at -50 dB.
+  """
+  mel_BNM = jnp.where(sounds_BN[..., None], mel_BNM, dmel.LOG_MIN)
+
+  def one(session):
+    mel_1NM, sounds_1N, histories = jax.tree.map(lambda x: x[None], session)
+    if network is not None:
+      found = network.apply(variables, mel_1NM, sounds_1N, histories)
+    else:
+      found_1NF = network_lib.magnitudes(mel_1NM)
+      found = jnp.where(sounds_1N[..., None], found_1NF, 0.0), {}
+    return jax.tree.map(lambda x: x[0], found)
+
+  return jax.lax.map(one, (mel_BNM, sounds_BN, histories))
+
+
+def render(
+  mels: list[np.ndarray | None],
+  *,
+  network: network_lib.Vocoder | None,
+  variables: dict[str, Any],
+) -> np.ndarray:
+  """The agent's track of a session, in time with its mel.
+
+  Args:
+    mels: log10 fine mel [16, 80] that sounds in each window, None where
+      quiet.
+    network: as in `speak`.
+    variables: as in `speak`.
+
+  Returns:
+    [windows * 3200] float32.
+  """
+  state = start(network, batch_size=1)
+  quiet = np.full((clock.FINE_FRAMES, clock.MEL_CHANNELS), dmel.LOG_MIN)
+  parts = []
+  for mel in [*mels, None]:  # one more lets out what lags
+    state, sound_1S = speak(
+      state,
+      jnp.asarray(quiet if mel is None else mel, jnp.float32)[None],
+      jnp.array([mel is not None]),
+      network=network,
+      variables=variables,
+    )
+    parts.append(np.asarray(sound_1S[0]))
+  sound = np.concatenate(parts)
+  return sound[DELAY : DELAY + len(mels) * clock.TURN_SAMPLES]
