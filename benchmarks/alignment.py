@@ -174,7 +174,9 @@ def _prefill(model: Model, sequence) -> np.ndarray:
   return np.concatenate(states)
 
 
-def pairs(model: Model, *, windows: int, evicting: int) -> list[Pair]:
+def pairs(
+  model: Model, *, windows: int, evicting: int, crowds=((4, 2), (16, 9))
+) -> list[Pair]:
   """All of them.
 
   Args:
@@ -182,6 +184,8 @@ def pairs(model: Model, *, windows: int, evicting: int) -> list[Pair]:
     windows: of a session that is compared with training; two of them fit a
       sequence.
     evicting: windows after which global layers have evicted.
+    crowds: pools that the session is held in besides one of its own, and its
+      slots there.
   """
   logits = model.logits
   frames, ticked = talk(model, slots=1, slot=0, windows=windows)
@@ -205,7 +209,7 @@ def pairs(model: Model, *, windows: int, evicting: int) -> list[Pair]:
     by_tick,
     logits(_at_targets(sequence, prefill, segment=1)),
   )
-  for slots, slot in ((4, 2), (16, 9)):
+  for slots, slot in crowds:
     _, crowded = talk(model, slots=slots, slot=slot, windows=windows)
     add(f"pool of 1, slot {slot} of {slots}", by_tick, logits(crowded))
   _, two = talk(model, slots=4, slot=0, windows=evicting)
@@ -220,7 +224,7 @@ def pairs(model: Model, *, windows: int, evicting: int) -> list[Pair]:
     hidden = model.forward(sequences)[row]
     rows = _at_targets(sequences[row], hidden, segment=segment)
     add(f"training: {name}", of_alone, logits(rows))
-  mesh = jax.make_mesh((8,), ("data",))
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("data",))
   sharding = jax.sharding.NamedSharding(
     mesh, jax.sharding.PartitionSpec("data")
   )

@@ -88,7 +88,7 @@ class DmelBag(nn.Module):
       shape=(levels, config.d_model),
       names=("levels", "embed"),
     )
-    self.norm = norm.RMSNorm(config.d_model, TOWER_EPS, self.numerics)
+    self.norm = norm.RMSNorm(config.d_model, TOWER_EPS)
     # Zero at first, so that Inkling's audio tower is reproduced exactly.
     self.streams = norm.param(
       self,
@@ -101,17 +101,28 @@ class DmelBag(nn.Module):
   def __call__(
     self, dmel_BAC: jax.Array, *, streams_BA: jax.Array
   ) -> jax.Array:
-    # One-hot matmul: a gather of 80 rows a token has a scatter as gradient.
     levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
+<<<<<<< HEAD
     onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
     shape = (*dmel_BAC.shape[:-1], self.table.shape[0])
     onehot = norm.spread(onehot.reshape(shape).astype(self.dtype))
+=======
+>>>>>>> core
     table, streams = (
       norm.whole(weight.astype(self.dtype), names=(None, "embed"))
       for weight in (self.table, self.streams)
     )
-    bag = self.norm(onehot @ table)
-    return bag + jax.nn.one_hot(streams_BA, 2, dtype=self.dtype) @ streams
+    scale = self.norm.scale
+
+    def embed(dmel, stream):
+      # One-hot matmul: a gather of 80 rows a token has a scatter as gradient.
+      onehot = dmel.astype(jnp.int32)[..., None] == levels
+      shape = (*dmel.shape[:-1], table.shape[0])
+      onehot = onehot.reshape(shape).astype(self.dtype)
+      bag = norm.rms_norm(onehot @ table, scale=scale, eps=TOWER_EPS)
+      return bag + jax.nn.one_hot(stream, 2, dtype=self.dtype) @ streams
+
+    return norm.rowwise(embed, dmel_BAC, streams_BA, numerics=self.numerics)
 
 
 class HMLP(nn.Module):
@@ -135,11 +146,12 @@ class HMLP(nn.Module):
       for i, (frames, side) in enumerate(HMLP_FOLDS)
     ]
     self.norms = [
-      norm.RMSNorm(width, TOWER_EPS, self.numerics, name=f"norm_{i}")
+      norm.RMSNorm(width, TOWER_EPS, name=f"norm_{i}")
       for i, width in enumerate(widths[1:])
     ]
 
   def __call__(self, patches: jax.Array) -> jax.Array:
+<<<<<<< HEAD
     """[..., 2, 40, 40, 3] to [..., D]; bytes, or floats already normalised."""
     x = patches
     if x.dtype == jnp.uint8:
@@ -162,6 +174,37 @@ class HMLP(nn.Module):
       if i < 3:
         x = jax.nn.gelu(x, approximate=False)
     return x[..., 0, 0, 0, :]
+=======
+    """[B, P, 2, 40, 40, 3] to [B, P, D]; bytes, or floats in CLIP's units."""
+    kernels = [
+      norm.whole(kernel.astype(self.dtype), names=(None, name))
+      for kernel, name in zip(
+        self.kernels, (None, None, None, "embed"), strict=True
+      )
+    ]
+    scales = [each.scale for each in self.norms]
+
+    def embed(patches):
+      lead = patches.shape[:-4]
+      x = patches.reshape(math.prod(lead), *patches.shape[-4:])
+      if x.dtype == jnp.uint8:
+        mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
+        scale = (1.0 / (255.0 * std)).astype(np.float32)
+        x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
+      x = x.astype(self.dtype)
+      for i, (frames, side) in enumerate(HMLP_FOLDS):
+        n, t, h, w, c = x.shape
+        t, h, w = t // frames, h // side, w // side
+        x = x.reshape(n, t, frames, h, side, w, side, c)
+        depth = frames * side * side * c
+        x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, depth)
+        x = norm.rms_norm(x @ kernels[i], scale=scales[i], eps=TOWER_EPS)
+        if i < 3:
+          x = jax.nn.gelu(x, approximate=False)
+      return x.reshape(*lead, x.shape[-1])
+
+    return norm.rowwise(embed, patches, numerics=self.numerics)
+>>>>>>> core
 
 
 class Clock(nn.Module):

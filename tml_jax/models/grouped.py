@@ -299,6 +299,8 @@ def _gradients(turn, dy_ND, x_ND, weights, shares_Nk, hidden, *, static):
 
 def _further(plan: Plan, one_turn, first, *, static: Static):
   """Adds `one_turn` of everything that the first buffer did not take."""
+  if static.rows >= plan.key_Nk.size:
+    return first
 
   def add(total, part):
     total_f32 = total.astype(jnp.float32) + part.astype(jnp.float32)

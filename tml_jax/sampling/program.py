@@ -11,6 +11,7 @@ steps.
 
 import dataclasses
 import functools
+import math
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -97,9 +98,13 @@ def create(
     ("batch",), shape=(sessions,), mesh=mesh, rules=rules, what="--sessions"
   )
   model = state_lib.create_model(config)
+  # Few tokens: every choice has a row, wherever its expert is.
+  whole = math.prod(mesh.shape[axis] for axis in rules.get("experts", ()))
   model = model.clone(
     remat_policy=RematPolicy.NONE,
-    execution=dataclasses.replace(model.execution, scan_layers=False),
+    execution=dataclasses.replace(
+      model.execution, scan_layers=False, moe_buffer=float(whole)
+    ),
   )
   boxed = jax.eval_shape(
     model.init,
