@@ -102,12 +102,6 @@ class DmelBag(nn.Module):
     self, dmel_BAC: jax.Array, *, streams_BA: jax.Array
   ) -> jax.Array:
     levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
-<<<<<<< HEAD
-    onehot = dmel_BAC.astype(jnp.int32)[..., None] == levels
-    shape = (*dmel_BAC.shape[:-1], self.table.shape[0])
-    onehot = norm.spread(onehot.reshape(shape).astype(self.dtype))
-=======
->>>>>>> core
     table, streams = (
       norm.whole(weight.astype(self.dtype), names=(None, "embed"))
       for weight in (self.table, self.streams)
@@ -122,7 +116,9 @@ class DmelBag(nn.Module):
       bag = norm.rms_norm(onehot @ table, scale=scale, eps=TOWER_EPS)
       return bag + jax.nn.one_hot(stream, 2, dtype=self.dtype) @ streams
 
-    return norm.rowwise(embed, dmel_BAC, streams_BA, numerics=self.numerics)
+    return norm.rowwise(
+      embed, norm.spread(dmel_BAC), streams_BA, numerics=self.numerics
+    )
 
 
 class HMLP(nn.Module):
@@ -151,30 +147,6 @@ class HMLP(nn.Module):
     ]
 
   def __call__(self, patches: jax.Array) -> jax.Array:
-<<<<<<< HEAD
-    """[..., 2, 40, 40, 3] to [..., D]; bytes, or floats already normalised."""
-    x = patches
-    if x.dtype == jnp.uint8:
-      mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
-      scale = (1.0 / (255.0 * std)).astype(np.float32)
-      x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
-    x = x.astype(self.dtype)
-    for i, (frames, side) in enumerate(HMLP_FOLDS):
-      *lead, t, h, w, c = x.shape
-      t, h, w = t // frames, h // side, w // side
-      x = x.reshape(*lead, t, frames, h, side, w, side, c)
-      order = (0, 2, 4, 1, 3, 5, 6)  # folded dims last
-      dims = (*range(len(lead)), *(len(lead) + i for i in order))
-      depth = frames * side * side * c
-      # The leading dims stay apart: merged, they would not stay cut.
-      x = x.transpose(dims).reshape(*lead, t, h, w, depth)
-      kernel = self.kernels[i].astype(self.dtype)
-      names = (None, "embed" if i == 3 else None)
-      x = self.norms[i](x @ norm.whole(kernel, names=names))
-      if i < 3:
-        x = jax.nn.gelu(x, approximate=False)
-    return x[..., 0, 0, 0, :]
-=======
     """[B, P, 2, 40, 40, 3] to [B, P, D]; bytes, or floats in CLIP's units."""
     kernels = [
       norm.whole(kernel.astype(self.dtype), names=(None, name))
@@ -185,26 +157,27 @@ class HMLP(nn.Module):
     scales = [each.scale for each in self.norms]
 
     def embed(patches):
-      lead = patches.shape[:-4]
-      x = patches.reshape(math.prod(lead), *patches.shape[-4:])
+      x = patches
       if x.dtype == jnp.uint8:
         mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
         scale = (1.0 / (255.0 * std)).astype(np.float32)
         x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
       x = x.astype(self.dtype)
       for i, (frames, side) in enumerate(HMLP_FOLDS):
-        n, t, h, w, c = x.shape
+        *lead, t, h, w, c = x.shape
         t, h, w = t // frames, h // side, w // side
-        x = x.reshape(n, t, frames, h, side, w, side, c)
+        x = x.reshape(*lead, t, frames, h, side, w, side, c)
+        order = (0, 2, 4, 1, 3, 5, 6)  # folded dims last
+        dims = (*range(len(lead)), *(len(lead) + i for i in order))
         depth = frames * side * side * c
-        x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(n, t, h, w, depth)
+        # The leading dims stay apart: merged, they would not stay cut.
+        x = x.transpose(dims).reshape(*lead, t, h, w, depth)
         x = norm.rms_norm(x @ kernels[i], scale=scales[i], eps=TOWER_EPS)
         if i < 3:
           x = jax.nn.gelu(x, approximate=False)
-      return x.reshape(*lead, x.shape[-1])
+      return x[..., 0, 0, 0, :]
 
     return norm.rowwise(embed, patches, numerics=self.numerics)
->>>>>>> core
 
 
 class Clock(nn.Module):
