@@ -21,6 +21,9 @@ class Dtype(enum.StrEnum):
 class RematPolicy(enum.StrEnum):
   NONE = "none"
   BLOCK = "block"  # keep only the input of each layer
+  # Keep what experts give as well: their last products and the exchange behind
+  # them are not run again.
+  SAVE_OUTPUTS = "save_outputs"
   # Keep what is dear to compute: attention, experts and their hidden rows.
   SAVE_EXPERTS = "save_experts"
   # Keep these and the outputs of all matmuls without batch dims.

@@ -4,8 +4,9 @@ For: the second half of a layer. Not for: the arithmetic of routed experts
 (`experts.py`) nor moving the router's bias (training does). Start at `MoE`.
 Formulas: reference/interaction_models.md section 1.9.
 
-Legend: B batch, T time, N = B * T tokens, D d_model, F d_ff, E routed
-experts, S shared experts, k chosen experts, K kinds of token.
+Legend: B batch, T time, N tokens in any number of dims (B and T stay apart:
+merged they would not stay cut over a mesh along both), D d_model, F d_ff, E
+routed experts, S shared experts, k chosen experts, K kinds of token.
 """
 
 import flax
@@ -37,7 +38,7 @@ def choose(scores_NE: jax.Array, *, count: int) -> jax.Array:
   for _ in range(count):
     best = jnp.argmax(scores_NE, axis=-1)
     chosen.append(best)
-    scores_NE = jnp.where(columns == best[:, None], -jnp.inf, scores_NE)
+    scores_NE = jnp.where(columns == best[..., None], -jnp.inf, scores_NE)
   return jnp.stack(chosen, axis=-1)
 
 
@@ -58,19 +59,19 @@ def route(
     experts_per_token: k.
   """
   num_experts = bias_E.shape[0]
-  routed = logits_NX[:, :num_experts]
+  routed = logits_NX[..., :num_experts]
   scores = jax.lax.stop_gradient(jax.nn.sigmoid(routed) + bias_E)
   chosen = choose(scores, count=experts_per_token)
   # A one-hot sum, not take_along_axis: its gradient is no scatter.
   onehot = chosen[..., None] == jnp.arange(num_experts)
-  picked = jnp.sum(jnp.where(onehot, routed[:, None], 0.0), axis=-1)
-  joint = jnp.concatenate([picked, logits_NX[:, num_experts:]], axis=-1)
+  picked = jnp.sum(jnp.where(onehot, routed[..., None, :], 0.0), axis=-1)
+  joint = jnp.concatenate([picked, logits_NX[..., num_experts:]], axis=-1)
   # softmax(log sigmoid(z)) = sigmoids normalised over the chosen and shared.
   shares = jax.nn.softmax(jax.nn.log_sigmoid(joint), axis=-1) * scale
   return Routing(
     experts_Nk=chosen,
-    shares_Nk=shares[:, :experts_per_token],
-    shared_shares_NS=shares[:, experts_per_token:],
+    shares_Nk=shares[..., :experts_per_token],
+    shared_shares_NS=shares[..., experts_per_token:],
   )
 
 
@@ -82,8 +83,9 @@ def load(
 
   Tokens whose kind is outside 0..K-1 (padding) are not counted.
   """
-  chosen = jax.nn.one_hot(experts_Nk, num_experts).sum(axis=1)
-  return jnp.einsum("nk,ne->ke", jax.nn.one_hot(kinds_N, num_kinds), chosen)
+  chosen = jax.nn.one_hot(experts_Nk, num_experts).sum(axis=-2)
+  kinds = jax.nn.one_hot(kinds_N, num_kinds)
+  return jnp.einsum("...k,...e->ke", kinds, chosen)
 
 
 class MLP(nn.Module):
@@ -156,11 +158,10 @@ class MoE(nn.Module):
   def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns the outputs and the chosen experts [B, T, k]."""
     config = self.config
-    x_ND = x_BTD.reshape(-1, x_BTD.shape[-1])
     with jax.named_scope("router"):
       logits = jnp.einsum(
-        "nd,dx->nx",
-        x_ND.astype(jnp.float32),
+        "btd,dx->btx",
+        x_BTD.astype(jnp.float32),
         self.router,
         precision=jax.lax.Precision.HIGHEST,
       )
@@ -173,9 +174,8 @@ class MoE(nn.Module):
     weights = experts.Weights(
       gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
     ).astype(self.dtype)
-    shared = self._shared(x_ND, routing.shared_shares_NS).reshape(x_BTD.shape)
-    lead = x_BTD.shape[:2]
-    chosen_BTk = routing.experts_Nk.reshape(*lead, -1)
+    shared = self._shared(x_BTD, routing.shared_shares_NS)
+    chosen_BTk = routing.experts_Nk
     if self.is_initializing():  # every parameter has been touched
       return shared, chosen_BTk
     with jax.named_scope("experts"):
@@ -183,7 +183,7 @@ class MoE(nn.Module):
         x_BTD,
         weights=weights,
         experts_BTk=chosen_BTk,
-        shares_BTk=routing.shares_Nk.reshape(*lead, -1),
+        shares_BTk=routing.shares_Nk,
         tile=config.moe_tile,
         execution=self.execution,
         numerics=self.numerics,
@@ -191,11 +191,11 @@ class MoE(nn.Module):
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk
 
-  def _shared(self, x_ND, shares_NS):
+  def _shared(self, x_BTD, shares_BTS):
     # As one dense product of S * F columns.
-    flat = (x_ND.shape[-1], -1)
-    gate = x_ND @ self.shared_gate.astype(self.dtype).reshape(flat)
-    up = x_ND @ self.shared_up.astype(self.dtype).reshape(flat)
-    shares = jnp.repeat(shares_NS, self.config.expert_d_ff, axis=-1)
+    flat = (x_BTD.shape[-1], -1)
+    gate = x_BTD @ self.shared_gate.astype(self.dtype).reshape(flat)
+    up = x_BTD @ self.shared_up.astype(self.dtype).reshape(flat)
+    shares = jnp.repeat(shares_BTS, self.config.expert_d_ff, axis=-1)
     hidden = jax.nn.silu(gate) * up * shares.astype(self.dtype)
     return hidden @ self.shared_down.astype(self.dtype).reshape(flat[::-1])

@@ -125,6 +125,7 @@ def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
   )
   saved = {
     RematPolicy.BLOCK: policies.nothing_saveable,
+    RematPolicy.SAVE_OUTPUTS: policies.save_only_these_names("experts"),
     RematPolicy.SAVE_EXPERTS: dear,
     RematPolicy.SAVE_MATMULS: policies.save_from_both_policies(
       policies.dots_with_no_batch_dims_saveable, dear
@@ -260,8 +261,8 @@ class Trunk(nn.Module):
           chosen.append(experts_BTk)
     loads = [
       moe.load(
-        experts_BTk.reshape(-1, experts_BTk.shape[-1]),
-        kinds_N=kinds_BT.reshape(-1),
+        experts_BTk,
+        kinds_N=kinds_BT,
         num_kinds=num_kinds,
         num_experts=num_experts,
       )
