@@ -168,7 +168,6 @@ def ticks(cfg: Config) -> dict[str, dict[str, float]]:
     # The window that is answered has to end first; its sound is then there.
     row["first_audio_ms"] = BUDGET_MS + whole
     rows[str(sessions)] = row
-    print(sessions, row, flush=True)
   return rows
 
 
@@ -232,7 +231,6 @@ def recompute(cfg: Config, *, tick_ms: float, per_window: float):
       "recompute_ms": times[1],
       "speed_up": times[1] / tick_ms,
     }
-    print(minutes, rows[str(minutes)], flush=True)
   return rows
 
 
@@ -347,29 +345,36 @@ def markdown(numbers) -> str:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
-  cfg = config()
+  cfg, numbers = config(), {}
+
+  def keep(**found) -> None:
+    """What is measured is written at once: an hour takes its time."""
+    numbers.update(found)
+    print(found, flush=True)
+    if _JSON.value:
+      text = json.dumps(numbers, indent=1)
+      pathlib.Path(_JSON.value).write_text(text + "\n")
+
   by_sessions = ticks(cfg)
   most = by_sessions[str(SESSIONS[-1])]
-  long = long_session(cfg, windows=_LONG.value)
-  print(long, flush=True)
-  numbers = {
-    "sessions": SESSIONS[-1],
+  keep(
+    sessions=SESSIONS[-1],
     **{k: most[k] for k in ("tick_ms_p50", "tick_ms_p99", "tick_ms_max")},
-    **long,
-    "by_sessions": by_sessions,
-    "recompute": recompute(
+    by_sessions=by_sessions,
+  )
+  keep(experts=moe.few(rounds=31))
+  keep(**long_session(cfg, windows=_LONG.value))
+  keep(invariant_over_default=invariant_cost(cfg))
+  keep(
+    recompute=recompute(
       cfg,
       tick_ms=by_sessions["1"]["tick_ms_p50"],
-      per_window=long["long_positions"] / long["long_windows"],
-    ),
-    "experts": moe.few(rounds=31),
-    "invariant_over_default": invariant_cost(cfg),
-  }
+      per_window=numbers["long_positions"] / numbers["long_windows"],
+    )
+  )
   text = markdown(numbers)
   pathlib.Path(__file__).with_suffix(".md").write_text(text)
   print(text)
-  if _JSON.value:
-    pathlib.Path(_JSON.value).write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 if __name__ == "__main__":
