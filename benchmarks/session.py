@@ -31,13 +31,6 @@ from tml_jax.streams import clock, packing
 from tml_jax.training import program as program_lib
 from tml_jax.training import state as state_lib
 
-_JSON = flags.DEFINE_string("json", "", "Also write the numbers to this file.")
-_WINDOWS = flags.DEFINE_integer("windows", 200, "Of each tick measurement.")
-_LONG = flags.DEFINE_integer("long_windows", 18_000, "Of the long session.")
-_MINUTES = flags.DEFINE_multi_integer(
-  "minutes", [1, 5, 15], "Of past that is computed again."
-)
-
 SESSIONS = (1, 4, 16)
 MINUTE = 300  # windows
 BUDGET_MS = clock.TURN_MS
@@ -149,13 +142,13 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   }
 
 
-def ticks(cfg: Config) -> dict[str, dict[str, float]]:
+def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
   """Rows by number of sessions."""
   rows = {}
   for sessions in SESSIONS:
     talk = Talk()
     made = pool(cfg, sessions=sessions)
-    talk.run(made, windows=_WINDOWS.value)
+    talk.run(made, windows=windows)
     row = talk.quantiles()
     part = parts(cfg, sessions=sessions)
     # The loop goes on until the last session has decided.
@@ -199,11 +192,13 @@ def long_session(cfg: Config, *, windows: int) -> dict[str, float]:
   }
 
 
-def recompute(cfg: Config, *, tick_ms: float, per_window: float):
+def recompute(
+  cfg: Config, *, minutes_of_past: list[int], tick_ms: float, per_window: float
+):
   """Milliseconds of the whole past in one forward pass, by minutes of it."""
   model = state_lib.create_sampler(cfg)
   rows = {}
-  for minutes in _MINUTES.value:
+  for minutes in minutes_of_past:
     length = int(minutes * MINUTE * per_window)
     audio = minutes * MINUTE * clock.AUDIO_TOKENS
     streams = dataclasses.replace(
@@ -355,7 +350,7 @@ def main(argv):
       text = json.dumps(numbers, indent=1)
       pathlib.Path(_JSON.value).write_text(text + "\n")
 
-  by_sessions = ticks(cfg)
+  by_sessions = ticks(cfg, windows=_WINDOWS.value)
   most = by_sessions[str(SESSIONS[-1])]
   keep(
     sessions=SESSIONS[-1],
@@ -368,6 +363,7 @@ def main(argv):
   keep(
     recompute=recompute(
       cfg,
+      minutes_of_past=_MINUTES.value,
       tick_ms=by_sessions["1"]["tick_ms_p50"],
       per_window=numbers["long_positions"] / numbers["long_windows"],
     )
@@ -377,5 +373,13 @@ def main(argv):
   print(text)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # others import the parts
+  _JSON = flags.DEFINE_string(
+    "json", "", "Also write the numbers to this file."
+  )
+  _WINDOWS = flags.DEFINE_integer("windows", 200, "Of each tick measurement.")
+  _LONG = flags.DEFINE_integer("long_windows", 18_000, "Of the long session.")
+  _MINUTES = flags.DEFINE_multi_integer(
+    "minutes", [1, 5, 15], "Of past that is computed again."
+  )
   app.run(main)
