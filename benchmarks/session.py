@@ -271,7 +271,8 @@ def _train_step(cfg: Config):
 
   def run(batch):
     nonlocal state
-    state, values = compiled(state, jax.device_put(batch))
+    on_device = jax.device_put(batch, program.batch_sharding)
+    state, values = compiled(state, on_device)
     jax.block_until_ready((state, values))
 
   return run
