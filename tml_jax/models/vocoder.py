@@ -1,9 +1,9 @@
 """Linear magnitudes behind fine mel: what a vocoder has to guess.
 
 For: the network, its plain counterpart `interpolate`, and `fit` that makes
-either agree with the mel. Not for: phases and sound (`phase`, `sampling.voice`).
-Start at `Vocoder`. Blocks: ConvNeXt as in
-Vocos (Siuzdak, arXiv 2306.00814), causal; no frame waits for a later one.
+either agree with the mel. Not for: phases and sound (`phase`,
+`sampling.voice`). Start at `Vocoder`. Blocks: ConvNeXt as in Vocos (Siuzdak,
+arXiv 2306.00814), causal; no frame waits for a later one.
 
 Vocos lets the network give phases as well. Phase runs on from frame to frame
 without end, which a network that sees half a second cannot do; what makes its
