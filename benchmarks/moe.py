@@ -17,9 +17,6 @@ from absl import app, flags
 from benchmarks import timing
 from tml_jax.models import experts
 
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Times each form is run.")
-_JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
-
 # tokens, d_model, expert_d_ff, experts, choices per token, tile
 SHAPES = {
   "T4096 d256 ff256 E16 top2": (4096, 256, 256, 16, 2, 128),
@@ -185,5 +182,7 @@ def main(argv):
     Path(_JSON.value).write_text(json.dumps(results, indent=2) + "\n")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # others import the forms
+  _ROUNDS = flags.DEFINE_integer("rounds", 7, "Times each form is run.")
+  _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")
   app.run(main)

@@ -31,13 +31,6 @@ from tml_jax.streams import clock, packing
 from tml_jax.training import program as program_lib
 from tml_jax.training import state as state_lib
 
-_JSON = flags.DEFINE_string("json", "", "Also write the numbers to this file.")
-_WINDOWS = flags.DEFINE_integer("windows", 200, "Of each tick measurement.")
-_LONG = flags.DEFINE_integer("long_windows", 18_000, "Of the long session.")
-_MINUTES = flags.DEFINE_multi_integer(
-  "minutes", [1, 5, 15], "Of past that is computed again."
-)
-
 SESSIONS = (1, 4, 16)
 MINUTE = 300  # windows
 BUDGET_MS = clock.TURN_MS
@@ -149,13 +142,13 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   }
 
 
-def ticks(cfg: Config) -> dict[str, dict[str, float]]:
+def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
   """Rows by number of sessions."""
   rows = {}
   for sessions in SESSIONS:
     talk = Talk()
     made = pool(cfg, sessions=sessions)
-    talk.run(made, windows=_WINDOWS.value)
+    talk.run(made, windows=windows)
     row = talk.quantiles()
     part = parts(cfg, sessions=sessions)
     # The loop goes on until the last session has decided.
@@ -168,7 +161,6 @@ def ticks(cfg: Config) -> dict[str, dict[str, float]]:
     # The window that is answered has to end first; its sound is then there.
     row["first_audio_ms"] = BUDGET_MS + whole
     rows[str(sessions)] = row
-    print(sessions, row, flush=True)
   return rows
 
 
@@ -200,11 +192,13 @@ def long_session(cfg: Config, *, windows: int) -> dict[str, float]:
   }
 
 
-def recompute(cfg: Config, *, tick_ms: float, per_window: float):
+def recompute(
+  cfg: Config, *, minutes_of_past: list[int], tick_ms: float, per_window: float
+):
   """Milliseconds of the whole past in one forward pass, by minutes of it."""
   model = state_lib.create_sampler(cfg)
   rows = {}
-  for minutes in _MINUTES.value:
+  for minutes in minutes_of_past:
     length = int(minutes * MINUTE * per_window)
     audio = minutes * MINUTE * clock.AUDIO_TOKENS
     streams = dataclasses.replace(
@@ -232,7 +226,6 @@ def recompute(cfg: Config, *, tick_ms: float, per_window: float):
       "recompute_ms": times[1],
       "speed_up": times[1] / tick_ms,
     }
-    print(minutes, rows[str(minutes)], flush=True)
   return rows
 
 
@@ -278,7 +271,8 @@ def _train_step(cfg: Config):
 
   def run(batch):
     nonlocal state
-    state, values = compiled(state, jax.device_put(batch))
+    on_device = jax.device_put(batch, program.batch_sharding)
+    state, values = compiled(state, on_device)
     jax.block_until_ready((state, values))
 
   return run
@@ -347,30 +341,46 @@ def markdown(numbers) -> str:
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
-  cfg = config()
-  by_sessions = ticks(cfg)
+  cfg, numbers = config(), {}
+
+  def keep(**found) -> None:
+    """What is measured is written at once: an hour takes its time."""
+    numbers.update(found)
+    print(found, flush=True)
+    if _JSON.value:
+      text = json.dumps(numbers, indent=1)
+      pathlib.Path(_JSON.value).write_text(text + "\n")
+
+  by_sessions = ticks(cfg, windows=_WINDOWS.value)
   most = by_sessions[str(SESSIONS[-1])]
-  long = long_session(cfg, windows=_LONG.value)
-  print(long, flush=True)
-  numbers = {
-    "sessions": SESSIONS[-1],
+  keep(
+    sessions=SESSIONS[-1],
     **{k: most[k] for k in ("tick_ms_p50", "tick_ms_p99", "tick_ms_max")},
-    **long,
-    "by_sessions": by_sessions,
-    "recompute": recompute(
+    by_sessions=by_sessions,
+  )
+  keep(experts=moe.few(rounds=31))
+  keep(**long_session(cfg, windows=_LONG.value))
+  keep(invariant_over_default=invariant_cost(cfg))
+  keep(
+    recompute=recompute(
       cfg,
+      minutes_of_past=_MINUTES.value,
       tick_ms=by_sessions["1"]["tick_ms_p50"],
-      per_window=long["long_positions"] / long["long_windows"],
-    ),
-    "experts": moe.few(rounds=31),
-    "invariant_over_default": invariant_cost(cfg),
-  }
+      per_window=numbers["long_positions"] / numbers["long_windows"],
+    )
+  )
   text = markdown(numbers)
   pathlib.Path(__file__).with_suffix(".md").write_text(text)
   print(text)
-  if _JSON.value:
-    pathlib.Path(_JSON.value).write_text(json.dumps(numbers, indent=1) + "\n")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # others import the parts
+  _JSON = flags.DEFINE_string(
+    "json", "", "Also write the numbers to this file."
+  )
+  _WINDOWS = flags.DEFINE_integer("windows", 200, "Of each tick measurement.")
+  _LONG = flags.DEFINE_integer("long_windows", 18_000, "Of the long session.")
+  _MINUTES = flags.DEFINE_multi_integer(
+    "minutes", [1, 5, 15], "Of past that is computed again."
+  )
   app.run(main)

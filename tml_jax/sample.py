@@ -157,7 +157,7 @@ def _check_flags() -> None:
     raise errors.UserError(
       "--video and --text go with --input; a scenario has its own"
     )
-  for name in ("tail", "video_fps"):
+  for name in ("tail", "video_fps", "lose"):
     if not math.isfinite(flags.FLAGS[name].value):
       raise errors.UserError(
         f"--{name}={flags.FLAGS[name].value}: give a finite number"

@@ -186,6 +186,15 @@ def test_every_end_is_read(tool, outcome, text):
     assert tool.closed.wait(5)
 
 
+def test_a_result_streams_in():
+  """Words go out before the result is complete, and its end is told."""
+  tool = Tool("one", 0.5, "two", 0.5)
+  with session({"tool": tool}) as s:
+    s.tick("tool")
+    s.until(lambda: 1 in s.results(), pause=0.01)
+    assert s.read[Control.RESULT] == ["1: one ...", "1: two ...", "1: done"]
+
+
 def test_an_unknown_tool_says_which_there_are():
   with session({"add": Tool("4"), "clock": Tool("noon")}) as s:
     s.tick("weather in Rome")

@@ -46,9 +46,11 @@ class Weights:
     return jax.tree.map(lambda x: x.astype(dtype), self)
 
 
-# Choices (tokens times k) up to which `gathered` is the form of one device: the
-# output tokens of 16 sessions (benchmarks/session.py).
-GATHERED_CHOICES = 32
+# Choices (tokens times k) up to which `gathered` is the form of one device: an
+# output token of one session. There it takes 0.95 to 1.02 times as long as
+# tiles; at 4 sessions already 1.4 to 3.6 times, as XLA's CPU compiler copies
+# what it gathers (benchmarks/moe.py).
+GATHERED_CHOICES = 8
 
 # Logical names of the dims. "expert_mlp" is cut like "mlp" and then like
 # "embed": D of `down` would leave a device half a row of 128 lanes.

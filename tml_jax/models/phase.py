@@ -26,7 +26,7 @@ WINDOW = dmel.FINE_WINDOW
 BINS = WINDOW // 2 + 1
 OVERLAP = WINDOW // HOP
 # PESQ of eight held-out prompts, from true magnitudes: 3.00 with no frame
-# ahead, 3.64 with two, and from `vocoder.magnitudes` 2.54 and 3.17; there
+# ahead, 3.64 with two, and without a network 2.54 and 3.17; there
 # momentum (Perraudin et al., 2013) adds 0.17.
 AHEAD = 2
 ITERATIONS = 8

@@ -218,17 +218,17 @@ class SessionTools:
     outcome, reason = entry.ticket.outcome, entry.ticket.reason
     if outcome != Outcome.RUNNING:
       entry.ended = self._now
+    entry.result += text
     if outcome == Outcome.CUT:
       text += f" {calls_lib.CUT}"
     elif outcome in (Outcome.FAILED, Outcome.TIMED_OUT):
       text += f" {calls_lib.FAILED}: {reason}"
     elif outcome == Outcome.CANCELLED:
       text += f" {calls_lib.CANCELLED}"
-    elif outcome == Outcome.DONE and not (entry.result + text).strip():
-      text += "done"
+    elif outcome == Outcome.DONE and not (entry.waiting + text).strip():
+      text += calls_lib.DONE  # what was handed out before was to go on
     if text and not entry.waiting:
       entry.since = window
-    entry.result += text
     entry.waiting += text
 
   def _hand_out(self, *, window: int) -> list[list[int]]:

@@ -101,11 +101,14 @@ def magnitudes(
   def one(session):
     mel_1NM, sounds_1N, histories = jax.tree.map(lambda x: x[None], session)
     if network is not None:
-      found = network.apply(variables, mel_1NM, sounds_1N, histories)
+      found_1NF, histories = network.apply(
+        variables, mel_1NM, sounds_1N, histories
+      )
     else:
-      found_1NF = network_lib.magnitudes(mel_1NM)
-      found = jnp.where(sounds_1N[..., None], found_1NF, 0.0), {}
-    return jax.tree.map(lambda x: x[0], found)
+      found_1NF = network_lib.interpolate(mel_1NM)
+    found_1NF = network_lib.fit(found_1NF, mel=mel_1NM)
+    found_1NF = jnp.where(sounds_1N[..., None], found_1NF, 0.0)
+    return jax.tree.map(lambda x: x[0], (found_1NF, histories))
 
   return jax.lax.map(one, (mel_BNM, sounds_BN, histories))
 

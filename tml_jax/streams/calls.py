@@ -11,7 +11,8 @@ NUMBER: TEXT, and a result may come in several of them:
   <call> cancel 2                  <result> 2: cancelled
   <call> weather in Rome           <result> 3: failed: there is no tool ...
 
-A result that goes on in a later message ends with "...".
+A result that goes on in a later message ends with "..."; where there was no
+more to come, or nothing at all, that message is "done".
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ GOES_ON = "..."
 CUT = "[cut]"  # ends a result that was too long
 FAILED = "failed"
 CANCELLED = "cancelled"
+DONE = "done"
 
 
 @dataclasses.dataclass(frozen=True)
