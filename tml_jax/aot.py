@@ -157,6 +157,7 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
   from tml_jax.sampling import program as tick_program
   from tml_jax.training import flops
   from tml_jax.training import program as step_program
+  from tml_jax.training import state as state_lib
 
   facts: dict[str, Any] = {"program": _PROGRAM.value}
   if _PROGRAM.value == "step":
@@ -166,7 +167,13 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
     facts["accumulation_steps"] = train.accumulation_steps
     return program, facts, flops.step_flops(config)
   sessions = _SESSIONS.value
-  program = tick_program.create(config, mesh=mesh, sessions=sessions)
+  program = tick_program.create(
+    config,
+    mesh=mesh,
+    sessions=sessions,
+    model=state_lib.create_model(config),
+    example=state_lib.example_batch(config, batch_size=1),
+  )
   positions = program.chunk["tokens"].shape[1] + 1
   facts |= {"sessions": sessions, "tokens_per_step": sessions * positions}
   needed = flops.tick_flops(config, sessions=sessions, positions=positions)

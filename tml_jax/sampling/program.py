@@ -26,7 +26,6 @@ from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.sampling import pool, tick
 from tml_jax.sampling.session import Senses
-from tml_jax.training import state as state_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +85,21 @@ class Program:
 
 
 def create(
-  config: Config, *, mesh: jax.sharding.Mesh, sessions: int
+  config: Config,
+  *,
+  mesh: jax.sharding.Mesh,
+  sessions: int,
+  model: interaction.InteractionModel,
+  example: dict[str, jax.Array],
 ) -> Program:
   """The tick of `sessions` sessions on `mesh`; allocates nothing.
+
+  Args:
+    config: the experiment.
+    mesh: the mesh.
+    sessions: how many.
+    model: as it is trained.
+    example: a batch that its `init` takes.
 
   Raises:
     errors.UserError: sessions or a weight that the mesh cannot divide.
@@ -97,7 +108,6 @@ def create(
   rows = mesh_lib.sharding(
     ("batch",), shape=(sessions,), mesh=mesh, rules=rules, what="--sessions"
   )
-  model = state_lib.create_model(config)
   # Few tokens: every choice has a row, wherever its expert is.
   whole = math.prod(mesh.shape[axis] for axis in rules.get("experts", ()))
   model = model.clone(
@@ -106,11 +116,7 @@ def create(
       model.execution, scan_layers=False, moe_buffer=float(whole)
     ),
   )
-  boxed = jax.eval_shape(
-    model.init,
-    jax.random.key(0),
-    state_lib.example_batch(config, batch_size=1),
-  )
+  boxed = jax.eval_shape(model.init, jax.random.key(0), example)
   shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
   cast = functools.partial(_cast, dtype=str(config.train.dtype))
   variables = jax.tree_util.tree_map_with_path(
