@@ -45,7 +45,7 @@ def _decide(random: np.random.Generator) -> list[int]:
 def _hold(out, *, runner):
   """One session with everything attached."""
   cfg, random = small.config(), np.random.default_rng(0)
-  conversation = session.Conversation(cfg, seed=0)
+  live = session.Session(cfg, seed=0)
   silence = np.zeros(_WINDOWS * 3200, np.float32)
   attached = tool_flags.Attached(
     runner,
@@ -58,12 +58,13 @@ def _hold(out, *, runner):
     config=cfg,
     out=out,
   )
+  frames = []
   for k in range(_WINDOWS):
-    frame = conversation.perceive(silence[k * 3200 : (k + 1) * 3200])
-    done = conversation.play(frame, tokens=_decide(random), mel=None)
-    for tokens in attached.step(done):
-      conversation.type(Control.RESULT, tokens)
-  return conversation.frames, attached.close()
+    frame = live.perceive(silence[k * 3200 : (k + 1) * 3200])
+    frames.append(live.play(frame, tokens=_decide(random), mel=None))
+    for tokens in attached.step(frames[-1]):
+      live.type(Control.RESULT, tokens)
+  return frames, attached.close()
 
 
 def test_a_session_with_tools(tmp_path):
