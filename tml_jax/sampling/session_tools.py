@@ -153,7 +153,7 @@ class SessionTools:
   def close(self) -> None:
     """The session is over: ends its calls."""
     for entry in self._turns:
-      entry.ticket.cancel("the session is over")
+      self.cancel(entry.ticket.call.number, reason="the session is over")
       self._collect(entry, window=entry.due)
 
   def to_json(self) -> list[dict[str, Any]]:
