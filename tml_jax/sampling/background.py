@@ -140,10 +140,12 @@ class Ticket:
     self._stop: Callable[[], None] = lambda: None
 
   @classmethod
-  def failed(cls, call: Call, reason: str) -> "Ticket":
-    """Of a call that is not run."""
+  def failed(
+    cls, call: Call, reason: str, *, outcome: Outcome = Outcome.FAILED
+  ) -> "Ticket":
+    """Of a call that is not run, or whose end nobody was told."""
     ticket = cls(call, timeout=math.inf, chars=0)
-    ticket._end(Outcome.FAILED, reason)
+    ticket._end(outcome, reason)
     return ticket
 
   def take(self) -> str:

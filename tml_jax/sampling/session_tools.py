@@ -151,9 +151,18 @@ class SessionTools:
         entry.ticket.cancel(reason)
 
   def close(self) -> None:
-    """The session is over: ends its calls."""
+    """The session is over: ends its calls.
+
+    A result that was stated for later has not come, even if it is there.
+    """
+    reason = "the session is over"
     for entry in self._turns:
-      self.cancel(entry.ticket.call.number, reason="the session is over")
+      entry.ticket.cancel(reason)
+      due = clock.TURN_SECONDS * entry.due
+      if isinstance(self._arrival, Stated) and due > self._now:
+        entry.ticket = Ticket.failed(
+          entry.ticket.call, reason, outcome=Outcome.CANCELLED
+        )
       self._collect(entry, window=entry.due)
 
   def to_json(self) -> list[dict[str, Any]]:
