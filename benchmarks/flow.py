@@ -46,10 +46,8 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
   from tml_jax.models import interaction
 
   @jax.jit
-  def run(batch):
-    hidden, _ = agent.model.apply(
-      agent.variables, batch, method=agent.model.hidden
-    )
+  def run(variables, batch):
+    hidden, _ = agent.model.apply(variables, batch, method=agent.model.hidden)
     return interaction.take(hidden, batch["speak_positions"])
 
   loader = loader_lib.Loader(
@@ -59,7 +57,7 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
   for _ in range(batches):
     batch = next(loader)
     used = batch["speak_weights"] > 0
-    conditions.append(np.asarray(run(batch))[used])
+    conditions.append(np.asarray(run(agent.variables, batch))[used])
     mels.append(batch["speak_mel"][used])
   loader.close()
   return np.concatenate(conditions), np.concatenate(mels)
