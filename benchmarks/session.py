@@ -126,7 +126,7 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
     return tick_lib._sound(bound, hidden, keys, config=cfg)
 
   def with_cache(function):
-    cache, times = made._empty(sessions), []
+    cache, times = pool_lib.empty_cache(cfg, sessions), []
     for _ in range(40):
       start = time.perf_counter()
       out, cache = function(cache)

@@ -68,8 +68,8 @@ def _assert_close(got, want, atol=1e-5):
 @pytest.mark.parametrize(
   "axes",
   [
-    dict(data=2, fsdp=2, tensor=2),
     dict(fsdp=2, expert=2, tensor=2),
+    pytest.param(dict(data=2, fsdp=2, tensor=2), marks=pytest.mark.slow),
     pytest.param(dict(data=8), marks=pytest.mark.slow),
     pytest.param(dict(fsdp=8), marks=pytest.mark.slow),
     pytest.param(dict(data=2, expert=4), marks=pytest.mark.slow),
