@@ -70,7 +70,7 @@ def test_bad_flags_exit_2_in_one_line(flags, message):
         "--config.mesh.seq=4",
         "--config.streams.seq_len=770",
       ],
-      "streams.seq_len: dim 0 (time) of size 770 cannot be split over 4",
+      "streams.seq_len = 770: cannot be cut into 4 equal pieces",
     ),
     (
       ["--topology=v5p:2x2x1", "--config.mesh.fsdp=4"],
@@ -177,12 +177,13 @@ def test_slices_exchange_over_the_network(tmp_path):
 def test_a_step_that_does_not_fit_exits_3():
   result = _aot(
     *SMALL,
-    "--config.train.global_batch_size=16384",
-    "--topology=v6e:1x1",
+    "--config.train.global_batch_size=65536",
+    "--topology=v6e:2x2",
+    "--config.mesh.fsdp=4",
     timeout=600,
   )
   assert result.returncode == 3, result.stderr
-  assert "does not fit: a device of v6e:1x1 needs" in result.stderr
+  assert "does not fit: a device of v6e:2x2 needs" in result.stderr
   assert "31.25" in result.stderr and "GiB too much" in result.stderr
   assert "largest tensors at the peak" in result.stderr
   assert re.search(r"GiB (f32|bf16)\[[\d,]+\] +x\d+ +jit", result.stderr)
