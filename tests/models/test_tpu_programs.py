@@ -21,7 +21,15 @@ from tml_jax.config import (
   RematPolicy,
 )
 from tml_jax.models import experts, grouped
-from tml_jax.parallel import chips, collectives, costs, hlo, topology
+from tml_jax.parallel import (
+  chips,
+  collectives,
+  costs,
+  hlo,
+  roofline,
+  scopes,
+  topology,
+)
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import flops, muon
 from tml_jax.training import program as program_lib
@@ -281,5 +289,12 @@ def test_a_whole_train_step(dispatch):
   kinds = {o.kind for o in collectives.find(module, num_devices=mesh.size)}
   ragged = dispatch is MoeDispatch.RAGGED_ALL_TO_ALL
   assert ("ragged-all-to-all" in kinds) == ragged
-  ratio = executed_flops(module) * mesh.size / flops.step_flops(config)
-  assert 1 < ratio < 4
+  # Newton-Schulz, which the model does not need, is most of so small a step.
+  rows = scopes.by_module(
+    module, chip=chips.of(SLICES[0]), place=roofline.place_of(mesh)
+  )
+  executed = sum(
+    row.flops for row in rows if not row.scope.path.startswith("optimizer")
+  )
+  ratio = executed * mesh.size / flops.step_flops(config)
+  assert 1 < ratio < 3
