@@ -295,7 +295,7 @@ def start() -> Processes:
     jax.distributed.initialize(
       **arguments,
       initialization_timeout=seconds + _JAX_LATER_SECONDS,
-      heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT.value,
+      heartbeat_timeout_seconds=watch_lib.JAX_TIMES * _HEARTBEAT_TIMEOUT.value,
       shutdown_timeout_seconds=seconds,
     )
   except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:

@@ -17,9 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 _PREFIX = "tml_jax"
-# Of the heartbeat time-out: jax's own check, which aborts with a stack trace,
-# is for what ours cannot see, such as the death of process 0.
+# Of the heartbeat time-out. jax's own check, which aborts with a stack trace,
+# is for what ours cannot see, such as the death of process 0. It hears of a
+# process every half of its time-out and may find it dead after the other half:
+# with twice ours that is never before us.
 _OURS_BEFORE_JAX = 0.6
+JAX_TIMES = 2
 _BEATS = 20  # within a time-out
 _MAX_INTERVAL_SECONDS = 10.0
 
