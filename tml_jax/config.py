@@ -379,3 +379,8 @@ class Config:
 
   def __post_init__(self):
     config_checks.whole(self)
+
+  @property
+  def compiler_options(self) -> dict[str, str | bool]:
+    """Of XLA, for every program of a run."""
+    return self.numerics.compiler_options | self.mesh.compiler_flags

@@ -47,9 +47,9 @@ class Weights:
 
 
 # Choices (tokens times k) up to which `gathered` is the form of one device: an
-# output token of one session. There it takes 0.95 to 1.02 times as long as
-# tiles; at 4 sessions already 1.4 to 3.6 times, as XLA's CPU compiler copies
-# what it gathers (benchmarks/moe.py).
+# output token of one session. There it takes 0.76 (wide) to 1.39 (tiny) times
+# as long as tiles; at 4 sessions 1.2 to 2.9 times, as XLA's CPU compiler copies
+# what it gathers (benchmarks/session.md).
 GATHERED_CHOICES = 8
 
 # Logical names of the dims. "expert_mlp" is cut like "mlp" and then like

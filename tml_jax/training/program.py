@@ -92,10 +92,8 @@ class Program:
     *,
     options: Mapping[str, str | bool] = types.MappingProxyType({}),
   ) -> jax.stages.Compiled:
-    """Compiles with `mesh.compiler_options`, `numerics` and `options`."""
-    config = self.config
-    ours = config.numerics.compiler_options | config.mesh.compiler_flags
-    return lowered.compile(ours | options)
+    """Compiles with the config's options and `options`."""
+    return lowered.compile(self.config.compiler_options | options)
 
 
 def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
