@@ -20,7 +20,7 @@ from tml_jax import errors
 from tml_jax.data import noise, source, splits, utterance
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock
+from tml_jax.streams import annotation, clock
 from tml_jax.streams.timeline import Role, Timeline, VideoFrame
 
 _PROMPT_SECONDS = (0.4, 2.5)
@@ -170,6 +170,7 @@ class Family(abc.ABC):
         "index": index,
         "noise": noise_kind,
         "exchanges": score.exchanges,
+        annotation.KEY: [annotation.to_json(a) for a in score.annotations],
       },
     )
 

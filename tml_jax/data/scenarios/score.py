@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tml_jax.streams import clock
+from tml_jax.streams.annotation import Annotation
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -52,6 +53,7 @@ class Score:
   agent: list[Part] = dataclasses.field(default_factory=list)
   events: list[Event] = dataclasses.field(default_factory=list)
   exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  annotations: list[Annotation] = dataclasses.field(default_factory=list)
 
   @property
   def windows(self) -> int:
