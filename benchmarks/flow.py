@@ -180,6 +180,28 @@ def energy_distance(ours, theirs) -> float:
   )
 
 
+def markdown(rows: list[dict]) -> str:
+  lines = [
+    "# Few steps of the flow",
+    "",
+    "`python -m benchmarks.flow`, what the columns mean is said there:"
+    f" {_TRAIN_STEPS.value} steps of each head on the states of a trained"
+    " `tiny`, held-out prompts. `map` is the distilled sampler, whose steps"
+    " are jumps (`model.flow.map_weight`).",
+    "",
+    "| head | sampler | steps | mel dB | energy | spread dB | ms, 1 session"
+    " | ms, 16 |",
+    "|---|---|--:|--:|--:|--:|--:|--:|",
+  ]
+  for r in rows:
+    lines.append(
+      f"| {r['head']} | {r['sampler']} | {r['steps']} | {r['mel_db']:.1f} |"
+      f" {r['energy']:.4f} | {r['spread_db']:.1f} | {r['ms_1']:.1f} |"
+      f" {r['ms_16']:.1f} |"
+    )
+  return "\n".join(lines) + "\n"
+
+
 def main(config: Config) -> None:
   path, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   trained.check(path)
@@ -209,16 +231,9 @@ def main(config: Config) -> None:
       for form, by_map in forms.items()
       for steps in _STEPS
     ]
-  print(
-    "| head | sampler | steps | mel dB | energy | spread dB | ms, 1 session"
-    " | ms, 16 |\n|---|---|--:|--:|--:|--:|--:|--:|"
-  )
-  for r in rows:
-    print(
-      f"| {r['head']} | {r['sampler']} | {r['steps']} | {r['mel_db']:.1f} |"
-      f" {r['energy']:.4f} | {r['spread_db']:.1f} | {r['ms_1']:.1f} |"
-      f" {r['ms_16']:.1f} |"
-    )
+  text = markdown(rows)
+  pathlib.Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+  print(text)
   if config_flags.JSON.value:
     pathlib.Path(config_flags.JSON.value).write_text(
       json.dumps({"rows": rows, "step": agent.step}, indent=2) + "\n",

@@ -6,7 +6,8 @@ and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
 the kernels for TPUs. Formulas: reference/interaction_models.md section 1.9.
 
 Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
-H head dim, R d_rel, E extent of the bias, C blocks.
+H head dim, Q queries of a kv head (G x T), R d_rel, E extent of the bias,
+C blocks.
 """
 
 import functools
@@ -159,17 +160,19 @@ def cached(
   """Attention of a few queries to cached keys, each with its session index.
 
   A negative index marks an empty slot; `ring` says what a query sees. The
-  bias is gathered here: T is a chunk, so [T, S] is small.
+  bias is gathered here: T is a chunk, so [T, S] is small. Queries of a kv head
+  are folded into rows Q, group first: on a CPU XLA is up to five times faster
+  with plain batched products than with the dims apart.
   """
   batch, chunk, heads, head_dim = q_BTNH.shape
   kv_heads, keys = k_BKSH.shape[1:3]
-  group = heads // kv_heads
   extent = profiles_RE.shape[1]
-  q = q_BTNH.reshape(batch, chunk, kv_heads, group, head_dim)
+  rows = (batch, kv_heads, heads // kv_heads * chunk)
+  q_BKQH = q_BTNH.swapaxes(1, 2).reshape(*rows, head_dim)
   scores = jnp.einsum(
-    "btkgh,bksh->bkgts",
-    q,
-    k_BKSH.astype(q.dtype),
+    "bkqh,bksh->bkqs",
+    q_BKQH,
+    k_BKSH.astype(q_BKQH.dtype),
     preferred_element_type=jnp.float32,
   )
   by_distance = jnp.einsum(
@@ -186,11 +189,15 @@ def cached(
   bias = jnp.take_along_axis(by_distance, column, axis=-1)
   mask = (index_BTS >= 0) & (distance >= 0)
   mask &= (distance < ring.window) | (index_BTS < ring.sinks)
-  scores += bias.reshape(batch, kv_heads, group, chunk, keys)
-  scores = jnp.where(mask[:, None, None], scores, cells.MASKED)
-  probs = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-  out = jnp.einsum("bkgts,bksh->btkgh", probs, v_BKSH.astype(q.dtype))
-  return out.reshape(q_BTNH.shape)
+  scores = scores.reshape(bias.shape) + bias  # [B, N, T, S]
+  scores = jnp.where(mask[:, None], scores, cells.MASKED)
+  probs = jax.nn.softmax(scores, axis=-1).astype(q_BKQH.dtype)
+  out_BKQH = jnp.einsum(
+    "bkqs,bksh->bkqh",
+    probs.reshape(*rows, keys),
+    v_BKSH.astype(q_BKQH.dtype),
+  )
+  return out_BKQH.reshape(batch, heads, chunk, head_dim).swapaxes(1, 2)
 
 
 class Attention(nn.Module):

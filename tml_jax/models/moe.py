@@ -9,6 +9,8 @@ merged they would not stay cut over a mesh along both), D d_model, F d_ff, E
 routed experts, S shared experts, k chosen experts, K kinds of token.
 """
 
+import functools
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -165,12 +167,13 @@ class MoE(nn.Module):
         self.router,
         precision=jax.lax.Precision.HIGHEST,
       )
-    routing = route(
-      logits,
+    decide = functools.partial(
+      route,
       bias_E=self.bias.value,
       scale=config.route_scale * self.scale,
       experts_per_token=config.experts_per_token,
     )
+    routing = norm.rowwise(decide, logits, numerics=self.numerics)
     weights = experts.Weights(
       gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
     ).astype(self.dtype)
