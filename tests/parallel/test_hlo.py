@@ -330,6 +330,29 @@ def test_gradient_of_a_scan_is_three_times_forward():
   assert _flops(hlo.parse(compiled.as_text())) == 3 * 6 * 2 * 32 * 64 * 64
 
 
+def test_a_prefetched_slice_counts_what_it_reads():
+  """16 of 4,096 numbers come on the chip (memory 1) ahead of their use."""
+  module = hlo.parse(
+    """HloModule prefetch, is_scheduled=true
+
+ENTRY %main (w: f32[4096]) -> f32[16] {
+  %w = f32[4096]{0:T(1024)} parameter(0)
+  %start = ((f32[4096]{0:T(1024)}), f32[16]{0:T(128)S(1)}, s32[]{:S(2)}) \
+slice-start(%w), slice={[0:16]}
+  %done = f32[16]{0:T(128)S(1)} slice-done(%start)
+  ROOT %out = f32[16]{0:T(128)} add(%done, %done)
+}
+"""
+  )
+  entry = module.computations["main"]
+
+  def moved(name):
+    item = entry.by_name[name]
+    return costs.hbm_bytes(item, scope=entry, module=module)
+
+  assert [moved(name) for name in ("start", "done", "out")] == [64, 0, 64]
+
+
 def test_gathers_in_a_loop_on_eight_devices():
   """Weights over four devices, gathered in each of six iterations."""
   mesh = jax.make_mesh(

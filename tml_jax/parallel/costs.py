@@ -45,7 +45,7 @@ _NO_FLOPS = (
 # is counted inside of them.
 _FREE = frozenset(
   """parameter constant tuple get-tuple-element bitcast while conditional call
-  after-all partition-id replica-id iota opt-barrier domain token
+  after-all partition-id replica-id iota opt-barrier domain token slice-done
   async-start async-update async-done call-start call-done copy-done
   all-gather-done all-reduce-done collective-permute-done send recv send-done
   recv-done add-dependency rng-get-and-update-state""".split()
@@ -199,6 +199,9 @@ def hbm_bytes(
       return 0.0
   if item.opcode == "fusion":
     return _fusion_bytes(item, scope=scope, module=module)
+  if item.opcode == "slice-start":  # ((source), destination, context)
+    source, part = item.arrays[:2]
+    return float(part.bytes * ((source.space == 0) + (part.space == 0)))
   if item.opcode.endswith("-start"):  # (destination, source, context)
     return _sum(item.arrays[:1]) + sum(_sum(o.arrays) for o in operands)
   if item.opcode in ("dynamic-slice", "slice", "gather"):
