@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags
 from flax import linen as nn
 
-from benchmarks import moe
+from benchmarks import moe, timing
 from experiments import interaction as sizes
 from experiments import vocoder as vocoders
 from tml_jax.config import Config, Numerics
@@ -36,7 +36,6 @@ from tml_jax.training import state as state_lib
 
 SESSIONS = (1, 4, 16)
 MINUTE = 300  # windows
-BUDGET_MS = clock.TURN_MS
 
 
 def config() -> Config:
@@ -128,15 +127,6 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   def flow(hidden):
     return tick_lib._sound(bound, hidden, keys, config=cfg)
 
-  def with_cache(function):
-    cache, times = pool_lib.empty_cache(cfg, sessions), []
-    for _ in range(40):
-      start = time.perf_counter()
-      out, cache = function(cache)
-      jax.block_until_ready(out)
-      times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[5:])
-
   hidden = jnp.ones((sessions, cfg.model.d_model), cfg.train.dtype)
   network = vocoder.Vocoder(vocoders.get_config("small").model)
   example = vocoder.example(network.config, batch_size=1, frames=1)
@@ -145,16 +135,16 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
     network=network,
     variables=nn.unbox(jax.jit(network.init)(jax.random.key(0), *example)),
   )
-  heard = voice.start(network, batch_size=sessions)
   mel = jnp.full((sessions, clock.FINE_FRAMES, clock.MEL_CHANNELS), -2.0)
-  times = []
-  for _ in range(40):
-    start = time.perf_counter()
-    heard, sound = speak(heard, mel, active)
-    jax.block_until_ready(sound)
-    times.append(1e3 * (time.perf_counter() - start))
+
+  def with_cache(function):
+    return timing.threaded(function, pool_lib.empty_cache(cfg, sessions))
+
   return {
-    "voice": statistics.median(times[5:]),
+    "voice": timing.threaded(
+      lambda state: speak(state, mel, active)[::-1],
+      voice.start(network, batch_size=sessions),
+    ),
     "prefill": with_cache(prefill),
     "token": with_cache(one_token),
     "flow": with_cache(lambda cache: (flow(hidden), cache)),
@@ -177,10 +167,10 @@ def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
     row["decode_share"] = 1 - row["prefill_share"] - row["flow_share"]
     row["token_ms"] = part["token"]
     row["voice_ms"] = part["voice"]
-    row["realtime_factor"] = sessions * BUDGET_MS / (whole + part["voice"])
+    row["realtime_factor"] = sessions * clock.TURN_MS / (whole + part["voice"])
     # The window that is answered has to end first. Its sound lags a bit.
     lag_ms = 1e3 * voice.DELAY / clock.SAMPLE_RATE
-    row["first_audio_ms"] = BUDGET_MS + whole + part["voice"] + lag_ms
+    row["first_audio_ms"] = clock.TURN_MS + whole + part["voice"] + lag_ms
     rows[str(sessions)] = row
   return rows
 

@@ -52,6 +52,20 @@ def compare(
   ]
 
 
+def threaded(function, state, *, rounds: int = 35, warm: int = 5) -> float:
+  """Median milliseconds of calls that hand a donated state on.
+
+  `function` takes the state and returns (result, state).
+  """
+  times = []
+  for _ in range(warm + rounds):
+    start = time.perf_counter()
+    out, state = function(state)
+    jax.block_until_ready(out)
+    times.append(1e3 * (time.perf_counter() - start))
+  return statistics.median(times[warm:])
+
+
 def print_table(title: str, rows: list[Timing]) -> None:
   print(f"\n{title}")
   print(f"| {'form':38} | median ms | min ms | ratio |")
