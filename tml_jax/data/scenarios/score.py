@@ -6,12 +6,13 @@ and the rule of reply timing. Not for: deciding what is said. Start reading at
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tml_jax.streams import clock
-from tml_jax.streams.annotation import Annotation
+from tml_jax.streams.annotation import Annotation, Kind
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -106,12 +107,51 @@ class Score:
     self.agent.append(Part(self.cursor, recording, 1.0))
     self.cursor = self.agent[-1].stop
 
+  def annotate(
+    self,
+    kind: Kind,
+    *,
+    start: int,
+    end: int,
+    onset: int | None = None,
+    until: int | None = None,
+    said: Sequence[Timeline] = (),
+    group: str = "",
+  ) -> None:
+    """Writes down what is asked of the agent (`Annotation`).
+
+    Args:
+      kind: of it.
+      start: sample where it begins.
+      end: sample where it is over.
+      onset: window in which the recorded agent begins.
+      until: sample that is too late for a beginning.
+      said: what the agent says.
+      group: joins those of one instruction.
+    """
+    self.annotations.append(
+      Annotation(
+        kind,
+        start=start / clock.SAMPLE_RATE,
+        end=end / clock.SAMPLE_RATE,
+        due=None if onset is None else onset * clock.TURN_SECONDS,
+        until=None if until is None else until / clock.SAMPLE_RATE,
+        text=text_of(said),
+        group=group,
+      )
+    )
+
   def render(self, parts: list[Part]) -> np.ndarray:
     """[windows x 3200] float32, silent between the parts."""
     audio = np.zeros(self.windows * clock.TURN_SAMPLES, np.float32)
     for part in parts:
       audio[part.start : part.stop] += np.float32(part.gain) * part.audio
     return audio
+
+
+def text_of(said: Sequence[Timeline]) -> str:
+  """The words of recordings, one after the other."""
+  return " ".join(w.text for r in said for w in r.tracks[0].words)
 
 
 def track(
