@@ -20,7 +20,7 @@ from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
 
 UP_TO = (7, 9)
-_TIC_SHARE = 0.4  # of what the user does meanwhile
+_TIC_SHARE = 0.25  # of what the user does meanwhile
 _TIC_BEFORE = 0.4  # of items: one before the question
 _FIRST_AFTER = (0.3, 0.8)  # seconds
 _NEXT_AFTER = (0.8, 1.6)

@@ -11,7 +11,7 @@ the user began, and
 
   reply onset window = window of the user's last sample + 2
 
-Split: by the numbers and the kind of correction, by hash.
+Split: by the numbers, the kind of correction and when it comes, by hash.
 """
 
 from tml_jax.data.scenarios import instructed
@@ -38,12 +38,13 @@ class CorrectionScenario(instructed.Instructed):
 
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """A reply, what is wrong with it, and another one."""
-    asked, meant = self._ours(
+    asked, meant, when = self._ours(
       lambda: (
         int(random.integers(ASKED[0], ASKED[1] + 1)),
         "again"
         if random.random() < _AGAIN_SHARE
         else int(random.integers(MEANT[0], MEANT[1] + 1)),
+        round(random.uniform(0, 1), 2),
       )
     )
     score.pause(instructed.LEAD, random=random)
@@ -57,7 +58,8 @@ class CorrectionScenario(instructed.Instructed):
     )
     score.cursor = onset * clock.TURN_SAMPLES
     length = (over - score.cursor) / clock.SAMPLE_RATE
-    score.pause((_BEFORE, length - _AFTER), random=random)
+    before = _BEFORE + when * (length - _AFTER - _BEFORE)
+    score.cursor += round(before * clock.SAMPLE_RATE)
     if meant == "again":
       last, correction = asked, [instructed.AGAIN]
     else:

@@ -18,8 +18,8 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import noise, source, splits, utterance
+from tml_jax.data.scenarios import catalogue, video
 from tml_jax.data.scenarios import score as score_lib
-from tml_jax.data.scenarios import video
 from tml_jax.data.splits import Split
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.timeline import Role, Timeline, VideoFrame
@@ -260,24 +260,20 @@ class Family(abc.ABC):
     """Sorts the utterances of a corpus into prompts and the family's words."""
     split, share = self._arguments["split"], self._arguments["heldout_share"]
     prompts, words, language = {}, {}, ""
-    for i in range(len(recordings)):
-      item = recordings[i]
-      prompt, language = item.metadata["prompt"], item.metadata["language"]
+    for i, entry in enumerate(catalogue.of(recordings)):
+      prompt, language = entry.prompt, entry.language
       if prompt in self.words:
         words[prompt] = i
-      elif self._fits(item) and splits.contains(split, prompt, share=share):
+      elif self._fits(entry) and splits.contains(split, prompt, share=share):
         prompts[prompt] = i
     bank = Bank(recordings, language.split("-")[0], prompts, words)
     self._check_bank(name, bank)
     return bank
 
-  def _fits(self, item: Timeline) -> bool:
+  def _fits(self, entry: catalogue.Entry) -> bool:
     """Whether an utterance is short and has no long pause."""
-    spans = item.tracks[0].spans
-    gaps = [b.start - a.end for a, b in zip(spans[:-1], spans[1:], strict=True)]
     shortest, longest = self.prompt_seconds
-    short = shortest <= item.duration <= longest
-    return short and max(gaps, default=0.0) <= self.max_gap
+    return shortest <= entry.seconds <= longest and entry.gap <= self.max_gap
 
   def _shared_prompts(self) -> dict[tuple[str, str], list[str]]:
     """What both voices of a pair can say; pairs without are left out."""
