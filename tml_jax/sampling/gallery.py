@@ -25,7 +25,9 @@ _COLOURS = {
 }
 _DUE, _TYPED = "#009e73", "#cc79a7"
 _LANES = {Role.USER: 2.0, Role.ENVIRONMENT: 2.0, Role.AGENT: 0.0}
-_SECONDS = 20.0  # of the overview
+_SECONDS = 18.0  # of the overview
+_LETTERS_PER_SECOND = 14
+_ROUNDING = 1e-6  # seconds by which ends may miss beginnings
 _INDEX = 1  # of the item that is shown
 
 
@@ -121,16 +123,14 @@ def _row(axes, *, name: str, item: Timeline) -> None:
     for span in track.spans:
       length = span.end - span.start
       axes.broken_barh([(span.start, length)], (base, 0.9), color=colour)
-    for word in track.words:
-      axes.text(
-        word.start,
-        base + 0.42,
-        word.text[: max(1, int((word.end - word.start) * 9))],
-        fontsize=6.5,
-        color="white",
-        va="center",
-        clip_on=True,
+      said = " ".join(
+        w.text
+        for w in track.words
+        if span.start <= w.start + _ROUNDING < span.end
       )
+      room = max(1, int(length * _LETTERS_PER_SECOND))
+      style = dict(fontsize=6, color="white", va="center")
+      axes.text(span.start + 0.02, base + 0.42, said[:room], **style)
   for event in item.events:
     if event.kind in (EventKind.USER_TEXT, EventKind.RESULT):
       axes.text(event.time, 3.0, event.text, fontsize=7, color=_TYPED)
@@ -141,9 +141,10 @@ def _row(axes, *, name: str, item: Timeline) -> None:
     axes.broken_barh(
       [(a.start, max(a.end - a.start, 0.05))], (1.45, 0.35), color=_DUE
     )
-    axes.text(a.start, 1.1, str(a.kind), fontsize=6.5, color=_DUE, va="center")
     if a.due is not None:
       axes.plot([a.due, a.due], [-0.2, 1.0], color=_DUE, linewidth=1.4)
+  for start, kinds in annotation.names(annotation.of(item)).items():
+    axes.text(start, 1.1, kinds, fontsize=6.5, color=_DUE, va="center")
   axes.set_xlim(0, _SECONDS)
   axes.set_ylim(-0.25, 3.7)
   axes.set_yticks([])

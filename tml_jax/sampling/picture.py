@@ -26,7 +26,6 @@ _LETTER_INCHES = 0.075  # of the text above the agent
 _TEXT_ROWS = 3
 _THUMBNAIL_SECONDS = 0.6  # one picture of a video; at most so many
 _THUMBNAIL_CHANNELS = 14  # its height
-_LABELLED_SECONDS = 0.8  # shorter annotations get no name
 
 
 def draw(
@@ -201,16 +200,9 @@ def _annotations(axes, timeline: Timeline) -> None:
       axes.add_patch(_rectangle(a.start, 0, length, 3.5, _DUE))
     else:
       axes.plot(a.start, 3, marker="^", markersize=7, color=_DUE)
-    if length == 0 or length >= _LABELLED_SECONDS:
-      axes.text(
-        a.start + 0.04,
-        5,
-        str(a.kind),
-        fontsize=7.5,
-        color="white",
-        va="bottom",
-        clip_on=True,
-      )
+  for start, name in annotation.names(annotation.of(timeline)).items():
+    style = dict(fontsize=7.5, color="white", va="bottom", clip_on=True)
+    axes.text(start + 0.04, 5, name, **style)
 
 
 def _expected(axes, timeline: Timeline) -> None:
