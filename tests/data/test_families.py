@@ -198,17 +198,23 @@ def test_the_agent_goes_on_under_backchannels(items_of):
   for item in items_of("backchannel"):
     (turn,) = of(item, Kind.TURN)
     for a in of(item, *UNANSWERED):
-      covered = slice(clock.window_of(a.start), clock.num_windows(a.end) + 1)
-      if a.start > turn.due:
-        assert speaking(item)[covered].all()
-      else:
-        assert not speaking(item)[covered].any()
+      begin = clock.window_of(a.start)
+      if a.start > turn.due:  # it does not give way within a second
+        until = max(begin + 6, clock.num_windows(a.end) + 1)
+        assert speaking(item)[begin:until].all()
+      else:  # it does not answer within two
+        assert not speaking(item)[begin : clock.num_windows(a.end) + 10].any()
       kinds.add(a.kind)
   assert kinds == {Kind.BACKCHANNEL, Kind.VOCAL_TIC}
 
 
 def test_side_talk_is_lower_and_never_over_the_user(items_of):
   for item in items_of("side_talk"):
+    for a in of(item, *UNANSWERED):
+      heard = window(a.start), clock.num_windows(a.end)
+      assert not any(heard[0] < w < heard[1] + 10 for w in onsets(item))
+      if speaking(item)[heard[0]]:
+        assert speaking(item)[heard[0] : heard[0] + 6].all()
     beside = item.track(Role.ENVIRONMENT)
     spans = item.track(Role.USER).spans
     for s in beside.spans:

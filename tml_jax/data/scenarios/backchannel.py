@@ -24,7 +24,10 @@ _TIC_SHARE = 0.25  # of what the user does meanwhile
 _TIC_BEFORE = 0.4  # of items: one before the question
 _FIRST_AFTER = (0.3, 0.8)  # seconds
 _NEXT_AFTER = (0.8, 1.6)
-_MARGIN = 0.3  # seconds that the agent speaks after it at least
+_TIC_APART = (1.2, 1.8)  # seconds: no reply comes within 2 s of it
+# Seconds that the agent speaks at least, after the end and the beginning of a
+# sound: nobody takes its end for giving way.
+_MARGIN, _GOES_ON = 0.3, 1.2
 
 
 class BackchannelScenario(instructed.Instructed):
@@ -46,8 +49,8 @@ class BackchannelScenario(instructed.Instructed):
     )
     score.pause(instructed.LEAD, random=random)
     if random.random() < _TIC_BEFORE:
-      self._tic(score, random=random)
-      score.pause(instructed.LEAD, random=random)
+      self._tic(score, over=float("inf"), random=random)
+      score.pause(_TIC_APART, random=random)
     start = self._instruct(
       score, instructed.FIRST, *instructed.digits(number), random=random
     )
@@ -57,33 +60,36 @@ class BackchannelScenario(instructed.Instructed):
     score.annotate(
       Kind.TURN, start=start, end=end, onset=onset, until=over, said=said
     )
-    score.cursor = round((onset * clock.TURN_SECONDS + first) * 16_000)
+    score.cursor = round(onset * clock.TURN_SAMPLES + first * clock.SAMPLE_RATE)
     while self._meanwhile(score, over=over, random=random):
       score.pause(_NEXT_AFTER, random=random)
     score.cursor = over
     score.pause(instructed.BETWEEN, random=random)
 
   def _meanwhile(self, score: score_lib.Score, *, over: int, random) -> bool:
-    """Something that ends before sample `over`, if it does."""
+    """The user makes a sound that ends well before `over`, if it does."""
     if random.random() < _TIC_SHARE:
       return self._tic(score, over=over, random=random)
-    word = family.choose(instructed.HEARD, random=random)
-    return self._make(
-      score, self._user(score, word)[0], Kind.BACKCHANNEL, over, random
+    (word,) = self._user(score, family.choose(instructed.HEARD, random=random))
+    return self._place(
+      score, sound=word, kind=Kind.BACKCHANNEL, over=over, random=random
     )
 
-  def _tic(self, score: score_lib.Score, *, random, over=None) -> bool:
-    sound = sounds.hum if random.random() < 0.5 else sounds.cough
-    recording = sound(random=random)
-    return self._make(score, recording, Kind.VOCAL_TIC, over, random)
+  def _tic(self, score: score_lib.Score, *, over: float, random) -> bool:
+    make = sounds.hum if random.random() < 0.5 else sounds.cough
+    tic = make(random=random)
+    return self._place(
+      score, sound=tic, kind=Kind.VOCAL_TIC, over=over, random=random
+    )
 
-  def _make(self, score, recording, kind, over, random) -> bool:
-    """Places a sound of the user if it ends in time; says whether."""
-    margin = round(_MARGIN * clock.SAMPLE_RATE)
-    length = len(recording.tracks[0].audio)
-    if over is not None and score.cursor + length + margin > over:
+  def _place(
+    self, score: score_lib.Score, *, sound, kind: Kind, over: float, random
+  ) -> bool:
+    """The user makes a sound if it ends well before `over`; says whether."""
+    needed = max(sound.duration + _MARGIN, _GOES_ON)
+    if score.cursor + needed * clock.SAMPLE_RATE > over:
       return False
     start = score.cursor
-    score.say(recording, gain_db=random.uniform(*instructed.GAIN_DB))
+    score.say(sound, gain_db=random.uniform(*instructed.GAIN_DB))
     score.annotate(kind, start=start, end=score.cursor)
     return True

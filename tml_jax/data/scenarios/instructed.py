@@ -19,7 +19,7 @@ from tml_jax.data.scenarios import family, reply
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.timeline import Timeline
 
-NUMBERS = tuple(n for n in range(21) if n != 10)  # ten lacks in Spanish
+NUMBERS = tuple(n for n in range(21) if n != 10)  # Spanish lacks ten
 FIRST = "vm-first"  # and a number: count up to it
 EXTENSION = "vm-extension"  # and how many: digits follow, say them back
 SECONDS = "seconds"  # after a number

@@ -25,7 +25,8 @@ _ASIDE = 0.6  # of the pauses
 _DURING = 0.6  # of the replies
 _BURST = 0.35  # of what is heard; the rest is speech
 _LATER = (0.1, 0.3)  # seconds after the beginning of a reply
-_APART = (0.5, 1.0)
+_APART = (1.2, 1.8)  # no reply comes within 2 s of what is not for the agent
+_GOES_ON = 1.6  # seconds of a reply that something else may be heard with
 
 
 class SideTalkScenario(instructed.Instructed):
@@ -33,7 +34,7 @@ class SideTalkScenario(instructed.Instructed):
 
   name = "side_talk"
   needed = frozenset()
-  prompt_seconds = (0.7, 2.5)
+  prompt_seconds = (0.8, 2.5)
 
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """Exchanges, and something else between and beside them."""
@@ -53,8 +54,9 @@ class SideTalkScenario(instructed.Instructed):
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, prompt)
     over = score.speak(said, window=onset)
-    if random.random() < _DURING:
-      score.cursor = onset * clock.TURN_SAMPLES
+    score.cursor = onset * clock.TURN_SAMPLES
+    long = over - score.cursor >= _GOES_ON * clock.SAMPLE_RATE
+    if long and random.random() < _DURING:
       score.pause(_LATER, random=random)
       over = max(over, self._aside(score, random=random))
     score.cursor = over
@@ -68,12 +70,9 @@ class SideTalkScenario(instructed.Instructed):
       kind, heard = Kind.BACKGROUND, sounds.burst(random=random)
     else:
       others = sorted(self._banks.keys() - {score.user_voice})
-      kind, bank = (
-        Kind.SIDE_TALK,
-        self._banks[family.choose(others, random=random)],
-      )
+      bank = self._banks[family.choose(others, random=random)]
       prompt = family.choose(list(bank.prompts), random=random)
-      heard = sounds.far(bank.load(prompt))
+      kind, heard = Kind.SIDE_TALK, sounds.far(bank.load(prompt))
     start = score.cursor
     end = score.sound(heard, start=start, gain_db=random.uniform(*LEVEL_DB))
     score.annotate(kind, start=start, end=end)
