@@ -1,0 +1,415 @@
+"""A session as a log of 200 ms ticks: what the panel reads.
+
+For: logs of live sessions, of recordings and of agents without a model, as
+JSON lines. Not for: metrics (`panel`). Start reading at `Log`; `from_frames`
+makes one, `write` and `read` are inverse.
+
+Names follow the voice trajectories of tau2-bench: `tick_id`, `timestamp`,
+`tick_duration_seconds`, `wall_clock_duration_seconds`, `agent_chunk` and
+`user_chunk` with `contains_speech` and `content`, `agent_tool_calls`,
+`agent_tool_results`. Ours: timestamps are seconds of the session; `labels`
+are kinds of annotations that touch the tick; the first line is a header.
+A tick holds what is heard in it, so the agent's decision to speak at the end
+of tick k is speech in tick k + 1, and its text stands there.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tml_jax import errors, workdir
+from tml_jax.sampling import transcript
+from tml_jax.streams import annotation, calls, clock, framing
+from tml_jax.streams.annotation import Annotation
+from tml_jax.streams.frame import Control, Frame
+from tml_jax.streams.timeline import EventKind, Role, Timeline
+from tml_jax.streams.tokenizer import Tokenizer
+
+SCHEMA, VERSION = "tml_jax.ticks", 1
+_CONTEXT = 32  # tokens before new text that may change how it is spelled
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+  """A tool call that ended in its tick, or a result (a part of one)."""
+
+  number: int
+  text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Tick:
+  """What is heard, said and written in 200 ms.
+
+  Attributes:
+    agent: whether the agent sounds.
+    user: whether the user does, by the track's speech activity.
+    agent_text: that the agent says, with the spaces between its parts.
+    user_text: words of the user that begin here.
+    calls: of tools, NAME ARGUMENTS, numbered from 1.
+    results: of them, as they arrive.
+    shown: texts the agent displays, [channel, text].
+    typed: by the user.
+    video_patches: that are seen.
+    seconds: the decision took; None where nothing was computed.
+  """
+
+  agent: bool
+  user: bool
+  agent_text: str = ""
+  user_text: str = ""
+  calls: tuple[Call, ...] = ()
+  results: tuple[Call, ...] = ()
+  shown: tuple[tuple[str, str], ...] = ()
+  typed: str = ""
+  video_patches: int = 0
+  seconds: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+  """One session.
+
+  Attributes:
+    id: of the timeline.
+    family: of scenarios; "" for other recordings.
+    duration: seconds.
+    annotations: what was asked of the agent.
+    recorded: [start, end) seconds of the recorded agent's speech.
+    ticks: from time 0, without gaps.
+    provenance: what made the log, JSON values; equal where it need not be
+      made again.
+  """
+
+  id: str
+  family: str
+  duration: float
+  annotations: tuple[Annotation, ...]
+  recorded: tuple[tuple[float, float], ...]
+  ticks: tuple[Tick, ...]
+  provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @functools.cached_property
+  def agent(self) -> np.ndarray:
+    """[ticks] bool, whether the agent sounds."""
+    return np.array([tick.agent for tick in self.ticks], bool)
+
+  @functools.cached_property
+  def user(self) -> np.ndarray:
+    """[ticks] bool, whether the user does."""
+    return np.array([tick.user for tick in self.ticks], bool)
+
+  def of_kind(self, *kinds: annotation.Kind) -> list[Annotation]:
+    return [a for a in self.annotations if a.kind in kinds]
+
+
+def from_frames(
+  frames: list[Frame],
+  *,
+  timeline: Timeline,
+  tokenizer: Tokenizer,
+  seconds: np.ndarray | None = None,
+  provenance: dict[str, Any] | None = None,
+) -> Log:
+  """The log of a session.
+
+  Args:
+    frames: of the session, one per window.
+    timeline: whose user was talked to.
+    tokenizer: of the run.
+    seconds: [windows] that each decision took.
+    provenance: see `Log`.
+  """
+  spell = functools.partial(transcript.spell, tokenizer=tokenizer)
+  users, words = _user(timeline, len(frames))
+  result, said, before = [], [], None
+  open_bursts: dict[Control, list[int]] = {}
+  num_calls = 0
+  for k, frame in enumerate(frames):
+    text, made, shown = "", [], []
+    if before is not None:  # what was decided then is heard now
+      context = said[-_CONTEXT:]
+      said = context + list(before.say)
+      text = _difference(spell(said), spell(context))
+      for burst in before.text_out:
+        tokens = open_bursts.setdefault(burst.channel, [])
+        tokens.extend(burst.tokens)
+        if not burst.complete:
+          continue
+        message = spell(open_bursts.pop(burst.channel))
+        if burst.channel == Control.CALL:
+          num_calls += 1
+          made.append(_call(num_calls, message))
+        else:
+          shown.append((burst.channel.name.lower(), message))
+    typed = [b for b in frame.text_in if b.channel == Control.USER_TEXT]
+    arrived = [b for b in frame.text_in if b.channel == Control.RESULT]
+    result.append(
+      Tick(
+        agent=frame.own_dmel is not None,
+        user=bool(users[k]),
+        agent_text=text,
+        user_text=words[k],
+        calls=tuple(made),
+        results=tuple(_result(spell(list(b.tokens))) for b in arrived),
+        shown=tuple(shown),
+        typed="".join(spell(list(b.tokens)) for b in typed),
+        video_patches=len(frame.patches),
+        seconds=None if seconds is None else round(float(seconds[k]), 5),
+      )
+    )
+    before = frame
+  return _log(timeline, ticks=result, provenance=provenance or {})
+
+
+def from_activity(
+  timeline: Timeline, *, agent: np.ndarray, says_recording: bool = False
+) -> Log:
+  """The log of an agent without a model.
+
+  Args:
+    timeline: whose user is heard.
+    agent: [windows] bool, where the agent sounds.
+    says_recording: whether its words and calls are the recorded ones.
+  """
+  count = len(agent)
+  users, words = _user(timeline, count)
+  said = [""] * count
+  made: list[list[Call]] = [[] for _ in range(count)]
+  if says_recording:
+    said = _words(timeline, Role.AGENT, count)
+    events = [e for e in timeline.events if e.kind == EventKind.CALL]
+    events.sort(key=lambda event: event.time)
+    for number, event in enumerate(events, start=1):
+      k = min(clock.window_of(event.time), count - 1)
+      made[k].append(_call(number, event.text))
+  result = [
+    Tick(
+      agent=bool(agent[k]),
+      user=bool(users[k]),
+      agent_text=said[k],
+      user_text=words[k],
+      calls=tuple(made[k]),
+    )
+    for k in range(count)
+  ]
+  return _log(timeline, ticks=result, provenance={})
+
+
+def recorded_activity(timeline: Timeline) -> np.ndarray:
+  """[windows] bool: where the recorded agent sounds."""
+  return _activity(timeline, Role.AGENT, clock.num_windows(timeline.duration))
+
+
+def _log(
+  timeline: Timeline, *, ticks: list[Tick], provenance: dict[str, Any]
+) -> Log:
+  agent = timeline.track(Role.AGENT)
+  spans = agent.spans if agent else ()
+  return Log(
+    id=timeline.id,
+    family=timeline.metadata.get("family", ""),
+    duration=timeline.duration,
+    annotations=annotation.of(timeline),
+    recorded=tuple((s.start, s.end) for s in spans),
+    ticks=tuple(ticks),
+    provenance=provenance,
+  )
+
+
+def _user(timeline: Timeline, count: int) -> tuple[np.ndarray, list[str]]:
+  """[count] activity of the user, and the words that begin in each tick."""
+  return (
+    _activity(timeline, Role.USER, count),
+    [text.strip() for text in _words(timeline, Role.USER, count)],
+  )
+
+
+def _activity(timeline: Timeline, role: Role, count: int) -> np.ndarray:
+  result = np.zeros(count, bool)
+  windows = framing.speech_windows(timeline.track(role))
+  result[[w for w in windows if w < count]] = True
+  return result
+
+
+def _words(timeline: Timeline, role: Role, count: int) -> list[str]:
+  result = [""] * count
+  track = timeline.track(role)
+  for word in track.words if track else ():
+    result[min(clock.window_of(word.start), count - 1)] += f" {word.text}"
+  return result
+
+
+def _difference(text: str, before: str) -> str:
+  """What `text` adds to `before`."""
+  return text[len(os.path.commonprefix([text, before])) :]
+
+
+def _call(number: int, text: str) -> Call:
+  return Call(number, calls.call_text(calls.parse_call(text)))
+
+
+def _result(text: str) -> Call:
+  """A part of a result; number 0 where it goes on from an earlier frame."""
+  try:
+    return Call(*calls.parse_result(text))
+  except ValueError:
+    return Call(0, text)
+
+
+def to_text(log: Log) -> str:
+  """The log as JSON lines."""
+  header = {
+    "schema": SCHEMA,
+    "version": VERSION,
+    "id": log.id,
+    "family": log.family,
+    "duration": log.duration,
+    "tick_duration_seconds": clock.TURN_SECONDS,
+    "ticks": len(log.ticks),
+    "annotations": [annotation.to_json(a) for a in log.annotations],
+    "recorded_agent": [list(span) for span in log.recorded],
+    "provenance": log.provenance,
+  }
+  records = [_record(log, k) for k in range(len(log.ticks))]
+  lines = [json.dumps(r, ensure_ascii=False) for r in (header, *records)]
+  return "\n".join(lines) + "\n"
+
+
+def _record(log: Log, k: int) -> dict[str, Any]:
+  tick, start = log.ticks[k], k * clock.TURN_SECONDS
+  labels = {
+    str(a.kind)
+    for a in log.annotations
+    if clock.window_of(a.start) <= k < clock.num_windows(a.end)
+  }
+  return {
+    "tick_id": k,
+    "timestamp": round(start, 1),
+    "tick_duration_seconds": clock.TURN_SECONDS,
+    "wall_clock_duration_seconds": tick.seconds,
+    "agent_chunk": {
+      "contains_speech": tick.agent,
+      "content": tick.agent_text,
+      "shown": [list(item) for item in tick.shown],
+    },
+    "user_chunk": {
+      "contains_speech": tick.user,
+      "content": tick.user_text,
+      "labels": sorted(labels),
+      "typed": tick.typed,
+      "video_patches": tick.video_patches,
+    },
+    "agent_tool_calls": [
+      {"id": call.number}
+      | dataclasses.asdict(calls.parse_call(call.text))
+      for call in tick.calls
+    ],
+    "agent_tool_results": [
+      {"id": result.number, "content": result.text} for result in tick.results
+    ],
+  }
+
+
+def write(log: Log, path: pathlib.Path) -> None:
+  """All of the log or nothing, also when killed half-way."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  workdir.write_atomically(path, text=to_text(log))
+
+
+def read(path: str | os.PathLike[str]) -> Log:
+  """The log that `write` wrote.
+
+  Raises:
+    errors.UserError: naming the file, the line and what is wrong with it.
+  """
+  try:
+    lines = pathlib.Path(path).read_text(encoding="utf-8")
+    lines = lines.removesuffix("\n").split("\n")
+  except (OSError, UnicodeDecodeError) as error:
+    raise errors.UserError(f"{path} is no tick log: {error}") from error
+  header = _json(lines[0], path=path, line=1)
+  if header.get("schema") != SCHEMA or header.get("version") != VERSION:
+    raise _broken(
+      path,
+      line=1,
+      what=f"schema {header.get('schema')!r} version {header.get('version')!r};"
+      f" this reads {SCHEMA} version {VERSION}",
+    )
+  found = []
+  for number, line in enumerate(lines[1:], start=2):
+    record = _json(line, path=path, line=number)
+    if record.get("tick_id") != len(found):
+      fault = f"tick {len(found)} is missing"
+      if isinstance(record.get("tick_id"), int):
+        if record["tick_id"] < len(found):
+          fault = "it is there twice or out of order"
+      raise _broken(
+        path, line=number, what=f"tick_id {record.get('tick_id')!r}: {fault}"
+      )
+    try:
+      found.append(_tick(record))
+    except (KeyError, TypeError, ValueError) as error:
+      raise _broken(path, line=number, what=f"no tick: {error!r}") from error
+  try:
+    if len(found) != header["ticks"]:
+      raise ValueError(f"{len(found)} ticks follow, not {header['ticks']}")
+    return Log(
+      id=str(header["id"]),
+      family=str(header["family"]),
+      duration=float(header["duration"]),
+      annotations=annotation.parse(header["annotations"], where="header"),
+      recorded=tuple((float(s), float(e)) for s, e in header["recorded_agent"]),
+      ticks=tuple(found),
+      provenance=header["provenance"],
+    )
+  except (KeyError, TypeError, ValueError) as error:
+    raise _broken(path, line=1, what=f"the header: {error}") from error
+
+
+def _tick(record: dict[str, Any]) -> Tick:
+  agent, user = record["agent_chunk"], record["user_chunk"]
+  if not isinstance(agent["contains_speech"], bool) or not isinstance(
+    user["contains_speech"], bool
+  ):
+    raise ValueError("contains_speech is true or false")
+  return Tick(
+    agent=agent["contains_speech"],
+    user=user["contains_speech"],
+    agent_text=agent["content"],
+    user_text=user["content"],
+    calls=tuple(
+      Call(
+        c["id"], calls.call_text(calls.Request(c["name"], c["arguments"]))
+      )
+      for c in record["agent_tool_calls"]
+    ),
+    results=tuple(
+      Call(r["id"], r["content"]) for r in record["agent_tool_results"]
+    ),
+    shown=tuple((channel, text) for channel, text in agent["shown"]),
+    typed=user["typed"],
+    video_patches=user["video_patches"],
+    seconds=record["wall_clock_duration_seconds"],
+  )
+
+
+def _json(text: str, *, path, line: int) -> dict[str, Any]:
+  try:
+    record = json.loads(text)
+  except ValueError as error:
+    raise _broken(path, line=line, what=f"no JSON: {error}") from error
+  if not isinstance(record, dict):
+    raise _broken(path, line=line, what="no JSON object")
+  return record
+
+
+def _broken(path, *, line: int, what: str) -> errors.UserError:
+  return errors.UserError(
+    f"{path}, line {line}: {what}; delete the file and make it again"
+  )
