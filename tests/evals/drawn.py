@@ -9,7 +9,7 @@ TICK = 0.2
 
 
 def log(drawing, *annotations, says=(), calls=(), recorded="") -> ticks.Log:
-  """`says` and `calls` are {tick: text}, `recorded` draws the recorded agent."""
+  """`says` and `calls` by tick; `recorded` draws the recorded agent."""
   says, calls = dict(says), dict(calls)
   made = {k: ticks.Call(i + 1, calls[k]) for i, k in enumerate(sorted(calls))}
   agent = np.array([letter == "a" for letter in recorded])
@@ -33,7 +33,9 @@ def log(drawing, *annotations, says=(), calls=(), recorded="") -> ticks.Log:
   )
 
 
-def asks(kind: Kind, first, stop, *, due=None, until=None, **rest) -> Annotation:
+def asks(
+  kind: Kind, first, stop, *, due=None, until=None, **rest
+) -> Annotation:
   """An annotation from tick `first` up to tick `stop`; all times in ticks."""
   return Annotation(
     kind,

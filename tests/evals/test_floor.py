@@ -130,9 +130,10 @@ def test_distance_of_floor_transfers():
   same = panel.measure(drawn.log("uu.aa", recorded="...aa"))
   other = panel.measure(drawn.log("uu...aa", recorded="...aa.."))
   silent = panel.measure(drawn.log("uu.....", recorded="...aa.."))
-  distance = lambda *items: panel.summarise(list(items))[  # noqa: E731
-    "floor_transfer_js"
-  ].value
+
+  def distance(*items):
+    return panel.summarise(list(items))["floor_transfer_js"].value
+
   assert distance(same) == 0
   assert distance(other) == pytest.approx(1)  # no bin is shared
   # p = (1/2, 1/2), q = (1, 0): JS = 1 - 3/4 log2(3) + 1/2 = 0.3113 bits.

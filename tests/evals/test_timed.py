@@ -86,9 +86,7 @@ def test_two_videos_are_counted_apart():
   first = [asks(Kind.REPETITION, i, i + 1, group="a") for i in range(2)]
   second = [asks(Kind.REPETITION, i, i + 1, group="b") for i in range(20, 24)]
   says = {3: "two", 25: "four"}
-  found = values(
-    "...a.....................a....", *first, *second, says=says
-  )
+  found = values("...a.....................a....", *first, *second, says=says)
   assert found["count_error"] == [0, 0]
 
 

@@ -8,28 +8,28 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tml_jax.evals import ticks
+from tml_jax.evals import observe, ticks
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Timeline
 
 
 def recorded(timeline: Timeline) -> ticks.Log:
   """Says what the recorded agent says: the best there is."""
-  return ticks.from_activity(
-    timeline, agent=ticks.recorded_activity(timeline), says_recording=True
+  return observe.from_activity(
+    timeline, agent=observe.recorded_activity(timeline), says_recording=True
   )
 
 
 def silent(timeline: Timeline) -> ticks.Log:
   """Never says anything."""
   count = clock.num_windows(timeline.duration)
-  return ticks.from_activity(timeline, agent=np.zeros(count, bool))
+  return observe.from_activity(timeline, agent=np.zeros(count, bool))
 
 
 def always_talking(timeline: Timeline) -> ticks.Log:
   """Talks from the first window it can to the last."""
   count = clock.num_windows(timeline.duration)
-  return ticks.from_activity(timeline, agent=np.arange(count) > 0)
+  return observe.from_activity(timeline, agent=np.arange(count) > 0)
 
 
 AGENTS: dict[str, Callable[[Timeline], ticks.Log]] = {

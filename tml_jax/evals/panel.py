@@ -128,7 +128,9 @@ METRICS = (
     Statistic.DISTANCE,
     digits=2,
   ),
-  _quantile("timed_error_p50", "asked time, |error|, median", "timed_error", 0.5),
+  _quantile(
+    "timed_error_p50", "asked time, |error|, median", "timed_error", 0.5
+  ),
   *(
     _share(f"timed_hit_{x}", f"asked time, within {x} s")
     for x in timed.TOLERANCES
@@ -158,8 +160,12 @@ METRICS = (
   _share("pauc", "silent until (PAUC, silence = 25)"),
   _share("premature", "silent until, speaks before", Better.LOWER),
   _share("tool_answered", "results said"),
-  _quantile("tool_latency_p50", "result to speech, median", "tool_latency", 0.5),
-  _quantile("call_latency_p50", "question to call, median", "call_latency", 0.5),
+  _quantile(
+    "tool_latency_p50", "result to speech, median", "tool_latency", 0.5
+  ),
+  _quantile(
+    "call_latency_p50", "question to call, median", "call_latency", 0.5
+  ),
   Metric(
     "talk_through_tool",
     "talks while a tool works",
@@ -183,7 +189,7 @@ HEADLINE = (
   "false_fires",
 )
 # What an item is ranked by: all of these, and how they count.
-_GOOD = (
+GOOD = (
   "responded",
   "yielded",
   *floor.SELECTIVE.values(),
@@ -195,7 +201,7 @@ _GOOD = (
   "tool_answered",
   "follow_overlap",
 )
-_BAD = ("takeover", "premature")
+BAD = ("takeover", "premature")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,19 +232,21 @@ def score(item: Series) -> float:
 
   Every unasked run counts as one that did not. NaN where nothing was asked.
   """
-  good = [v / w for name in _GOOD for v, w in item.get(name, ())]
-  good += [1 - v for name in _BAD for v, _ in item.get(name, ())]
+  good = [v / w for name in GOOD for v, w in item.get(name, ())]
+  good += [1 - v for name in BAD for v, _ in item.get(name, ())]
   fires = sum(v for v, _ in item.get("false_fires", ()))
   return sum(good) / (len(good) + fires) if good else float("nan")
 
 
-def summarise(items: list[Series], *, seed: int = 0) -> dict[str, Value]:
+def summarise(
+  items: list[Series], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, Value]:
   """Every metric over `items`, by name; the intervals depend on `seed`."""
   random = np.random.default_rng(seed)
   count = len(items)
   weights_RI = np.ones((1, count))  # the first row is the sample itself
   if count > 1:
-    drawn = random.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    drawn = random.multinomial(count, np.full(count, 1 / count), resamples)
     weights_RI = np.concatenate([weights_RI, drawn])
   return {m.name: _value(m, items, weights_RI) for m in METRICS}
 
@@ -248,7 +256,9 @@ def scalars(values: dict[str, Value]) -> dict[str, float]:
   return {name: value.value for name, value in values.items()}
 
 
-def _value(metric: Metric, items: list[Series], weights_RI: np.ndarray) -> Value:
+def _value(
+  metric: Metric, items: list[Series], weights_RI: np.ndarray
+) -> Value:
   """R resamples of I items; E events."""
   series = [item.get(metric.series, []) for item in items]
   item_E = np.repeat(np.arange(len(items)), [len(s) for s in series])

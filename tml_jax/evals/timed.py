@@ -139,9 +139,7 @@ def _silences(heard: Heard, result: Series) -> None:
     a = reply.to
     begin, event = clock.window_of(a.start), a.end
     premature = any(
-      i not in heard.asked
-      and run.stop > begin
-      and run.onset < event - EPSILON
+      i not in heard.asked and run.stop > begin and run.onset < event - EPSILON
       for i, run in enumerate(heard.runs)
     )
     last = a.until
