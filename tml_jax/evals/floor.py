@@ -160,9 +160,7 @@ def is_kept(heard: Heard, event: Annotation) -> bool:
 
 
 def _overlap(heard: Heard, result: Series) -> None:
-  spoken = heard.directed.copy()
-  for a in heard.log.of_kind(Kind.FOLLOW):
-    spoken[clock.window_of(a.start) : clock.num_windows(a.end)] = False
+  spoken = heard.directed & ~heard.log.covered(Kind.FOLLOW)
   if spoken.any():
     both = int((spoken & heard.log.agent).sum())
     result["overlap"].append((both, int(spoken.sum())))

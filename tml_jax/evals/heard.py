@@ -11,7 +11,8 @@ something due gives the run a chance, [first, last]:
   TIMED         half-way to the neighbours of its group, not before the user
                 has asked; the onset nearest to `due` counts
   CUE           from the cue's end until `CUE_SECONDS` after it was due
-  FOLLOW        as long as the user speaks; every run in it is asked for
+  FOLLOW        as long as the user speaks and `FOLLOW_SECONDS` after it; every
+                run in it is asked for
   REPETITION    until the next one ends, or `REPETITION_SECONDS`
   ACTIVITY      half-way to the neighbours, for its start and for its end; the
                 nearest onset counts
@@ -33,10 +34,12 @@ from tml_jax.streams.annotation import Annotation, Kind
 
 CUE_SECONDS = 1.0  # after `due`, the widest of the tolerances of TimeSpeak
 REPETITION_SECONDS = 2.0
+FOLLOW_SECONDS = 2.0
 # A run this close behind another goes on with it: 500 ms is what
 # Full-Duplex-Bench v1.5 merges of a model's speech, two ticks here.
 GOES_ON_TICKS = 2
 EPSILON = 1e-6  # seconds; sums of decimal times miss each other by rounding
+DIRECTED = (Kind.TURN, Kind.TIMED, Kind.BARGE_IN, Kind.FOLLOW)
 UNDIRECTED = (
   Kind.BACKCHANNEL,
   Kind.VOCAL_TIC,
@@ -171,9 +174,8 @@ def listen(log: Log) -> Heard:
     text = "".join(tick.agent_text for tick in log.ticks[before:stop])
     runs.append(Run(first, stop, text.strip()))
     before = stop
-  directed = log.user.copy()
-  for a in log.of_kind(*UNDIRECTED):
-    directed[clock.window_of(a.start) : clock.num_windows(a.end)] = False
+  meant, not_meant = log.covered(*DIRECTED), log.covered(*UNDIRECTED)
+  directed = log.user & (meant | ~not_meant)
   heard = Heard(log, tuple(runs), (), frozenset(), directed)
   replies, asked = [], set()
   for kind in Kind:
@@ -231,7 +233,7 @@ def _chances(heard: Heard, kind: Kind) -> list[_Chance]:
     elif kind == Kind.CUE:
       last = (a.end if a.due is None else a.due) + CUE_SECONDS
     elif kind == Kind.FOLLOW:
-      last = a.end
+      last = a.end + FOLLOW_SECONDS
     elif kind == Kind.REPETITION:
       last = a.end + REPETITION_SECONDS
       if i + 1 < len(items) and items[i + 1].group == a.group:

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from absl import logging
 
 from tml_jax.config import Config
 from tml_jax.evals import content, dummies, observe, panel, suites, ticks
@@ -143,31 +142,16 @@ def evaluate(
   """
   variables = jax.tree.map(jnp.asarray, variables)
   items = suite.items()
-  dummy: dict[int, dict[str, Series]] = {}
-  logs: dict[int, ticks.Log] = {}
-  skipped: collections.Counter[str] = collections.Counter()
+  known = _Known()
   sums: dict[str, content.Sums] = {}
-  waiting, windows = [], 0
   for family in dict.fromkeys(item.family for item in items):
     recordings = []
     for i in (i for i, item in enumerate(items) if item.family == family):
       timeline = items[i].load()
-      if not annotation.of(timeline):
-        skipped[family] += 1
-        continue
-      dummy[i] = {
-        name: panel.measure(agent(timeline))
-        for name, agent in dummies.AGENTS.items()
-      }
-      recordings.append(
-        framing.frames(timeline, config=config.streams, tokenizer=tokenizer)
-      )
-      found = kept.find(items[i], timeline) if kept else None
-      if found is not None:
-        logs[i] = found
-      else:
-        waiting.append(i)
-        windows += clock.num_windows(timeline.duration)
+      if known.add(i, item=items[i], timeline=timeline, kept=kept):
+        recordings.append(
+          framing.frames(timeline, config=config.streams, tokenizer=tokenizer)
+        )
     if recordings:
       sums[family] = content.forced(
         config,
@@ -176,50 +160,96 @@ def evaluate(
         recordings=recordings,
         title=f"{family}: forced",
       )
-  for family, count in skipped.items():
-    logging.info("%d items of %s say nothing of what is due", count, family)
-  if not dummy:
-    raise suites.nothing_due(sorted(skipped))
-  reused = len(logs)
+  if not known.dummies:
+    raise suites.nothing_due(sorted(known.skipped))
+  logs = dict(known.logs)
 
-  def done(held: "Held") -> None:
-    item = items[waiting[held.index]]
+  def done(held: Held) -> None:
+    index = known.waiting[held.index]
     suite.keep(held.timeline, frames=held.frames)
     log = observe.from_frames(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
       seconds=held.seconds,
-      provenance=kept.of(item) if kept else {},
+      provenance=kept.of(items[index]) if kept else {},
     )
     if kept:
-      ticks.write(log, kept.path(item.family, log.id))
-    logs[waiting[held.index]] = log
+      ticks.write(log, kept.path(items[index].family, log.id))
+    logs[index] = log
 
   tick_seconds = converse(
     config,
     model=model,
     variables=variables,
-    items=[items[i] for i in waiting],
+    items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
     done=done,
-    windows=windows,
+    windows=known.windows,
   )
+  scored = [
+    Scored(
+      family=items[i].family,
+      log=logs[i],
+      series={MODEL: panel.measure(logs[i]), **known.dummies[i]},
+    )
+    for i in sorted(logs)
+  ]
+  sums[ALL] = sum(sums.values(), content.nothing())
   return Report(
-    scored=[
-      Scored(
-        family=items[i].family,
-        log=logs[i],
-        series={MODEL: panel.measure(logs[i]), **dummy[i]},
-      )
-      for i in sorted(logs)
-    ],
-    content={family: found.scalars() for family, found in sums.items()}
-    | {ALL: sum(sums.values(), content.nothing()).scalars()},
-    skipped=dict(skipped),
-    reused=reused,
+    scored=scored,
+    content={family: found.scalars() for family, found in sums.items()},
+    skipped=dict(known.skipped),
+    reused=len(known.logs),
     tick_seconds=tick_seconds,
   )
+
+
+@dataclasses.dataclass
+class _Known:
+  """What is known of items before any session.
+
+  Attributes:
+    dummies: series by agent, by index of the item.
+    logs: that need not be made again.
+    waiting: indices of items whose sessions are to be held.
+    windows: of these.
+    skipped: items that say nothing of what is due, by family.
+  """
+
+  dummies: dict[int, dict[str, Series]] = dataclasses.field(
+    default_factory=dict
+  )
+  logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
+  waiting: list[int] = dataclasses.field(default_factory=list)
+  windows: int = 0
+  skipped: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+  def add(
+    self,
+    index: int,
+    *,
+    item: suites.Item,
+    timeline: Timeline,
+    kept: Kept | None,
+  ) -> bool:
+    """Takes an item; returns whether there is anything to score."""
+    if not annotation.of(timeline):
+      self.skipped[item.family] += 1
+      return False
+    self.dummies[index] = {
+      name: panel.measure(agent(timeline))
+      for name, agent in dummies.AGENTS.items()
+    }
+    log = kept.find(item, timeline) if kept else None
+    if log is None:
+      self.waiting.append(index)
+      self.windows += clock.num_windows(timeline.duration)
+    else:
+      self.logs[index] = log
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,13 @@ class Log:
     """[ticks] bool, whether the user does."""
     return np.array([tick.user for tick in self.ticks], bool)
 
+  def covered(self, *kinds: annotation.Kind) -> np.ndarray:
+    """[ticks] bool, those that an annotation of these kinds touches."""
+    result = np.zeros(len(self.ticks), bool)
+    for a in self.of_kind(*kinds):
+      result[clock.window_of(a.start) : clock.num_windows(a.end)] = True
+    return result
+
   def of_kind(self, *kinds: annotation.Kind) -> list[Annotation]:
     return [a for a in self.annotations if a.kind in kinds]
 

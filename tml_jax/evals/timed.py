@@ -41,6 +41,7 @@ the benchmarks that it names:
 
 import collections
 
+from tml_jax.evals import heard as heard_lib
 from tml_jax.evals import numbers
 from tml_jax.evals.floor import Series
 from tml_jax.evals.heard import EPSILON, Heard, plain, seconds
@@ -66,7 +67,10 @@ def measure(heard: Heard) -> Series:
     if reply.run is not None and reply.to.text and is_whole:
       text = heard.text(reply.run)
       if reply.to.kind == Kind.FOLLOW:
-        found = heard.onsets(reply.to.start, _follow_end(reply.to))
+        until = reply.to.until
+        if until is None:
+          until = reply.to.end + heard_lib.FOLLOW_SECONDS
+        found = heard.onsets(reply.to.start, until)
         text = " ".join(heard.runs[i].text for i in found)
       right = plain(text) == plain(reply.to.text)
       result["said_right"].append((float(right), 1))
@@ -169,10 +173,6 @@ def _tools(heard: Heard, result: Series) -> None:
     waiting = log.agent[clock.num_windows(a.start) : clock.window_of(a.end)]
     if len(waiting):
       result["talk_through_tool"].append((int(waiting.sum()), len(waiting)))
-
-
-def _follow_end(a: Annotation) -> float:
-  return a.end if a.until is None else a.until
 
 
 def _follows(heard: Heard, result: Series) -> None:
