@@ -55,7 +55,7 @@ def main(config: Config) -> None:
   suite = _suite(config, data_dir=data_dir)
   suites.check_annotations(suite.items())
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import run, show
+  from tml_jax.evals import panel, run, show
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
   report = run.evaluate(
@@ -92,6 +92,10 @@ def main(config: Config) -> None:
     "skipped": report.skipped,
     "metrics": _metrics(report),
     "content": report.content,
+    "floor_transfers": {
+      "ticks": panel.BINS.tolist(),
+      **{k: v.tolist() for k, v in report.transfers(run.ALL).items()},
+    },
     "conversations": [
       {"id": s.log.id, "family": s.family, "score": s.score}
       for s in report.scored

@@ -82,7 +82,6 @@ def _converse(suite):
     variables=small.variables(_CONFIG),
     items=suite.items(),
     done=lambda done: held.__setitem__(done.index, done),
-    windows=0,
     **_RUNNING,
   )
   assert len(seconds) >= max(len(h.seconds) for h in held.values())
@@ -222,7 +221,7 @@ def test_table_and_page():
   assert not any("cue" in row for row in rows)
   page = show.html(report, title="a <test>")
   assert "a &lt;test&gt;" in page and "1 without annotations" in page
-  assert page.count("data:image/png;base64,") == 3
+  assert page.count("data:image/png;base64,") == 4
   start = page.index("base64,") + len("base64,")
   png = base64.b64decode(page[start : page.index("'", start)])
   assert png[:4] == b"\x89PNG"

@@ -10,7 +10,7 @@ import collections
 import dataclasses
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -19,12 +19,12 @@ import numpy as np
 import tqdm
 
 from tml_jax.config import Config
-from tml_jax.evals import content, dummies, observe, panel, suites, ticks
+from tml_jax.evals import content, dummies, floor, observe, panel, suites, ticks
 from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import annotation, clock, framing
+from tml_jax.streams import annotation, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -85,6 +85,17 @@ class Report:
     items = [item.series[agent] for item in self.items(family)]
     return panel.summarise(items, resamples=resamples)
 
+  def transfers(self, family: str) -> dict[str, np.ndarray]:
+    """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
+    items = [item.series[MODEL] for item in self.items(family)]
+    return {
+      name: sum(panel.histogram(item.get(series, [])) for item in items)
+      for name, series in (
+        (MODEL, floor.TRANSFER),
+        ("recorded", floor.RECORDED),
+      )
+    }
+
   def scalars(self) -> dict[str, float]:
     """Of all families, for the metrics of training."""
     values = self.summary(ALL, resamples=0)
@@ -126,6 +137,30 @@ class Kept:
     return log
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """The next frame of a conversation, for the model.
+
+  Attributes:
+    inputs: what it perceives.
+  """
+
+  inputs: Frame
+
+
+# Given the finished frame of each step; returns the frames of the recording.
+Talk = Generator[Step, Frame, list[Frame]]
+Hold = Callable[[user.UserPart, session.Session], Talk]
+
+
+def duplex(part: user.UserPart, live: session.Session) -> Talk:
+  """Window by window: what the user does is heard, and answered, at once."""
+  frames = []
+  while len(frames) < len(part):
+    frames.append((yield Step(part.perceive(live))))
+  return frames
+
+
 def evaluate(
   suite: suites.Suite,
   *,
@@ -134,8 +169,18 @@ def evaluate(
   variables: dict[str, Any],
   tokenizer: Tokenizer,
   kept: Kept | None = None,
+  hold: Hold = duplex,
 ) -> Report:
   """Scores every item of a suite, live and forced.
+
+  Args:
+    suite: what to evaluate.
+    config: of the run.
+    model: the model.
+    variables: its parameters and router biases.
+    tokenizer: of the run.
+    kept: where logs go and come from; None keeps none.
+    hold: see `converse`.
 
   Raises:
     errors.UserError: no item says what is due, or data or a log are broken.
@@ -171,7 +216,8 @@ def evaluate(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
-      seconds=held.seconds,
+      # Behind turn detection a window may take several calls, or none.
+      seconds=held.seconds if len(held.seconds) == len(held.frames) else None,
       provenance=kept.of(items[index]) if kept else {},
     )
     if kept:
@@ -185,7 +231,7 @@ def evaluate(
     items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
     done=done,
-    windows=known.windows,
+    hold=hold,
   )
   scored = [
     Scored(
@@ -213,7 +259,6 @@ class _Known:
     dummies: series by agent, by index of the item.
     logs: that need not be made again.
     waiting: indices of items whose sessions are to be held.
-    windows: of these.
     skipped: items that say nothing of what is due, by family.
   """
 
@@ -222,7 +267,6 @@ class _Known:
   )
   logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
   waiting: list[int] = dataclasses.field(default_factory=list)
-  windows: int = 0
   skipped: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
@@ -246,7 +290,6 @@ class _Known:
     log = kept.find(item, timeline) if kept else None
     if log is None:
       self.waiting.append(index)
-      self.windows += clock.num_windows(timeline.duration)
     else:
       self.logs[index] = log
     return True
@@ -260,7 +303,8 @@ class Held:
     index: of the item.
     timeline: whose user was talked to.
     frames: one per window.
-    seconds: [windows] wall-clock time of each decision, of all slots.
+    seconds: [ticks] wall-clock time of the calls it took part in, of all
+      sessions of the pool.
   """
 
   index: int
@@ -274,15 +318,16 @@ def converse(
   *,
   model: interaction.InteractionModel,
   variables: dict[str, Any],
-  items: Iterable[suites.Item],
+  items: list[suites.Item],
   tokenizer: Tokenizer,
   done: Callable[[Held], None],
-  windows: int,
+  hold: Hold = duplex,
 ) -> np.ndarray:
   """Lets the model answer the users of `items`; `done` gets each that is over.
 
   A conversation depends on its item alone, whoever shares the pool: the next
-  one joins when another is over. `windows` of all are for the progress bar.
+  one joins when another is over. `hold` is how the model is connected to its
+  user.
 
   Returns:
     [ticks] wall-clock time of each call, compilation included.
@@ -295,41 +340,47 @@ def converse(
     text_pieces=tokenizer.num_pieces,
   )
   seconds: list[float] = []
-  waiting = enumerate(items)
-  talking: dict[session.Session, _Talk] = {}
-  with tqdm.tqdm(total=windows, desc="live", unit="window") as progress:
-    while True:
-      while len(talking) < SLOTS:
-        index, item = next(waiting, (0, None))
-        if item is None:
-          break
-        timeline = item.load()
+  waiting = list(reversed(range(len(items))))
+  talks: dict[session.Session, _Talking] = {}
+  steps: dict[session.Session, Step] = {}
+  with tqdm.tqdm(total=len(items), desc="live", unit="talk") as progress:
+
+    def go_on(live: session.Session, frame: Frame | None) -> None:
+      talking = talks[live]
+      try:
+        steps[live] = talking.talk.send(frame)
+      except StopIteration as over:
+        pool.leave(live)
+        del talks[live]
+        took = np.array(talking.seconds)
+        done(Held(talking.index, talking.timeline, over.value, took))
+        progress.update()
+
+    while waiting or talks:
+      while waiting and len(talks) < SLOTS:
+        index = waiting.pop()
+        timeline = items[index].load()
         part = user.UserPart(timeline, tokenizer=tokenizer)
-        talking[pool.join(seed=item.seed)] = _Talk(index, timeline, part)
-      if not talking:
-        return np.array(seconds)
-      ticked = pool.tick(
-        {live: talk.part.perceive(live) for live, talk in talking.items()}
-      )
+        live = pool.join(seed=items[index].seed)
+        talks[live] = _Talking(index, timeline, hold(part, live))
+        go_on(live, None)
+      if not steps:
+        continue  # some that joined had nothing to ask
+      inputs = {live: step.inputs for live, step in steps.items()}
+      steps.clear()
+      ticked = pool.tick(inputs)
       seconds.append(ticked.seconds)
-      progress.update(len(talking))
-      for live, talk in list(talking.items()):
-        talk.frames.append(ticked.frames[live])
-        talk.seconds.append(ticked.seconds)
-        if live.window == len(talk.part):
-          pool.leave(live)
-          del talking[live]
-          done(
-            Held(talk.index, talk.timeline, talk.frames, np.array(talk.seconds))
-          )
+      for live, frame in ticked.frames.items():
+        talks[live].seconds.append(ticked.seconds)
+        go_on(live, frame)
+  return np.array(seconds)
 
 
 @dataclasses.dataclass
-class _Talk:
+class _Talking:
   """A conversation under way."""
 
   index: int
   timeline: Timeline
-  part: user.UserPart
-  frames: list[Frame] = dataclasses.field(default_factory=list)
+  talk: Talk
   seconds: list[float] = dataclasses.field(default_factory=list)

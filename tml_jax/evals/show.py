@@ -126,6 +126,10 @@ def html(report: run.Report, *, title: str) -> str:
     f"<h1>{_text(title)}</h1>",
     f"<p class='note'>{_text(NOTE)}</p>",
     _section(report, run.ALL, "All families"),
+    _image(
+      log_picture.transfers(report.transfers(run.ALL)),
+      caption="floor transfers of all families",
+    ),
   ]
   for family in report.families:
     count = len(report.items(family))
@@ -178,12 +182,16 @@ def _figures(report: run.Report, family: str) -> list[str]:
       f"{name} of {len(ranked)}: {item.log.id}, {100 * item.score:.0f} % of"
       " what was asked went well"
     )
-    result.append(
-      f"<figure><figcaption>{_text(caption)}</figcaption><img"
-      f" alt='{_text(caption)}' src='data:image/png;base64,"
-      f"{log_picture.base64_png(item.log)}'></figure>"
-    )
+    result.append(_image(log_picture.draw(item.log), caption=caption))
   return result
+
+
+def _image(canvas, *, caption: str) -> str:
+  return (
+    f"<figure><figcaption>{_text(caption)}</figcaption><img"
+    f" alt='{_text(caption)}' src='data:image/png;base64,"
+    f"{log_picture.base64_png(canvas)}'></figure>"
+  )
 
 
 def _arrow(metric: Metric) -> str:
