@@ -147,7 +147,7 @@ def _interruptions(heard: Heard, result: Series) -> None:
     and directed[run.first]
   ]
   for start, end in sorted(turns):
-    count = sum(start < onset < end for onset in onsets)
+    count = sum(start + EPSILON < onset < end - EPSILON for onset in onsets)
     result["interruptions"].append((count, 1))
 
 
@@ -167,8 +167,9 @@ def is_kept(heard: Heard, event: Annotation) -> bool | None:
   if heard.runs[run] in heard.unasked:
     return False
   until = event.start + KEEP_SECONDS
-  if any(a <= event.start < b < until for a, b in heard.log.recorded):
-    return None
+  for first, last in heard.log.recorded:
+    if first - EPSILON < event.start < last - EPSILON < until - 2 * EPSILON:
+      return None
   return _quiet_after(heard, event, within=KEEP_SECONDS) is None
 
 

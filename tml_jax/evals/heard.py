@@ -186,7 +186,9 @@ def listen(log: Log) -> Heard:
       free = [i for i in found if i not in used]
       reply = free[0] if free else None
       if free and chance.nearest:
-        reply = min(free, key=lambda i: abs(runs[i].onset - chance.at))
+        reply = min(
+          free, key=lambda i: round(abs(runs[i].onset - chance.at), 6)
+        )
       replies.append(Reply(chance.to, chance.at, reply))
       used |= {reply} - {None}
       asked |= set(found if kind == Kind.FOLLOW else ())

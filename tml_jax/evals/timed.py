@@ -155,7 +155,7 @@ def _silences(heard: Heard, result: Series) -> None:
     onset = heard.onset(reply)
     onset = last if onset is None else onset
     result["premature"].append((float(premature), 1))
-    if last <= event:
+    if last <= event + EPSILON:
       continue  # no time in which anything could be said
     area = (onset - event) * (0.0 if premature else _SILENCE)
     area += (last - onset) * _RIGHT
