@@ -124,8 +124,6 @@ def _suite(config: Config, *, data_dir: str):
 
 def _metrics(report) -> dict[str, Any]:
   """By family and agent: value, interval and events of what was measured."""
-  from tml_jax.evals import run, show
-
   return {
     family: {
       agent: {
@@ -137,9 +135,9 @@ def _metrics(report) -> dict[str, Any]:
         for name, value in values.items()
         if value.events
       }
-      for agent, values in show.columns(report, family).items()
+      for agent, values in agents.items()
     }
-    for family in (*report.families, run.ALL)
+    for family, agents in report.columns.items()
   }
 
 

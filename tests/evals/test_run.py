@@ -219,6 +219,9 @@ def test_table_and_page():
   # Two turns of the model and of each dummy: too few, and so marked.
   assert answered.split()[-4:] == ["100.0*", "0.0*", "0.0*", "%"]
   assert not any("cue" in row for row in rows)
+  # No latency without yields and selectivity beside it.
+  (yields,) = [row for row in rows if row.startswith("yields")]
+  assert yields.split()[-6:] == ["-", "0", "-", "-", "-", "%"]
   page = show.html(report, title="a <test>")
   assert "a &lt;test&gt;" in page and "1 without annotations" in page
   assert page.count("data:image/png;base64,") == 4

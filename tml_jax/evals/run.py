@@ -8,6 +8,7 @@ itself; the recorded agent is not played.
 
 import collections
 import dataclasses
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Generator
@@ -84,6 +85,21 @@ class Report:
   ) -> dict[str, panel.Value]:
     items = [item.series[agent] for item in self.items(family)]
     return panel.summarise(items, resamples=resamples)
+
+  @functools.cached_property
+  def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
+    """The panel by family (and `ALL`) and agent, the model first.
+
+    Intervals are the model's alone.
+    """
+    return {
+      family: {MODEL: self.summary(family)}
+      | {
+        name: self.summary(family, agent=name, resamples=0)
+        for name in dummies.AGENTS
+      }
+      for family in (*self.families, ALL)
+    }
 
   def transfers(self, family: str) -> dict[str, np.ndarray]:
     """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
