@@ -55,7 +55,7 @@ def main(config: Config) -> None:
   suite = _suite(config, data_dir=data_dir)
   suites.check_annotations(suite.items())
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import panel, run, show
+  from tml_jax.evals import kept, panel, run, show
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
   report = run.evaluate(
@@ -66,7 +66,7 @@ def main(config: Config) -> None:
     tokenizer=tokenizer_lib.Tokenizer.load(
       tokenizer_lib.path(data_dir), config=config.streams
     ),
-    kept=run.Kept(
+    kept=kept.Kept(
       output.with_suffix("") / "ticks",
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],

@@ -9,6 +9,7 @@ import pytest
 from tests.sampling import small
 from tml_jax import errors
 from tml_jax.evals import content, dummies, panel, run, show, suites
+from tml_jax.evals import kept as kept_lib
 from tml_jax.sampling import tick
 from tml_jax.streams import annotation, clock, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -112,7 +113,7 @@ def test_live_conversations_keep_their_order_and_their_numbers():
 
 
 def test_an_evaluation_that_was_cut_goes_on(tmp_path):
-  kept = run.Kept(tmp_path, provenance={"step": 1})
+  kept = kept_lib.Kept(tmp_path, provenance={"step": 1})
   suite = _Hums(range(3))
   first = _evaluate(suite, kept=kept)
   assert first.reused == 0 and first.skipped == {}
@@ -126,7 +127,7 @@ def test_an_evaluation_that_was_cut_goes_on(tmp_path):
   assert [identifier for identifier, _ in suite.kept] == ["test/1"]
   assert second.summary(run.ALL) == first.summary(run.ALL)
   # Of another model none is used; a broken one is an error.
-  third = _evaluate(_Hums([0]), kept=run.Kept(tmp_path, {"step": 2}))
+  third = _evaluate(_Hums([0]), kept=kept_lib.Kept(tmp_path, {"step": 2}))
   assert third.reused == 0
   logs[1].write_text("{}")
   with pytest.raises(errors.UserError, match=r"test-1.jsonl, line 1: schema"):

@@ -9,8 +9,6 @@ itself; the recorded agent is not played.
 import collections
 import dataclasses
 import functools
-import pathlib
-import re
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -21,6 +19,7 @@ import tqdm
 
 from tml_jax.config import Config
 from tml_jax.evals import content, dummies, floor, observe, panel, suites, ticks
+from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
@@ -119,41 +118,6 @@ class Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
-  """Where logs are kept, and what they must say to be used again.
-
-  Attributes:
-    directory: FAMILY/ID.jsonl are written below it.
-    provenance: of this model; the item's seed is added to it.
-  """
-
-  directory: pathlib.Path
-  provenance: dict[str, Any]
-
-  def path(self, family: str, identifier: str) -> pathlib.Path:
-    name = re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
-    return self.directory / family / f"{name}.jsonl"
-
-  def of(self, item: suites.Item) -> dict[str, Any]:
-    return self.provenance | {"seed": item.seed}
-
-  def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
-    """The log of an item that need not be held again.
-
-    Raises:
-      errors.UserError: the file is broken.
-    """
-    path = self.path(item.family, timeline.id)
-    if not path.exists():
-      return None
-    log = ticks.read(path)
-    asked = annotation.of(timeline)
-    if log.provenance != self.of(item) or log.annotations != asked:
-      return None
-    return log
-
-
-@dataclasses.dataclass(frozen=True)
 class Step:
   """The next frame of a conversation, for the model.
 
@@ -184,7 +148,7 @@ def evaluate(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   tokenizer: Tokenizer,
-  kept: Kept | None = None,
+  kept: kept_lib.Kept | None = None,
   hold: Hold = duplex,
 ) -> Report:
   """Scores every item of a suite, live and forced.
@@ -293,7 +257,7 @@ class _Known:
     *,
     item: suites.Item,
     timeline: Timeline,
-    kept: Kept | None,
+    kept: kept_lib.Kept | None,
   ) -> bool:
     """Takes an item; returns whether there is anything to score."""
     if not annotation.of(timeline):
