@@ -151,7 +151,7 @@ def test_forced_numbers_by_hand():
     for seed in range(3)
   ]
   arguments = dict(
-    model=small.model(_CONFIG), variables=small.variables(_CONFIG), title=""
+    model=small.model(_CONFIG), variables=small.variables(_CONFIG)
   )
   sums = content.forced(_CONFIG, recordings=recordings, **arguments)
   numbers = sums.scalars()

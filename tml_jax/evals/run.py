@@ -32,6 +32,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 MODEL = "model"  # beside the names of `dummies.AGENTS`
 ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
+_CHUNK = 16  # recordings in memory together; of video, 30 MB each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,21 +170,18 @@ def evaluate(
   items = suite.items()
   known = _Known()
   sums: dict[str, content.Sums] = {}
-  for family in dict.fromkeys(item.family for item in items):
+  chunks = _chunks(items)
+  for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
     recordings = []
-    for i in (i for i, item in enumerate(items) if item.family == family):
+    for i in indices:
       timeline = items[i].load()
       if known.add(i, item=items[i], timeline=timeline, kept=kept):
         recordings.append(
           framing.frames(timeline, config=config.streams, tokenizer=tokenizer)
         )
     if recordings:
-      sums[family] = content.forced(
-        config,
-        model=model,
-        variables=variables,
-        recordings=recordings,
-        title=f"{family}: forced",
+      sums[family] = sums.get(family, content.nothing()) + content.forced(
+        config, model=model, variables=variables, recordings=recordings
       )
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
@@ -229,6 +227,18 @@ def evaluate(
     reused=len(known.logs),
     tick_seconds=tick_seconds,
   )
+
+
+def _chunks(items: list[suites.Item]) -> list[tuple[str, list[int]]]:
+  """Family and indices of at most `_CHUNK` items each."""
+  by_family: dict[str, list[int]] = {}
+  for i, item in enumerate(items):
+    by_family.setdefault(item.family, []).append(i)
+  return [
+    (family, indices[first : first + _CHUNK])
+    for family, indices in by_family.items()
+    for first in range(0, len(indices), _CHUNK)
+  ]
 
 
 @dataclasses.dataclass
