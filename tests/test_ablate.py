@@ -20,10 +20,15 @@ def ablate(*flags, timeout=120.0):
 def write_result(out, row, seed, *, step=800):
   path = out / row / f"seed_{seed}" / "evaluation.json"
   path.parent.mkdir(parents=True)
-  metrics = {"response_rate": 0.5 + seed / 4, "mel_db": None}
-  numbers = dict(step=step, git="abc", config=f"tiny_{row}")
-  columns = {"heldout": metrics}
-  path.write_text(json.dumps(numbers | dict(metrics=columns)))
+  model = {"responded": dict(value=0.5 + seed / 4)}
+  numbers = dict(
+    step=step,
+    git="abc",
+    config=f"tiny_{row}",
+    metrics={"all": {"model": model}},
+    content={"all": {"mel_db": None}},
+  )
+  path.write_text(json.dumps(numbers))
 
 
 @pytest.mark.parametrize("module", [ablations, scaling])
@@ -134,6 +139,10 @@ def test_one_command_a_run_and_seed(tmp_path):
       "experiments/interaction.py has no ROWS",
     ),
     (["--rows=base", "--seeds=0"], "--seeds"),
+    (
+      ["--rows=base", "--metrics=respond"],
+      "--metrics: there is no 'respond'; the nearest is responded",
+    ),
   ],
 )
 def test_bad_input_is_one_line(tmp_path, flags, message):
@@ -153,13 +162,13 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
     "--rows=base,silence_1",
     "--seeds=2",
     f"--out={tmp_path}",
-    "--metrics=response_rate,mel_db",
+    "--metrics=responded,mel_db",
   )
   result = ablate(*flags)
   assert result.returncode == 0, result.stderr
   row = (
     "| `silence_1` | how much does a decision to stay silent weigh? (base:"
-    " 0.3) | 2 | 0.625 ± 0.177 | - |"
+    " 0.3) | 2 | 62.5 ± 17.7 | - |"
   )
   assert row in result.stdout
   assert row in (tmp_path / "table.md").read_text()

@@ -38,17 +38,20 @@ _STEPS = flags.DEFINE_integer(
 _METRICS = flags.DEFINE_list(
   "metrics",
   [
-    "response_rate",
-    "latency_median",
-    "timing_within_1",
-    "false_starts_per_minute",
-    "overlap",
+    "responded",
+    "latency_p50",
+    "yielded",
+    "selectivity_backchannel",
+    "false_fires",
+    "timed_hit_0.4",
     "text_accuracy",
     "mel_db",
   ],
   "Metrics of `evaluate --json` to tabulate.",
 )
-_COLUMN = flags.DEFINE_string("column", "heldout", "Column of the evaluation.")
+_FAMILY = flags.DEFINE_string(
+  "family", "all", "Scenario family to tabulate; all = together."
+)
 _EVALUATE_FLAG = flags.DEFINE_multi_string(
   "evaluate_flag", [], "A flag for `evaluate`, for instance --count=16; repeat."
 )
@@ -134,6 +137,12 @@ def rows_of(file: str):
 
 def chosen(rows: Mapping[str, ablation.Row]) -> list[str]:
   """The rows of --rows, each once, in the order of the file."""
+  for name in _METRICS.value:
+    if name not in ablation.METRICS:
+      nearest = config_flags.nearest(name, names=list(ablation.METRICS))
+      raise errors.UserError(
+        f"--metrics: there is no {name!r}; the nearest is {nearest}"
+      )
   if not _ROWS.value:
     raise errors.UserError(f"--rows is missing: all, or some of {_list(rows)}")
   if _ROWS.value == ["all"]:
@@ -322,7 +331,7 @@ class _Tabulate:
         row: {s: result_file(self._out, row=row, seed=s) for s in seeds}
         for row in self._rows
       },
-      column=_COLUMN.value,
+      family=_FAMILY.value,
       metrics=_METRICS.value,
     )
 
@@ -331,8 +340,8 @@ class _Tabulate:
     gits = sorted({result.git for result in table.results})
     steps = sorted({result.step for result in table.results})
     about = [
-      f"Rows of `{self._file}`; mean ± standard deviation over seeds of"
-      f" `{_COLUMN.value}` conversations.",
+      f"Rows of `{self._file}`; mean ± standard deviation over seeds, family"
+      f" `{_FAMILY.value}`.",
       f"Code: {', '.join(gits)}. Steps: {', '.join(map(str, steps))}. Configs:"
       f" {', '.join(sorted({r.config for r in table.results}))}.",
     ]

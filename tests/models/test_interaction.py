@@ -63,7 +63,13 @@ def cut(batch, *, start_B, count_B, size):
   return chunk
 
 
-@pytest.mark.parametrize("position", Position)
+@pytest.mark.parametrize(
+  "position",
+  [
+    Position.RELATIVE_BIAS,
+    pytest.param(Position.TIME_ROPE, marks=pytest.mark.slow),
+  ],
+)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_any_chunking_equals_the_packed_forward(position, data):
@@ -129,6 +135,26 @@ def test_a_horizon_is_a_sliding_window():
       length=length,
     )
     np.testing.assert_allclose(states, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_chunk_is_turned_by_its_own_times():
+  config = small.config(
+    num_layers=1, attention_pattern="G", position=Position.TIME_ROPE
+  )
+  model = small.model(config)
+  variables = small.variables(model)
+  batch = small.batch([[LENGTH]], length=LENGTH)
+  expected = jax.jit(
+    lambda batch: model.apply(variables, batch, method="hidden")
+  )(batch)[0]
+  states = extended(
+    model,
+    variables,
+    batch,
+    cache=new_cache(config, rows=1),
+    length=LENGTH,
+  )
+  np.testing.assert_allclose(states, expected[0], atol=1e-5, rtol=1e-5)
 
 
 def test_sinks_stay_and_what_was_evicted_is_never_seen():
@@ -212,7 +238,7 @@ def test_without_clock_and_bias_only_differences_of_time_count():
     (dict(clock_features=0), False, False),
     (dict(clock_features=0, position=Position.TIME_ROPE), False, True),
   ):
-    hidden = setup(**changes)[2]
+    hidden = setup(num_layers=1, **changes)[2]
     base, *others = (hidden(b)[0] for b in (batch, later, slower))
     moved = [np.abs(other - base).max() > 1e-3 for other in others]
     assert moved == [by_later, by_slower], changes

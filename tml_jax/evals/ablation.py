@@ -15,6 +15,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tml_jax import errors
+from tml_jax.evals import panel
+from tml_jax.evals.panel import Better, Metric
+
+MODEL = "model"  # the agent with weights
+_CONTENT = (
+  Metric("text_accuracy", "words right", "%", "", Better.HIGHER, factor=100),
+  Metric("text_loss", "loss of words", "nats", "", Better.LOWER),
+  Metric(
+    "message_accuracy", "messages right", "%", "", Better.HIGHER, factor=100
+  ),
+  Metric("mel_db", "sampled mel, error", "dB", "", Better.LOWER),
+  Metric("mel_expected_db", "expected mel, error", "dB", "", Better.LOWER),
+)
+METRICS: dict[str, Metric] = {m.name: m for m in (*panel.METRICS, *_CONTENT)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,13 +55,14 @@ class Result:
     step: of the weights.
     git: of the code that evaluated.
     config: its name.
-    columns: {column: {metric: number}}; NaN where nothing was measured.
+    families: {family: {metric: number}} of the model, in the units of
+      `METRICS`; without what was not measured.
   """
 
   step: int
   git: str
   config: str
-  columns: dict[str, dict[str, float]]
+  families: dict[str, dict[str, float]]
 
 
 def read(path: pathlib.Path) -> Result:
@@ -58,15 +73,17 @@ def read(path: pathlib.Path) -> Result:
   """
   try:
     values = json.loads(path.read_text(encoding="utf-8"))
-    columns = {
-      column: {
-        name: math.nan if number is None else float(number)
-        for name, number in metrics.items()
+    families = {}
+    for family, agents in values["metrics"].items():
+      found = {name: item["value"] for name, item in agents[MODEL].items()}
+      found |= values["content"][family]
+      families[family] = {
+        name: METRICS[name].factor * float(number)
+        for name, number in found.items()
+        if name in METRICS and number is not None
       }
-      for column, metrics in values["metrics"].items()
-    }
     return Result(
-      int(values["step"]), str(values["git"]), str(values["config"]), columns
+      int(values["step"]), str(values["git"]), str(values["config"]), families
     )
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise errors.UserError(
@@ -127,47 +144,45 @@ class Table:
 def collect(
   files: Mapping[str, Mapping[int, pathlib.Path]],
   *,
-  column: str,
+  family: str,
   metrics: Sequence[str],
 ) -> Table:
   """Reads the files that exist.
 
   Args:
     files: by row and seed.
-    column: of the evaluation, for instance heldout.
-    metrics: names of this column.
+    family: of scenarios, or `all`.
+    metrics: names in `METRICS`.
 
   Raises:
-    errors.UserError: a broken file, or one without the column or a metric.
+    errors.UserError: a broken file, or one without the family.
   """
   cells, seeds, everything = {}, {}, []
   for row, by_seed in files.items():
     found = {s: path for s, path in by_seed.items() if path.exists()}
     results = [read(path) for path in found.values()]
     for result, path in zip(results, found.values(), strict=True):
-      _check(result, path=path, column=column, metrics=metrics)
+      if family not in result.families:
+        raise errors.UserError(
+          f"--family={family}: {path} has {', '.join(result.families)}"
+        )
     everything += results
     seeds[row] = tuple(found)
     if results:
       cells[row] = {
-        name: Cell(tuple(r.columns[column][name] for r in results))
+        name: Cell(
+          tuple(r.families[family].get(name, math.nan) for r in results)
+        )
         for name in metrics
       }
   return Table(tuple(metrics), cells, seeds, tuple(everything))
 
 
-def _check(result: Result, *, path, column: str, metrics) -> None:
-  if column not in result.columns:
-    raise errors.UserError(
-      f"--column={column}: {path} has {', '.join(result.columns)}"
-    )
-  known = result.columns[column]
-  missing = [name for name in metrics if name not in known]
-  if missing:
-    raise errors.UserError(
-      f"--metrics: {path} has no {', '.join(missing)}; it has"
-      f" {', '.join(known)}"
-    )
+def title(metric: Metric) -> str:
+  """With its unit, and an arrow the better way."""
+  arrow = {Better.HIGHER: " ↑", Better.LOWER: " ↓", Better.NEITHER: ""}
+  unit = f", {metric.unit}" if metric.unit else ""
+  return f"{metric.title}{unit}{arrow[metric.better]}"
 
 
 def _short(value: float) -> str:
@@ -178,7 +193,8 @@ def markdown(
   table: Table, *, rows: Mapping[str, Row], about: Sequence[str]
 ) -> str:
   """The table, rows by question, under lines that say where it is from."""
-  head = ["row", "question", "seeds", *table.metrics]
+  titles = [title(METRICS[name]) for name in table.metrics]
+  head = ["row", "question", "seeds", *titles]
   lines = [*about, "", _line(head), _line(["---"] * len(head))]
   for name, row in _by_question(rows):
     cells = table.cells.get(name, {})
@@ -192,7 +208,9 @@ def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
   """One line a row and metric, with the value of each seed."""
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
-  writer.writerow(["row", "question", "metric", "mean", "std", "seed", "value"])
+  writer.writerow(
+    ["row", "question", "metric", "unit", "mean", "std", "seed", "value"]
+  )
   for name, row in _by_question(rows):
     for metric, cell in table.cells.get(name, {}).items():
       for seed, value in zip(table.seeds[name], cell.values, strict=True):
@@ -201,7 +219,10 @@ def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
           for x in (cell.mean, cell.deviation, value)
         ]
         writer.writerow(
-          [name, row.question, metric, *numbers[:2], seed, numbers[2]]
+          [
+            *(name, row.question, metric, METRICS[metric].unit),
+            *(*numbers[:2], seed, numbers[2]),
+          ]
         )
   return out.getvalue()
 

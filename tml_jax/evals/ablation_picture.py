@@ -50,7 +50,7 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
     if names:
       first = table.cells[names[0]][metric].mean
       panel.axvline(first, color="0.5", ls="--", lw=0.8, zorder=1)
-    panel.set_title(metric, fontsize="small")
+    panel.set_title(ablation.title(ablation.METRICS[metric]), fontsize="small")
     panel.grid(axis="y", color="0.92")
     panel.spines[["top", "right"]].set_visible(False)
   panels[0, 0].set_yticks(places, names)
@@ -86,7 +86,7 @@ def scaling(
     for x, cell in zip(active, cells, strict=True):
       left.plot([x] * len(cell.values), cell.values, "o", color="0.6", ms=3)
     left.set_xscale("log")
-    left.set_ylabel(metric)
+    left.set_ylabel(ablation.title(ablation.METRICS[metric]), fontsize="small")
     for name, colour in zip(by_size, _colours(len(by_size)), strict=True):
       for number, each in enumerate(scales[name].curves):
         label = None if number else f"{scales[name].active / 1e6:.2f} M"

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tml_jax.evals import ablation
+
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
@@ -18,7 +20,8 @@ class Curve:
 
   Attributes:
     tokens: [points] positions trained on until then, padding excluded.
-    values: [points] of each metric, NaN where nothing was measured.
+    values: [points] of each metric in the units of `ablation.METRICS`, NaN
+      where nothing was measured.
   """
 
   tokens: np.ndarray
@@ -50,7 +53,11 @@ def read(workdir: pathlib.Path, *, metrics: Sequence[str]) -> Curve:
   for line in _lines(workdir):
     if "tokens" in line:
       tokens[line["step"]] = line["tokens"]
-    found = {m: line[f"eval/{m}"] for m in metrics if f"eval/{m}" in line}
+    found = {
+      m: ablation.METRICS[m].factor * line[f"eval/{m}"]
+      for m in metrics
+      if f"eval/{m}" in line
+    }
     if found:
       points[line["step"]] = found
   steps = np.array(sorted(points))
