@@ -7,7 +7,7 @@ import pytest
 
 from experiments import ablations, interaction, scaling
 from tests import commands
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_text, errors
 from tml_jax.evals import ablation
 
 BASICS = ("-m", "tml_jax.ablate", "--data_dir=nowhere")
@@ -47,16 +47,18 @@ def test_every_row_is_the_base_and_its_flags(module):
     module.get_config("no_clok")
 
 
-def test_flags_of_a_row_make_it():
-  """As `train` and `evaluate` would read them."""
-  for name, row in ablations.ROWS.items():
-    flags = [config_text.as_flag(p, value) for p, value in row.changes.items()]
-    config = config_flags.parse_config(
-      ["x", "--config=experiments/interaction.py:tiny", *flags],
-      config_from=config_flags.ConfigFrom.FLAG,
-    )
-    changed = config_text.diff(config, new=ablations.get_config(name))
-    assert set(changed) == {"name"}, name
+@pytest.mark.parametrize("name", ["time_rope_no_clock", "no_say_text", "dense"])
+def test_flags_of_a_row_make_it(name):
+  changes = ablations.ROWS[name].changes
+  result = commands.run(
+    "-m",
+    "tml_jax.inspect",
+    f"--config=experiments/interaction.py:{ablations.BASE}",
+    *(config_text.as_flag(path, value) for path, value in changes.items()),
+    "--flat",
+  )
+  made = config_text.from_text(result.stdout, source="inspect --flat")
+  assert set(config_text.diff(made, new=ablations.get_config(name))) == {"name"}
 
 
 def test_a_dense_row_has_as_many_parameters_active():
@@ -139,6 +141,7 @@ def test_one_command_a_run_and_seed(tmp_path):
       "experiments/interaction.py has no ROWS",
     ),
     (["--rows=base", "--seeds=0"], "--seeds"),
+    (["--rows=base", "--config.train.seed=1"], "set by --seeds"),
     (
       ["--rows=base", "--metrics=respond"],
       "--metrics: there is no 'respond'; the nearest is responded",

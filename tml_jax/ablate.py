@@ -168,10 +168,14 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
     errors.UserError: an override that a row cannot have.
   """
   overrides = config_flags.overrides()
+  if "train.seed" in overrides:
+    raise errors.UserError(
+      "--config.train.seed is set by --seeds: leave it out"
+    )
   if _STEPS.value:
     overrides["train.steps"] = _STEPS.value
   for name in names:
-    for path in rows[name].changes.keys() & (overrides.keys() | {"train.seed"}):
+    for path in rows[name].changes.keys() & overrides.keys():
       raise errors.UserError(
         f"--config.{path} is what the row {name} changes: leave out one"
       )
