@@ -12,7 +12,7 @@ from tml_jax import config_flags, config_text, errors
 from tml_jax.config import Config, Position, SayText
 from tml_jax.evals.ablation import Row
 
-BASE = "tiny"  # of interaction.py
+BASE = "interactive"  # of interaction.py
 ROWS: dict[str, Row] = {
   "base": Row(question="what all others differ from", changes={}),
   "no_clock": Row(

@@ -17,14 +17,14 @@ def ablate(*flags, timeout=120.0):
   return commands.run(*BASICS, *flags, timeout=timeout)
 
 
-def write_result(out, row, seed, *, step=800):
+def write_result(out, row, seed, *, step=2400):
   path = out / row / f"seed_{seed}" / "evaluation.json"
   path.parent.mkdir(parents=True)
   model = {"responded": dict(value=0.5 + seed / 4)}
   numbers = dict(
     step=step,
     git="abc",
-    config=f"tiny_{row}",
+    config=f"interactive_{row}",
     metrics={"all": {"model": model}},
     content={"all": {"mel_db": None}},
   )
@@ -75,15 +75,15 @@ def test_a_dense_row_has_as_many_parameters_active():
 def test_sizes_grow_on_equal_data():
   from tml_jax import inspect
 
-  active = []
+  active, steps = [], set()
   for name in scaling.ROWS:
     config = scaling.get_config(name)
     active.append(inspect.parameter_rows(config)[-1].active)
     assert f"{active[-1] / 1e6:.1f}m" == name.removeprefix("active_")
     base = interaction.get_config(scaling.BASE)
     assert (config.streams, config.data) == (base.streams, base.data)
-    assert config.train.steps == base.train.steps
-  assert active == sorted(active)
+    steps.add((config.train.steps, config.train.global_batch_size))
+  assert active == sorted(active) and len(steps) == 1
 
 
 def test_the_readme_has_the_rows():
