@@ -31,7 +31,7 @@ def _size(
   flow_width: int,
   flow_depth: int,
 ) -> dict[str, Any]:
-  """Two query heads a key head; experts as wide as the model, as in the base."""
+  """Two query heads a key head; experts as wide as the model, as in `tiny`."""
   changes = {
     "model.d_model": d_model,
     "model.num_layers": len(layers),
