@@ -55,7 +55,7 @@ def main(config: Config) -> None:
   suite = _suite(config, data_dir=data_dir)
   suites.check_annotations(suite.items())
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import run, show
+  from tml_jax.evals import kept, panel, run, show
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
   report = run.evaluate(
@@ -66,8 +66,8 @@ def main(config: Config) -> None:
     tokenizer=tokenizer_lib.Tokenizer.load(
       tokenizer_lib.path(data_dir), config=config.streams
     ),
-    kept=run.Kept(
-      output.with_suffix("") / "ticks",
+    kept=kept.Kept(
+      output.with_suffix(""),
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],
         "config": _digest(config),
@@ -92,6 +92,10 @@ def main(config: Config) -> None:
     "skipped": report.skipped,
     "metrics": _metrics(report),
     "content": report.content,
+    "floor_transfers": {
+      "ticks": panel.BINS.tolist(),
+      **{k: v.tolist() for k, v in report.transfers(run.ALL).items()},
+    },
     "conversations": [
       {"id": s.log.id, "family": s.family, "score": s.score}
       for s in report.scored
@@ -120,8 +124,6 @@ def _suite(config: Config, *, data_dir: str):
 
 def _metrics(report) -> dict[str, Any]:
   """By family and agent: value, interval and events of what was measured."""
-  from tml_jax.evals import run, show
-
   return {
     family: {
       agent: {
@@ -133,9 +135,9 @@ def _metrics(report) -> dict[str, Any]:
         for name, value in values.items()
         if value.events
       }
-      for agent, values in show.columns(report, family).items()
+      for agent, values in agents.items()
     }
-    for family in (*report.families, run.ALL)
+    for family, agents in report.columns.items()
   }
 
 
