@@ -195,6 +195,7 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
           *[*python, "tml_jax.evaluate", *places],
           f"--json={result_file(out, row=row, seed=seed)}",
           *(config_text.as_flag(path, value) for path, value in own.items()),
+          *rows[row].evaluate,
           *_EVALUATE_FLAG.value,
         ]
       result.append(

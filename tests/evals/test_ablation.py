@@ -125,6 +125,22 @@ def lines_of_a_run(directory):
   (directory / "metrics.jsonl").write_text(text)
 
 
+def test_overview_names_all_that_makes_a_row():
+  rows = ROWS | {
+    "c": ablation.Row(
+      question="second?",
+      changes={"model.d_model": 8, "model.d_ff": 9},
+      run="b",
+      evaluate=("--endpoint=0.3",),
+    )
+  }
+  text = ablation.overview(rows, as_flag=lambda path, value: f"{path}={value}")
+  assert text.splitlines()[-1] == (
+    "| `c` | second? | `model.d_model=8` `model.d_ff=9` `--endpoint=0.3`,"
+    " evaluates the run of `b` |"
+  )
+
+
 def test_curves_of_a_run(tmp_path):
   lines_of_a_run(tmp_path / "run")
   found = curve.read(tmp_path / "run", metrics=["responded", "mel_db"])

@@ -40,11 +40,13 @@ class Row:
     changes: fields by dotted path that differ from the base's.
     run: row whose trained run is evaluated, where the changes concern
       sampling alone; empty = the row's own.
+    evaluate: flags of `evaluate` that are the row's own.
   """
 
   question: str
   changes: Mapping[str, Any]
   run: str = ""
+  evaluate: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +236,8 @@ def overview(rows: Mapping[str, Row], *, as_flag) -> str:
   """
   lines = [_line(["row", "question", "flags that make it"]), _line(["---"] * 3)]
   for name, row in _by_question(rows):
-    flags = " ".join(as_flag(path, row.changes[path]) for path in row.changes)
-    cell = f"`{flags}`" if flags else ""
+    flags = [as_flag(path, row.changes[path]) for path in row.changes]
+    cell = " ".join(f"`{flag}`" for flag in (*flags, *row.evaluate))
     if row.run:
       cell += f", evaluates the run of `{row.run}`"
     lines.append(_line([f"`{name}`", row.question, cell]))
