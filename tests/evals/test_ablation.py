@@ -136,7 +136,7 @@ def test_overview_names_all_that_makes_a_row():
   }
   text = ablation.overview(rows, as_flag=lambda path, value: f"{path}={value}")
   assert text.splitlines()[-1] == (
-    "| `c` | second? | `model.d_model=8` `model.d_ff=9` `--endpoint=0.3`,"
+    "| `c` | second? | `model.d_model=8 model.d_ff=9 --endpoint=0.3`,"
     " evaluates the run of `b` |"
   )
 

@@ -237,7 +237,8 @@ def overview(rows: Mapping[str, Row], *, as_flag) -> str:
   lines = [_line(["row", "question", "flags that make it"]), _line(["---"] * 3)]
   for name, row in _by_question(rows):
     flags = [as_flag(path, row.changes[path]) for path in row.changes]
-    cell = " ".join(f"`{flag}`" for flag in (*flags, *row.evaluate))
+    text = " ".join((*flags, *row.evaluate))
+    cell = f"`{text}`" if text else ""
     if row.run:
       cell += f", evaluates the run of `{row.run}`"
     lines.append(_line([f"`{name}`", row.question, cell]))
