@@ -311,7 +311,9 @@ def _train(job: Job, runner: Runner, *, title: str) -> str:
   with tqdm.tqdm(total=steps, desc=f"{title}: trains", unit="step") as bar:
 
     def progress():
-      bar.update(curve.last_step(job.workdir) - bar.n)
+      done = curve.last_step(job.workdir)
+      if done != bar.n:  # a line in a log for each update
+        bar.update(done - bar.n)
 
     problem = runner.run(
       job.train, log=job.workdir / "train.log", progress=progress
