@@ -282,7 +282,7 @@ def run_all(jobs: list[Job], *, runner: Runner, after_each) -> list[str]:
         print(f"{where}: evaluates {row}", file=sys.stderr, flush=True)
         log = pathlib.Path(_json_of(command)).with_suffix(".log")
         problem = runner.run(command, log=log, progress=lambda: None)
-      if problem:
+      if problem and not runner.stopped:
         failures.append(f"{row} seed {job.seed}: {problem}")
         print(failures[-1], file=sys.stderr, flush=True)
     if runner.stopped:
