@@ -12,7 +12,7 @@ import dataclasses
 from typing import Any
 
 from launch import xla_flags
-from tml_jax import errors
+from tml_jax import config_text, errors
 from tml_jax.config import (
   AttentionForm,
   Config,
@@ -151,13 +151,5 @@ def on(config: Config, *, topology: str) -> Config:
     mesh = dataclasses.replace(
       mesh, **(ones | row.axes), compiler_options=options
     )
-    for name, value in row.fields.items():
-      config = _with(config, name.split("."), value)
+    config = config_text.with_fields(config, row.fields)
   return dataclasses.replace(config, mesh=mesh)
-
-
-def _with(node: Any, path: list[str], value: Any) -> Any:
-  """A copy of `node` with the field at `path` changed."""
-  if path[1:]:
-    value = _with(getattr(node, path[0]), path[1:], value)
-  return dataclasses.replace(node, **{path[0]: value})

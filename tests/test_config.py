@@ -65,6 +65,7 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("model.num_layers", 0, "at least 1"),
     ("model.rms_norm_eps", 0.0, "above 0"),
     ("model.clock_features", 7, "even"),
+    ("model.clock_features", -2, "at least 0"),
     ("model.dmel_channels", 40, "must be 80"),
     ("model.dmel_levels", 8, "must be 16"),
     ("model.hmlp_widths", (16, 0, 64), "at least 1"),
@@ -88,6 +89,7 @@ def _replace(config: Config, *, path: str, value) -> Config:
       config_lib.MoeMatmul.MEGABLOX,
       "set train.execution.moe_dispatch=all_gather",
     ),
+    ("train.load_balance_loss_weight", -0.1, "at least 0"),
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),
@@ -101,6 +103,26 @@ def test_a_value_that_cannot_work_is_refused(path, value, fix):
   message = str(error.value)
   assert fix in message
   assert str(value) in message or isinstance(value, tuple)
+
+
+def test_what_rotation_by_time_needs():
+  config = interaction.tiny()
+  rope = config_lib.Position.TIME_ROPE
+  rotated = _replace(config, path="model.position", value=rope)
+  for path, value, fix in (
+    ("model.head_dim", 31, "must be even"),
+    ("model.num_mtp_layers", 1, "model.position=relative_bias"),
+  ):
+    _replace(config, path=path, value=value)
+    with pytest.raises(errors.UserError, match=fix):
+      _replace(rotated, path=path, value=value)
+
+
+def test_a_dense_model_has_no_load_to_balance():
+  config = interaction.tiny()
+  dense = _replace(config, path="model.num_dense_layers", value=4)
+  with pytest.raises(errors.UserError, match="all 4 layers are dense"):
+    _replace(dense, path="train.load_balance_loss_weight", value=0.01)
 
 
 def test_offload_is_refused_where_runs_of_layers_are_scanned():

@@ -71,6 +71,20 @@ class Numerics(enum.StrEnum):
     return {"xla_allow_excess_precision": False} if invariant else {}
 
 
+class Position(enum.StrEnum):
+  """How attention knows where a key is, seen from a query."""
+
+  RELATIVE_BIAS = "relative_bias"  # learned, by distance in tokens (Inkling)
+  TIME_ROPE = "time_rope"  # rotary, by when it sounds (models/rotary.py)
+
+
+class SayText(enum.StrEnum):
+  """What of its speech the model writes before it makes the sound."""
+
+  WORDS = "words"
+  NONE = "none"  # no say-text tokens, in training and sampling
+
+
 class Optimizer(enum.StrEnum):
   ADAMW = "adamw"
   MUON = "muon"  # matrices of the trunk; AdamW for everything else
@@ -104,6 +118,7 @@ class StreamsConfig:
   speak_weight: float  # `<speak>` after `<speak>`
   onset_weight: float  # first `<speak>`
   stop_weight: float  # first `<quiet>`
+  say_text: SayText = SayText.WORDS
 
   @property
   def patches_per_frame(self) -> int:
@@ -169,7 +184,7 @@ class ModelConfig:
   dmel_channels: int
   dmel_levels: int
   hmlp_widths: tuple[int, int, int]
-  clock_features: int  # sinusoids of the window's time at `<turn>`
+  clock_features: int  # sinusoids of the window's time at `<turn>`; 0 = none
   init_std: float
   # Of the queries' norm gain: scores start at query_norm_init / head_dim.
   query_norm_init: float
@@ -180,6 +195,7 @@ class ModelConfig:
   vocab_padding: int = 0
   # Of the layers of multi-token prediction, repeated like attention_pattern.
   mtp_attention_pattern: str = "G"
+  position: Position = Position.RELATIVE_BIAS
 
   def is_global(self, layer: int) -> bool:
     """Whether `layer` (0-based) attends globally."""
@@ -301,6 +317,9 @@ class TrainConfig:
   evaluate_every: int  # 0 = never inside training
   optim: OptimConfig
   local_checkpoint_every: int = 0  # on disks of the hosts; 0 = never
+  # Of Switch's auxiliary loss (moe.load_balance), as an alternative to
+  # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
+  load_balance_loss_weight: float = 0.0
 
   @property
   def microbatch_size(self) -> int:

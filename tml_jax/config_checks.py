@@ -129,15 +129,14 @@ def model(config: Any) -> None:
     section="model",
     names="vocab_size d_model num_layers num_heads num_kv_heads head_dim"
     " swa_num_heads swa_num_kv_heads swa_head_dim sliding_window d_rel"
-    " rel_extent d_ff expert_d_ff conv_kernel dmel_channels moe_tile"
-    " clock_features",
+    " rel_extent d_ff expert_d_ff conv_kernel dmel_channels moe_tile",
     low=1,
   )
   _require_range(
     config,
     section="model",
-    names="log_scaling_floor log_scaling_alpha num_dense_layers"
-    " num_experts num_shared_experts num_mtp_layers vocab_padding",
+    names="log_scaling_floor log_scaling_alpha num_dense_layers num_experts"
+    " num_shared_experts num_mtp_layers vocab_padding clock_features",
     low=0,
   )
   _require_range(config, section="model", names="dmel_levels", low=2)
@@ -184,6 +183,22 @@ def model(config: Any) -> None:
     config.clock_features % 2 == 0,
     f"model.clock_features = {config.clock_features}: must be even, sines and"
     " cosines",
+  )
+  if config.position == "time_rope":
+    _require_rotation(config)
+
+
+def _require_rotation(config: Any) -> None:
+  for name in ("head_dim", "swa_head_dim"):
+    require(
+      getattr(config, name) % 2 == 0,
+      f"model.{name} = {getattr(config, name)}: must be even where"
+      " model.position = time_rope turns pairs of dims",
+    )
+  require(
+    config.num_mtp_layers == 0,
+    f"model.num_mtp_layers = {config.num_mtp_layers}: layers of multi-token"
+    " prediction have no times; set it to 0, or model.position=relative_bias",
   )
 
 
@@ -245,7 +260,8 @@ def train(config: Any) -> None:
   _require_range(
     config,
     section="train",
-    names="flow_loss_weight evaluate_every local_checkpoint_every",
+    names="flow_loss_weight evaluate_every local_checkpoint_every"
+    " load_balance_loss_weight",
     low=0,
   )
   _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
@@ -333,6 +349,12 @@ def whole(config: Any) -> None:
     "numerics = invariant: a form for CPUs; set"
     " train.execution.attention=cells and"
     " train.execution.moe_dispatch=automatic",
+  )
+  weight, layers = config.train.load_balance_loss_weight, config.model
+  require(
+    not weight or layers.num_dense_layers < layers.num_layers,
+    f"train.load_balance_loss_weight = {weight}: all {layers.num_layers} layers"
+    " are dense, there is no load to balance; set it to 0",
   )
   _require_sequence_can_be_cut(config)
   pattern = config.model.attention_pattern

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import re
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,29 @@ def _load(path: str, *, config_type: type) -> Any:
     )
   if file.endswith(".txt"):
     return config_text.load(file, config_type=config_type)
+  module = load_module(path)
+  if not hasattr(module, "get_config"):
+    raise errors.UserError(
+      f"--config={path}: {file} has no function get_config"
+    )
+  config = module.get_config(*([name] if separator else []))
+  if not isinstance(config, config_type):
+    raise errors.UserError(
+      f"--config={path}: get_config must return a {config_type.__name__}, not"
+      f" {type(config).__name__}"
+    )
+  return config
+
+
+def experiment_file() -> str:
+  """FILE.py of the command's --config."""
+  path = ml_config_flags.get_config_filename(flags.FLAGS[_FLAG])
+  return path.partition(":")[0]
+
+
+def load_module(path: str) -> types.ModuleType:
+  """The module of an experiment file, FILE.py or FILE.py:NAME."""
+  file = path.partition(":")[0]
   if not file.endswith(".py"):
     raise errors.UserError(
       f"--config={path}: expected FILE.py:NAME or a run's config.txt"
@@ -184,17 +208,7 @@ def _load(path: str, *, config_type: type) -> Any:
     spec.loader.exec_module(module)
   except (SyntaxError, ImportError) as error:
     raise errors.UserError(f"--config={path}: {error}; mend {file}") from error
-  if not hasattr(module, "get_config"):
-    raise errors.UserError(
-      f"--config={path}: {file} has no function get_config"
-    )
-  config = module.get_config(*([name] if separator else []))
-  if not isinstance(config, config_type):
-    raise errors.UserError(
-      f"--config={path}: get_config must return a {config_type.__name__}, not"
-      f" {type(config).__name__}"
-    )
-  return config
+  return module
 
 
 def has_config(argv: list[str]) -> bool:
@@ -268,23 +282,23 @@ def _check_field_name(argument: str, *, config_type: type) -> None:
   match = _FIELD.match(argument)
   if match is None:
     return
-  types = config_text.field_types(config_type)
+  fields = config_text.field_types(config_type)
   path = match[1]
-  if path in types:
+  if path in fields:
     return
-  if any(name.startswith(path + ".") for name in types):
+  if any(name.startswith(path + ".") for name in fields):
     raise errors.UserError(
       f"--{_FLAG}.{path} is a section; set one of its fields, for instance"
       f" --{_FLAG}."
-      + next(name for name in types if name.startswith(path + "."))
+      + next(name for name in fields if name.startswith(path + "."))
     )
   raise errors.UserError(
     f"unknown field --{_FLAG}.{path}; the nearest is"
-    f" --{_FLAG}.{_nearest(path, names=list(types))}"
+    f" --{_FLAG}.{nearest(path, names=list(fields))}"
   )
 
 
-def _nearest(path: str, *, names: list[str]) -> str:
+def nearest(path: str, *, names: list[str]) -> str:
   """The name most like `path`; a slip in the last part counts least."""
   last = path.rsplit(".", 1)[-1]
 

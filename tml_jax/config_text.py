@@ -87,6 +87,31 @@ def from_dict(cls: type, values: dict[str, Any], *, prefix: str = "") -> Any:
   )
 
 
+def with_fields(config: Any, changes: dict[str, Any]) -> Any:
+  """A copy with the fields at dotted paths changed, all at once.
+
+  Raises:
+    errors.UserError: no such field, or a value that cannot work.
+  """
+  values = to_dict(config)
+  for path, value in changes.items():
+    if path not in field_types(type(config)):
+      raise errors.UserError(f"the config has no field {path!r}")
+    *sections, leaf = path.split(".")
+    node = values
+    for section in sections:
+      node = node[section]
+    node[leaf] = value
+  return from_dict(type(config), values)
+
+
+def as_flag(path: str, value: Any) -> str:
+  """`--config.PATH=VALUE` as the command line takes it."""
+  if isinstance(value, tuple):
+    value = ",".join(str(item) for item in value)
+  return f"--config.{path}={value}"
+
+
 def _typed(value: Any, *, field_type: Any, name: str) -> Any:
   """`value` as `field_type`; an integer may stand for a float."""
   error = errors.UserError(

@@ -18,7 +18,7 @@ from absl import flags
 from tml_jax import config_flags, errors
 from tml_jax.config import Config
 
-_ROWS = flags.DEFINE_integer("rows", 30, "Rows of the table by module.")
+_MODULES = flags.DEFINE_integer("modules", 30, "Rows of the table by module.")
 _FOLDER, _PROGRAM = "profile", "train_step.txt"
 _STEP = "train"  # name of the steps
 # These last as long as what they call.
@@ -155,7 +155,7 @@ def table(trace: Trace, *, rows: int) -> str:
 def main(config: Config) -> None:
   del config
   program, trace = newest(config_flags.WORKDIR.value)
-  print(table(read(program, trace), rows=_ROWS.value))
+  print(table(read(program, trace), rows=_MODULES.value))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models import small
-from tml_jax.config import RematPolicy
+from tml_jax.config import Position, RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed
 
@@ -18,8 +18,8 @@ LENGTH, CHUNK = 40, 7
 
 
 @functools.cache
-def setup():
-  model = small.model(small.CONFIG)
+def setup(**changes):
+  model = small.model(small.config(**changes))
   variables = small.variables(model)
 
   @jax.jit
@@ -63,10 +63,17 @@ def cut(batch, *, start_B, count_B, size):
   return chunk
 
 
+@pytest.mark.parametrize(
+  "position",
+  [
+    Position.RELATIVE_BIAS,
+    pytest.param(Position.TIME_ROPE, marks=pytest.mark.slow),
+  ],
+)
 @settings(max_examples=10, deadline=None)
 @given(data=st.data())
-def test_any_chunking_equals_the_packed_forward(data):
-  _, _, hidden, extend = setup()
+def test_any_chunking_equals_the_packed_forward(position, data):
+  _, _, hidden, extend = setup(position=position)
   seed = data.draw(st.integers(0, 99))
   lengths = np.array([LENGTH, data.draw(st.integers(1, LENGTH)), 17])
   batch = small.batch([[n] for n in lengths], length=LENGTH, seed=seed)
@@ -128,6 +135,26 @@ def test_a_horizon_is_a_sliding_window():
       length=length,
     )
     np.testing.assert_allclose(states, expected[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_chunk_is_turned_by_its_own_times():
+  config = small.config(
+    num_layers=1, attention_pattern="G", position=Position.TIME_ROPE
+  )
+  model = small.model(config)
+  variables = small.variables(model)
+  batch = small.batch([[LENGTH]], length=LENGTH)
+  expected = jax.jit(
+    lambda batch: model.apply(variables, batch, method="hidden")
+  )(batch)[0]
+  states = extended(
+    model,
+    variables,
+    batch,
+    cache=new_cache(config, rows=1),
+    length=LENGTH,
+  )
+  np.testing.assert_allclose(states, expected[0], atol=1e-5, rtol=1e-5)
 
 
 def test_sinks_stay_and_what_was_evicted_is_never_seen():
@@ -198,6 +225,23 @@ def test_packed_segments_equal_segments_alone(first, seed):
     packed[:, first:], single[:, : LENGTH - first], atol=1e-5, rtol=1e-5
   )
   assert np.isfinite(single).all()
+
+
+def test_without_clock_and_bias_only_differences_of_time_count():
+  batch = small.batch([[LENGTH]], length=LENGTH)
+  batch["tokens"][:, ::5] = small.TURN
+  batch["windows"] = np.sort(batch["windows"] % 40)
+  later = batch | dict(windows=batch["windows"] + 30)
+  slower = batch | dict(windows=batch["windows"] * 2)
+  for changes, by_later, by_slower in (
+    ({}, True, True),  # the clock
+    (dict(clock_features=0), False, False),
+    (dict(clock_features=0, position=Position.TIME_ROPE), False, True),
+  ):
+    hidden = setup(num_layers=1, **changes)[2]
+    base, *others = (hidden(b)[0] for b in (batch, later, slower))
+    moved = [np.abs(other - base).max() > 1e-3 for other in others]
+    assert moved == [by_later, by_slower], changes
 
 
 @pytest.mark.parametrize("position", [5, 20])

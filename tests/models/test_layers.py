@@ -118,4 +118,4 @@ def test_a_scanned_trunk_refuses_a_cache():
 
 def extend_trunk(model, chunk, cache):
   del chunk
-  return model.trunk.extend(None, cache=cache, lengths_B=None)
+  return model.trunk.extend(None, cache=cache, lengths_B=None, times_BT=None)

@@ -6,14 +6,22 @@ import pytest
 
 from benchmarks import alignment
 from tests.sampling import small
-from tml_jax.config import Numerics
+from tml_jax.config import Numerics, Position
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numerics", list(Numerics))
-def test_pairs(numerics):
+@pytest.mark.parametrize(
+  "numerics, position",
+  [(numerics, Position.RELATIVE_BIAS) for numerics in Numerics]
+  + [(Numerics.INVARIANT, Position.TIME_ROPE)],
+)
+def test_pairs(numerics, position):
   cfg = small.config(temperature=1.0, horizon=256, sinks=8)
-  cfg = dataclasses.replace(cfg, numerics=numerics)
+  cfg = dataclasses.replace(
+    cfg,
+    numerics=numerics,
+    model=dataclasses.replace(cfg.model, position=position),
+  )
   model = alignment.Model(cfg, small.variables(cfg))
   pairs = alignment.pairs(model, windows=16, evicting=40, crowds=((4, 2),))
   assert len(pairs) == 9

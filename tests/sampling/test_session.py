@@ -1,8 +1,12 @@
 """A live session computes what training computes, and minds its own talk."""
 
+import dataclasses
+
 import numpy as np
+import pytest
 
 from tests.sampling import small
+from tml_jax.config import Position, SayText
 from tml_jax.streams import packing
 
 # Rests: windows in which a session is not ticked.
@@ -10,8 +14,20 @@ _WINDOWS = 40
 _RESTS = ({}, {3, 4, 5, 20}, set(range(12, _WINDOWS)))
 
 
-def test_streamed_equals_teacher_forced():
+@pytest.mark.parametrize(
+  "position, say_text",
+  [
+    (Position.RELATIVE_BIAS, SayText.WORDS),
+    pytest.param(Position.TIME_ROPE, SayText.NONE, marks=pytest.mark.slow),
+  ],
+)
+def test_streamed_equals_teacher_forced(position, say_text):
   cfg = small.config(temperature=1.0)
+  cfg = dataclasses.replace(
+    cfg,
+    streams=dataclasses.replace(cfg.streams, say_text=say_text),
+    model=dataclasses.replace(cfg.model, position=position),
+  )
   pool = small.pool(cfg, slots=3)
   sessions = [pool.join(seed=seed) for seed in (1, 2, 3)]
   users = [small.User(cfg, seed=i) for i in range(3)]
@@ -32,7 +48,8 @@ def test_streamed_equals_teacher_forced():
   assert [len(frames) for frames in recordings] == [40, 36, 12]
   for part in ("text_in", "say", "text_out", "speak", "target_mel"):
     values = [getattr(frame, part) for rec in recordings for frame in rec]
-    assert any(v is not None and np.any(v) for v in values), part
+    is_used = part != "say" or say_text is SayText.WORDS
+    assert any(v is not None and np.any(v) for v in values) == is_used, part
   assert any(len(f.patches) for rec in recordings for f in rec)
   # Many times round the ring of the sliding window.
   local, _ = pool._cache.rings

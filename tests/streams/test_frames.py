@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tml_jax.config import StreamsConfig
+from tml_jax.config import SayText, StreamsConfig
 from tml_jax.streams import clock, framing, packing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import timeline as timeline_lib
@@ -232,6 +232,23 @@ def test_frames_follow_the_clock():
   call = [b for f in frames for b in f.text_out]
   assert bytes(t for b in call for t in b.tokens) == b"weather in Rome"
   assert len(frames) >= clock.num_windows(timeline.duration)
+
+
+def test_frames_without_say_text():
+  silent = dataclasses.replace(CONFIG, say_text=SayText.NONE)
+  with_text, without = (
+    framing.frames(_timeline(0), config=config, tokenizer=ByteTokenizer())
+    for config in (CONFIG, silent)
+  )
+  assert not any(f.say for f in without)
+  # Sound and messages stay; no room was taken from these.
+  for a, b in zip(with_text, without, strict=False):
+    assert a.speak == b.speak and a.text_in == b.text_in
+  calls = [[b for f in run for b in f.text_out] for run in (with_text, without)]
+  assert [sum(len(b.tokens) for b in call) for call in calls] == [15, 15]
+  table = frame_lib.transitions(silent, vocab_size=364)
+  assert (table[frame_lib.State.SAY, :300] == frame_lib.FORBIDDEN).all()
+  assert (table[frame_lib.State.BURST, :300] == frame_lib.State.BURST).all()
 
 
 @hypothesis.settings(deadline=None, max_examples=25)

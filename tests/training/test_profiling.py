@@ -222,6 +222,7 @@ def test_scalars_of_unused_experts():
     flow_count=np.float32(1),
     load_KLE=load,
     tokens=np.float32(1),
+    balance=np.float32(0),
   )
   result = metrics.summarise({"sums": sums, "loss": 1.0, "grad_norm": 1.0})
   assert result["router/user_audio/unused_experts"] == 3 / 8

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tml_jax import config_checks, errors
-from tml_jax.config import Config, ModelConfig
+from tml_jax.config import Config, ModelConfig, Position
 
 # Block of ours in config.json, which other programs ignore.
 OURS = "tml_jax"
@@ -194,6 +194,7 @@ def architecture(
     num_dense_layers=text["mlp_layer_types"].count("dense"),
     num_mtp_layers=mtp,
     mtp_attention_pattern=_pattern(mtp_types) or "G",
+    position=Position.RELATIVE_BIAS,
   )
   if settings.audio is not None:
     fields |= dict(

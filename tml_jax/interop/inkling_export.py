@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 from tml_jax import errors
-from tml_jax.config import Config, Dtype
+from tml_jax.config import Config, Dtype, Position
 from tml_jax.interop import (
   destination,
   inkling_config,
@@ -50,13 +50,19 @@ def run(
     shard_bytes: of one file.
 
   Raises:
-    errors.UserError: no checkpoint there, or one of another model.
+    errors.UserError: no checkpoint there, or one of another model, or what
+      Inkling does not have.
   """
   if config.model.hmlp_widths != _WIDTHS:
     raise errors.UserError(
       f"model.hmlp_widths = {config.model.hmlp_widths}: transformers' vision"
       f" tower has the widths {_WIDTHS}, and no setting for others; only such"
       " a run can be exported"
+    )
+  if config.model.position is not Position.RELATIVE_BIAS:
+    raise errors.UserError(
+      f"model.position = {config.model.position}: Inkling has a relative bias;"
+      " only such a run can be exported"
     )
   weights = checkpoint.Weights(workdir)
   rules = inkling_names.rules(

@@ -3,11 +3,11 @@
 For: sliding-window and global layers, packed training sequences (`__call__`)
 and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
 `full` and `local` cut a sequence into the cells of `cells.py`; `flash.py` has
-the kernels for TPUs. Formulas: reference/interaction_models.md section 1.9.
+the kernels for TPUs, `cached.py` what a tick computes. Formulas:
+reference/interaction_models.md section 1.9.
 
 Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
-H head dim, Q queries of a kv head (G x T), R d_rel, E extent of the bias,
-C blocks.
+H head dim, R d_rel, E extent of the bias, C blocks.
 """
 
 import functools
@@ -22,8 +22,18 @@ from tml_jax.config import (
   ExecutionConfig,
   ModelConfig,
   Numerics,
+  Position,
 )
-from tml_jax.models import blockwise, cells, flash, invariant, norm, short_conv
+from tml_jax.models import (
+  blockwise,
+  cached,
+  cells,
+  flash,
+  invariant,
+  norm,
+  rotary,
+  short_conv,
+)
 from tml_jax.models import cache as cache_lib
 
 
@@ -145,61 +155,6 @@ def _ungroup(x_BCKGTH: jax.Array) -> jax.Array:
   return x_BCKGTH.transpose(0, 1, 4, 2, 3, 5).reshape(shape)
 
 
-@jax.named_scope("cached")
-def cached(
-  q_BTNH: jax.Array,
-  k_BKSH: jax.Array,
-  v_BKSH: jax.Array,
-  *,
-  r_BTNR: jax.Array,
-  profiles_RE: jax.Array,
-  query_index_BT: jax.Array,
-  key_index_BS: jax.Array,
-  ring: cache_lib.Ring,
-) -> jax.Array:
-  """Attention of a few queries to cached keys, each with its session index.
-
-  A negative index marks an empty slot; `ring` says what a query sees. The
-  bias is gathered here: T is a chunk, so [T, S] is small. Queries of a kv head
-  are folded into rows Q, group first: on a CPU XLA is up to five times faster
-  with plain batched products than with the dims apart.
-  """
-  batch, chunk, heads, head_dim = q_BTNH.shape
-  kv_heads, keys = k_BKSH.shape[1:3]
-  extent = profiles_RE.shape[1]
-  rows = (batch, kv_heads, heads // kv_heads * chunk)
-  q_BKQH = q_BTNH.swapaxes(1, 2).reshape(*rows, head_dim)
-  scores = jnp.einsum(
-    "bkqh,bksh->bkqs",
-    q_BKQH,
-    k_BKSH.astype(q_BKQH.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  by_distance = jnp.einsum(
-    "btnr,re->bnte",
-    r_BTNR,
-    profiles_RE.astype(r_BTNR.dtype),
-    preferred_element_type=jnp.float32,
-  )
-  # Distance E stands for all without a bias.
-  by_distance = jnp.pad(by_distance, ((0, 0), (0, 0), (0, 0), (0, 1)))
-  index_BTS = key_index_BS[:, None, :]
-  distance = query_index_BT[:, :, None] - index_BTS
-  column = jnp.clip(distance, 0, extent)[:, None]
-  bias = jnp.take_along_axis(by_distance, column, axis=-1)
-  mask = (index_BTS >= 0) & (distance >= 0)
-  mask &= (distance < ring.window) | (index_BTS < ring.sinks)
-  scores = scores.reshape(bias.shape) + bias  # [B, N, T, S]
-  scores = jnp.where(mask[:, None], scores, cells.MASKED)
-  probs = jax.nn.softmax(scores, axis=-1).astype(q_BKQH.dtype)
-  out_BKQH = jnp.einsum(
-    "bkqs,bksh->bkqh",
-    probs.reshape(*rows, keys),
-    v_BKSH.astype(q_BKQH.dtype),
-  )
-  return out_BKQH.reshape(batch, heads, chunk, head_dim).swapaxes(1, 2)
-
-
 class Attention(nn.Module):
   """One layer's attention, global or sliding-window."""
 
@@ -236,9 +191,11 @@ class Attention(nn.Module):
     )
     self.key = declare("key", (d_model, kv_heads, head_dim), kv_names)
     self.value = declare("value", (d_model, kv_heads, head_dim), kv_names)
-    self.relative = declare(
-      "relative", (d_model, heads, config.d_rel), ("embed", "heads", "d_rel")
-    )
+    self.has_bias = config.position is Position.RELATIVE_BIAS
+    if self.has_bias:
+      self.relative = declare(
+        "relative", (d_model, heads, config.d_rel), ("embed", "heads", "d_rel")
+      )
     self.output = declare(
       "output", (heads, head_dim, d_model), ("heads", "head_dim", "embed")
     )
@@ -253,20 +210,34 @@ class Attention(nn.Module):
       nn.initializers.constant(config.query_norm_init),
     )
     self.key_norm = declare("key_norm", (head_dim,), ("norm",), ones)
-    self.profiles = declare(
-      "profiles", (config.d_rel, extent), ("d_rel", "distance")
+    shape = (config.d_rel, extent)
+    # Without a bias all forms add one of zeros; its extent cuts the blocks.
+    self.profiles = (
+      declare("profiles", shape, ("d_rel", "distance"))
+      if self.has_bias
+      else jnp.zeros(shape, jnp.float32)
     )
 
   def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(
+    kernels = (self.query, self.key, self.value)
+    kernels += (self.relative,) if self.has_bias else ()
+    q, k, v, *r = (
       jnp.einsum("btd,dnh->btnh", x_BTD, kernel.astype(self.dtype))
-      for kernel in (self.query, self.key, self.value, self.relative)
+      for kernel in kernels
     )
+    no_bias = (*q.shape[:3], self.config.d_rel)
+    return q, k, v, *(r or [jnp.zeros(no_bias, q.dtype)])
 
   def _normed(self, x_BTNH, *, scale):
     eps = self.config.rms_norm_eps
     rms_norm = functools.partial(norm.rms_norm, scale=scale, eps=eps)
     return norm.rowwise(rms_norm, x_BTNH, numerics=self.numerics)
+
+  def _turned(self, x_BTNH, times_BT):
+    """By the time of each position; as it is where there are no times."""
+    if times_BT is None:
+      return x_BTNH
+    return norm.rowwise(rotary.turn, x_BTNH, times_BT, numerics=self.numerics)
 
   def _scaled(self, q, r, n_BT):
     """Head norm, 1 / head_dim and, on global layers, log length scaling."""
@@ -289,6 +260,7 @@ class Attention(nn.Module):
     *,
     segment_ids_BT: jax.Array,
     positions_BT: jax.Array,
+    times_BT: jax.Array | None,
   ) -> jax.Array:
     q, k, v, r = self._project(x_BTD)
     k = short_conv.convolve(
@@ -303,8 +275,9 @@ class Attention(nn.Module):
       segment_ids_BT=segment_ids_BT,
       numerics=self.numerics,
     )
-    k = self._normed(k, scale=self.key_norm)
+    k = self._turned(self._normed(k, scale=self.key_norm), times_BT)
     q, r = self._scaled(q, r, positions_BT + 1)
+    q = self._turned(q, times_BT)
     if self.is_initializing():
       return self._output(q)  # every parameter has been touched
     keywords = dict(k_BTKH=k, v_BTKH=v, r_BTNR=r, profiles_RE=self.profiles)
@@ -336,6 +309,7 @@ class Attention(nn.Module):
     ring: cache_lib.Ring,
     past_B: jax.Array,
     lengths_B: jax.Array,
+    times_BT: jax.Array | None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Attends from a chunk to the cache and the chunk itself.
 
@@ -345,6 +319,7 @@ class Attention(nn.Module):
       ring: what it keeps.
       past_B: positions of the session so far.
       lengths_B: valid positions of the chunk.
+      times_BT: as `embed.times`.
 
     Returns:
       the outputs and the fields of `layer` that changed.
@@ -370,10 +345,11 @@ class Attention(nn.Module):
       lengths_B=lengths_B,
       numerics=self.numerics,
     )
-    k = self._normed(k, scale=self.key_norm)
+    k = self._turned(self._normed(k, scale=self.key_norm), times_BT)
     steps = jnp.arange(chunk)
     index_BT = past_B[:, None] + steps
     q, r = self._scaled(q, r, ring.seen(index_BT + 1))
+    q = self._turned(q, times_BT)
     is_valid_BT = steps < lengths_B[:, None]
     slot_BT = jnp.where(is_valid_BT, ring.slot(index_BT), ring.slots)
 
@@ -385,7 +361,7 @@ class Attention(nn.Module):
 
     keys, values = write("key", k), write("value", v)
     is_invariant = self.numerics is Numerics.INVARIANT
-    out = (invariant.cached if is_invariant else cached)(
+    out = (invariant.cached if is_invariant else cached.attend)(
       q,
       keys,
       values,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig, Numerics
+from tml_jax.config import ModelConfig, Numerics, Position
 from tml_jax.models import norm
 from tml_jax.streams import clock
 
@@ -68,6 +68,27 @@ def kinds(batch: dict[str, jax.Array]) -> jax.Array:
     values_BAD=jnp.full_like(batch["patch_positions"], Kind.PATCH),
     positions_BA=batch["patch_positions"],
   )
+
+
+def times(
+  batch: dict[str, jax.Array], *, position: Position
+) -> jax.Array | None:
+  """When each position is, in dMel tokens from the start, int32 [B, T].
+
+  A token of sound is where it sounds; what has no length (marks, pictures,
+  text) is at the end of its window, when the model reads or writes it. Sound
+  comes in whole windows, so a slot says which token of its window it is.
+  None where attention does not ask.
+  """
+  if position is not Position.TIME_ROPE:
+    return None
+  tokens = clock.AUDIO_TOKENS
+  ends = batch["windows"] * tokens + tokens - 1
+  positions_BA = batch["audio_positions"]
+  before = tokens - 1 - jnp.arange(positions_BA.shape[1]) % tokens
+  last = ends.shape[1] - 1
+  at = jnp.take_along_axis(ends, jnp.minimum(positions_BA, last), axis=1)
+  return place(ends, values_BAD=at - before, positions_BA=positions_BA)
 
 
 class DmelBag(nn.Module):
@@ -226,7 +247,8 @@ class Embedder(nn.Module):
     self.norm = norm.RMSNorm(config.d_model, config.rms_norm_eps, self.numerics)
     self.dmel = DmelBag(config, self.dtype, self.numerics)
     self.hmlp = HMLP(config, self.dtype, self.numerics)
-    self.clock = Clock(config, self.dtype)
+    if config.clock_features:
+      self.clock = Clock(config, self.dtype)
 
   def text(self, tokens_BT: jax.Array) -> jax.Array:
     """Rows of the text table, not normed."""
@@ -236,11 +258,12 @@ class Embedder(nn.Module):
     """[B, T, D]; `batch` as packed by `streams.packing`."""
     tokens_BT = batch["tokens"]
     x_BTD = norm.spread(self.norm(self.text(tokens_BT)))
-    x_BTD += jnp.where(
-      (tokens_BT == self.turn_token)[..., None],
-      self.clock(batch["windows"]),
-      0.0,
-    ).astype(self.dtype)
+    if self.config.clock_features:
+      x_BTD += jnp.where(
+        (tokens_BT == self.turn_token)[..., None],
+        self.clock(batch["windows"]),
+        0.0,
+      ).astype(self.dtype)
     x_BTD = place(
       x_BTD,
       values_BAD=self.dmel(

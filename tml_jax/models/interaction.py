@@ -25,7 +25,7 @@ from tml_jax.config import (
   RematPolicy,
 )
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import embed, flow_head, norm, trunk
+from tml_jax.models import embed, flow_head, mtp, norm, trunk
 from tml_jax.streams import clock
 
 
@@ -65,7 +65,7 @@ class InteractionModel(nn.Module):
     self.trunk = trunk.Trunk(
       config, dtype, self.remat_policy, self.execution, self.numerics
     )
-    self.mtp = trunk.Mtp(config, dtype, self.remat_policy)
+    self.mtp = mtp.Mtp(config, dtype, self.remat_policy)
     self.flow_head = flow_head.FlowHead(config, dtype)
     self.unembedding = norm.param(
       self,
@@ -93,6 +93,7 @@ class InteractionModel(nn.Module):
       norm.spread(self.embed(batch)),
       segment_ids_BT=batch["segment_ids"],
       positions_BT=batch["positions"],
+      times_BT=embed.times(batch, position=self.config.position),
       kinds_BT=embed.kinds(batch),
       num_kinds=len(embed.Kind),
     )
@@ -156,5 +157,8 @@ class InteractionModel(nn.Module):
     Hidden states beyond the prefix are meaningless.
     """
     return self.trunk.extend(
-      self.embed(chunk), cache=cache, lengths_B=chunk["lengths"]
+      self.embed(chunk),
+      cache=cache,
+      lengths_B=chunk["lengths"],
+      times_BT=embed.times(chunk, position=self.config.position),
     )

@@ -1,7 +1,7 @@
 """Attention whose bits do not depend on what else is computed beside it.
 
 For: `numerics = invariant`: a query gets the same bits in a training
-sequence, a prefill and a tick. Not for: speed (`cells`, `attention.cached`).
+sequence, a prefill and a tick. Not for: speed (`cells`, `cached`).
 Start at `sequence` (training) and `cached` (ticks); both are `_tile`.
 
 A sum in floating point depends on its order, and a compiler picks the order
@@ -211,7 +211,7 @@ def cached(
   key_index_BS: jax.Array,
   ring: cache_lib.Ring,
 ) -> jax.Array:
-  """`attention.cached` in tiles and blocks."""
+  """`cached.attend` in tiles and blocks."""
   kv_heads = k_BKSH.shape[1]
   sink_blocks = -(-ring.sinks // KEYS)
   tiles = -(-q_BTNH.shape[1] // QUERIES)

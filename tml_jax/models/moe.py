@@ -20,6 +20,8 @@ from jax import ad_checkpoint
 from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, Numerics
 from tml_jax.models import experts, norm
 
+BALANCE = "balance"  # collection of `load_balance`, [B] of each layer
+
 
 @flax.struct.dataclass
 class Routing:
@@ -90,6 +92,32 @@ def load(
   return jnp.einsum("...k,...e->ke", kinds, chosen)
 
 
+@jax.named_scope("load_balance")
+def load_balance(
+  logits_BTE: jax.Array, *, experts_BTk: jax.Array, valid_BT: jax.Array
+) -> jax.Array:
+  """The auxiliary loss of each sequence, float32 [B]; 1 is perfect balance.
+
+  E * sum over experts e of f_e * P_e: f_e is the share of choices that fell on
+  e, P_e the mean of e's normalised score (Switch Transformer, arXiv 2101.03961,
+  equations 4 to 6). As in GShard (arXiv 2006.16668, algorithm 1) both are means
+  over a group of tokens, here a sequence, so that neither microbatches nor
+  meshes change it. Scores are sigmoids over their sum, as in DeepSeek-V3 (arXiv
+  2412.19437, equations 17 to 20).
+  """
+  num_experts = logits_BTE.shape[-1]
+  valid_BT = valid_BT.astype(jnp.float32)
+  count_B1 = jnp.maximum(valid_BT.sum(axis=-1, keepdims=True), 1.0)
+  chosen_BTE = jax.nn.one_hot(experts_BTk, num_experts).mean(axis=-2)
+  scores_BTE = jax.nn.sigmoid(logits_BTE)
+  scores_BTE /= scores_BTE.sum(axis=-1, keepdims=True)
+  share_BE, score_BE = (
+    jnp.einsum("bt,bte->be", valid_BT, x) / count_B1
+    for x in (chosen_BTE, scores_BTE)
+  )
+  return num_experts * (share_BE * score_BE).sum(axis=-1)
+
+
 class MLP(nn.Module):
   """Dense SwiGLU times a learned scalar."""
 
@@ -157,8 +185,14 @@ class MoE(nn.Module):
       jnp.float32,
     )
 
-  def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the outputs and the chosen experts [B, T, k]."""
+  def __call__(
+    self, x_BTD: jax.Array, *, valid_BT: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the outputs and the chosen experts [B, T, k].
+
+    Where the caller collects BALANCE, `load_balance` of the positions that are
+    valid is left there.
+    """
     config = self.config
     with jax.named_scope("router"):
       logits = jnp.einsum(
@@ -181,6 +215,13 @@ class MoE(nn.Module):
     chosen_BTk = routing.experts_Nk
     if self.is_initializing():  # every parameter has been touched
       return shared, chosen_BTk
+    if self.is_mutable_collection(BALANCE):
+      losses_B = load_balance(
+        logits[..., : config.num_experts],
+        experts_BTk=chosen_BTk,
+        valid_BT=valid_BT,
+      )
+      self.sow(BALANCE, "loss", losses_B)
     with jax.named_scope("experts"):
       y_BTD = experts.apply(
         x_BTD,

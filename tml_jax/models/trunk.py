@@ -1,9 +1,8 @@
-"""The stack of layers, and the layers that predict further tokens.
+"""The stack of layers.
 
-For: hidden states from embeddings. Not for: embedding, heads, losses. Start
-at `Trunk`. Formulas: reference/interaction_models.md section 1.9; the layers
-of `Mtp` follow DeepSeek-V3 (arXiv 2412.19437, section 2.2) in Inkling's
-variant: hidden state first, no norm behind the block.
+For: hidden states from embeddings. Not for: embedding, heads, losses, nor
+further tokens (`mtp.py`). Start at `Trunk`. Formulas:
+reference/interaction_models.md section 1.9.
 
 Legend: B batch, T time, D d_model, L MoE layers, E experts, K kinds.
 """
@@ -57,9 +56,10 @@ class Layer(nn.Module):
       self, name="mlp_conv", init=init, shape=shape, names=names
     )
 
-  def _feed_forward(self, x_BTD):
+  def _feed_forward(self, x_BTD, segment_ids_BT=None):
     if not self.is_dense:
-      return self.mlp(x_BTD)
+      valid_BT = None if segment_ids_BT is None else segment_ids_BT > 0
+      return self.mlp(x_BTD, valid_BT=valid_BT)
     return self.mlp(x_BTD), jnp.zeros((*x_BTD.shape[:2], 0), jnp.int32)
 
   def __call__(
@@ -67,6 +67,7 @@ class Layer(nn.Module):
     x_BTD: jax.Array,
     segment_ids_BT: jax.Array,
     positions_BT: jax.Array,
+    times_BT: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns outputs and chosen experts [B, T, k] (k = 0 if dense)."""
     x_BTD = ad_checkpoint.checkpoint_name(x_BTD, "layer_input")
@@ -74,10 +75,11 @@ class Layer(nn.Module):
       self.attention_norm(x_BTD),
       segment_ids_BT=segment_ids_BT,
       positions_BT=positions_BT,
+      times_BT=times_BT,
     )
     past = dict(segment_ids_BT=segment_ids_BT, numerics=self.numerics)
     x_BTD += short_conv.convolve(a, kernel_KD=self.attention_conv, **past)
-    m, chosen = self._feed_forward(self.mlp_norm(x_BTD))
+    m, chosen = self._feed_forward(self.mlp_norm(x_BTD), segment_ids_BT)
     x_BTD += short_conv.convolve(m, kernel_KD=self.mlp_conv, **past)
     return norm.spread(x_BTD), chosen
 
@@ -89,6 +91,7 @@ class Layer(nn.Module):
     ring: cache_lib.Ring,
     past_B: jax.Array,
     lengths_B: jax.Array,
+    times_BT: jax.Array | None,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The same over a chunk behind `layer`, this layer's cache."""
     a, changed = self.attention.extend(
@@ -97,6 +100,7 @@ class Layer(nn.Module):
       ring=ring,
       past_B=past_B,
       lengths_B=lengths_B,
+      times_BT=times_BT,
     )
     a, changed["attention_conv"] = short_conv.extend(
       a,
@@ -147,7 +151,7 @@ def scan(module: type[nn.Module], *, length: int, dim: str):
   """`module` with its state [length, ...], its first argument the carry."""
   return nn.scan(
     module,
-    variable_axes={"params": 0, "router": 0},
+    variable_axes={"params": 0, "router": 0, moe.BALANCE: 0},
     split_rngs={"params": True},
     in_axes=nn.broadcast,
     length=length,
@@ -183,11 +187,11 @@ class Block(nn.Module):
       )
     self.runs = runs
 
-  def __call__(self, x_BTD, segment_ids_BT, positions_BT):
+  def __call__(self, x_BTD, segment_ids_BT, positions_BT, times_BT):
     """The carry, and chosen experts of each run, [B, T, k] or [n, B, T, k]."""
     chosen = []
     for run in self.runs:
-      x_BTD, experts_BTk = run(x_BTD, segment_ids_BT, positions_BT)
+      x_BTD, experts_BTk = run(x_BTD, segment_ids_BT, positions_BT, times_BT)
       chosen.append(experts_BTk)
     return x_BTD, chosen
 
@@ -238,6 +242,7 @@ class Trunk(nn.Module):
     *,
     segment_ids_BT: jax.Array,
     positions_BT: jax.Array,
+    times_BT: jax.Array | None,
     kinds_BT: jax.Array,
     num_kinds: int,
   ) -> tuple[jax.Array, jax.Array]:
@@ -246,7 +251,9 @@ class Trunk(nn.Module):
     chosen = []  # of each MoE layer, in order
     for i in range(self.layout.num_layers):
       if i == self.layout.first:
-        x_BTD, blocks = self.blocks(x_BTD, segment_ids_BT, positions_BT)
+        x_BTD, blocks = self.blocks(
+          x_BTD, segment_ids_BT, positions_BT, times_BT
+        )
         chosen += [
           one
           for block in range(self.layout.blocks)
@@ -255,7 +262,10 @@ class Trunk(nn.Module):
         ]
       if i in self.layers:
         x_BTD, experts_BTk = self.layers[i](
-          x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
+          x_BTD,
+          segment_ids_BT=segment_ids_BT,
+          positions_BT=positions_BT,
+          times_BT=times_BT,
         )
         if not self.layers[i].is_dense:
           chosen.append(experts_BTk)
@@ -278,6 +288,7 @@ class Trunk(nn.Module):
     *,
     cache: cache_lib.Cache,
     lengths_B: jax.Array,
+    times_BT: jax.Array | None,
   ) -> tuple[jax.Array, cache_lib.Cache]:
     """Hidden states of a chunk and the cache that holds it.
 
@@ -288,7 +299,7 @@ class Trunk(nn.Module):
     if self.layout.blocks:
       raise ValueError("a trunk of scanned layers cannot extend a cache")
     layers = []
-    past = dict(past_B=cache.lengths_B, lengths_B=lengths_B)
+    past = dict(past_B=cache.lengths_B, lengths_B=lengths_B, times_BT=times_BT)
     kept = zip(cache.layers, cache.rings, strict=True)
     for layer, (old, ring) in zip(self.layers.values(), kept, strict=True):
       x_BTD, new = layer.extend(x_BTD, layer=old, ring=ring, **past)
@@ -296,99 +307,3 @@ class Trunk(nn.Module):
     lengths_B = cache.lengths_B + lengths_B
     cache = cache.replace(layers=tuple(layers), lengths_B=lengths_B)
     return self.final_norm(x_BTD), cache
-
-
-class MtpLayer(nn.Module):
-  """Joins a hidden state with the next token's embedding, then one layer."""
-
-  config: ModelConfig
-  is_global: bool
-  dtype: str
-  remat_policy: RematPolicy
-
-  def setup(self):
-    config = self.config
-    size, eps = config.d_model, config.rms_norm_eps
-    self.hidden_norm = norm.RMSNorm(size, eps)
-    self.token_norm = norm.RMSNorm(size, eps)
-    self.projection = norm.param(
-      self,
-      name="projection",
-      init=nn.initializers.normal(config.init_std),
-      shape=(2 * size, size),
-      names=("joined", "embed"),
-    )
-    self.layer = remat(self.remat_policy, in_scan=False)(
-      config,
-      is_global=self.is_global,
-      is_dense=True,
-      dtype=self.dtype,
-      name="layer",
-    )
-
-  def __call__(
-    self,
-    x_BTD: jax.Array,
-    *,
-    token_BTD: jax.Array,
-    segment_ids_BT: jax.Array,
-    positions_BT: jax.Array,
-  ) -> jax.Array:
-    joined = [self.hidden_norm(x_BTD), self.token_norm(token_BTD)]
-    x_BTD = jnp.concatenate(joined, axis=-1) @ self.projection.astype(
-      self.dtype
-    )
-    x_BTD, _ = self.layer(
-      x_BTD, segment_ids_BT=segment_ids_BT, positions_BT=positions_BT
-    )
-    return x_BTD
-
-
-class Mtp(nn.Module):
-  """`num_mtp_layers` chained layers; layer i predicts token t + 2 + i."""
-
-  config: ModelConfig
-  dtype: str
-  remat_policy: RematPolicy
-
-  def setup(self):
-    self.layers = [
-      MtpLayer(
-        self.config,
-        self.config.mtp_is_global(i),
-        self.dtype,
-        self.remat_policy,
-        name=f"layer_{i:02d}",
-      )
-      for i in range(self.config.num_mtp_layers)
-    ]
-
-  def __call__(
-    self,
-    x_BTD: jax.Array,
-    *,
-    tokens_BTD: jax.Array,
-    segment_ids_BT: jax.Array,
-    positions_BT: jax.Array,
-  ) -> jax.Array:
-    """Hidden states [num_mtp_layers, B, T, D].
-
-    Args:
-      x_BTD: the trunk's normed hidden states.
-      tokens_BTD: text embeddings of the tokens, not normed.
-      segment_ids_BT: a token of another segment counts as a zero embedding.
-      positions_BT: positions within segments.
-    """
-    outputs = []
-    for shift, layer in enumerate(self.layers, start=1):
-      same = segment_ids_BT == jnp.roll(segment_ids_BT, -shift, axis=1)
-      same &= jnp.arange(same.shape[1]) < same.shape[1] - shift
-      ahead = jnp.roll(tokens_BTD, -shift, axis=1)
-      x_BTD = layer(
-        x_BTD,
-        token_BTD=jnp.where(same[..., None], ahead, 0.0),
-        segment_ids_BT=segment_ids_BT,
-        positions_BT=positions_BT + shift,  # of the token that it joins
-      )
-      outputs.append(x_BTD)
-    return jnp.stack(outputs)

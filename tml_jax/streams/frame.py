@@ -16,7 +16,7 @@ import enum
 
 import numpy as np
 
-from tml_jax.config import StreamsConfig
+from tml_jax.config import SayText, StreamsConfig
 from tml_jax.streams import clock
 from tml_jax.streams import patches as patches_lib
 
@@ -190,7 +190,8 @@ def transitions(config: StreamsConfig, *, vocab_size: int) -> np.ndarray:
   """
   base = config.text_vocab_size
   table = np.full((3, vocab_size), FORBIDDEN, np.int32)
-  table[State.SAY, :base] = State.SAY
+  if config.say_text is SayText.WORDS:
+    table[State.SAY, :base] = State.SAY
   table[State.BURST, :base] = State.BURST
   table[State.BURST, base + Control.END] = State.BETWEEN
   table[State.BURST, base + Control.MORE] = State.BETWEEN

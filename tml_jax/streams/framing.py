@@ -8,7 +8,7 @@ import collections
 
 import numpy as np
 
-from tml_jax.config import StreamsConfig
+from tml_jax.config import SayText, StreamsConfig
 from tml_jax.streams import clock, dmel, patches
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import timeline as timeline_lib
@@ -34,7 +34,8 @@ def frames(
 
   The microphone hears the user's and the environment's tracks together.
   Speech that sounds in window w was decided in frame w - 1, its text
-  `config.say_lead` frames before that at the latest. Text that overflows
+  `config.say_lead` frames before that at the latest, or left out as
+  `config.say_text` has it. Text that overflows
   goes on in later frames; the recording is continued in silence until all
   of it has been placed.
 
@@ -121,7 +122,8 @@ def _place_text(
   """(text_in, say, text_out) of every frame."""
   say_at = collections.defaultdict(list)
   agent = timeline.track(Role.AGENT)
-  for word in agent.words if agent else ():
+  says = agent is not None and config.say_text is SayText.WORDS
+  for word in agent.words if says else ():
     window = clock.window_of(word.start) - 1 - config.say_lead
     say_at[max(0, window)] += tokenizer.encode(word.text)
   events = collections.defaultdict(list)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tml_jax.config import Config
+from tml_jax.config import Config, Position
 from tml_jax.parallel import chips
 from tml_jax.streams import clock
 
@@ -46,10 +46,11 @@ def layer_flops(config: Config, *, layer: int, context: float) -> float:
       m.swa_head_dim,
     )
     extent = m.sliding_window
-  width = 2 * heads * head_dim + 2 * kv_heads * head_dim + heads * m.d_rel
+  d_rel = m.d_rel if m.position is Position.RELATIVE_BIAS else 0
+  width = 2 * heads * head_dim + 2 * kv_heads * head_dim + heads * d_rel
   attention = 2 * m.d_model * width
   attention += 2 * 2 * heads * head_dim * context
-  attention += 2 * heads * m.d_rel * extent
+  attention += 2 * heads * d_rel * extent
   if m.is_dense(layer):
     feed_forward = 2 * 3 * m.d_model * m.d_ff
   else:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import Config
-from tml_jax.models import flow_head, interaction, norm
+from tml_jax.models import flow_head, interaction, moe, norm
 from tml_jax.streams import dmel, frame, packing
 
 Batch = dict[str, jax.Array]
@@ -29,6 +29,7 @@ class Denominators:
 
   text: jax.Array  # float32
   flow: jax.Array
+  sequences: jax.Array  # that are not all padding
 
 
 @flax.struct.dataclass
@@ -43,6 +44,8 @@ class Sums:
     flow_count: `<speak>` positions.
     load_KLE: router choices by token kind, MoE layer and expert.
     tokens: positions that are not padding.
+    balance: `moe.load_balance`, mean over MoE layers and sequences; 0 where it
+      has no weight.
   """
 
   cross_entropy: jax.Array
@@ -52,6 +55,7 @@ class Sums:
   flow_count: jax.Array
   load_KLE: jax.Array
   tokens: jax.Array
+  balance: jax.Array
 
 
 @jax.named_scope("denominators")
@@ -60,7 +64,12 @@ def denominators(batch: Batch) -> Denominators:
   return Denominators(
     text=jnp.maximum(batch["target_weights"].sum(), 1.0),
     flow=jnp.maximum(batch["speak_weights"].sum(), 1.0),
+    sequences=jnp.maximum(_is_used(batch).sum(), 1.0),
   )
+
+
+def _is_used(batch: Batch) -> jax.Array:
+  return (batch["segment_ids"] > 0).any(axis=1).astype(jnp.float32)
 
 
 def loss(
@@ -83,7 +92,7 @@ def loss(
       global batch is cut.
     denominators: of the global batch.
     model: the model.
-    config: loss weight of the flow, noise on fed-back audio.
+    config: weights of the losses, noise on fed-back audio.
 
   Returns:
     The scalar loss and the sums for metrics.
@@ -91,7 +100,13 @@ def loss(
   variables = {"params": params, "router": router}
   noise_B, flow_B = jnp.moveaxis(jax.vmap(jax.random.split)(keys_B), 1, 0)
   batch = disturb_own_audio(batch, noise_B, share=config.train.feedback_noise)
-  hidden_BTD, aux = model.apply(variables, batch, method=model.hidden)
+  weight = config.train.load_balance_loss_weight
+  (hidden_BTD, aux), collected = model.apply(
+    variables,
+    batch,
+    method=model.hidden,
+    mutable=[moe.BALANCE] if weight else [],
+  )
 
   h_BND = interaction.take(hidden_BTD, batch["target_positions"])
   entropy_BN, right_BN = score(
@@ -107,6 +122,11 @@ def loss(
   )
   flow = flow_BS.sum() / denominators.flow
 
+  balance = jnp.zeros(())  # summed over layers, as in Switch
+  for loss_LB in jax.tree.leaves(collected):
+    loss_B = loss_LB.reshape(-1, len(keys_B)).sum(axis=0)
+    balance += (loss_B * _is_used(batch)).sum() / denominators.sequences
+
   valid_BN = batch["target_positions"] < hidden_BTD.shape[1]
   kinds_BNK = jax.nn.one_hot(batch["target_kinds"], len(frame.Kind))
   kinds_BNK *= valid_BN[..., None]
@@ -118,8 +138,10 @@ def loss(
     flow_count=batch["speak_weights"].sum(),
     load_KLE=aux.load_KLE,
     tokens=(batch["segment_ids"] > 0).sum().astype(jnp.float32),
+    balance=balance / max(1, aux.load_KLE.shape[1]),
   )
-  return text + config.train.flow_loss_weight * flow, sums
+  total = text + config.train.flow_loss_weight * flow
+  return (total + weight * balance if weight else total), sums
 
 
 def unembed(params, *, model) -> Callable[[jax.Array], jax.Array]:

@@ -50,6 +50,8 @@ def summarise(values: dict[str, Any]) -> dict[str, float]:
         result[f"{name}/unused_experts"] = float((load[kind] == 0).mean())
     dead = (load.sum(axis=0) == 0).mean()
     result["router/unused_experts"] = float(dead)
+    if sums.balance:
+      result["loss/load_balance"] = float(sums.balance)
   return result
 
 

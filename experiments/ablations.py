@@ -1,0 +1,98 @@
+"""Ablations: `--config=experiments/ablations.py:ROW`, a base with one change.
+
+For: `python -m tml_jax.ablate`, which trains and evaluates the rows and makes
+the table, and for one row by hand. Not for: sizes (`interaction.py`). Start
+reading at `ROWS`; experiments/README.md shows them with their flags.
+"""
+
+import dataclasses
+
+from experiments import interaction
+from tml_jax import config_flags, config_text, errors
+from tml_jax.config import Config, Position, SayText
+from tml_jax.evals.ablation import Row
+
+BASE = "interactive"  # of interaction.py
+ROWS: dict[str, Row] = {
+  "base": Row(question="what all others differ from", changes={}),
+  "no_clock": Row(
+    question="does it need to be told the time?",
+    changes={"model.clock_features": 0},
+  ),
+  "time_rope": Row(
+    question="distance in tokens or in time?",
+    changes={"model.position": Position.TIME_ROPE},
+  ),
+  "time_rope_no_clock": Row(
+    question="distance in tokens or in time?",
+    changes={
+      "model.position": Position.TIME_ROPE,
+      "model.clock_features": 0,
+    },
+  ),
+  "silence_1": Row(
+    question="how much does a decision to stay silent weigh? (base: 0.3)",
+    changes={"streams.silence_weight": 1.0},
+  ),
+  "silence_0.1": Row(
+    question="how much does a decision to stay silent weigh? (base: 0.3)",
+    changes={"streams.silence_weight": 0.1},
+  ),
+  "no_feedback_noise": Row(
+    question="must it be made used to its own voice?",
+    changes={"train.feedback_noise": 0.0},
+  ),
+  "no_say_text": Row(
+    question="must it write what it says?",
+    changes={"streams.say_text": SayText.NONE},
+  ),
+  "load_balance_loss": Row(
+    question="what balances the experts? (base: selection bias)",
+    changes={
+      "train.load_balance_loss_weight": 0.01,  # Switch's and GShard's
+      "train.optim.router_bias_rate": 0.0,
+    },
+  ),
+  "unbalanced": Row(
+    question="what balances the experts? (base: selection bias)",
+    changes={"train.optim.router_bias_rate": 0.0},
+  ),
+  # d_ff of a dense layer is that of the active experts.
+  "dense": Row(
+    question="how many experts, with as many parameters active? (base: 8)",
+    changes={
+      "model.num_dense_layers": interaction.SIZES[BASE]().model.num_layers
+    },
+  ),
+  "experts_32": Row(
+    question="how many experts, with as many parameters active? (base: 8)",
+    changes={"model.num_experts": 32},
+  ),
+  "flow_1": Row(
+    question="how many steps of the flow? (base: 8)",
+    changes={"model.flow.steps": 1},
+    run="base",
+  ),
+  "flow_2": Row(
+    question="how many steps of the flow? (base: 8)",
+    changes={"model.flow.steps": 2},
+    run="base",
+  ),
+  # Trained to cover a stretch of the flow in one step.
+  "flow_map_1": Row(
+    question="how many steps of the flow? (base: 8)",
+    changes={"model.flow.steps": 1, "model.flow.map_weight": 1.0},
+  ),
+}
+
+
+def get_config(name: str = "base") -> Config:
+  """The config of a row."""
+  if name not in ROWS:
+    nearest = config_flags.nearest(name, names=list(ROWS))
+    raise errors.UserError(
+      f"experiments/ablations.py has no row {name!r}; the nearest is {nearest}"
+    )
+  base = interaction.get_config(BASE)
+  config = config_text.with_fields(base, ROWS[name].changes)
+  return dataclasses.replace(config, name=f"{base.name}_{name}")

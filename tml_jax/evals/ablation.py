@@ -1,0 +1,257 @@
+"""Rows of an ablation: their results read, joined over seeds, tabulated.
+
+For: `python -m tml_jax.ablate`. Not for: running anything, nor pictures
+(`ablation_picture`). Start reading at `Row`, then `collect`.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tml_jax import errors
+from tml_jax.evals import panel
+from tml_jax.evals.panel import Better, Metric
+
+MODEL = "model"  # the agent with weights
+_CONTENT = (
+  Metric("text_accuracy", "words right", "%", "", Better.HIGHER, factor=100),
+  Metric("text_loss", "loss of words", "nats", "", Better.LOWER),
+  Metric(
+    "message_accuracy", "messages right", "%", "", Better.HIGHER, factor=100
+  ),
+  Metric("mel_db", "sampled mel, error", "dB", "", Better.LOWER),
+  Metric("mel_expected_db", "expected mel, error", "dB", "", Better.LOWER),
+)
+METRICS: dict[str, Metric] = {m.name: m for m in (*panel.METRICS, *_CONTENT)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+  """One line of a table, as `ROWS` of an experiment file names it.
+
+  Attributes:
+    question: what the row answers; rows with the same one stand together.
+    changes: fields by dotted path that differ from the base's.
+    run: row whose trained run is evaluated, where the changes concern
+      sampling alone; empty = the row's own.
+    evaluate: flags of `evaluate` that are the row's own.
+  """
+
+  question: str
+  changes: Mapping[str, Any]
+  run: str = ""
+  evaluate: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One evaluation.
+
+  Attributes:
+    step: of the weights.
+    git: of the code that evaluated.
+    config: its name.
+    families: {family: {metric: number}} of the model, in the units of
+      `METRICS`; without what was not measured.
+  """
+
+  step: int
+  git: str
+  config: str
+  families: dict[str, dict[str, float]]
+
+
+def read(path: pathlib.Path) -> Result:
+  """What `evaluate --json` wrote. All that is expected of it is here.
+
+  Raises:
+    errors.UserError: not such a file.
+  """
+  try:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    families = {}
+    for family, agents in values["metrics"].items():
+      found = {name: item["value"] for name, item in agents[MODEL].items()}
+      found |= values["content"][family]
+      families[family] = {
+        name: METRICS[name].factor * float(number)
+        for name, number in found.items()
+        if name in METRICS and number is not None
+      }
+    return Result(
+      int(values["step"]), str(values["git"]), str(values["config"]), families
+    )
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise errors.UserError(
+      f"{path} is no result of `evaluate --json` ({error!r}); remove it, and"
+      " the same command evaluates again"
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A metric of a row: one value a seed, NaN where nothing was measured."""
+
+  values: tuple[float, ...]
+
+  @property
+  def measured(self) -> list[float]:
+    return [value for value in self.values if not math.isnan(value)]
+
+  @property
+  def mean(self) -> float:
+    return statistics.fmean(self.measured) if self.measured else math.nan
+
+  @property
+  def deviation(self) -> float:
+    """Of the sample; NaN with less than two values."""
+    if len(self.measured) < 2:
+      return math.nan
+    return statistics.stdev(self.measured)
+
+  def __str__(self) -> str:
+    if not self.measured:
+      return "-"
+    text = _short(self.mean)
+    if len(self.measured) > 1:
+      text += f" ± {_short(self.deviation)}"
+    if len(self.measured) < len(self.values):
+      text += f" ({len(self.measured)} of {len(self.values)})"
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """All that is there so far.
+
+  Attributes:
+    metrics: names, in order.
+    cells: by row, then by metric; rows without a result have none.
+    seeds: by row, those with a result.
+    results: all of them.
+  """
+
+  metrics: tuple[str, ...]
+  cells: dict[str, dict[str, Cell]]
+  seeds: dict[str, tuple[int, ...]]
+  results: tuple[Result, ...]
+
+
+def collect(
+  files: Mapping[str, Mapping[int, pathlib.Path]],
+  *,
+  family: str,
+  metrics: Sequence[str],
+) -> Table:
+  """Reads the files that exist.
+
+  Args:
+    files: by row and seed.
+    family: of scenarios, or `all`.
+    metrics: names in `METRICS`.
+
+  Raises:
+    errors.UserError: a broken file, or one without the family.
+  """
+  cells, seeds, everything = {}, {}, []
+  for row, by_seed in files.items():
+    found = {s: path for s, path in by_seed.items() if path.exists()}
+    results = [read(path) for path in found.values()]
+    for result, path in zip(results, found.values(), strict=True):
+      if family not in result.families:
+        raise errors.UserError(
+          f"--family={family}: {path} has {', '.join(result.families)}"
+        )
+    everything += results
+    seeds[row] = tuple(found)
+    if results:
+      cells[row] = {
+        name: Cell(
+          tuple(r.families[family].get(name, math.nan) for r in results)
+        )
+        for name in metrics
+      }
+  return Table(tuple(metrics), cells, seeds, tuple(everything))
+
+
+def title(metric: Metric) -> str:
+  """With its unit, and an arrow the better way."""
+  arrow = {Better.HIGHER: " ↑", Better.LOWER: " ↓", Better.NEITHER: ""}
+  unit = f", {metric.unit}" if metric.unit else ""
+  return f"{metric.title}{unit}{arrow[metric.better]}"
+
+
+def _short(value: float) -> str:
+  return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def markdown(
+  table: Table, *, rows: Mapping[str, Row], about: Sequence[str]
+) -> str:
+  """The table, rows by question, under lines that say where it is from."""
+  titles = [title(METRICS[name]) for name in table.metrics]
+  head = ["row", "question", "seeds", *titles]
+  lines = [*about, "", _line(head), _line(["---"] * len(head))]
+  for name, row in _by_question(rows):
+    cells = table.cells.get(name, {})
+    texts = [str(cells[m]) if m in cells else "" for m in table.metrics]
+    seeds = len(table.seeds.get(name, ()))
+    lines.append(_line([f"`{name}`", row.question, str(seeds), *texts]))
+  return "\n".join(lines) + "\n"
+
+
+def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
+  """One line a row and metric, with the value of each seed."""
+  out = io.StringIO()
+  writer = csv.writer(out, lineterminator="\n")
+  writer.writerow(
+    ["row", "question", "metric", "unit", "mean", "std", "seed", "value"]
+  )
+  for name, row in _by_question(rows):
+    for metric, cell in table.cells.get(name, {}).items():
+      for seed, value in zip(table.seeds[name], cell.values, strict=True):
+        numbers = [
+          "" if math.isnan(x) else repr(x)
+          for x in (cell.mean, cell.deviation, value)
+        ]
+        writer.writerow(
+          [
+            *(name, row.question, metric, METRICS[metric].unit),
+            *(*numbers[:2], seed, numbers[2]),
+          ]
+        )
+  return out.getvalue()
+
+
+def overview(rows: Mapping[str, Row], *, as_flag) -> str:
+  """The rows and the flags that make them, for a README.
+
+  `as_flag` writes a path and a value as a flag.
+  """
+  lines = [_line(["row", "question", "flags that make it"]), _line(["---"] * 3)]
+  for name, row in _by_question(rows):
+    flags = [as_flag(path, row.changes[path]) for path in row.changes]
+    text = " ".join((*flags, *row.evaluate))
+    cell = f"`{text}`" if text else ""
+    if row.run:
+      cell += f", evaluates the run of `{row.run}`"
+    lines.append(_line([f"`{name}`", row.question, cell]))
+  return "\n".join(lines) + "\n"
+
+
+def _by_question(rows: Mapping[str, Row]) -> list[tuple[str, Row]]:
+  """Rows with the same question next to each other, else in order."""
+  order: dict[str, int] = {}
+  for row in rows.values():
+    order.setdefault(row.question, len(order))
+  return sorted(rows.items(), key=lambda item: order[item[1].question])
+
+
+def _line(cells: Sequence[str]) -> str:
+  return f"| {' | '.join(cells)} |"

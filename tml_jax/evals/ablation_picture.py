@@ -1,0 +1,112 @@
+"""Pictures of a table of ablations, as PNG.
+
+For: `python -m tml_jax.ablate`. Not for: the numbers (`ablation`). Start at
+`rows` (which change does what) and `scaling` (what size and data do).
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tml_jax.evals import ablation, curve
+
+# Okabe and Ito's colours, told apart by colour-blind eyes too.
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """A size: its active parameters, and the curve of each seed."""
+
+  active: int
+  curves: Sequence[curve.Curve]
+
+
+def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
+  """A panel a metric: each seed, the mean, a line of one deviation each way.
+
+  The dashed line is the mean of the first row.
+  """
+  from matplotlib import figure
+
+  names = list(table.cells)
+  canvas = figure.Figure(
+    figsize=(2.2 + 2.2 * len(table.metrics), 1.2 + 0.28 * len(names)),
+    layout="constrained",
+  )
+  panels = canvas.subplots(1, len(table.metrics), sharey=True, squeeze=False)
+  places = np.arange(len(names))
+  for panel, metric in zip(panels[0], table.metrics, strict=True):
+    for place, name in zip(places, names, strict=True):
+      cell = table.cells[name][metric]
+      heights = np.full(len(cell.values), place)
+      panel.plot(cell.values, heights, "o", color="0.6", ms=3, zorder=2)
+      spread = np.nan_to_num(cell.deviation)
+      panel.errorbar(
+        cell.mean, place, xerr=spread, fmt="D", color=_COLOURS[0], ms=4
+      )
+    if names:
+      first = table.cells[names[0]][metric].mean
+      panel.axvline(first, color="0.5", ls="--", lw=0.8, zorder=1)
+    panel.set_title(ablation.title(ablation.METRICS[metric]), fontsize="small")
+    panel.grid(axis="y", color="0.92")
+    panel.spines[["top", "right"]].set_visible(False)
+  panels[0, 0].set_yticks(places, names)
+  panels[0, 0].invert_yaxis()
+  canvas.savefig(path, dpi=120, format="png")
+
+
+def scaling(
+  table: ablation.Table, *, scales: Mapping[str, Scale], path: pathlib.Path
+) -> None:
+  """A row of panels a metric: against active parameters, against tokens."""
+  from matplotlib import figure
+
+  metrics = table.metrics
+  canvas = figure.Figure(
+    figsize=(9, 0.6 + 2.3 * len(metrics)), layout="constrained"
+  )
+  panels = canvas.subplots(len(metrics), 2, squeeze=False)
+  by_size = sorted(scales, key=lambda name: scales[name].active)
+  for (left, right), metric in zip(panels, metrics, strict=True):
+    finished = [name for name in by_size if name in table.cells]
+    cells = [table.cells[name][metric] for name in finished]
+    active = np.array([scales[name].active for name in finished]) / 1e6
+    spreads = np.nan_to_num([cell.deviation for cell in cells])
+    left.errorbar(
+      active,
+      [cell.mean for cell in cells],
+      yerr=spreads if len(cells) else None,
+      fmt="D-",
+      color="0.4",
+      ms=4,
+    )
+    for x, cell in zip(active, cells, strict=True):
+      left.plot([x] * len(cell.values), cell.values, "o", color="0.6", ms=3)
+    left.set_xscale("log")
+    left.set_ylabel(ablation.title(ablation.METRICS[metric]), fontsize="small")
+    for name, colour in zip(by_size, _colours(len(by_size)), strict=True):
+      for number, each in enumerate(scales[name].curves):
+        label = None if number else f"{scales[name].active / 1e6:.2f} M"
+        right.plot(
+          each.tokens / 1e6,
+          each.values[metric],
+          "o-",
+          color=colour,
+          ms=3,
+          lw=1,
+          label=label,
+        )
+    for panel in (left, right):
+      panel.grid(color="0.92")
+      panel.spines[["top", "right"]].set_visible(False)
+  panels[-1, 0].set_xlabel("active parameters, millions")
+  panels[-1, 1].set_xlabel("tokens seen, millions (evaluations in training)")
+  panels[0, 1].legend(frameon=False, fontsize="small", title="active")
+  canvas.savefig(path, dpi=120, format="png")
+
+
+def _colours(count: int) -> list[str]:
+  return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
