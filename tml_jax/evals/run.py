@@ -9,6 +9,7 @@ and sound are compared with it.
 
 import dataclasses
 import functools
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ import tqdm
 
 from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.data import mixture
+from tml_jax.data import mixture, turns
 from tml_jax.data.splits import Split
 from tml_jax.evals import reply
 from tml_jax.models import flow_head, interaction
@@ -92,7 +93,11 @@ def evaluate(
     model=model,
     variables=variables,
     recordings=[
-      framing.frames(t, config=config.streams, tokenizer=tokenizer)
+      framing.frames(
+        turns.lay_out(t, config=config, tokenizer=tokenizer),
+        config=config.streams,
+        tokenizer=tokenizer,
+      )
       for t in timelines
     ],
     title=f"{split}: forced",
@@ -145,6 +150,31 @@ class Live:
   tick_seconds: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """The next frame of a conversation, for the model.
+
+  Attributes:
+    inputs: what it perceives.
+    quiet: it is not asked what it says.
+  """
+
+  inputs: Frame
+  quiet: bool = False
+
+
+# Given the finished frame of each step; returns the frames of the recording.
+Talk = Generator[Step, Frame, list[Frame]]
+
+
+def duplex(part: user.UserPart, live: session.Session) -> Talk:
+  """Window by window: what the user does is heard, and answered, at once."""
+  frames = []
+  while len(frames) < len(part):
+    frames.append((yield Step(part.perceive(live))))
+  return frames
+
+
 def converse(
   config: Config,
   *,
@@ -153,11 +183,12 @@ def converse(
   timelines: list[timeline_lib.Timeline],
   tokenizer: tokenizer_lib.Tokenizer,
   title: str,
+  hold: Callable[[user.UserPart, session.Session], Talk] = duplex,
 ) -> Live:
   """Lets the model answer the users of `timelines`.
 
   Conversation i has seed i, whoever shares the pool: the next one joins when
-  another is over.
+  another is over. `hold` is how the model is connected to its user.
   """
   users = [user.UserPart(t, tokenizer=tokenizer) for t in timelines]
   pool = pool_lib.SessionPool(
@@ -170,23 +201,35 @@ def converse(
   recordings: list[list[Frame]] = [[] for _ in timelines]
   seconds: list[float] = []
   waiting = list(reversed(range(len(users))))
-  talking: dict[session.Session, int] = {}
-  total = sum(len(part) for part in users)
-  with tqdm.tqdm(total=total, desc=title, unit="window") as progress:
-    while waiting or talking:
-      while waiting and len(talking) < _SLOTS:
+  talks: dict[session.Session, tuple[int, Talk]] = {}
+  steps: dict[session.Session, Step] = {}
+  with tqdm.tqdm(total=len(users), desc=title, unit="talk") as progress:
+
+    def go_on(live: session.Session, frame: Frame | None) -> None:
+      i, talk = talks[live]
+      try:
+        steps[live] = talk.send(frame)
+      except StopIteration as over:
+        recordings[i] = over.value
+        pool.leave(live)
+        del talks[live]
+        progress.update()
+
+    while waiting or talks:
+      while waiting and len(talks) < _SLOTS:
         i = waiting.pop()
-        talking[pool.join(seed=i)] = i
-      ticked = pool.tick(
-        {live: users[i].perceive(live) for live, i in talking.items()}
-      )
+        live = pool.join(seed=i)
+        talks[live] = i, hold(users[i], live)
+        go_on(live, None)
+      if not steps:
+        continue  # some that joined had nothing to ask
+      inputs = {live: step.inputs for live, step in steps.items()}
+      quiet = {live for live, step in steps.items() if step.quiet}
+      steps.clear()
+      ticked = pool.tick(inputs, quiet=quiet)
       seconds.append(ticked.seconds)
-      progress.update(len(talking))
-      for live, i in list(talking.items()):
-        recordings[i].append(ticked.frames[live])
-        if live.window == len(users[i]):
-          pool.leave(live)
-          del talking[live]
+      for live, frame in ticked.frames.items():
+        go_on(live, frame)
   return Live(recordings, np.array(seconds))
 
 
