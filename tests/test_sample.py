@@ -15,6 +15,7 @@ from tests import commands
 from tests.sampling import small
 from tml_jax import config_text, errors, evaluate, prepare, sample
 from tml_jax.data import mixture
+from tml_jax.evals import ticks
 
 
 def _config():
@@ -153,9 +154,9 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   )
   assert said.returncode == 0, said.stderr
   assert "times real time" in said.stdout and "user types" in said.stdout
-  ticks = (tmp_path / "said" / "ticks.jsonl").read_text().splitlines()
-  assert len(ticks) == 10
-  assert json.loads(ticks[2])["typed"]
+  log = ticks.read(tmp_path / "said" / "ticks.jsonl")
+  assert len(log.ticks) == 10 and log.provenance["seed"] == 0
+  assert log.ticks[2].typed == "hello"
   replayed = commands.run(
     *("-m", "tml_jax.sample", *common, "--scenario=fresh:3"),
     *(f"--out={tmp_path}/scenario", "--vocoder=phases"),
@@ -177,13 +178,27 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   assert "was not trained with" in refused.stderr
   assert len(refused.stderr.splitlines()) == 1
 
-  evaluated = commands.run(
-    "-m", "tml_jax.evaluate", *common, "--count=3", timeout=600
-  )
+  evaluate_again = ("-m", "tml_jax.evaluate", *common, "--count=3")
+  evaluated = commands.run(*evaluate_again, timeout=600)
   assert evaluated.returncode == 0, evaluated.stderr
   assert "always talking" in evaluated.stdout
   numbers = json.loads((run / "evaluation.json").read_text())
   assert numbers["step"] == 1 and numbers["count"] == 3
-  assert len(numbers["conversations"]["heldout"]) == 3
-  assert numbers["metrics"]["recorded"]["response_rate"] == 1
-  assert (run / "evaluation.png").exists()
+  assert len(numbers["conversations"]) == 3
+  recorded = numbers["metrics"]["reply"]["recorded"]
+  assert recorded["timed_hit_0.2"]["value"] == 1
+  page = (run / "evaluation.html").read_text()
+  assert page.count("data:image/png;base64,") == 3 and "http" not in page
+  # Cut in the middle: what was held before is not held again.
+  logs = sorted((run / "evaluation" / "ticks" / "reply").iterdir())
+  assert [log.name for log in logs] == [
+    f"heldout-0-{i}.jsonl" for i in range(3)
+  ]
+  logs[1].unlink()
+  times = [log.stat().st_mtime_ns for log in (logs[0], logs[2])]
+  again = commands.run(*evaluate_again, timeout=600)
+  assert again.returncode == 0, again.stderr
+  assert "2 conversations were there from before" in again.stdout
+  assert [log.stat().st_mtime_ns for log in (logs[0], logs[2])] == times
+  renewed = json.loads((run / "evaluation.json").read_text())
+  assert renewed["metrics"] == numbers["metrics"]

@@ -1,11 +1,15 @@
 """Evaluation: `python -m tml_jax.evaluate --workdir=RUN --data_dir=DIR`.
 
-For: the numbers of a trained run on conversations it never saw, beside those
-of agents without a model. Not for: listening to it (`sample`). Definitions
-are in `evals/reply.py`; the config is the run's own. Prints a table, writes
-evaluation.json and evaluation.png into the run.
+For: the interactivity panel of a trained run on conversations it never saw,
+beside agents without a model. Not for: listening to it (`sample`).
+Definitions are in `evals/floor.py` and `evals/timed.py`; the config is the
+run's own. Prints a table, writes FILE.json and FILE.html, and a tick log of
+every conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes
+on from these when it is started again. FILE is WORKDIR/evaluation.
 """
 
+import functools
+import hashlib
 import json
 import math
 import pathlib
@@ -14,13 +18,41 @@ from typing import Any
 
 from absl import flags
 
-from tml_jax import config_flags, errors, trained, writable
+from tml_jax import config_flags, config_text, errors, trained, writable
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 
+_SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
+_FAMILIES = flags.DEFINE_list(
+  "families", [], "Scenario families; those of data.mixture if not given."
+)
 _COUNT = flags.DEFINE_integer(
-  "count", 64, "Conversations of each split.", lower_bound=1
+  "count", 64, "Conversations of each family.", lower_bound=1
+)
+_SPLIT = flags.DEFINE_enum(
+  "split",
+  "heldout",
+  ["heldout", "fresh"],
+  "heldout: utterances never trained on; fresh: those of training, in new"
+  " conversations.",
+)
+_AGENT = flags.DEFINE_enum(
+  "agent",
+  "trained",
+  ["trained", "duplex", "turns"],
+  "How the model meets its user. duplex: it hears and answers every window;"
+  " turns: behind voice-activity detection, turn by turn; trained: as it was"
+  " trained, config.data.layout.",
+)
+_VAD = flags.DEFINE_string(
+  "vad", "energy", "Detector of --agent=turns: energy or silero."
+)
+_ENDPOINT = flags.DEFINE_float(
+  "endpoint",
+  0.5,
+  "Seconds without speech that end a turn, for --agent=turns.",
+  lower_bound=0.1,
 )
 
 
@@ -32,66 +64,147 @@ def main(config: Config) -> None:
   output = _check_output(
     config_flags.JSON.value or f"{workdir}/evaluation.json"
   )
-  # jax starts here.
-  from tml_jax.data import mixture, splits
-  from tml_jax.evals import dummies, run, show
+  from tml_jax.data import mixture
+  from tml_jax.evals import suites
+  from tml_jax.streams import tokenizer as tokenizer_lib
 
+  suites.check_name(_SUITE.value)
   mixture.check(config, data_dir=data_dir)
+  suite = _suite(config, data_dir=data_dir)
+  suites.check_annotations(suite.items())
+  # jax starts here: bad input has been refused by now.
+  from tml_jax.evals import run, show
+
+  how, connect = _agent(config)
   agent = trained.load(config, path=workdir, data_dir=data_dir)
-  reports = [
-    run.evaluate(
-      config,
-      model=agent.model,
-      variables=agent.variables,
-      data_dir=data_dir,
-      split=split,
-      count=_COUNT.value,
-    )
-    for split in (splits.Split.HELDOUT, splits.Split.FRESH)
-  ]
-  columns = {str(report.split): report.scalars for report in reports}
-  columns |= dummies.summaries(
-    run.scenarios(
-      config,
-      data_dir=data_dir,
-      split=splits.Split.HELDOUT,
-      count=_COUNT.value,
-    )
+  report = run.evaluate(
+    suite,
+    config=config,
+    model=agent.model,
+    variables=agent.variables,
+    tokenizer=tokenizer_lib.Tokenizer.load(
+      tokenizer_lib.path(data_dir), config=config.streams
+    ),
+    agent=connect,
+    kept=run.Kept(
+      output.with_suffix("") / "ticks",
+      provenance={
+        "run": workdir_lib.start_ids(workdir)[:1],
+        "config": _digest(config),
+        "step": agent.step,
+        "agent": how,
+        "tokenizer": tokenizer_lib.digest(tokenizer_lib.path(data_dir)),
+      },
+    ),
   )
-  print(
-    f"{config.name}, step {agent.step}, {_COUNT.value} conversations a split;"
-    " the last three columns are the held-out conversations as recorded and"
-    " agents without a model\n"
+  title = (
+    f"{config.name}, step {agent.step}, {how}, {_SUITE.value}: {_SPLIT.value}"
   )
-  print(show.table(columns))
-  ticks = sorted(s for report in reports for s in report.tick_seconds)
-  median_ms = 1000 * ticks[len(ticks) // 2]
-  print(
-    f"\na window of {reports[0].sessions} sessions took {median_ms:.0f} ms"
-    f" (median); all took {time.time() - start:.0f} s"
-  )
+  for family in (*report.families, run.ALL):
+    if family != run.ALL or len(report.families) > 1:
+      print(show.table(report, family) + "\n")
+  print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
+  print(_summary(report, seconds=time.time() - start))
   numbers = {
     "config": config.name,
     "step": agent.step,
+    "agent": how,
     "git": workdir_lib.git_hash(),
+    "suite": _SUITE.value,
+    "split": _SPLIT.value,
     "count": _COUNT.value,
-    "metrics": columns,
-    "tick_ms_median": median_ms,
-    "sessions_per_tick": reports[0].sessions,
-    "conversations": {
-      str(report.split): [_score(score) for score in report.scores]
-      for report in reports
-    },
+    "skipped": report.skipped,
+    "metrics": _metrics(report),
+    "content": report.content,
+    "conversations": [
+      {"id": s.log.id, "family": s.family, "score": s.score}
+      for s in report.scored
+    ],
   }
   text = json.dumps(_without_nan(numbers), indent=1, allow_nan=False)
   workdir_lib.write_atomically(output, text=text + "\n")
-  image = output.with_suffix(".png")
-  show.picture(reports, path=image)
-  print(f"wrote {output} and {image}")
+  page = output.with_suffix(".html")
+  workdir_lib.write_atomically(page, text=show.html(report, title=title))
+  print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
+
+
+def _agent(config: Config):
+  """What --agent asks for, in words, and as a function for `run.evaluate`."""
+  from tml_jax.evals import live, turn_based
+
+  name = _AGENT.value
+  if name == "trained":
+    name = str(config.data.layout)
+  if name == "duplex":
+    return name, lambda config: live.duplex
+  options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
+  connect = functools.partial(turn_based.hold, **options)
+  connect(config)  # refuses what cannot be, before anything starts
+  return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
+
+
+def _suite(config: Config, *, data_dir: str):
+  """What --suite names."""
+  from tml_jax.data import splits
+  from tml_jax.evals import suites
+
+  return suites.Interactivity(
+    config,
+    data_dir=data_dir,
+    split=splits.Split(_SPLIT.value),
+    count=_COUNT.value,
+    families=tuple(_FAMILIES.value),
+  )
+
+
+def _metrics(report) -> dict[str, Any]:
+  """By family and agent: value, interval and events of what was measured."""
+  from tml_jax.evals import run, show
+
+  return {
+    family: {
+      agent: {
+        name: {
+          "value": value.value,
+          "interval": [value.low, value.high],
+          "events": value.events,
+        }
+        for name, value in values.items()
+        if value.events
+      }
+      for agent, values in show.columns(report, family).items()
+    }
+    for family in (*report.families, run.ALL)
+  }
+
+
+def _summary(report, *, seconds: float) -> str:
+  """What was left out, what was there, how long it took."""
+  from tml_jax.evals import run
+
+  lines = [
+    f"{count} conversations of {family} have no annotations and were skipped"
+    for family, count in report.skipped.items()
+  ]
+  if report.reused:
+    lines.append(f"{report.reused} conversations were there from before")
+  line = f"all took {seconds:.0f} s"
+  if len(report.tick_seconds):
+    median = 1000 * sorted(report.tick_seconds)[len(report.tick_seconds) // 2]
+    line = (
+      f"a window of {run.SLOTS} sessions took {median:.0f} ms (median); {line}"
+    )
+  return "\n".join([*lines, line])
+
+
+def _digest(config: Config) -> str:
+  """Names the config."""
+  text = config_text.to_text(config)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_output(path: str) -> pathlib.Path:
-  """The JSON file, proved writable; the picture goes beside it."""
+  """The JSON file, proved writable; everything else goes beside it."""
   output = pathlib.Path(path)
   if output.suffix != ".json" or output.is_dir():
     raise errors.UserError(f"--json={path}: name a file that ends with .json")
@@ -101,24 +214,6 @@ def _check_output(path: str) -> pathlib.Path:
     fix="name a file in a directory that can",
   )
   return output
-
-
-def _score(score) -> dict[str, Any]:
-  """One conversation for the JSON file."""
-  return {
-    "windows": score.windows,
-    "false_starts": score.false_starts,
-    "overlap_windows": score.overlap_windows,
-    "exchanges": [
-      {
-        "instructed": e.instructed,
-        "asked_window": e.asked_window,
-        "reply_window": e.reply_window,
-        "latency": e.latency,
-      }
-      for e in score.exchanges
-    ],
-  }
 
 
 def _without_nan(value: Any) -> Any:

@@ -60,7 +60,7 @@ def draw_timeline(
   import jax
 
   jax.config.update("jax_platforms", "cpu")
-  from tml_jax.data import mixture, turns
+  from tml_jax.data import layouts, mixture
   from tml_jax.sampling import drawing, picture, transcript
   from tml_jax.streams import framing, tokenizer
 
@@ -70,7 +70,7 @@ def draw_timeline(
   pieces = tokenizer.Tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
-  timeline = turns.lay_out(timeline, config=config, tokenizer=pieces)
+  timeline = layouts.lay_out(timeline, config=config, tokenizer=pieces)
   frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
   lines = transcript.lines(frames, timeline=timeline, tokenizer=pieces)
   print(*lines, sep="\n")

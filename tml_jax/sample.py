@@ -18,6 +18,8 @@ from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.sampling import tool_flags
 
+TICKS = "ticks.jsonl"
+
 _INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
 _SCENARIO = flags.DEFINE_string(
   "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
@@ -89,6 +91,7 @@ def main(config: Config) -> None:
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
+  from tml_jax.evals import observe, ticks
   from tml_jax.sampling import pool as pool_lib
   from tml_jax.sampling import realtime, report
 
@@ -113,13 +116,20 @@ def main(config: Config) -> None:
     pace=realtime.WallClock() if _REALTIME.value else None,
     lost=realtime.losses(len(part), share=_LOSE.value, seed=_SEED.value),
   )
+  log = observe.from_frames(
+    course.frames,
+    timeline=timeline,
+    tokenizer=tokenizer,
+    seconds=course.tick_seconds,
+    provenance={"step": agent.step, "seed": _SEED.value},
+  )
   held = report.Held(
     timeline=timeline,
     frames=course.frames,
     tick_seconds=course.tick_seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
-    files=attached.close(),
+    files={TICKS: ticks.to_text(log).encode()} | attached.close(),
   )
   try:
     summary = report.write(

@@ -363,32 +363,29 @@ def check_finite(values, *, step: int, saved: int, checkpoints) -> None:
 
 def check_held_out(config: Config) -> None:
   """Refuses what `evaluate` would refuse, before the first step."""
-  from tml_jax.data import splits
-  from tml_jax.evals import run
+  from tml_jax.evals import suites
 
-  run.scenarios(
-    config,
-    data_dir=data_flags.data_dir(),
-    split=splits.Split.HELDOUT,
-    count=run.QUICK_COUNT,
-  )
+  suite = suites.quick(config, data_dir=data_flags.data_dir())
+  suites.check_annotations(suite.items())
 
 
 def evaluate(config: Config, *, variables) -> dict[str, float]:
-  """Held-out conversations with these weights, as metrics."""
-  from tml_jax.data import splits
-  from tml_jax.evals import run
+  """The panel of held-out conversations with these weights, as metrics."""
+  from tml_jax.evals import run, suites
+  from tml_jax.streams import tokenizer
   from tml_jax.training import state as state_lib
 
+  data_dir = data_flags.data_dir()
   report = run.evaluate(
-    config,
+    suites.quick(config, data_dir=data_dir),
+    config=config,
     model=state_lib.create_sampler(config),
     variables=state_lib.unrolled(variables, config=config),
-    data_dir=data_flags.data_dir(),
-    split=splits.Split.HELDOUT,
-    count=run.QUICK_COUNT,
+    tokenizer=tokenizer.Tokenizer.load(
+      tokenizer.path(data_dir), config=config.streams
+    ),
   )
-  return {f"eval/{k}": v for k, v in report.scalars.items()}
+  return {f"eval/{k}": v for k, v in report.scalars().items()}
 
 
 def main_and_cleanup(config: Config) -> None:

@@ -9,7 +9,7 @@ from tml_jax import errors, inspect
 from tml_jax.data import records, splits
 from tml_jax.data.scenarios import draw, family
 from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, reply
+from tml_jax.evals import dummies, panel
 from tml_jax.streams import clock, timeline
 from tml_jax.streams.timeline import EventKind, Role
 
@@ -63,11 +63,12 @@ def test_invariants(data_dir, index, split):
     for letter in e["letters"]:
       assert not splits.is_heldout(f"letters/{letter}", share=SHARE)
   assert not drawn
-  score = reply.score(
-    dummies.recorded(item), exchanges=item.metadata["exchanges"]
-  )
-  assert {e.latency for e in score.exchanges} == {2}
-  assert score.false_starts == score.overlap_windows == 0
+  scored = panel.measure(dummies.recorded(item))
+  assert all(0.2 <= latency <= 0.4 for latency, _ in scored["latency"])
+  assert panel.score(scored) == 1
+  assert {right for right, _ in scored["said_right"]} == {1}
+  for name in ("overlap", "interruptions", "false_fires", "late"):
+    assert {value for value, _ in scored[name]} == {0}, name
 
 
 def test_letters_are_told_apart():

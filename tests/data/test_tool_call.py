@@ -12,7 +12,7 @@ from tml_jax import errors
 from tml_jax.data import mixture, records, splits
 from tml_jax.data.scenarios import family, tool_call
 from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, reply
+from tml_jax.evals import dummies, panel
 from tml_jax.streams import calls, clock, framing, timeline, tokenizer
 from tml_jax.streams.frame import Control
 from tml_jax.streams.timeline import EventKind, Role
@@ -156,10 +156,12 @@ def test_everything_that_can_happen_happens(items):
 def test_the_recorded_agent_is_scored_best(items):
   """`evaluate` takes these scenarios as they are."""
   for item in items:
-    exchanges = item.metadata["exchanges"]
-    score = reply.score(dummies.recorded(item), exchanges=exchanges)
-    assert [e.delay_error for e in score.exchanges] == [0] * len(exchanges)
-    assert score.false_starts == score.overlap_windows == 0
+    scored = panel.measure(dummies.recorded(item))
+    count = len(item.metadata["exchanges"])
+    assert scored["tool_answered"] == scored["said_right"] == [(1, 1)] * count
+    assert len(scored["tool_latency"]) == len(scored["call_latency"]) == count
+    assert scored["false_fires"][0][0] == scored["overlap"][0][0] == 0
+    assert panel.score(scored) == 1
 
 
 def test_questions_of_a_split_are_its_own(data_dir, items):

@@ -1,13 +1,16 @@
 """Evaluation of a model: live conversations and forced predictions."""
 
+import base64
+import functools
+
 import numpy as np
 import pytest
 
 from tests.sampling import small
-from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, reply, run, show
+from tml_jax import errors
+from tml_jax.evals import content, dummies, panel, run, show, suites
 from tml_jax.sampling import tick
-from tml_jax.streams import clock, framing, packing
+from tml_jax.streams import annotation, clock, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
 _TOKENIZER = small.Letters()
@@ -35,40 +38,109 @@ def _timeline(seed: int) -> Timeline:
       track(Role.AGENT, due, due + 2, (Word(1.0, 1.4, "hum"),)),
     ),
     metadata={
-      "exchanges": [
-        {
-          "user_start": 0.2,
-          "user_end": 0.8,
-          "onset_window": due,
-          "instruction": False,
-        }
-      ]
+      "family": "hum",
+      annotation.KEY: [
+        annotation.to_json(
+          annotation.Annotation(
+            annotation.Kind.TURN, start=0.2, end=0.8, due=1.0, text="hum"
+          )
+        )
+      ],
     },
   )
 
 
-def _converse(timelines):
-  live = run.converse(
+class _Hums(suites.Suite):
+  """Timelines `seeds`, those of `plain` without annotations."""
+
+  def __init__(self, seeds, *, plain=()):
+    self.seeds, self.plain, self.kept = seeds, plain, []
+
+  def items(self):
+    return [
+      suites.Item("hum", seed=s, load=functools.partial(self._load, s))
+      for s in self.seeds
+    ]
+
+  def _load(self, seed):
+    timeline = _timeline(seed)
+    if seed in self.plain:
+      timeline.metadata.pop(annotation.KEY)
+    return timeline
+
+  def keep(self, timeline, *, frames):
+    self.kept.append((timeline.id, len(frames)))
+
+
+_RUNNING = dict(model=small.model(_CONFIG), tokenizer=_TOKENIZER)
+
+
+def _converse(suite):
+  held = {}
+  seconds = run.converse(
     _CONFIG,
-    model=small.model(_CONFIG),
     variables=small.variables(_CONFIG),
-    timelines=timelines,
-    tokenizer=_TOKENIZER,
-    title="test",
+    items=suite.items(),
+    done=lambda done: held.__setitem__(done.index, done),
+    windows=0,
+    **_RUNNING,
   )
+  assert len(seconds) >= max(len(h.seconds) for h in held.values())
   return [
-    [(f.say, f.text_out, f.speak) for f in frames] for frames in live.recordings
+    [(f.say, f.text_out, f.speak) for f in held[i].frames]
+    for i in range(len(held))
   ]
+
+
+def _evaluate(suite, **kept):
+  return run.evaluate(
+    suite,
+    config=_CONFIG,
+    variables=small.variables(_CONFIG),
+    **_RUNNING,
+    **kept,
+  )
 
 
 def test_live_conversations_keep_their_order_and_their_numbers():
-  timelines = [_timeline(seed) for seed in range(18)]  # 16 at a time
-  results = _converse(timelines)
+  results = _converse(_Hums(range(18)))  # 16 at a time
   assert [len(r) for r in results] == [
-    clock.num_windows(t.duration) for t in timelines
+    clock.num_windows(_timeline(seed).duration) for seed in range(18)
   ]
-  # Conversation 0 with no one else in the batch.
-  assert _converse(timelines[:1]) == results[:1]
+  # Conversations 5 and 17 with no one else in the batch.
+  alone = _converse(_Hums([17, 5]))
+  assert alone == [results[17], results[5]]
+
+
+def test_an_evaluation_that_was_cut_goes_on(tmp_path):
+  kept = run.Kept(tmp_path, provenance={"step": 1})
+  suite = _Hums(range(3))
+  first = _evaluate(suite, kept=kept)
+  assert first.reused == 0 and first.skipped == {}
+  assert len(suite.kept) == len(first.scored) == 3
+  logs = sorted(tmp_path.glob("hum/*.jsonl"))
+  assert [path.name for path in logs] == [f"test-{i}.jsonl" for i in range(3)]
+  logs[1].unlink()
+  suite = _Hums(range(3))
+  second = _evaluate(suite, kept=kept)
+  assert second.reused == 2
+  assert [identifier for identifier, _ in suite.kept] == ["test/1"]
+  assert second.summary(run.ALL) == first.summary(run.ALL)
+  # Of another model none is used; a broken one is an error.
+  third = _evaluate(_Hums([0]), kept=run.Kept(tmp_path, {"step": 2}))
+  assert third.reused == 0
+  logs[1].write_text("{}")
+  with pytest.raises(errors.UserError, match=r"test-1.jsonl, line 1: schema"):
+    _evaluate(_Hums(range(3)), kept=kept)
+
+
+def test_items_without_annotations_are_skipped_and_counted():
+  report = _evaluate(_Hums(range(3), plain=[1]))
+  assert report.skipped == {"hum": 1} and len(report.scored) == 2
+  scalars = report.scalars()
+  assert {"responded", "false_fires", "text_accuracy"} <= scalars.keys()
+  with pytest.raises(errors.UserError, match="no item of hum says what is due"):
+    _evaluate(_Hums([1], plain=[1]))
 
 
 def test_forced_numbers_by_hand():
@@ -78,13 +150,11 @@ def test_forced_numbers_by_hand():
     )
     for seed in range(3)
   ]
-  numbers = run.forced(
-    _CONFIG,
-    model=small.model(_CONFIG),
-    variables=small.variables(_CONFIG),
-    recordings=recordings,
-    title="test",
+  arguments = dict(
+    model=small.model(_CONFIG), variables=small.variables(_CONFIG), title=""
   )
+  sums = content.forced(_CONFIG, recordings=recordings, **arguments)
+  numbers = sums.scalars()
   (sequence,) = packing.pack(recordings, config=_CONFIG.streams)
   hidden = small.hidden(_CONFIG, sequence)
   right, nats = [], []
@@ -109,45 +179,58 @@ def test_forced_numbers_by_hand():
   spread = 20 * np.sqrt(targets.var(axis=(0, 1)).mean())
   assert numbers["mel_mean_db"] == pytest.approx(spread, rel=1e-4)
   assert numbers["mel_db"] > 0 and numbers["mel_expected_db"] > 0
+  parts = [
+    content.forced(_CONFIG, recordings=part, **arguments)
+    for part in (recordings[:2], recordings[2:])
+  ]
+  together = (parts[0] + parts[1]).scalars()
+  for name in ("text_accuracy", "text_loss", "mel_mean_db"):
+    assert together[name] == pytest.approx(numbers[name], rel=1e-5)
+  assert all(np.isnan(v) for v in content.nothing().scalars().values())
 
 
 def test_dummies():
-  summaries = dummies.summaries([_timeline(seed) for seed in range(4)])
-  recorded = summaries["recorded"]
-  assert recorded["response_rate"] == recorded["timing_within_1"] == 1
-  assert recorded["latency_median"] == 2
-  assert recorded["false_starts_per_minute"] == recorded["overlap"] == 0
-  assert summaries["silent"]["response_rate"] == 0
-  assert summaries["always talking"]["response_rate"] == 0
-  assert summaries["always talking"]["overlap"] == 1
-
-
-def test_table_and_picture(tmp_path):
-  timeline = _timeline(0)
-  scores = [
-    reply.score(
-      dummies.recorded(timeline), exchanges=timeline.metadata["exchanges"]
+  found = {
+    name: panel.scalars(
+      panel.summarise(
+        [panel.measure(agent(_timeline(seed))) for seed in range(4)]
+      )
     )
+    for name, agent in dummies.AGENTS.items()
+  }
+  assert list(found) == ["recorded", "silent", "always talking"]
+  recorded = found["recorded"]
+  assert recorded["responded"] == recorded["said_right"] == 1
+  assert recorded["latency_p50"] == pytest.approx(0.2)
+  assert recorded["false_fires"] == recorded["overlap"] == 0
+  assert recorded["floor_transfer_js"] == recorded["late_p50"] == 0
+  assert found["silent"]["responded"] == found["silent"]["false_fires"] == 0
+  assert found["always talking"]["responded"] == 0
+  assert found["always talking"]["overlap"] == 1
+
+
+def test_table_and_page():
+  report = _evaluate(_Hums(range(3), plain=[2]))
+  head, _, *rows = show.table(report, "hum").splitlines()
+  assert head.split() == ["hum", "model", "n", *("recorded silent").split()] + [
+    "always",
+    "talking",
   ]
-  scalars = reply.summarise(scores)
-  text = show.table({"heldout": scalars, "fresh": {}})
-  head, _, *rows = text.splitlines()
-  assert head.split() == ["heldout", "fresh"]
-  assert "answered" in rows[0] and "100.0" in rows[0] and " - " in rows[0]
-  report = run.Report(
-    split=Split.HELDOUT,
-    scalars=scalars,
-    scores=scores,
-    tick_seconds=np.ones(1),
-    sessions=1,
-  )
-  show.picture([report], path=tmp_path / "picture.png")
-  assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
+  (answered,) = [row for row in rows if row.startswith("turns answered")]
+  # Two turns of the model and of each dummy: too few, and so marked.
+  assert answered.split()[-4:] == ["100.0*", "0.0*", "0.0*", "%"]
+  assert not any("cue" in row for row in rows)
+  page = show.html(report, title="a <test>")
+  assert "a &lt;test&gt;" in page and "1 without annotations" in page
+  assert page.count("data:image/png;base64,") == 3
+  start = page.index("base64,") + len("base64,")
+  png = base64.b64decode(page[start : page.index("'", start)])
+  assert png[:4] == b"\x89PNG"
+  assert "http" not in page  # needs no other file
 
 
 def test_sessions_do_not_compile_again_for_the_next_batch():
-  timelines = [_timeline(seed) for seed in range(2)]
-  _converse(timelines)
+  _converse(_Hums(range(2)))
   before = tick.compiled[_CONFIG.numerics]._cache_size()
-  _converse(timelines)
+  _converse(_Hums(range(2)))
   assert tick.compiled[_CONFIG.numerics]._cache_size() == before > 0

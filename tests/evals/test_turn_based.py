@@ -1,15 +1,18 @@
 """The harness of a turn-based agent, with a small model of random weights."""
 
-import functools
+import dataclasses
 
 import numpy as np
 import pytest
 
-from tests.evals import test_run
 from tests.sampling import small
-from tml_jax.evals import run, turn_based
+from tml_jax import errors
+from tml_jax.config import Layout
+from tml_jax.data import layouts
+from tml_jax.evals import live as live_lib
+from tml_jax.evals import run, suites, turn_based
 from tml_jax.sampling import user, vad
-from tml_jax.streams import clock, endpoint
+from tml_jax.streams import clock, endpoint, framing
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -47,17 +50,32 @@ def _timeline(spans, *, windows=40, seed=0, events=()):
   )
 
 
-def _converse(timelines, *, config=_CONFIG, endpoint_seconds=_ENDPOINT):
-  return turn_based.converse_turns(
-    config,
-    model=small.model(config),
-    variables=small.variables(config),
-    timelines=timelines,
+def _converse(timelines, *, endpoint_seconds=_ENDPOINT, hold=None):
+  """Recordings of timelines, whose sessions have the seeds 0, 1, ..."""
+  held = {}
+  run.converse(
+    _CONFIG,
+    model=small.model(_CONFIG),
+    variables=small.variables(_CONFIG),
+    items=[
+      suites.Item("test", seed=i, load=lambda t=t: t)
+      for i, t in enumerate(timelines)
+    ],
     tokenizer=_TOKENIZER,
-    vad=vad.EnergyVad,
-    endpoint_seconds=endpoint_seconds,
-    title="test",
-  ).recordings
+    done=lambda done: held.__setitem__(done.index, done),
+    windows=0,
+    hold=hold
+    or turn_based.hold(
+      _CONFIG, vad="energy", endpoint_seconds=endpoint_seconds
+    ),
+  )
+  for each in held.values():
+    assert len(each.seconds) == len(each.frames)
+  return [held[i].frames for i in range(len(timelines))]
+
+
+def _sounding(frames):
+  return np.array([frame.own_dmel is not None for frame in frames])
 
 
 def _decisions(frames):
@@ -92,7 +110,7 @@ def test_windows_turns_and_barge_in():
   for timeline, frames in zip(timelines, recordings, strict=True):
     assert [f.window for f in frames] == list(range(40))
     busy = _in_turn(timeline)
-    sounding = run.sounding(frames)
+    sounding = _sounding(frames)
     speaks = np.array([f.speak for f in frames])
     # What is decided in a window sounds in the next, and nothing else does.
     np.testing.assert_array_equal(sounding[1:], speaks[:-1])
@@ -135,28 +153,20 @@ def test_typed_text_is_answered_and_read_to_its_end():
   timeline = _timeline([], events=[(2.1, EventKind.USER_TEXT, text)])
   seen = []
 
-  def spy(part, live, **options):
-    talk = turn_based.turns(part, live, **options)
-    step = next(talk)
+  hold = turn_based.hold(_CONFIG, vad="energy", endpoint_seconds=_ENDPOINT)
+
+  def spy(part, live, frames):
+    steps = hold(part, live, frames)
+    step = next(steps)
     while True:
       frame = yield step
       seen.append((step.quiet, frame))
       try:
-        step = talk.send(frame)
-      except StopIteration as over:
-        return over.value
+        step = steps.send(frame)
+      except StopIteration:
+        return
 
-  (frames,) = run.converse(
-    _CONFIG,
-    model=small.model(_CONFIG),
-    variables=small.variables(_CONFIG),
-    timelines=[timeline],
-    tokenizer=_TOKENIZER,
-    title="test",
-    hold=functools.partial(
-      spy, config=_CONFIG, vad=vad.EnergyVad, endpoint_seconds=_ENDPOINT
-    ),
-  ).recordings
+  (frames,) = _converse([timeline], hold=spy)
   read = [t for _, f in seen for b in f.text_in for t in b.tokens]
   assert read == _TOKENIZER.encode(text)
   given = [f for quiet, f in seen if quiet and f.text_in]
@@ -177,9 +187,6 @@ def test_who_shares_the_pool_does_not_matter():
 
 def test_the_same_frames_as_in_training():
   """What the model perceives of spoken turns is what it was trained on."""
-  from tml_jax.data import turns
-  from tml_jax.streams import framing
-
   timeline = _timeline([(1.0, 2.0), (4.1, 5.3)])
 
   class Spans:
@@ -199,20 +206,25 @@ def test_the_same_frames_as_in_training():
   part = user.UserPart(timeline, tokenizer=_TOKENIZER)
   pool = small.pool(_CONFIG, slots=1)
   live = pool.join(seed=0)
-  talk = turn_based.turns(
-    part, live, config=_CONFIG, vad=Spans, endpoint_seconds=_ENDPOINT
+  steps = turn_based.turns(
+    part,
+    live,
+    [],
+    config=_CONFIG,
+    make_vad=Spans,
+    endpoint_seconds=_ENDPOINT,
   )
-  got, step = [], next(talk)
+  got, step = [], next(steps)
   try:
     while True:
       # The model never answers.
       ticked = pool.tick({live: step.inputs}, quiet={live})
       got.append(ticked.frames[live])
-      step = talk.send(got[-1])
+      step = steps.send(got[-1])
   except StopIteration:
     pass
   want = framing.frames(
-    turns.turn_based(timeline, config=_CONFIG.streams, tokenizer=_TOKENIZER),
+    layouts.turn_based(timeline, config=_CONFIG.streams, tokenizer=_TOKENIZER),
     config=_CONFIG.streams,
     tokenizer=_TOKENIZER,
   )
@@ -224,8 +236,10 @@ def test_the_same_frames_as_in_training():
       np.testing.assert_array_equal(a.user_dmel, b.user_dmel)
 
 
-def test_duplex_and_turns_are_held_by_the_same_code():
-  """A timeline of the other test file goes through both."""
-  timelines = [test_run._timeline(seed) for seed in range(2)]
-  for frames, timeline in zip(_converse(timelines), timelines, strict=True):
-    assert len(frames) == clock.num_windows(timeline.duration)
+def test_the_layout_of_a_run_says_how_it_is_met():
+  assert turn_based.as_trained(_CONFIG) is live_lib.duplex
+  data = dataclasses.replace(_CONFIG.data, layout=Layout.TURNS)
+  hold = turn_based.as_trained(dataclasses.replace(_CONFIG, data=data))
+  assert hold.func is turn_based.turns
+  with pytest.raises(errors.UserError, match="--vad=loud"):
+    turn_based.hold(_CONFIG, vad="loud", endpoint_seconds=0.5)

@@ -164,7 +164,8 @@ def test_evaluation_inside_training_is_in_the_metrics(start, tmp_path):
   rows = _metrics(tmp_path / "run")
   assert [row["step"] for row in rows] == [1, 2, 2, 3]
   evaluation = rows[2]
-  assert 0 <= evaluation["eval/response_rate"] <= 1
+  assert 0 <= evaluation["eval/responded"] <= 1
+  assert evaluation["eval/false_fires"] >= 0
   assert evaluation["eval/mel_db"] > 0
   assert rows[3]["loss"] > 0
 
@@ -179,7 +180,7 @@ def test_what_cannot_be_evaluated_is_refused_before_the_first_step(
   )
   error = process.stderr.read()
   assert process.wait() == 2
-  assert "does not say when a reply is due" in error
+  assert "no item of procedural-low says what is due" in error
   assert not _metrics(tmp_path / "run")
 
 

@@ -39,9 +39,12 @@ def build(
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
   parts, weights = [], []
+  voices = open_voices(config, data_dir=data_dir)  # one for all families
   for entry, weight in config.data.mixture_weights.items():
     dataset = grain.MapDataset.source(
-      open_entry(entry, config=config, data_dir=data_dir, split=split)
+      open_entry(
+        entry, config=config, data_dir=data_dir, split=split, voices=voices
+      )
     )
     # Another entry in the mixture must not change the order of this one.
     seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
@@ -106,8 +109,9 @@ def open_entry(
   config: Config,
   data_dir: str | os.PathLike[str],
   split: Split,
+  voices: dict[str, records.RecordSource],
 ) -> source.Source:
-  """The source of one name in the mixture.
+  """The source of one name in the mixture; families speak with `voices`.
 
   Raises:
     errors.UserError: neither a family nor a prepared corpus.
@@ -115,7 +119,7 @@ def open_entry(
   share = config.data.heldout_share
   if entry in scenarios.FAMILIES:
     return scenarios.FAMILIES[entry](
-      open_voices(config, data_dir=data_dir),
+      voices,
       split=split,
       seed=config.data.seed,
       heldout_share=share,

@@ -1,49 +1,39 @@
 """Agents without a model, scored like one: what the numbers of a model mean.
 
-For: columns beside a model's in the table of `evaluate`. Not for: baselines
-that listen.
+For: columns beside a model's in every report: a metric that rewards nonsense
+shows there. Not for: baselines that listen. Start reading at `AGENTS`.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
-from tml_jax.evals import reply
-from tml_jax.streams import clock, framing
-from tml_jax.streams.timeline import Role, Timeline
+from tml_jax.evals import observe, ticks
+from tml_jax.streams import clock
+from tml_jax.streams.timeline import Timeline
 
 
-def silent(timeline: Timeline) -> np.ndarray:
-  """Never says anything."""
-  return np.zeros(clock.num_windows(timeline.duration), bool)
-
-
-def always_talking(timeline: Timeline) -> np.ndarray:
-  """Talks from the first window it can to the last."""
-  return np.arange(clock.num_windows(timeline.duration)) > 0
-
-
-def recorded(timeline: Timeline) -> np.ndarray:
+def recorded(timeline: Timeline) -> ticks.Log:
   """Says what the recorded agent says: the best there is."""
-  result = silent(timeline)
-  windows = framing.speech_windows(timeline.track(Role.AGENT))
-  result[[w for w in windows if w < len(result)]] = True
-  return result
+  return observe.from_activity(
+    timeline, agent=observe.recorded_activity(timeline), says_recording=True
+  )
 
 
-AGENTS = {
+def silent(timeline: Timeline) -> ticks.Log:
+  """Never says anything."""
+  count = clock.num_windows(timeline.duration)
+  return observe.from_activity(timeline, agent=np.zeros(count, bool))
+
+
+def always_talking(timeline: Timeline) -> ticks.Log:
+  """Talks from the first window it can to the last."""
+  count = clock.num_windows(timeline.duration)
+  return observe.from_activity(timeline, agent=np.arange(count) > 0)
+
+
+AGENTS: dict[str, Callable[[Timeline], ticks.Log]] = {
   "recorded": recorded,
   "silent": silent,
   "always talking": always_talking,
 }
-
-
-def summaries(timelines: list[Timeline]) -> dict[str, dict[str, float]]:
-  """`reply.summarise` of every dummy."""
-  return {
-    name: reply.summarise(
-      [
-        reply.score(agent(t), exchanges=t.metadata["exchanges"])
-        for t in timelines
-      ]
-    )
-    for name, agent in AGENTS.items()
-  }

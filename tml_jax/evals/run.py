@@ -1,15 +1,16 @@
-"""Evaluation of a model on scenarios: live for timing, forced for content.
+"""Evaluation of a model: live sessions for timing, forced for content.
 
 For: the numbers of `evaluate` and of the training loop. Not for: definitions
-(`reply`). Start reading at `evaluate`. Live: the model hears the scenario's
-user, window by window, and answers itself; the recorded agent is not played.
-Forced: the model reads the recorded conversation, and its predictions of text
-and sound are compared with it.
+(`panel`, `content`) or what is evaluated (`suites`). Start reading at
+`evaluate`. Live: the model hears an item's user, window by window, and answers
+itself; the recorded agent is not played.
 """
 
+import collections
 import dataclasses
-import functools
-from collections.abc import Callable, Generator
+import pathlib
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -17,162 +18,273 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.data import mixture, turns
-from tml_jax.data.splits import Split
-from tml_jax.evals import reply
-from tml_jax.models import flow_head, interaction
+from tml_jax.data import layouts
+from tml_jax.evals import (
+  content,
+  dummies,
+  observe,
+  panel,
+  suites,
+  ticks,
+  turn_based,
+)
+from tml_jax.evals import live as live_lib
+from tml_jax.evals.floor import Series
+from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import dmel, framing, packing
-from tml_jax.streams import timeline as timeline_lib
-from tml_jax.streams import tokenizer as tokenizer_lib
-from tml_jax.streams.frame import Frame, Kind
+from tml_jax.streams import annotation, clock, framing
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.tokenizer import Tokenizer
 
-QUICK_COUNT = 8  # conversations of an evaluation inside training
-_SLOTS = 16  # conversations ticked together
-_FORCED_BATCH = 4
-_TEXT_KINDS = (Kind.SAY, Kind.MESSAGE)
-_DB = 20.0  # a factor 10 in magnitude
+MODEL = "model"  # beside the names of `dummies.AGENTS`
+ALL = "all"  # families together
+SLOTS = 16  # conversations ticked together
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """One item.
+
+  Attributes:
+    family: whose it is.
+    log: of the model's session.
+    series: by agent: the model's and those of the dummies.
+  """
+
+  family: str
+  log: ticks.Log
+  series: dict[str, Series]
+
+  @property
+  def score(self) -> float:
+    return panel.score(self.series[MODEL])
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """A split evaluated.
+  """A suite evaluated.
 
   Attributes:
-    split: whose conversations.
-    scalars: by name, see `reply.summarise` and `forced`.
-    scores: of each conversation.
-    tick_seconds: [ticks] of `sessions` conversations at once, compilation
-      included.
-    sessions: as said.
+    scored: items, those of a family together.
+    content: of each family, and of `ALL`; see `content.Sums`.
+    skipped: items that say nothing of what is due, by family.
+    reused: items whose log was there.
+    tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
   """
 
-  split: Split
-  scalars: dict[str, float]
-  scores: list[reply.Score]
+  scored: list[Scored]
+  content: dict[str, dict[str, float]]
+  skipped: dict[str, int]
+  reused: int
   tick_seconds: np.ndarray
-  sessions: int
+
+  @property
+  def families(self) -> list[str]:
+    return list(dict.fromkeys(item.family for item in self.scored))
+
+  def items(self, family: str) -> list[Scored]:
+    """Those of a family, or `ALL`."""
+    return [s for s in self.scored if family in (ALL, s.family)]
+
+  def summary(
+    self, family: str, *, agent: str = MODEL, resamples: int = panel.RESAMPLES
+  ) -> dict[str, panel.Value]:
+    items = [item.series[agent] for item in self.items(family)]
+    return panel.summarise(items, resamples=resamples)
+
+  def scalars(self) -> dict[str, float]:
+    """Of all families, for the metrics of training."""
+    values = self.summary(ALL, resamples=0)
+    return panel.scalars(values) | self.content[ALL]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """Where logs are kept, and what they must say to be used again.
+
+  Attributes:
+    directory: FAMILY/ID.jsonl are written below it.
+    provenance: of this model; the item's seed is added to it.
+  """
+
+  directory: pathlib.Path
+  provenance: dict[str, Any]
+
+  def path(self, family: str, identifier: str) -> pathlib.Path:
+    name = re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
+    return self.directory / family / f"{name}.jsonl"
+
+  def of(self, item: suites.Item) -> dict[str, Any]:
+    return self.provenance | {"seed": item.seed}
+
+  def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
+    """The log of an item that need not be held again.
+
+    Raises:
+      errors.UserError: the file is broken.
+    """
+    path = self.path(item.family, timeline.id)
+    if not path.exists():
+      return None
+    log = ticks.read(path)
+    asked = annotation.of(timeline)
+    if log.provenance != self.of(item) or log.annotations != asked:
+      return None
+    return log
 
 
 def evaluate(
-  config: Config,
+  suite: suites.Suite,
   *,
+  config: Config,
   model: interaction.InteractionModel,
   variables: dict[str, Any],
-  data_dir: str,
-  split: Split,
-  count: int,
+  tokenizer: Tokenizer,
+  kept: Kept | None = None,
+  agent: Callable[[Config], live_lib.Hold] = turn_based.as_trained,
 ) -> Report:
-  """Runs `count` scenarios of `split`.
+  """Scores every item of a suite, live and forced.
+
+  `agent` says how the model is connected to its users.
 
   Raises:
-    errors.UserError: the prepared data is missing or broken.
+    errors.UserError: no item says what is due, or data or a log are broken.
   """
-  timelines = scenarios(config, data_dir=data_dir, split=split, count=count)
-  tokenizer = tokenizer_lib.Tokenizer.load(
-    tokenizer_lib.path(data_dir), config=config.streams
-  )
   variables = jax.tree.map(jnp.asarray, variables)
-  live = converse(
+  items = suite.items()
+  known = _Known()
+  sums: dict[str, content.Sums] = {}
+  for family in dict.fromkeys(item.family for item in items):
+    recordings = []
+    for i in (i for i, item in enumerate(items) if item.family == family):
+      timeline = items[i].load()
+      if known.add(i, item=items[i], timeline=timeline, kept=kept):
+        recordings.append(
+          framing.frames(
+            layouts.lay_out(timeline, config=config, tokenizer=tokenizer),
+            config=config.streams,
+            tokenizer=tokenizer,
+          )
+        )
+    if recordings:
+      sums[family] = content.forced(
+        config,
+        model=model,
+        variables=variables,
+        recordings=recordings,
+        title=f"{family}: forced",
+      )
+  if not known.dummies:
+    raise suites.nothing_due(sorted(known.skipped))
+  logs = dict(known.logs)
+
+  def done(held: Held) -> None:
+    index = known.waiting[held.index]
+    suite.keep(held.timeline, frames=held.frames)
+    log = observe.from_frames(
+      held.frames,
+      timeline=held.timeline,
+      tokenizer=tokenizer,
+      seconds=held.seconds,
+      provenance=kept.of(items[index]) if kept else {},
+    )
+    if kept:
+      ticks.write(log, kept.path(items[index].family, log.id))
+    logs[index] = log
+
+  tick_seconds = converse(
     config,
     model=model,
     variables=variables,
-    timelines=timelines,
+    items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
-    title=f"{split}: live",
+    done=done,
+    windows=known.windows,
+    hold=agent(config),
   )
-  scores = [
-    reply.score(sounding(frames), exchanges=timeline.metadata["exchanges"])
-    for frames, timeline in zip(live.recordings, timelines, strict=True)
+  scored = [
+    Scored(
+      family=items[i].family,
+      log=logs[i],
+      series={MODEL: panel.measure(logs[i]), **known.dummies[i]},
+    )
+    for i in sorted(logs)
   ]
-  content = forced(
-    config,
-    model=model,
-    variables=variables,
-    recordings=[
-      framing.frames(
-        turns.lay_out(t, config=config, tokenizer=tokenizer),
-        config=config.streams,
-        tokenizer=tokenizer,
-      )
-      for t in timelines
-    ],
-    title=f"{split}: forced",
-  )
+  sums[ALL] = sum(sums.values(), content.nothing())
   return Report(
-    split=split,
-    scalars=reply.summarise(scores) | content,
-    scores=scores,
-    tick_seconds=live.tick_seconds,
-    sessions=_SLOTS,
+    scored=scored,
+    content={family: found.scalars() for family, found in sums.items()},
+    skipped=dict(known.skipped),
+    reused=len(known.logs),
+    tick_seconds=tick_seconds,
   )
 
 
-def scenarios(
-  config: Config, *, data_dir: str, split: Split, count: int
-) -> list[timeline_lib.Timeline]:
-  """The first `count` conversations of `split`, with what to score by.
+@dataclasses.dataclass
+class _Known:
+  """What is known of items before any session.
 
-  Raises:
-    errors.UserError: the prepared data is missing or broken, or the mixture
-      holds recordings in which no reply is due at a known time.
+  Attributes:
+    dummies: series by agent, by index of the item.
+    logs: that need not be made again.
+    waiting: indices of items whose sessions are to be held.
+    windows: of these.
+    skipped: items that say nothing of what is due, by family.
   """
-  timelines = mixture.timelines(
-    config, data_dir=data_dir, split=split, count=count
+
+  dummies: dict[int, dict[str, Series]] = dataclasses.field(
+    default_factory=dict
   )
-  for timeline in timelines:
-    if "exchanges" not in timeline.metadata:
-      raise errors.UserError(
-        f"{timeline.id} does not say when a reply is due; evaluate with "
-        "scenarios alone, for instance --config.data.mixture=reply:1.0"
-      )
-  return timelines
+  logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
+  waiting: list[int] = dataclasses.field(default_factory=list)
+  windows: int = 0
+  skipped: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
 
-
-def sounding(frames: list[Frame]) -> np.ndarray:
-  """[windows] bool: whether the agent is audible in each window."""
-  return np.array([frame.own_dmel is not None for frame in frames])
+  def add(
+    self,
+    index: int,
+    *,
+    item: suites.Item,
+    timeline: Timeline,
+    kept: Kept | None,
+  ) -> bool:
+    """Takes an item; returns whether there is anything to score."""
+    if not annotation.of(timeline):
+      self.skipped[item.family] += 1
+      return False
+    self.dummies[index] = {
+      name: panel.measure(agent(timeline))
+      for name, agent in dummies.AGENTS.items()
+    }
+    log = kept.find(item, timeline) if kept else None
+    if log is None:
+      self.waiting.append(index)
+      self.windows += clock.num_windows(timeline.duration)
+    else:
+      self.logs[index] = log
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
-class Live:
-  """Conversations that were held.
+class Held:
+  """A conversation that is over.
 
   Attributes:
-    recordings: frames of each.
-    tick_seconds: [ticks] wall-clock time of each call, compilation included.
+    index: of the item.
+    timeline: whose user was talked to.
+    frames: one per window.
+    seconds: [windows] wall-clock time of each decision, of all slots.
   """
 
-  recordings: list[list[Frame]]
-  tick_seconds: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-  """The next frame of a conversation, for the model.
-
-  Attributes:
-    inputs: what it perceives.
-    quiet: it is not asked what it says.
-  """
-
-  inputs: Frame
-  quiet: bool = False
-
-
-# Given the finished frame of each step; returns the frames of the recording.
-Talk = Generator[Step, Frame, list[Frame]]
-
-
-def duplex(part: user.UserPart, live: session.Session) -> Talk:
-  """Window by window: what the user does is heard, and answered, at once."""
-  frames = []
-  while len(frames) < len(part):
-    frames.append((yield Step(part.perceive(live))))
-  return frames
+  index: int
+  timeline: Timeline
+  frames: list[Frame]
+  seconds: np.ndarray
 
 
 def converse(
@@ -180,142 +292,94 @@ def converse(
   *,
   model: interaction.InteractionModel,
   variables: dict[str, Any],
-  timelines: list[timeline_lib.Timeline],
-  tokenizer: tokenizer_lib.Tokenizer,
-  title: str,
-  hold: Callable[[user.UserPart, session.Session], Talk] = duplex,
-) -> Live:
-  """Lets the model answer the users of `timelines`.
+  items: Iterable[suites.Item],
+  tokenizer: Tokenizer,
+  done: Callable[[Held], None],
+  windows: int,
+  hold: live_lib.Hold = live_lib.duplex,
+) -> np.ndarray:
+  """Lets the model answer the users of `items`; `done` gets each that is over.
 
-  Conversation i has seed i, whoever shares the pool: the next one joins when
-  another is over. `hold` is how the model is connected to its user.
+  A conversation depends on its item alone, whoever shares the pool: the next
+  one joins when another is over. `windows` of all are for the progress bar;
+  `hold` is how the model is connected to its user.
+
+  Returns:
+    [ticks] wall-clock time of each call, compilation included.
   """
-  users = [user.UserPart(t, tokenizer=tokenizer) for t in timelines]
   pool = pool_lib.SessionPool(
     config,
     model=model,
     variables=variables,
-    slots=_SLOTS,
+    slots=SLOTS,
     text_pieces=tokenizer.num_pieces,
   )
-  recordings: list[list[Frame]] = [[] for _ in timelines]
   seconds: list[float] = []
-  waiting = list(reversed(range(len(users))))
-  talks: dict[session.Session, tuple[int, Talk]] = {}
-  steps: dict[session.Session, Step] = {}
-  with tqdm.tqdm(total=len(users), desc=title, unit="talk") as progress:
-
-    def go_on(live: session.Session, frame: Frame | None) -> None:
-      i, talk = talks[live]
-      try:
-        steps[live] = talk.send(frame)
-      except StopIteration as over:
-        recordings[i] = over.value
-        pool.leave(live)
-        del talks[live]
-        progress.update()
-
-    while waiting or talks:
-      while waiting and len(talks) < _SLOTS:
-        i = waiting.pop()
-        live = pool.join(seed=i)
-        talks[live] = i, hold(users[i], live)
-        go_on(live, None)
-      if not steps:
-        continue  # some that joined had nothing to ask
-      inputs = {live: step.inputs for live, step in steps.items()}
-      quiet = {live for live, step in steps.items() if step.quiet}
-      steps.clear()
-      ticked = pool.tick(inputs, quiet=quiet)
+  waiting = enumerate(items)
+  talking: dict[session.Session, _Talk] = {}
+  with tqdm.tqdm(total=windows, desc="live", unit="window") as progress:
+    while True:
+      while len(talking) < SLOTS:
+        index, item = next(waiting, (0, None))
+        if item is None:
+          break
+        talk = _Talk.begin(index, item, tokenizer=tokenizer)
+        live = pool.join(seed=item.seed)
+        talk.steps = hold(talk.part, live, talk.frames)
+        if talk.go_on(None):
+          talking[live] = talk
+        else:  # the model was never asked
+          pool.leave(live)
+          done(talk.held)
+      if not talking:
+        return np.array(seconds)
+      ticked = pool.tick(
+        {live: talk.step.inputs for live, talk in talking.items()},
+        quiet={live for live, talk in talking.items() if talk.step.quiet},
+      )
       seconds.append(ticked.seconds)
-      for live, frame in ticked.frames.items():
-        go_on(live, frame)
-  return Live(recordings, np.array(seconds))
+      for live, talk in list(talking.items()):
+        before = len(talk.frames)
+        goes_on = talk.go_on(ticked.frames[live], seconds=ticked.seconds)
+        progress.update(len(talk.frames) - before)
+        if not goes_on:
+          pool.leave(live)
+          del talking[live]
+          done(talk.held)
 
 
-def forced(
-  config: Config,
-  *,
-  model: interaction.InteractionModel,
-  variables: dict[str, Any],
-  recordings: list[list[Frame]],
-  title: str,
-) -> dict[str, float]:
-  """Predictions on recorded conversations, given all that came before.
+@dataclasses.dataclass
+class _Talk:
+  """A conversation under way."""
 
-  Returns:
-    text_accuracy (say tokens predicted right), text_loss (nats a token),
-    message_accuracy (the same of displayed text, drawing and calls),
-    mel_db (RMS error of the flow head's sample in dB), mel_expected_db (of
-    one step from the noise, the mel that the head expects), mel_mean_db (of
-    always predicting the mean of these very targets, channel by channel).
-  """
-  sequences = packing.pack(recordings, config=config.streams)
-  padding = -len(sequences) % _FORCED_BATCH
-  sequences += [packing.empty_sequence(config.streams)] * padding
-  text = np.zeros((len(_TEXT_KINDS), 3))
-  misses, targets = {"mel_db": [], "mel_expected_db": []}, []
-  starts = range(0, len(sequences), _FORCED_BATCH)
-  for first in tqdm.tqdm(starts, desc=title, unit="batch"):
-    group = sequences[first : first + _FORCED_BATCH]
-    batch = {name: np.stack([s[name] for s in group]) for name in group[0]}
-    key = jax.random.fold_in(jax.random.key(0), first)
-    sums, mels = jax.device_get(
-      _predict(variables, batch, key, model=model, config=config)
-    )
-    text += sums
-    used = batch["speak_weights"] > 0
-    targets.append(batch["speak_mel"][used])
-    for name, mel in zip(misses, mels, strict=True):
-      misses[name].append((mel - batch["speak_mel"])[used])
-  say, message = text / np.maximum(text[:, 2:], 1)
-  target = np.concatenate(targets)
-  deviation = target - target.mean(axis=(0, 1))
-  rms = {n: np.concatenate(e) for n, e in misses.items()}
-  rms["mel_mean_db"] = deviation
-  return {
-    "text_accuracy": float(say[0]),
-    "text_loss": float(say[1]),
-    "message_accuracy": float(message[0]) if text[1, 2] else float("nan"),
-    **{n: _DB * float(np.sqrt(np.square(e).mean())) for n, e in rms.items()},
-  }
+  index: int
+  timeline: Timeline
+  part: user.UserPart
+  frames: list[Frame] = dataclasses.field(default_factory=list)
+  seconds: list[float] = dataclasses.field(default_factory=list)
+  steps: live_lib.Steps | None = None
+  step: live_lib.Step | None = None
+  _spent: float = 0.0  # since the last window
 
+  @classmethod
+  def begin(
+    cls, index: int, item: suites.Item, *, tokenizer: Tokenizer
+  ) -> "_Talk":
+    timeline = item.load()
+    return cls(index, timeline, user.UserPart(timeline, tokenizer=tokenizer))
 
-@functools.partial(jax.jit, static_argnames=("model", "config"))
-def _predict(variables, batch, key, *, model, config: Config):
-  """Sums [kinds, 3] (right, nats, count), a sample of mel, expected mel."""
-  hidden, _ = model.apply(variables, batch, method=model.hidden)
-  rows = interaction.take(hidden, batch["target_positions"])
-  logits = model.apply(variables, rows, method=model.logits)
-  picked = jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
-  used = batch["target_positions"] < hidden.shape[1]
-  right = picked >= logits.max(-1)
-  nats = jax.nn.logsumexp(logits, -1) - picked
-  sums = []
-  for kind in _TEXT_KINDS:
-    mask = used & (batch["target_kinds"] == kind)
-    sums.append([(mask & right).sum(), jnp.where(mask, nats, 0).sum()])
-    sums[-1].append(mask.sum())
-  sums = jnp.array(sums, jnp.float32)
-  condition = interaction.take(hidden, batch["speak_positions"])
-  noise = jax.random.normal(key, batch["speak_mel"].shape)
-  bound = model.bind(variables)
-  mels = [
-    jnp.clip(
-      flow_head.sample(
-        bound.velocity,
-        cond_D=condition,
-        null_D=bound.null_condition(),
-        noise_FC=noise * temperature,
-        config=flow,
-      ),
-      dmel.LOG_MIN,
-      dmel.LOG_MAX,
-    )
-    for temperature, flow in (
-      (config.sample.flow_temperature, config.model.flow),
-      # At time 0 the noise says nothing: noise + velocity is the expectation.
-      (1.0, dataclasses.replace(config.model.flow, steps=1, map_weight=0.0)),
-    )
-  ]
-  return sums, mels
+  @property
+  def held(self) -> Held:
+    return Held(self.index, self.timeline, self.frames, np.array(self.seconds))
+
+  def go_on(self, frame: Frame | None, *, seconds: float = 0.0) -> bool:
+    """Gives the frame of the last step; whether there is another one."""
+    self._spent += seconds
+    try:
+      self.step = self.steps.send(frame)
+    except StopIteration:
+      self.step = None
+    for _ in range(len(self.frames) - len(self.seconds)):
+      self.seconds.append(self._spent)
+      self._spent = 0.0
+    return self.step is not None

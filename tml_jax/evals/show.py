@@ -1,133 +1,195 @@
-"""An evaluation as a table and as a picture.
+"""An evaluation as a table and as an HTML report.
 
-For: people. Not for: the numbers themselves (`run`, `reply`). Start reading
-at `table`.
+For: people. Not for: the numbers themselves (`panel`) or the pictures
+(`log_picture`). Start reading at `table` and `html`.
 """
 
+import html as html_lib
 import math
-import pathlib
 
-import numpy as np
+from tml_jax.evals import dummies, log_picture, panel, run
+from tml_jax.evals.panel import Better, Metric, Value
 
-from tml_jax.data.splits import Split
-from tml_jax.evals import run
-
-# Metric, what it is called, unit, factor, digits.
-_ROWS = (
-  ("response_rate", "answered", "% of exchanges", 100, 1),
-  ("latency_median", "latency, median", "windows of 200 ms", 1, 1),
-  ("latency_p90", "latency, 90th percentile", "windows", 1, 1),
-  ("delay_error_median", "delay error, median", "windows", 1, 1),
-  (
-    "delay_within_1",
-    "asked delay kept within 1",
-    "% of such exchanges",
-    100,
-    1,
-  ),
-  ("timing_within_1", "on time within 1", "% of exchanges", 100, 1),
-  ("false_starts_per_minute", "false starts", "per minute", 1, 2),
-  ("overlap", "talks while the user does", "% of user speech", 100, 1),
+# Metric of content, what it is called, unit, factor, digits.
+_CONTENT = (
   ("text_accuracy", "text tokens right", "% (forced)", 100, 1),
   ("message_accuracy", "message tokens right", "% (forced)", 100, 1),
   ("text_loss", "text loss", "nats a token (forced)", 1, 2),
   ("mel_db", "mel error, sampled", "dB RMS (forced)", 1, 2),
   ("mel_expected_db", "mel error, expected mel", "dB RMS (forced)", 1, 2),
   ("mel_mean_db", "mel error of the mean", "dB RMS", 1, 2),
-  ("exchanges", "exchanges", "", 1, 0),
 )
-# Okabe and Ito's colours, told apart by colour-blind eyes too.
-_COLOURS = {Split.HELDOUT: "#0072b2", Split.FRESH: "#e69f00"}
-_LAST_BIN = 15  # windows; the bin of everything from there on
+FEW = "*"
+NOTE = (
+  f"{FEW} fewer than {panel.FEW_EVENTS} events; brackets are"
+  f" {100 * panel.CONFIDENCE:.0f} % intervals by bootstrap over conversations;"
+  " n counts events of the model; recorded, silent and always talking are"
+  " agents without a model on the same conversations. No latency means"
+  " anything without yields and selectivity beside it."
+)
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto;
+  max-width: 72rem; padding: 0 1rem; color: #222; background: #fff; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .18rem .7rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+thead th { border-bottom: 1.5px solid #222; }
+tbody tr:nth-child(odd) { background: #f5f5f5; }
+td.model { font-weight: 600; } td.interval, td.n, td.unit { color: #666; }
+td.dummy { color: #555; } .few { color: #999; font-weight: 400; }
+.wide { overflow-x: auto; } img { max-width: 100%; margin: .3rem 0 0; }
+figure { margin: .6rem 0; } figcaption { color: #555; }
+p.note { color: #666; max-width: 50rem; }
+"""
 
 
-def table(columns: dict[str, dict[str, float]]) -> str:
-  """One row a metric, one column an agent; "-" where nothing was measured."""
-  head = ["", *columns, ""]
-  rows = [head]
-  for name, title, unit, factor, digits in _ROWS:
-    cells = []
-    for scalars in columns.values():
-      value = scalars.get(name, math.nan)
-      cells.append("-" if math.isnan(value) else f"{factor * value:.{digits}f}")
-    rows.append([title, *cells, unit])
-  widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-  lines = []
-  for title, *cells, unit in rows:
+def columns(report: run.Report, family: str) -> dict[str, dict[str, Value]]:
+  """The panel of a family (or `run.ALL`) by agent, the model first."""
+  return {run.MODEL: report.summary(family)} | {
+    name: report.summary(family, agent=name, resamples=0)
+    for name in dummies.AGENTS
+  }
+
+
+def rows(found: dict[str, dict[str, Value]]) -> list[Metric]:
+  """Metrics of which any agent has an event."""
+  return [
+    m for m in panel.METRICS if any(v[m.name].events for v in found.values())
+  ]
+
+
+def number(value: Value, metric: Metric) -> str:
+  """A value as the table has it; "-" where nothing was measured."""
+  if math.isnan(value.value):
+    return "-"
+  text = f"{metric.factor * value.value:.{metric.digits}f}"
+  return text + (FEW if value.events < panel.FEW_EVENTS else "")
+
+
+def interval(value: Value, metric: Metric) -> str:
+  """Its confidence interval; empty where there is none."""
+  if math.isnan(value.low):
+    return ""
+  low, high = metric.factor * value.low, metric.factor * value.high
+  return f"[{low:.{metric.digits}f}, {high:.{metric.digits}f}]"
+
+
+def table(report: run.Report, family: str) -> str:
+  """A row a metric; the model with interval and events, then the dummies."""
+  found = columns(report, family)
+  head = [family, run.MODEL, "", "n", *dummies.AGENTS, ""]
+  lines = [head]
+  for metric in rows(found):
+    value = found[run.MODEL][metric.name]
+    cells = [
+      number(found[name][metric.name], metric) for name in dummies.AGENTS
+    ]
+    lines.append(
+      [
+        metric.title,
+        number(value, metric),
+        interval(value, metric),
+        str(value.events),
+        *cells,
+        metric.unit,
+      ]
+    )
+  for title, cell, unit in _content(report, family):
+    lines.append([title, cell, "", "", *["-"] * len(dummies.AGENTS), unit])
+  widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+  text = []
+  for title, *cells, unit in lines:
     line = title.ljust(widths[0])
     for cell, width in zip(cells, widths[1:-1], strict=True):
       line += "  " + cell.rjust(width)
-    lines.append(f"{line}  {unit}".rstrip())
-  rule = "-" * max(map(len, lines))
-  return "\n".join([lines[0], rule, *lines[1:]])
+    text.append(f"{line}  {unit}".rstrip())
+  return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
 
 
-def picture(reports: list[run.Report], *, path: pathlib.Path) -> None:
-  """Histograms of latencies and of delay errors, as PNG."""
-  from matplotlib import figure
-
-  canvas = figure.Figure(figsize=(10, 3.6), layout="constrained")
-  left, right = canvas.subplots(1, 2)
-  plain, asked = {}, {}
-  for report in reports:
-    exchanges = [e for score in report.scores for e in score.exchanges]
-    plain[report.split] = [e for e in exchanges if not e.instructed]
-    asked[report.split] = [e for e in exchanges if e.instructed]
-  _histogram(
-    left,
-    {
-      split: [e.latency for e in group if e.latency is not None]
-      for split, group in plain.items()
-    },
-    totals={split: len(group) for split, group in plain.items()},
-    first=1,
-  )
-  left.set_title("Latency, no delay asked (2 is recorded)", loc="left")
-  left.set_xlabel("windows of 200 ms after the user's last sound")
-  _histogram(
-    right,
-    {
-      split: [
-        e.reply_window - e.asked_window
-        for e in group
-        if e.reply_window is not None
-      ]
-      for split, group in asked.items()
-    },
-    totals={split: len(group) for split, group in asked.items()},
-    first=-_LAST_BIN,
-  )
-  right.axvspan(-1.5, 1.5, color="0.92", zorder=0)
-  right.set_title("Asked delay (grey: within 1 window)", loc="left")
-  right.set_xlabel("windows of 200 ms after the time asked for")
-  canvas.savefig(path, dpi=120, format="png")
+def _content(report: run.Report, family: str) -> list[tuple[str, str, str]]:
+  """Title, number and unit of every forced number."""
+  scalars = report.content[family]
+  return [
+    (title, f"{factor * scalars[name]:.{digits}f}", unit)
+    for name, title, unit, factor, digits in _CONTENT
+    if not math.isnan(scalars[name])
+  ]
 
 
-def _histogram(
-  axes,
-  values: dict[Split, list[int]],
-  *,
-  totals: dict[Split, int],
-  first: int,
-) -> None:
-  """Shares of all exchanges side by side; the rest was not answered."""
-  bins = np.arange(first, _LAST_BIN + 1)
-  width = 0.8 / max(len(values), 1)
-  for i, (split, group) in enumerate(values.items()):
-    clipped = np.clip(np.array(group, int), bins[0], bins[-1])
-    counts = np.array([(clipped == b).sum() for b in bins])
-    total = max(totals[split], 1)
-    axes.bar(
-      bins + (i - (len(values) - 1) / 2) * width,
-      100 * counts / total,
-      width=width,
-      color=_COLOURS.get(split, "0.4"),
-      label=f"{split}: {len(group)} of {totals[split]} answered",
-      zorder=2,
+def html(report: run.Report, *, title: str) -> str:
+  """A page that needs no other file."""
+  parts = [
+    "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+    "<meta name='viewport' content='width=device-width'>",
+    f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
+    f"<h1>{_text(title)}</h1>",
+    f"<p class='note'>{_text(NOTE)}</p>",
+    _section(report, run.ALL, "All families"),
+  ]
+  for family in report.families:
+    count = len(report.items(family))
+    heading = f"{family}: {count} conversations"
+    if report.skipped.get(family):
+      heading += f", {report.skipped[family]} without annotations left out"
+    parts.append(_section(report, family, heading))
+    parts += _figures(report, family)
+  return "\n".join([*parts, "</body></html>\n"])
+
+
+def _section(report: run.Report, family: str, heading: str) -> str:
+  found = columns(report, family)
+  head = ["", run.MODEL, "interval", "n", *dummies.AGENTS, ""]
+  lines = [f"<h2>{_text(heading)}</h2><div class='wide'><table><thead><tr>"]
+  lines += [f"<th>{_text(cell)}</th>" for cell in head]
+  lines.append("</tr></thead><tbody>")
+  for metric in rows(found):
+    value = found[run.MODEL][metric.name]
+    few = " few" if value.events < panel.FEW_EVENTS else ""
+    lines.append(
+      f"<tr><td title='{metric.name}'>{_text(metric.title)}{_arrow(metric)}"
+      f"</td><td class='model{few}'>{number(value, metric)}</td>"
+      f"<td class='interval'>{interval(value, metric)}</td>"
+      f"<td class='n'>{value.events}</td>"
     )
-  ticks = [b for b in bins if b % 5 == 0 or b == first]
-  axes.set_xticks(ticks, [f"{b}+" if b == _LAST_BIN else str(b) for b in ticks])
-  axes.set_ylabel("% of exchanges")
-  axes.grid(axis="y", color="0.9", zorder=0)
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.legend(frameon=False, fontsize="small")
+    lines += [
+      f"<td class='dummy'>{number(found[name][metric.name], metric)}</td>"
+      for name in dummies.AGENTS
+    ]
+    lines.append(f"<td class='unit'>{_text(metric.unit)}</td></tr>")
+  for title, cell, unit in _content(report, family):
+    dashes = "<td class='dummy'>-</td>" * len(dummies.AGENTS)
+    lines.append(
+      f"<tr><td>{title}</td><td class='model'>{cell}</td><td></td><td></td>"
+      f"{dashes}<td class='unit'>{unit}</td></tr>"
+    )
+  return "".join([*lines, "</tbody></table></div>"])
+
+
+def _figures(report: run.Report, family: str) -> list[str]:
+  """Timelines of the best, the median and the worst item."""
+  ranked = [s for s in report.items(family) if not math.isnan(s.score)]
+  ranked.sort(key=lambda item: item.score, reverse=True)
+  places = {"best": 0, "median": len(ranked) // 2, "worst": len(ranked) - 1}
+  result = []
+  for name, place in places.items() if ranked else ():
+    item = ranked[place]
+    caption = (
+      f"{name} of {len(ranked)}: {item.log.id}, {100 * item.score:.0f} % of"
+      " what was asked went well"
+    )
+    result.append(
+      f"<figure><figcaption>{_text(caption)}</figcaption><img"
+      f" alt='{_text(caption)}' src='data:image/png;base64,"
+      f"{log_picture.base64_png(item.log)}'></figure>"
+    )
+  return result
+
+
+def _arrow(metric: Metric) -> str:
+  arrows = {Better.HIGHER: " ↑", Better.LOWER: " ↓", Better.NEITHER: ""}
+  return arrows[metric.better]
+
+
+def _text(text: str) -> str:
+  return html_lib.escape(text, quote=True)

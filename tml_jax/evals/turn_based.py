@@ -1,8 +1,8 @@
 """The harness of today's voice agents around the model: listen, then speak.
 
 For: the baseline that an interaction model is compared with, on the same users
-and the same clock. Not for: its training data (`data.turns`, the same rules).
-Start at `turns`.
+and the same clock. Not for: its training data (`data.layouts`, the same rules).
+Start at `turns`, with the options of `hold`.
 
 Every 200 ms, at the end of a window:
 
@@ -25,70 +25,72 @@ but for those of more than `_ASKED` windows.
 import dataclasses
 import functools
 from collections.abc import Callable, Generator
-from typing import Any
 
 import numpy as np
 
-from tml_jax.config import Config
-from tml_jax.evals import run
-from tml_jax.models import interaction
+from tml_jax.config import Config, Layout
+from tml_jax.data import layouts
+from tml_jax.evals import live as live_lib
 from tml_jax.sampling import session, user
 from tml_jax.sampling import vad as vad_lib
 from tml_jax.streams import endpoint
-from tml_jax.streams import timeline as timeline_lib
-from tml_jax.streams import tokenizer as tokenizer_lib
 from tml_jax.streams.frame import Frame
 
 _ASKED = 4  # windows of messages that are written within one window of time
 
 
-def converse_turns(
-  config: Config,
-  *,
-  model: interaction.InteractionModel,
-  variables: dict[str, Any],
-  timelines: list[timeline_lib.Timeline],
-  tokenizer: tokenizer_lib.Tokenizer,
-  vad: Callable[[], vad_lib.Vad],
-  endpoint_seconds: float,
-  title: str,
-) -> run.Live:
-  """`run.converse` behind turn detection; a frame for every window of time.
+def hold(config: Config, *, vad: str, endpoint_seconds: float) -> live_lib.Hold:
+  """The harness with these options.
 
   Args:
-    vad: makes a detector; each conversation has its own.
+    config: of the run.
+    vad: name of the detector, see `vad.VADS`.
     endpoint_seconds: without speech, that end a turn.
+
+  Raises:
+    errors.UserError: no such detector, or its package is missing.
   """
-  return run.converse(
-    config,
-    model=model,
-    variables=variables,
-    timelines=timelines,
-    tokenizer=tokenizer,
-    title=title,
-    hold=functools.partial(
-      turns, config=config, vad=vad, endpoint_seconds=endpoint_seconds
-    ),
+  vad_lib.create(vad)
+  return functools.partial(
+    turns,
+    config=config,
+    make_vad=functools.partial(vad_lib.create, vad),
+    endpoint_seconds=endpoint_seconds,
   )
+
+
+def as_trained(config: Config) -> live_lib.Hold:
+  """What the layout of a run's data asks for."""
+  if config.data.layout is Layout.DUPLEX:
+    return live_lib.duplex
+  return hold(config, vad="energy", endpoint_seconds=layouts.ENDPOINT_SECONDS)
 
 
 def turns(
   part: user.UserPart,
   live: session.Session,
+  frames: list[Frame],
   *,
   config: Config,
-  vad: Callable[[], vad_lib.Vad],
+  make_vad: Callable[[], vad_lib.Vad],
   endpoint_seconds: float,
-) -> run.Talk:
-  """One conversation; see the module.
+) -> live_lib.Steps:
+  """One conversation; see the module. With its options, a `live.Hold`.
 
-  Returns:
-    Frames on the clock of the user: what was perceived in each window, with
-    the sound that the agent made in it and all that it decided at its end.
+  The frames that it appends are on the clock of the user: what was perceived
+  in each window, with the sound that the agent made in it and all that it
+  decided at its end.
+
+  Args:
+    part: the user.
+    live: the session of the model.
+    frames: of the recording.
+    config: of the run.
+    make_vad: makes a detector of the conversation's own.
+    endpoint_seconds: without speech, that end a turn.
   """
-  detector, endpointer = vad(), endpoint.Endpointer(endpoint_seconds)
+  detector, endpointer = make_vad(), endpoint.Endpointer(endpoint_seconds)
   ear = session.Session(config, seed=live.seed)  # on the user's clock
-  recording: list[Frame] = []
   waiting: list[int] = []  # windows of turns that the model has not heard
   replying = False
   for k in range(len(part)):
@@ -103,7 +105,7 @@ def turns(
     own = None
     if replying:
       decided.append(
-        (yield run.Step(live.perceive(None), quiet=endpointer.in_turn))
+        (yield live_lib.Step(live.perceive(None), quiet=endpointer.in_turn))
       )
       own = decided[0].own_dmel
       replying = _goes_on(decided[0]) and not endpointer.in_turn
@@ -111,22 +113,21 @@ def turns(
       yield from _deliver(part, live, windows=waiting)
       waiting = []
       for _ in range(_ASKED):
-        decided.append((yield run.Step(live.perceive(None))))
+        decided.append((yield live_lib.Step(live.perceive(None))))
         replying = _goes_on(decided[-1])
         if decided[-1].speak or not replying:
           break
-    recording.append(_joined(perceived, decided, own=own))
-  return recording
+    frames.append(_joined(perceived, decided, own=own))
 
 
 def _deliver(
   part: user.UserPart, live: session.Session, *, windows: list[int]
-) -> Generator[run.Step, Frame, None]:
+) -> Generator[live_lib.Step, Frame, None]:
   """The model perceives these windows, and typed text to its end."""
   for window in windows:
-    yield run.Step(part.deliver(live, window=window), quiet=True)
+    yield live_lib.Step(part.deliver(live, window=window), quiet=True)
   while live.has_text:
-    yield run.Step(live.perceive(None), quiet=True)
+    yield live_lib.Step(live.perceive(None), quiet=True)
 
 
 def _goes_on(frame: Frame) -> bool:

@@ -1,7 +1,7 @@
 """A picture of a session on the 200 ms grid.
 
 For: seeing who spoke when, what was decided and what was written. Not for:
-numbers (`report.ticks`, `evals`). Start reading at `draw`.
+numbers (`evals`). Start reading at `draw`.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ import numpy as np
 
 from tml_jax.sampling import user
 from tml_jax.sampling.transcript import Line
-from tml_jax.streams import clock, dmel, framing
+from tml_jax.streams import annotation, clock, dmel, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 
@@ -165,11 +165,10 @@ def _marks(axes, timeline: Timeline) -> None:
 
 
 def _expected(axes, timeline: Timeline) -> None:
-  """Where a scenario's reply was due and where it was recorded."""
-  exchanges = timeline.metadata.get("exchanges", ())
-  for exchange in exchanges:
+  """Where a scenario's replies were due and where they were recorded."""
+  for due in _due(timeline):
     axes.axvline(
-      exchange["onset_window"] * clock.TURN_SECONDS,
+      due,
       color=_DUE,
       linewidth=1.6,
       linestyle=(0, (3, 1.5)),
@@ -181,6 +180,11 @@ def _expected(axes, timeline: Timeline) -> None:
     )
 
 
+def _due(timeline: Timeline) -> list[float]:
+  """Seconds at which the agent was to begin."""
+  return [a.due for a in annotation.of(timeline) if a.due is not None]
+
+
 def _legend(canvas, timeline: Timeline) -> None:
   """One line at the top right, of what this picture has."""
   from matplotlib import lines, patches
@@ -189,7 +193,7 @@ def _legend(canvas, timeline: Timeline) -> None:
     patches.Patch(color=_AGENT, label="decides to speak"),
     patches.Patch(color=_QUIET, label="quiet"),
   ]
-  if timeline.metadata.get("exchanges"):
+  if _due(timeline):
     due = dict(color=_DUE, linestyle=(0, (3, 1.5)), linewidth=1.6)
     marks += [
       lines.Line2D([], [], label="reply due", **due),

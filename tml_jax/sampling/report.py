@@ -1,17 +1,15 @@
-"""What a session leaves behind: sound, transcript, tick log, picture.
+"""What a session leaves behind: sound, transcript, picture.
 
 For: writing a finished session to a directory. Not for: holding it
-(`session`). Start reading at `write`.
+(`session`) or its tick log (`evals.ticks`). Start reading at `write`.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
 import wave
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
 AGENT, BOTH = "agent.wav", "conversation.wav"
-TRANSCRIPT, TICKS, PICTURE = "transcript.txt", "ticks.jsonl", "session.png"
+TRANSCRIPT, PICTURE = "transcript.txt", "session.png"
 
 # The mel of each window, None where quiet, to [windows * 3200] samples.
 Render = Callable[[list[np.ndarray | None]], np.ndarray]
@@ -65,11 +63,6 @@ def write(
     write_wav(partial / BOTH, channels=[microphone, heard])
     text = "".join(f"{line}\n" for line in lines)
     (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
-    with open(partial / TICKS, "w", encoding="utf-8") as file:
-      for tick in ticks(
-        held, user_audio=microphone, agent_audio=heard, tokenizer=tokenizer
-      ):
-        file.write(json.dumps(tick, ensure_ascii=False) + "\n")
     picture.draw(
       held.frames,
       timeline=held.timeline,
@@ -93,7 +86,7 @@ def write(
       speed(held.tick_seconds),
       *(
         f"wrote {directory / name}"
-        for name in (AGENT, BOTH, TRANSCRIPT, TICKS, PICTURE, *held.files)
+        for name in (AGENT, BOTH, TRANSCRIPT, PICTURE, *held.files)
       ),
     ]
   )
@@ -103,41 +96,6 @@ def agent_audio(frames: list[Frame], *, render: Render) -> np.ndarray:
   """[windows * 3200] float32: what the agent said, by the vocoder."""
   decided = [frame.target_mel if frame.speak else None for frame in frames]
   return render([None, *decided[:-1]])  # a decision sounds in the next window
-
-
-def ticks(
-  held: Held,
-  *,
-  user_audio: np.ndarray,
-  agent_audio: np.ndarray,
-  tokenizer: Tokenizer,
-) -> list[dict[str, Any]]:
-  """One record per 200 ms; the agent's level is of what sounds in it."""
-  records = []
-  user_db = _window_levels(user_audio)
-  agent_db = _window_levels(agent_audio)
-  for done, seconds in zip(held.frames, held.tick_seconds, strict=True):
-    k = done.window
-    records.append(
-      {
-        "window": k,
-        "start_s": round(k * clock.TURN_SECONDS, 1),
-        "user_db": round(float(user_db[k]), 1),
-        "agent_db": round(float(agent_db[k]), 1),
-        "typed": [
-          transcript.message(b, tokenizer=tokenizer) for b in done.text_in
-        ],
-        "video_patches": len(done.patches),
-        "decision": "speak" if done.speak else "quiet",
-        "tokens": [int(token) for token in done.say],
-        "text": transcript.spell(list(done.say), tokenizer=tokenizer),
-        "messages": [
-          transcript.message(b, tokenizer=tokenizer) for b in done.text_out
-        ],
-        "tick_ms": round(1000 * float(seconds), 2),
-      }
-    )
-  return records
 
 
 def levels(audio: np.ndarray) -> str:
@@ -171,9 +129,3 @@ def write_wav(path: pathlib.Path, *, channels: list[np.ndarray]) -> None:
     file.setsampwidth(2)
     file.setframerate(clock.SAMPLE_RATE)
     file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
-
-
-def _window_levels(audio: np.ndarray) -> np.ndarray:
-  """RMS in dBFS of every window."""
-  windows = audio.reshape(-1, clock.TURN_SAMPLES)
-  return audio_lib.decibels(np.square(windows).mean(axis=1))

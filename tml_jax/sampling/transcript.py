@@ -139,15 +139,6 @@ class Record:
       self._open[who] = (start, tokens)
 
 
-def message(burst: Burst, *, tokenizer: Tokenizer) -> dict[str, str | bool]:
-  """One burst for the tick log."""
-  return {
-    "channel": burst.channel.name.lower(),
-    "text": spell(list(burst.tokens), tokenizer=tokenizer),
-    "complete": burst.complete,
-  }
-
-
 def spell(tokens: list[int], *, tokenizer: Tokenizer) -> str:
   """Printable text of tokens.
 

@@ -22,6 +22,7 @@ from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
+from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import EventKind
 
 CUE = "dictate/record"
@@ -160,6 +161,14 @@ class DrawScenario(family.Family):
         }
       )
       score.pause(_BETWEEN_EXCHANGES, random=random)
+      score.annotate(
+        Kind.TURN,
+        start=start,
+        end=end,
+        onset=onset,
+        until=score.cursor,
+        said=replies,
+      )
 
   def _choose(self, letters: list[str], *, random: np.random.Generator) -> str:
     """One or two letters of this split."""

@@ -1,7 +1,7 @@
 """What every scenario family shares: voices, split, noise, video, plumbing.
 
 For: families of conversations between two voices of prepared corpora. Not for:
-what is said in them (`reply`, `tool_call`, `draw`) or when (`score`). Start
+what is said in them (a file each) or when (`score`). Start
 reading at `Family`.
 
 Split: prompts by hash of their id (`splits`), the same for all voices. A
@@ -18,16 +18,15 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import noise, source, splits, utterance
+from tml_jax.data.scenarios import catalogue, video
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.timeline import Role, Timeline, VideoFrame
 
-_PROMPT_SECONDS = (0.4, 2.5)
 _NOISE_SHARE = 0.5  # of timelines
 _SNR_DB = (15.0, 35.0)
 _BABBLE_VOICES = 4
-_VIDEO_SHARE = 0.1
 _SAME_LANGUAGE_SHARE = 0.8  # where such a pair of voices exists
 
 
@@ -63,13 +62,17 @@ class Family(abc.ABC):
     words: prompt ids that it uses in every split, and never as prompts.
     duration: shortest and longest timeline in seconds; other plans are drawn
       again.
+    prompt_seconds: shortest and longest prompt.
     max_gap: seconds of silence inside a prompt.
+    video_share: of timelines have a video that means nothing.
   """
 
   name: str
   words: frozenset[str]
   duration: tuple[float, float] = (8.0, 20.0)
+  prompt_seconds: tuple[float, float] = (0.4, 2.5)
   max_gap: float = 0.3
+  video_share: float = 0.1
 
   def __init__(
     self,
@@ -152,6 +155,7 @@ class Family(abc.ABC):
         break
     audio = score.render(score.user)
     noise_kind = self._add_noise(audio, random=random)
+    meaningless = self._video(score.duration, random=random)
     return Timeline(
       id=f"{self.name}/{split}/{seed}/{index}",
       duration=score.duration,
@@ -160,8 +164,9 @@ class Family(abc.ABC):
         score_lib.track(
           Role.AGENT, score.agent, audio=score.render(score.agent), voice=agent
         ),
+        *score.surroundings(),
       ),
-      video=self._video(score.duration, random=random),
+      video=tuple(score.video) or meaningless,
       events=tuple(score.events),
       metadata={
         "family": self.name,
@@ -231,7 +236,7 @@ class Family(abc.ABC):
     self, duration: float, *, random: np.random.Generator
   ) -> tuple[VideoFrame, ...]:
     """A square that moves, one frame a second; the reply ignores it."""
-    if random.random() >= _VIDEO_SHARE:
+    if random.random() >= self.video_share:
       return ()
     size = self._arguments["video_size"]
     side = min(size.height, size.width) // 4
@@ -241,12 +246,13 @@ class Family(abc.ABC):
     background, colour = random.integers(0, 256, size=(2, 3), dtype=np.uint8)
     frames = []
     for i in range(int(random.integers(2, 5))):
-      image = np.empty((size.height, size.width, 3), np.uint8)
-      image[:] = background
-      place = np.clip(at + i * step, 0, 1)
-      top = int(place[0] * (size.height - side))
-      left = int(place[1] * (size.width - side))
-      image[top : top + side, left : left + side] = colour
+      image = video.paint(
+        (size.height, size.width),
+        ground=background,
+        colour=colour,
+        side=side,
+        at=np.clip(at + i * step, 0, 1),
+      )
       frames.append(VideoFrame(float(start + i), image))
     return tuple(frames)
 
@@ -254,18 +260,20 @@ class Family(abc.ABC):
     """Sorts the utterances of a corpus into prompts and the family's words."""
     split, share = self._arguments["split"], self._arguments["heldout_share"]
     prompts, words, language = {}, {}, ""
-    for i in range(len(recordings)):
-      item = recordings[i]
-      prompt, language = item.metadata["prompt"], item.metadata["language"]
+    for i, entry in enumerate(catalogue.of(recordings)):
+      prompt, language = entry.prompt, entry.language
       if prompt in self.words:
         words[prompt] = i
-      elif _fits(item, max_gap=self.max_gap) and splits.contains(
-        split, prompt, share=share
-      ):
+      elif self._fits(entry) and splits.contains(split, prompt, share=share):
         prompts[prompt] = i
     bank = Bank(recordings, language.split("-")[0], prompts, words)
     self._check_bank(name, bank)
     return bank
+
+  def _fits(self, entry: catalogue.Entry) -> bool:
+    """Whether an utterance is short and has no long pause."""
+    shortest, longest = self.prompt_seconds
+    return shortest <= entry.seconds <= longest and entry.gap <= self.max_gap
 
   def _shared_prompts(self) -> dict[tuple[str, str], list[str]]:
     """What both voices of a pair can say; pairs without are left out."""
@@ -287,14 +295,6 @@ class Family(abc.ABC):
         " to data.voices or change data.heldout_share"
       )
     return shared
-
-
-def _fits(item: Timeline, *, max_gap: float) -> bool:
-  """Whether an utterance is short and has no long pause."""
-  spans = item.tracks[0].spans
-  gaps = [b.start - a.end for a, b in zip(spans[:-1], spans[1:], strict=True)]
-  short = _PROMPT_SECONDS[0] <= item.duration <= _PROMPT_SECONDS[1]
-  return short and max(gaps, default=0.0) <= max_gap
 
 
 def choose(options: list[str], *, random: np.random.Generator) -> str:

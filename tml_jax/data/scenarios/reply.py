@@ -15,7 +15,7 @@ that it understood, one window later, in writing. The rule of timing:
   delay = 1 window without an instruction, 5 N windows (N seconds) with one
 
 so the usual latency is 2 windows: one window of silence is heard before the
-agent speaks. Gain, noise and babble touch the user's track only.
+agent speaks.
 
 Gain, noise and babble touch the user's track only. The words of delay
 instructions (`DELAY_WORDS`) belong to all splits and are never prompts.
@@ -27,6 +27,7 @@ from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
+from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Timeline
 
 DELAYS = (1, 2, 3)  # seconds that an instruction may ask for
@@ -110,6 +111,14 @@ class ReplyScenario(family.Family):
         }
       )
       score.pause(_BETWEEN_EXCHANGES, random=random)
+      score.annotate(
+        Kind.TIMED if instruction else Kind.TURN,
+        start=start,
+        end=end,
+        onset=onset,
+        until=score.cursor,
+        said=[reply],
+      )
 
 
 def _instruction(bank: family.Bank, delay: int) -> list[Timeline]:

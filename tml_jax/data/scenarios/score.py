@@ -6,12 +6,13 @@ and the rule of reply timing. Not for: deciding what is said. Start reading at
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tml_jax.streams import clock
-from tml_jax.streams.annotation import Annotation
+from tml_jax.streams.annotation import Annotation, Kind
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -19,10 +20,12 @@ from tml_jax.streams.timeline import (
   Span,
   Timeline,
   Track,
+  VideoFrame,
   Word,
 )
 
 PEAK = 0.98  # of full scale, the most that a gain may reach
+_FADE = clock.SAMPLE_RATE // 100  # 10 ms, where speech is cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +47,27 @@ class Part:
 
 @dataclasses.dataclass
 class Score:
-  """A timeline in the making; `cursor` is the sample where it goes on."""
+  """A timeline in the making; `cursor` is the sample where it goes on.
+
+  It lasts until the cursor, and until everything that was placed is over.
+  """
 
   user_voice: str
   agent_voice: str
   cursor: int = 0
   user: list[Part] = dataclasses.field(default_factory=list)
   agent: list[Part] = dataclasses.field(default_factory=list)
+  environment: list[Part] = dataclasses.field(default_factory=list)
+  video: list[VideoFrame] = dataclasses.field(default_factory=list)
   events: list[Event] = dataclasses.field(default_factory=list)
   exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   annotations: list[Annotation] = dataclasses.field(default_factory=list)
 
   @property
   def windows(self) -> int:
-    return -(-self.cursor // clock.TURN_SAMPLES)
+    parts = self.user + self.agent + self.environment
+    end = max([self.cursor, *(part.stop for part in parts)])
+    return -(-end // clock.TURN_SAMPLES)
 
   @property
   def duration(self) -> float:
@@ -74,6 +84,26 @@ class Score:
     gain = min(10 ** (gain_db / 20), PEAK / peak)
     self.user.append(Part(self.cursor, recording, gain))
     self.cursor = self.user[-1].stop
+
+  def say_all(
+    self,
+    recordings: Sequence[Timeline],
+    *,
+    gain_db: float,
+    gap: tuple[float, float],
+    random: np.random.Generator,
+  ) -> None:
+    """The user says one after the other, with pauses of `gap` seconds."""
+    for i, recording in enumerate(recordings):
+      if i:
+        self.pause(gap, random=random)
+      self.say(recording, gain_db=gain_db)
+
+  def sound(self, recording: Timeline, *, start: int, gain_db: float) -> int:
+    """Something else is heard from sample `start`; returns where it ends."""
+    part = Part(start, recording, 10 ** (gain_db / 20))
+    self.environment.append(part)
+    return part.stop
 
   def show(self, text: str, *, kind: EventKind = EventKind.SHOW) -> int:
     """The agent writes `text` one window after what the user just said.
@@ -98,13 +128,80 @@ class Score:
 
   def answer_at(self, recording: Timeline, *, window: int) -> None:
     """The agent speaks from the start of a window."""
-    self.agent.append(Part(window * clock.TURN_SAMPLES, recording, 1.0))
-    self.cursor = self.agent[-1].stop
+    self.cursor = self.speak([recording], window=window)
+
+  def speak(self, said: Sequence[Timeline], *, window: int) -> int:
+    """The agent speaks without a pause, whoever else does.
+
+    Returns:
+      the sample at which it ends; the cursor stays.
+    """
+    at = window * clock.TURN_SAMPLES
+    for recording in said:
+      self.agent.append(Part(at, recording, 1.0))
+      at = self.agent[-1].stop
+    return at
+
+  def break_off(self, *, window: int) -> list[Timeline]:
+    """The agent is silent from the start of a window.
+
+    Returns:
+      what it says before, as far as it comes.
+    """
+    end = window * clock.TURN_SAMPLES
+    self.agent = [
+      Part(part.start, cut(part.recording, samples=end - part.start), part.gain)
+      for part in self.agent
+      if part.start < end
+    ]
+    return [part.recording for part in self.agent]
 
   def say_on(self, recording: Timeline) -> None:
     """The agent goes on at once."""
     self.agent.append(Part(self.cursor, recording, 1.0))
     self.cursor = self.agent[-1].stop
+
+  def annotate(
+    self,
+    kind: Kind,
+    *,
+    start: int,
+    end: int,
+    onset: int | None = None,
+    until: int | None = None,
+    said: Sequence[Timeline] = (),
+    group: str = "",
+  ) -> None:
+    """Writes down what is asked of the agent (`Annotation`).
+
+    Args:
+      kind: of it.
+      start: sample where it begins.
+      end: sample where it is over.
+      onset: window in which the recorded agent begins.
+      until: sample that is too late for a beginning.
+      said: what the agent says.
+      group: joins those of one instruction.
+    """
+    self.annotations.append(
+      Annotation(
+        kind,
+        start=start / clock.SAMPLE_RATE,
+        end=end / clock.SAMPLE_RATE,
+        due=None if onset is None else onset * clock.TURN_SECONDS,
+        until=None if until is None else until / clock.SAMPLE_RATE,
+        text=text_of(said),
+        group=group,
+      )
+    )
+
+  def surroundings(self) -> tuple[Track, ...]:
+    """The track of what is neither user nor agent, if there is something."""
+    parts = sorted(self.environment, key=lambda part: part.start)
+    if not parts:
+      return ()
+    audio = self.render(parts)
+    return (track(Role.ENVIRONMENT, parts, audio=audio, voice="environment"),)
 
   def render(self, parts: list[Part]) -> np.ndarray:
     """[windows x 3200] float32, silent between the parts."""
@@ -112,6 +209,35 @@ class Score:
     for part in parts:
       audio[part.start : part.stop] += np.float32(part.gain) * part.audio
     return audio
+
+
+def cut(recording: Timeline, *, samples: int) -> Timeline:
+  """The beginning of an utterance; a word that begins in it stays."""
+  track = recording.tracks[0]
+  if samples >= len(track.audio):
+    return recording
+  audio = track.audio[:samples].copy()
+  fade = min(_FADE, samples)
+  audio[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+  end = samples / clock.SAMPLE_RATE
+  track = dataclasses.replace(
+    track,
+    audio=audio,
+    words=tuple(
+      Word(w.start, min(w.end, end), w.text)
+      for w in track.words
+      if w.start < end
+    ),
+    spans=tuple(
+      Span(s.start, min(s.end, end)) for s in track.spans if s.start < end
+    ),
+  )
+  return dataclasses.replace(recording, duration=end, tracks=(track,))
+
+
+def text_of(said: Sequence[Timeline]) -> str:
+  """The words of recordings, one after the other."""
+  return " ".join(w.text for r in said for w in r.tracks[0].words)
 
 
 def track(

@@ -30,6 +30,7 @@ from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import calls, clock
+from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Event, EventKind
 
 TOOL = "calculator"
@@ -70,6 +71,7 @@ class _Waiting:
 
   turn: _Turn
   number: int
+  asked: int  # sample, where the question ends
   called: int  # windows
   arrival: int
 
@@ -202,6 +204,7 @@ class ToolCallScenario(family.Family):
     random: np.random.Generator,
   ) -> _Waiting:
     """The agent calls; the result comes when it comes."""
+    asked = score.cursor
     called = score.show(turn.call, kind=EventKind.CALL)
     low, high = RESULT_WINDOWS
     arrival = called + int(random.integers(low, high + 1))
@@ -212,7 +215,7 @@ class ToolCallScenario(family.Family):
         calls.result_text(number, turn.result),
       )
     )
-    return _Waiting(turn, number, called, arrival)
+    return _Waiting(turn, number, asked, called, arrival)
 
   def _answer(
     self,
@@ -238,6 +241,13 @@ class ToolCallScenario(family.Family):
     reply = self._banks[score.agent_voice].load(waiting.turn.answer)
     delay = window - score.quiet_window
     score.answer_at(reply, window=window)
+    score.annotate(
+      Kind.TOOL,
+      start=waiting.asked,
+      end=round((waiting.arrival + 0.5) * clock.TURN_SAMPLES),
+      onset=window,
+      said=[reply],
+    )
     score.exchanges.append(
       {
         "user_start": since,

@@ -14,12 +14,29 @@ DELAYS = {
   "wait/3": "wait three",
 }
 
-# Words of sums and of letters to draw, with the ids of the recorded prompts.
+# Words with which the user of a scenario asks for something, with the ids of
+# the recorded prompts.
 _ASKING = {
   "letters/plus": "plus",
   "digits/minus": "minus",
   "im-sorry": "i am sorry",
   "dictate/record": "record",
+  "dictate/paused": "paused",
+  "vm-first": "first",
+  "vm-extension": "extension",
+  "vm-message": "message",
+  "vm-goodbye": "goodbye",
+  "vm-INBOX": "new",
+  "queue-reporthold": "hold time",
+  "vm-Urgent": "urgent",
+  "pbx-transfer": "transfer",
+  "conf-thereare": "there are currently",
+  "vm-for": "for",
+  "vm-no": "no",
+  "vm-pls-try-again": "please try again",
+  "vm-received": "received",
+  "auth-thankyou": "thank you",
+  "privacy-thankyou": "thank you",
 } | {f"letters/{letter}": letter for letter in string.ascii_lowercase}
 
 _NUMBERS = """zero one two three four five six seven eight nine ten eleven

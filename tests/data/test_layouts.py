@@ -8,7 +8,7 @@ import pytest
 from tests.data import conftest
 from tests.streams import test_frames
 from tml_jax.config import Layout
-from tml_jax.data import mixture, turns
+from tml_jax.data import layouts, mixture
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing
 from tml_jax.streams import frame as frame_lib
@@ -60,7 +60,7 @@ def _turns(timeline):
 
   u7 is the user's window 7, a9 the agent's 9, "." one with nothing in it.
   """
-  result = turns.turn_based(timeline, config=_CONFIG, tokenizer=_BYTES)
+  result = layouts.turn_based(timeline, config=_CONFIG, tokenizer=_BYTES)
   timeline_lib.validate(result)
   count = clock.num_windows(result.duration)
   frames = framing.frames(result, config=_CONFIG, tokenizer=_BYTES)
@@ -176,7 +176,7 @@ def test_typed_text_messages_and_video_keep_their_order():
 def test_a_lead_of_text_does_not_reach_into_the_question():
   lead = dataclasses.replace(_CONFIG, say_lead=2)
   timeline = _timeline([(0.4, 1.0)], [(2.0, 3.0)], words=[(2.0, 3.0, "abc")])
-  result = turns.turn_based(timeline, config=lead, tokenizer=_BYTES)
+  result = layouts.turn_based(timeline, config=lead, tokenizer=_BYTES)
   frames = framing.frames(result, config=lead, tokenizer=_BYTES)
   assert [f.window for f in frames if f.say] == [4]
   assert frames[4].user_dmel is None and frames[4].speak
@@ -192,8 +192,10 @@ def test_prepared_conversations(config, data_dir):
   for timeline in mixture.timelines(
     config, data_dir=data_dir, split=Split.TRAIN, count=20
   ):
-    result = turns.lay_out(timeline, config=by_turns, tokenizer=pieces)
-    assert turns.lay_out(timeline, config=config, tokenizer=pieces) is timeline
+    result = layouts.lay_out(timeline, config=by_turns, tokenizer=pieces)
+    assert (
+      layouts.lay_out(timeline, config=config, tokenizer=pieces) is timeline
+    )
     both = [
       framing.frames(t, config=config.streams, tokenizer=pieces)
       for t in (timeline, result)

@@ -1,0 +1,88 @@
+"""The scenario "backchannel": the user makes a sound, the agent goes on.
+
+For: sounds that are no turn. Not for: speech of others (`side_talk`). Start
+reading at `BackchannelScenario._compose`.
+
+The user says "first" and a number, seven to nine, and the agent counts up to
+it. Meanwhile the user says "received" or "thank you", hums or coughs, and the
+agent goes on as if nothing had been said. It takes no notice of humming and
+coughing in silence either. The rule of timing:
+
+  reply onset window = window of the last sample of the question + 2
+  and no other onset and no stop before its end
+
+Split: by number, sounds and when they come, by hash.
+"""
+
+from tml_jax.data.scenarios import family, instructed, sounds
+from tml_jax.data.scenarios import score as score_lib
+from tml_jax.streams import clock
+from tml_jax.streams.annotation import Kind
+
+UP_TO = (7, 9)
+_TIC_SHARE = 0.25  # of what the user does meanwhile
+_TIC_BEFORE = 0.4  # of items: one before the question
+_FIRST_AFTER = (0.3, 0.8)  # seconds
+_NEXT_AFTER = (0.8, 1.6)
+_MARGIN = 0.3  # seconds that the agent speaks after it at least
+
+
+class BackchannelScenario(instructed.Instructed):
+  """See the module; `family.Family` for the arguments."""
+
+  name = "backchannel"
+  needed = frozenset(
+    [instructed.FIRST, *instructed.HEARD, *instructed.digits(*range(1, 10))]
+  )
+
+  def _compose(self, score: score_lib.Score, *, random) -> None:
+    """One long reply and what is not to stop it."""
+    number, first = self._ours(
+      lambda: (
+        int(random.integers(UP_TO[0], UP_TO[1] + 1)),
+        round(random.uniform(*_FIRST_AFTER), 2),
+      )
+    )
+    score.pause(instructed.LEAD, random=random)
+    if random.random() < _TIC_BEFORE:
+      self._tic(score, random=random)
+      score.pause(instructed.LEAD, random=random)
+    start = self._instruct(
+      score, instructed.FIRST, *instructed.digits(number), random=random
+    )
+    end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
+    said = self._agent(score, *instructed.digits(*range(1, number + 1)))
+    over = score.speak(said, window=onset)
+    score.annotate(
+      Kind.TURN, start=start, end=end, onset=onset, until=over, said=said
+    )
+    score.cursor = round((onset * clock.TURN_SECONDS + first) * 16_000)
+    while self._meanwhile(score, over=over, random=random):
+      score.pause(_NEXT_AFTER, random=random)
+    score.cursor = over
+    score.pause(instructed.BETWEEN, random=random)
+
+  def _meanwhile(self, score: score_lib.Score, *, over: int, random) -> bool:
+    """Something that ends before sample `over`, if it does."""
+    if random.random() < _TIC_SHARE:
+      return self._tic(score, over=over, random=random)
+    word = family.choose(instructed.HEARD, random=random)
+    return self._make(
+      score, self._user(score, word)[0], Kind.BACKCHANNEL, over, random
+    )
+
+  def _tic(self, score: score_lib.Score, *, random, over=None) -> bool:
+    sound = sounds.hum if random.random() < 0.5 else sounds.cough
+    recording = sound(random=random)
+    return self._make(score, recording, Kind.VOCAL_TIC, over, random)
+
+  def _make(self, score, recording, kind, over, random) -> bool:
+    """Places a sound of the user if it ends in time; says whether."""
+    margin = round(_MARGIN * clock.SAMPLE_RATE)
+    length = len(recording.tracks[0].audio)
+    if over is not None and score.cursor + length + margin > over:
+      return False
+    start = score.cursor
+    score.say(recording, gain_db=random.uniform(*instructed.GAIN_DB))
+    score.annotate(kind, start=start, end=score.cursor)
+    return True

@@ -1,0 +1,160 @@
+"""What an evaluation consists of: its items, by name.
+
+For: `--suite`. Not for: running the model (`run`) or the numbers (`panel`).
+Start reading at `Suite`. Another suite is a subclass, and a line of `SUITES`.
+Nothing here imports jax.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+from tml_jax import errors
+from tml_jax.config import Config
+from tml_jax.data import mixture, scenarios, source
+from tml_jax.data.splits import Split
+from tml_jax.streams import annotation
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import Timeline
+
+# Conversations of an evaluation inside training, of all families together,
+# and the fewest of a family.
+QUICK_COUNT, QUICK_OF_FAMILY = 16, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One conversation to hold.
+
+  Attributes:
+    family: whose numbers it counts in.
+    seed: of the session; with the family it names the item.
+    load: makes the timeline; called more than once, so that not all of an
+      evaluation lies in memory.
+  """
+
+  family: str
+  seed: int
+  load: Callable[[], Timeline]
+
+
+class Suite(abc.ABC):
+  """Items, and what is done with each when it is over."""
+
+  @abc.abstractmethod
+  def items(self) -> list[Item]:
+    """All of them, those of a family together.
+
+    Raises:
+      errors.UserError: there are none, or their data are broken.
+    """
+
+  def keep(self, timeline: Timeline, *, frames: list[Frame]) -> None:
+    """Called with every session that was held, before its log is written.
+
+    So a log that is there says that this was done, too.
+    """
+    del timeline, frames  # the log says all
+
+
+class Interactivity(Suite):
+  """Scenarios of the mixture, or of the families that are named."""
+
+  def __init__(
+    self,
+    config: Config,
+    *,
+    data_dir: str,
+    split: Split,
+    count: int,
+    families: tuple[str, ...] = (),
+  ):
+    """Finds what is missing without composing anything.
+
+    Args:
+      config: of the run.
+      data_dir: the prepared data.
+      split: whose conversations.
+      count: of each family.
+      families: scenario families or folders of recorded conversations; none
+        for those of config.data.mixture.
+
+    Raises:
+      errors.UserError: an unknown family, or data that are missing.
+    """
+    mixed = tuple(config.data.mixture_weights)
+    known = [*scenarios.FAMILIES, *mixed]
+    for family in families:
+      if family not in known:
+        raise errors.UserError(
+          f"--families={family}: no scenario family, nor in data.mixture; "
+          + source.nearest(family, names=known)
+        )
+    self._arguments = {"config": config, "data_dir": data_dir, "split": split}
+    self._count = count
+    self.families = families or mixed
+
+  def items(self) -> list[Item]:
+    result = []
+    for family in self.families:
+      opened = mixture.open_entry(family, **self._arguments)
+      for i in range(min(self._count, len(opened))):
+        load = _Loader(opened, index=i)
+        result.append(Item(family, seed=i, load=load))
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loader:
+  """Item `index` of a source."""
+
+  opened: source.Source
+  index: int
+
+  def __call__(self) -> Timeline:
+    return self.opened[self.index]
+
+
+SUITES: dict[str, type[Suite]] = {"interactivity": Interactivity}
+
+
+def check_name(name: str) -> None:
+  """Refuses a suite that there is not.
+
+  Raises:
+    errors.UserError: with the nearest name.
+  """
+  if name not in SUITES:
+    raise errors.UserError(
+      f"--suite={name}: no such suite; {source.nearest(name, names=[*SUITES])}"
+    )
+
+
+def quick(config: Config, *, data_dir: str) -> Interactivity:
+  """A few held-out conversations of every family, for inside training."""
+  families = len(config.data.mixture_weights)
+  return Interactivity(
+    config,
+    data_dir=data_dir,
+    split=Split.HELDOUT,
+    count=max(QUICK_OF_FAMILY, QUICK_COUNT // families),
+  )
+
+
+def check_annotations(items: list[Item]) -> None:
+  """Refuses a suite in which no family says what is due.
+
+  Raises:
+    errors.UserError: naming the families.
+  """
+  first = {item.family: item for item in reversed(items)}
+  if not any(annotation.of(item.load()) for item in first.values()):
+    raise nothing_due(sorted(first))
+
+
+def nothing_due(families: list[str]) -> errors.UserError:
+  return errors.UserError(
+    f"no item of {', '.join(families) or 'the suite'} says what is due and"
+    " when: evaluate scenario families, for instance --families=reply, or set"
+    " train.evaluate_every = 0"
+  )
