@@ -38,6 +38,26 @@ PROCEDURAL_VOICES = (
   "procedural:bright",
   "procedural:dark",
 )
+# Every scenario family, as often as the others: tml_jax/data/scenarios.
+INTERACTIVE_MIXTURE = (
+  "reply:1.0",
+  "tool_call:1.0",
+  "draw:1.0",
+  "turns:1.0",
+  "barge_in:1.0",
+  "backchannel:1.0",
+  "side_talk:1.0",
+  "timed_reply:1.0",
+  "reminder:1.0",
+  "elapsed:1.0",
+  "cue:1.0",
+  "follow:1.0",
+  "count:1.0",
+  "activity:1.0",
+  "silent_until:1.0",
+  "correction:1.0",
+  "typed:1.0",
+)
 # Recorded prompts in five languages and a synthetic voice for each: two
 # voices per timeline that are never the same.
 REAL_VOICES = (
@@ -395,9 +415,32 @@ def tiny_procedural() -> Config:
   )
 
 
+def interactive() -> Config:
+  """`tiny` on all scenario families, some of which show video."""
+  config = tiny()
+  return dataclasses.replace(
+    config,
+    name="interactive",
+    streams=dataclasses.replace(
+      config.streams,
+      # A frame in every window: 1 x 2 = 2 patches.
+      video_height=40,
+      video_width=80,
+      # A scenario of 18 s with video takes 830 positions, 180 of them patches.
+      seq_len=896,
+      max_patches=192,
+      max_speak=64,
+      max_targets=256,
+    ),
+    data=dataclasses.replace(config.data, mixture=INTERACTIVE_MIXTURE),
+    train=dataclasses.replace(config.train, steps=2400),
+  )
+
+
 SIZES = {
   "tiny": tiny,
   "tiny_procedural": tiny_procedural,
+  "interactive": interactive,
   "medium": medium,
   "tml_interaction_small": tml_interaction_small,
   "tml_interaction_small_32k": tml_interaction_small_32k,

@@ -165,7 +165,7 @@ cat <<END
 picture      $session/session.png
 sound        $session/conversation.wav (user left, agent right), agent.wav
 transcript   $session/transcript.txt, tick log ticks.jsonl
-evaluation   $run/evaluation.json and .png
+evaluation   $run/evaluation.json and .html
 metrics      $run/metrics.jsonl; tensorboard --logdir $run/tb
 
 END

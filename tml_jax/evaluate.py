@@ -73,7 +73,7 @@ def main(config: Config) -> None:
   suite = _suite(config, data_dir=data_dir)
   suites.check_annotations(suite.items())
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import run, show
+  from tml_jax.evals import kept, panel, run, show
 
   how, connect = _agent(config)
   agent = trained.load(config, path=workdir, data_dir=data_dir)
@@ -86,7 +86,7 @@ def main(config: Config) -> None:
       tokenizer_lib.path(data_dir), config=config.streams
     ),
     agent=connect,
-    kept=run.Kept(
+    kept=kept.Kept(
       output.with_suffix("") / "ticks",
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],
@@ -116,6 +116,10 @@ def main(config: Config) -> None:
     "skipped": report.skipped,
     "metrics": _metrics(report),
     "content": report.content,
+    "floor_transfers": {
+      "ticks": panel.BINS.tolist(),
+      **{k: v.tolist() for k, v in report.transfers(run.ALL).items()},
+    },
     "conversations": [
       {"id": s.log.id, "family": s.family, "score": s.score}
       for s in report.scored
@@ -159,8 +163,6 @@ def _suite(config: Config, *, data_dir: str):
 
 def _metrics(report) -> dict[str, Any]:
   """By family and agent: value, interval and events of what was measured."""
-  from tml_jax.evals import run, show
-
   return {
     family: {
       agent: {
@@ -172,9 +174,9 @@ def _metrics(report) -> dict[str, Any]:
         for name, value in values.items()
         if value.events
       }
-      for agent, values in show.columns(report, family).items()
+      for agent, values in agents.items()
     }
-    for family in (*report.families, run.ALL)
+    for family, agents in report.columns.items()
   }
 
 

@@ -98,6 +98,17 @@ def test_selectivity(kind, name):
     assert values(drawing, event)[name] == [kept], drawing
 
 
+def test_an_event_at_the_end_of_a_reply_says_nothing():
+  turn, event = asks(Kind.TURN, 0, 2), asks(Kind.BACKCHANNEL, 5, 7)
+  #                           01234567890123456789
+  ending = dict(recorded="...aaaaaa")
+  name = "selectivity_backchannel"
+  assert name not in values("uu.aabba............", turn, event, **ending)
+  assert values("uu..................", turn, event, **ending)[name] == [1]
+  long = dict(recorded="...aaaaaaaaaaa")
+  assert values("uu.aabba............", turn, event, **long)[name] == [0]
+
+
 def test_a_reply_that_was_due_is_no_answer_to_side_talk():
   turn, aside = asks(Kind.TURN, 0, 2), asks(Kind.SIDE_TALK, 2, 4)
   found = values("uuuu.aaa........", turn, aside)
@@ -112,7 +123,8 @@ def test_takeover_in_a_pause():
     ("uuu...uuu.aa", 0),
     ("uuu..auuu.aa", 1),
     ("uuu...buu.aa", 0),  # at the moment the user goes on
-    ("uubb..uuu.aa", 0),  # began before: an interruption
+    ("ubb...uuu.aa", 0),  # over before: an interruption
+    ("ubbaa.uuu.aa", 1),
   ):
     assert values(drawing, turn, pause)["takeover"] == [takeover], drawing
 

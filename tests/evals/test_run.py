@@ -9,6 +9,7 @@ import pytest
 from tests.sampling import small
 from tml_jax import errors
 from tml_jax.evals import content, dummies, panel, run, show, suites
+from tml_jax.evals import kept as kept_lib
 from tml_jax.sampling import tick
 from tml_jax.streams import annotation, clock, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -82,7 +83,6 @@ def _converse(suite):
     variables=small.variables(_CONFIG),
     items=suite.items(),
     done=lambda done: held.__setitem__(done.index, done),
-    windows=0,
     **_RUNNING,
   )
   assert len(seconds) >= max(len(h.seconds) for h in held.values())
@@ -113,7 +113,7 @@ def test_live_conversations_keep_their_order_and_their_numbers():
 
 
 def test_an_evaluation_that_was_cut_goes_on(tmp_path):
-  kept = run.Kept(tmp_path, provenance={"step": 1})
+  kept = kept_lib.Kept(tmp_path, provenance={"step": 1})
   suite = _Hums(range(3))
   first = _evaluate(suite, kept=kept)
   assert first.reused == 0 and first.skipped == {}
@@ -127,7 +127,7 @@ def test_an_evaluation_that_was_cut_goes_on(tmp_path):
   assert [identifier for identifier, _ in suite.kept] == ["test/1"]
   assert second.summary(run.ALL) == first.summary(run.ALL)
   # Of another model none is used; a broken one is an error.
-  third = _evaluate(_Hums([0]), kept=run.Kept(tmp_path, {"step": 2}))
+  third = _evaluate(_Hums([0]), kept=kept_lib.Kept(tmp_path, {"step": 2}))
   assert third.reused == 0
   logs[1].write_text("{}")
   with pytest.raises(errors.UserError, match=r"test-1.jsonl, line 1: schema"):
@@ -151,7 +151,7 @@ def test_forced_numbers_by_hand():
     for seed in range(3)
   ]
   arguments = dict(
-    model=small.model(_CONFIG), variables=small.variables(_CONFIG), title=""
+    model=small.model(_CONFIG), variables=small.variables(_CONFIG)
   )
   sums = content.forced(_CONFIG, recordings=recordings, **arguments)
   numbers = sums.scalars()
@@ -220,9 +220,12 @@ def test_table_and_page():
   # Two turns of the model and of each dummy: too few, and so marked.
   assert answered.split()[-4:] == ["100.0*", "0.0*", "0.0*", "%"]
   assert not any("cue" in row for row in rows)
+  # No latency without yields and selectivity beside it.
+  (yields,) = [row for row in rows if row.startswith("yields")]
+  assert yields.split()[-6:] == ["-", "0", "-", "-", "-", "%"]
   page = show.html(report, title="a <test>")
   assert "a &lt;test&gt;" in page and "1 without annotations" in page
-  assert page.count("data:image/png;base64,") == 3
+  assert page.count("data:image/png;base64,") == 4
   start = page.index("base64,") + len("base64,")
   png = base64.b64decode(page[start : page.index("'", start)])
   assert png[:4] == b"\x89PNG"

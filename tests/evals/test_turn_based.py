@@ -82,16 +82,10 @@ def _scripted(timeline, script, *, endpoint_seconds=_ENDPOINT):
       it is quiet.
     endpoint_seconds: of the harness.
   """
-  live, frames, seen, script = (
-    session.Session(_CONFIG, seed=0),
-    [],
-    [],
-    [*script],
-  )
+  live, seen, script = session.Session(_CONFIG, seed=0), [], [*script]
   steps = turn_based.turns(
     user.UserPart(timeline, tokenizer=_TOKENIZER),
     live,
-    frames,
     config=_CONFIG,
     make_vad=lambda: Spans(timeline),
     endpoint_seconds=endpoint_seconds,
@@ -100,7 +94,8 @@ def _scripted(timeline, script, *, endpoint_seconds=_ENDPOINT):
   while True:
     try:
       step = steps.send(finished)
-    except StopIteration:
+    except StopIteration as over:
+      frames = over.value
       break
     tokens = [_QUIET]
     if not step.quiet and script:
@@ -266,7 +261,6 @@ def _converse(timelines, *, first=0):
     ],
     tokenizer=_TOKENIZER,
     done=lambda done: held.__setitem__(done.index, done),
-    windows=0,
     hold=turn_based.hold(_CONFIG, vad="energy", endpoint_seconds=_ENDPOINT),
   )
   for each in held.values():

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 
 from tml_jax.config import Config
 from tml_jax.models import flow_head, interaction
@@ -85,15 +84,13 @@ def forced(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   recordings: list[list[Frame]],
-  title: str,
 ) -> Sums:
   """Predictions of text and mel, given all that was recorded before."""
   sequences = packing.pack(recordings, config=config.streams)
   padding = -len(sequences) % _BATCH
   sequences += [packing.empty_sequence(config.streams)] * padding
   result = nothing()
-  starts = range(0, len(sequences), _BATCH)
-  for first in tqdm.tqdm(starts, desc=title, unit="batch"):
+  for first in range(0, len(sequences), _BATCH):
     group = sequences[first : first + _BATCH]
     batch = {name: np.stack([s[name] for s in group]) for name in group[0]}
     key = jax.random.fold_in(jax.random.key(0), first)

@@ -28,10 +28,12 @@ Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
                   a quiet tick within `KEEP_SECONDS`, or speech that nobody
                   asked for, which tau does not count; where it is silent, an
                   unasked onset during the event or `ANSWER_SECONDS` after it.
+                  Where the agent speaks and the recorded one comes to its own
+                  end within `KEEP_SECONDS`, an event says nothing.
                   "Within" excludes its end, as tau's ranges of ticks do.
-  takeover        of PAUSEs, those in which the agent begins. Full-Duplex-Bench
-                  takes any speech of the whole clip that lasts 1 s or has 4
-                  words; here onsets of any length, in the pause alone.
+  takeover        of PAUSEs, those in which the agent speaks unasked.
+                  Full-Duplex-Bench takes any speech of the whole clip that
+                  lasts 1 s or has 4 words; here any, in the pause alone.
   false_fires     unasked runs a minute.
   overlap         share of the user's directed speech that the agent talks in,
                   FOLLOW, which asks for it, left out.
@@ -74,10 +76,15 @@ def measure(heard: Heard) -> Series:
   _interruptions(heard, result)
   for kind, name in SELECTIVE.items():
     for event in heard.log.of_kind(kind):
-      result[name].append((float(is_kept(heard, event)), 1))
+      kept = is_kept(heard, event)
+      if kept is not None:
+        result[name].append((float(kept), 1))
   for pause in heard.log.of_kind(Kind.PAUSE):
-    taken = heard.onsets(pause.start, pause.end - 2 * EPSILON)
-    result["takeover"].append((float(bool(taken)), 1))
+    taken = any(
+      run.onset < pause.end - EPSILON and run.end > pause.start + EPSILON
+      for run in heard.unasked
+    )
+    result["takeover"].append((float(taken), 1))
   minutes = seconds(len(heard.log.ticks)) / 60
   result["false_fires"].append((len(heard.unasked), minutes))
   _overlap(heard, result)
@@ -140,12 +147,15 @@ def _interruptions(heard: Heard, result: Series) -> None:
     and directed[run.first]
   ]
   for start, end in sorted(turns):
-    count = sum(start < onset < end for onset in onsets)
+    count = sum(start + EPSILON < onset < end - EPSILON for onset in onsets)
     result["interruptions"].append((count, 1))
 
 
-def is_kept(heard: Heard, event: Annotation) -> bool:
-  """Whether the agent did as it would have done without the event."""
+def is_kept(heard: Heard, event: Annotation) -> bool | None:
+  """Whether the agent did as it would have done without the event.
+
+  None where it speaks and would have come to its end anyway.
+  """
   tick = clock.window_of(event.start)
   run = heard.at(tick)
   if run is None:
@@ -156,6 +166,10 @@ def is_kept(heard: Heard, event: Annotation) -> bool:
     return not any(heard.runs[i] in unasked for i in later)
   if heard.runs[run] in heard.unasked:
     return False
+  until = event.start + KEEP_SECONDS
+  for first, last in heard.log.recorded:
+    if first - EPSILON < event.start < last - EPSILON < until - 2 * EPSILON:
+      return None
   return _quiet_after(heard, event, within=KEEP_SECONDS) is None
 
 

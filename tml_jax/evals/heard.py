@@ -15,7 +15,7 @@ something due gives the run a chance, [first, last]:
                 run in it is asked for
   REPETITION    until the next one ends, or `REPETITION_SECONDS`
   ACTIVITY      half-way to the neighbours, for its start and for its end; the
-                nearest onset counts
+                nearest onset counts; a start no earlier than `EARLY_SECONDS`
   SILENT_UNTIL  from the event on
   TOOL          from the result on
 
@@ -35,6 +35,7 @@ from tml_jax.streams.annotation import Annotation, Kind
 CUE_SECONDS = 1.0  # after `due`, the widest of the tolerances of TimeSpeak
 REPETITION_SECONDS = 2.0
 FOLLOW_SECONDS = 2.0
+EARLY_SECONDS = 1.0
 # A run this close behind another goes on with it: 500 ms is what
 # Full-Duplex-Bench v1.5 merges of a model's speech, two ticks here.
 GOES_ON_TICKS = 2
@@ -185,7 +186,9 @@ def listen(log: Log) -> Heard:
       free = [i for i in found if i not in used]
       reply = free[0] if free else None
       if free and chance.nearest:
-        reply = min(free, key=lambda i: abs(runs[i].onset - chance.at))
+        reply = min(
+          free, key=lambda i: round(abs(runs[i].onset - chance.at), 6)
+        )
       replies.append(Reply(chance.to, chance.at, reply))
       used |= {reply} - {None}
       asked |= set(found if kind == Kind.FOLLOW else ())
@@ -260,6 +263,8 @@ def _nearest(
       last = (at + borders[i + 1][1]) / 2 - 2 * EPSILON
     if a.kind == Kind.TIMED:
       first = max(first, a.end)
+    elif at == a.start:
+      first = max(first, at - EARLY_SECONDS)
     last = last if a.until is None else min(last, a.until)
     result.append(_Chance(a, at, first, last, nearest=True))
   return result

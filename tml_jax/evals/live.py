@@ -13,26 +13,27 @@ from tml_jax.streams.frame import Frame
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """The next frame of a session.
+  """The next frame of a conversation, for the model.
 
   Attributes:
-    inputs: what the model perceives.
+    inputs: what it perceives.
+    window: of the user's clock, at whose end this is.
     quiet: it is not asked what it says.
   """
 
   inputs: Frame
+  window: int
   quiet: bool = False
 
 
-# Yields the steps of a conversation and is sent the finished frame of each;
-# appends a frame for every window of time to the list.
-Steps = Generator[Step, Frame, None]
-Hold = Callable[[user.UserPart, session.Session, list[Frame]], Steps]
+# Given the finished frame of each step; returns the frames of the recording.
+Talk = Generator[Step, Frame, list[Frame]]
+Hold = Callable[[user.UserPart, session.Session], Talk]
 
 
-def duplex(
-  part: user.UserPart, live: session.Session, frames: list[Frame]
-) -> Steps:
-  """Window by window: all is perceived, and may be answered, at once."""
+def duplex(part: user.UserPart, live: session.Session) -> Talk:
+  """Window by window: what the user does is heard, and answered, at once."""
+  frames = []
   while len(frames) < len(part):
-    frames.append((yield Step(part.perceive(live))))
+    frames.append((yield Step(part.perceive(live), window=live.window)))
+  return frames

@@ -1,6 +1,6 @@
 """A tick log as a picture: who sounded when, what was due, what was said.
 
-For: the reports of `evaluate`. Not for: a session with its sound (`sample`
+For: the HTML report of `evaluate`. Not for: a session with its sound (`sample`
 draws that, `sampling.picture`). Start reading at `draw`.
 """
 
@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from tml_jax.evals import heard as heard_lib
+from tml_jax.evals import panel
 from tml_jax.evals.ticks import Log
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
@@ -22,16 +23,55 @@ _WIDTHS, _INCHES_PER_SECOND = (8.0, 20.0), 0.55
 _LETTER_INCHES = 0.062
 _ROWS = {"asked": 3.0, "user": 2.0, "agent": 1.0, "recorded": 0.0}
 _HEIGHT = 0.62
+_DPI = 110
 
 
-def base64_png(log: Log) -> str:
-  """The picture for an <img> of HTML."""
+def base64_png(canvas) -> str:
+  """A matplotlib figure for an <img> of HTML."""
   file = io.BytesIO()
   with warnings.catch_warnings():
     # Letters that the font lacks are drawn as boxes.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    draw(log).savefig(file, dpi=90, format="png")
+    canvas.savefig(file, dpi=_DPI, format="png")
   return base64.b64encode(file.getvalue()).decode()
+
+
+def transfers(counts: dict[str, np.ndarray]):
+  """A matplotlib figure of floor transfers.
+
+  Args:
+    counts: [bins] of the model and of the recorded agent, by name; see
+      `panel.histogram`.
+  """
+  from matplotlib import figure
+
+  canvas = figure.Figure(figsize=(8.0, 2.4), layout="constrained")
+  axes = canvas.subplots()
+  width = 0.8 / len(counts)
+  for i, (name, count) in enumerate(counts.items()):
+    share = 100 * count / max(count.sum(), 1)
+    axes.bar(
+      panel.BINS + (i - (len(counts) - 1) / 2) * width,
+      share,
+      width=width,
+      color=(_AGENT, _DUE)[i],
+      label=f"{name}: {int(count.sum())}",
+    )
+  first, last = panel.BINS[[0, -1]]
+  ticks = np.arange(first, last + 1, 5)
+  ends = {first: "≤", last: "≥"}
+  axes.set_xticks(
+    ticks, [f"{ends.get(t, '')}{t * clock.TURN_SECONDS:.0f}" for t in ticks]
+  )
+  axes.set_xlabel(
+    "seconds from the user's end to the agent's onset; overlaps are negative",
+    fontsize=8,
+  )
+  axes.set_ylabel("% of floor transfers", fontsize=8)
+  axes.tick_params(labelsize=8)
+  axes.spines[["top", "right"]].set_visible(False)
+  axes.legend(frameon=False, fontsize=8)
+  return canvas
 
 
 def draw(log: Log):

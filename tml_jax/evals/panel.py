@@ -21,7 +21,7 @@ from tml_jax.evals.ticks import Log
 FEW_EVENTS = 10  # fewer are marked; tau-voice does not publish them
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-_BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
+BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
 
 
 class Statistic(enum.Enum):
@@ -276,8 +276,8 @@ def _value(
     if not any(recorded):
       return Value(float("nan"), float("nan"), float("nan"), len(value_E))
     found_R = _js_distance(
-      weights_RI @ np.stack([_histogram(s) for s in series]),
-      weights_RI @ np.stack([_histogram(s) for s in recorded]),
+      weights_RI @ np.stack([histogram(s) for s in series]),
+      weights_RI @ np.stack([histogram(s) for s in recorded]),
     )
   resampled = found_R[1:][np.isfinite(found_R[1:])]
   low = high = float("nan")  # of one item there is no interval
@@ -298,11 +298,11 @@ def _quantiles(
   return np.where(total_RE[:, -1] > 0, found_R, np.nan)
 
 
-def _histogram(series: list[tuple[float, float]]) -> np.ndarray:
-  """[bins] counts of floor transfers in ticks."""
+def histogram(series: list[tuple[float, float]]) -> np.ndarray:
+  """[`BINS`] counts of floor transfers in ticks."""
   ticks = np.array([value for value, _ in series], int)
-  clipped = np.clip(ticks, _BINS[0], _BINS[-1])
-  return np.array([(clipped == b).sum() for b in _BINS], float)
+  clipped = np.clip(ticks, BINS[0], BINS[-1])
+  return np.array([(clipped == b).sum() for b in BINS], float)
 
 
 def _js_distance(a_RB: np.ndarray, b_RB: np.ndarray) -> np.ndarray:

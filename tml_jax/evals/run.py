@@ -8,9 +8,8 @@ itself; the recorded agent is not played.
 
 import collections
 import dataclasses
-import pathlib
-import re
-from collections.abc import Callable, Iterable
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,18 +22,20 @@ from tml_jax.data import layouts
 from tml_jax.evals import (
   content,
   dummies,
+  floor,
   observe,
   panel,
   suites,
   ticks,
   turn_based,
 )
+from tml_jax.evals import kept as kept_lib
 from tml_jax.evals import live as live_lib
 from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import annotation, clock, framing
+from tml_jax.streams import annotation, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -42,6 +43,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 MODEL = "model"  # beside the names of `dummies.AGENTS`
 ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
+_CHUNK = 16  # recordings in memory together; of video, 30 MB each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,45 +97,36 @@ class Report:
     items = [item.series[agent] for item in self.items(family)]
     return panel.summarise(items, resamples=resamples)
 
+  @functools.cached_property
+  def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
+    """The panel by family (and `ALL`) and agent, the model first.
+
+    Intervals are the model's alone.
+    """
+    return {
+      family: {MODEL: self.summary(family)}
+      | {
+        name: self.summary(family, agent=name, resamples=0)
+        for name in dummies.AGENTS
+      }
+      for family in (*self.families, ALL)
+    }
+
+  def transfers(self, family: str) -> dict[str, np.ndarray]:
+    """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
+    items = [item.series[MODEL] for item in self.items(family)]
+    return {
+      name: sum(panel.histogram(item.get(series, [])) for item in items)
+      for name, series in (
+        (MODEL, floor.TRANSFER),
+        ("recorded", floor.RECORDED),
+      )
+    }
+
   def scalars(self) -> dict[str, float]:
     """Of all families, for the metrics of training."""
     values = self.summary(ALL, resamples=0)
     return panel.scalars(values) | self.content[ALL]
-
-
-@dataclasses.dataclass(frozen=True)
-class Kept:
-  """Where logs are kept, and what they must say to be used again.
-
-  Attributes:
-    directory: FAMILY/ID.jsonl are written below it.
-    provenance: of this model; the item's seed is added to it.
-  """
-
-  directory: pathlib.Path
-  provenance: dict[str, Any]
-
-  def path(self, family: str, identifier: str) -> pathlib.Path:
-    name = re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
-    return self.directory / family / f"{name}.jsonl"
-
-  def of(self, item: suites.Item) -> dict[str, Any]:
-    return self.provenance | {"seed": item.seed}
-
-  def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
-    """The log of an item that need not be held again.
-
-    Raises:
-      errors.UserError: the file is broken.
-    """
-    path = self.path(item.family, timeline.id)
-    if not path.exists():
-      return None
-    log = ticks.read(path)
-    asked = annotation.of(timeline)
-    if log.provenance != self.of(item) or log.annotations != asked:
-      return None
-    return log
 
 
 def evaluate(
@@ -143,12 +136,19 @@ def evaluate(
   model: interaction.InteractionModel,
   variables: dict[str, Any],
   tokenizer: Tokenizer,
-  kept: Kept | None = None,
+  kept: kept_lib.Kept | None = None,
   agent: Callable[[Config], live_lib.Hold] = turn_based.as_trained,
 ) -> Report:
   """Scores every item of a suite, live and forced.
 
-  `agent` says how the model is connected to its users.
+  Args:
+    suite: what to evaluate.
+    config: of the run.
+    model: the model.
+    variables: its parameters and router biases.
+    tokenizer: of the run.
+    kept: where logs go and come from; None keeps none.
+    agent: how the model of a config is connected to its users.
 
   Raises:
     errors.UserError: no item says what is due, or data or a log are broken.
@@ -157,9 +157,10 @@ def evaluate(
   items = suite.items()
   known = _Known()
   sums: dict[str, content.Sums] = {}
-  for family in dict.fromkeys(item.family for item in items):
+  chunks = _chunks(items)
+  for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
     recordings = []
-    for i in (i for i, item in enumerate(items) if item.family == family):
+    for i in indices:
       timeline = items[i].load()
       if known.add(i, item=items[i], timeline=timeline, kept=kept):
         recordings.append(
@@ -170,12 +171,8 @@ def evaluate(
           )
         )
     if recordings:
-      sums[family] = content.forced(
-        config,
-        model=model,
-        variables=variables,
-        recordings=recordings,
-        title=f"{family}: forced",
+      sums[family] = sums.get(family, content.nothing()) + content.forced(
+        config, model=model, variables=variables, recordings=recordings
       )
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
@@ -188,7 +185,8 @@ def evaluate(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
-      seconds=held.seconds,
+      # Behind turn detection a window may take several calls, or none.
+      seconds=held.seconds if len(held.seconds) == len(held.frames) else None,
       provenance=kept.of(items[index]) if kept else {},
     )
     if kept:
@@ -202,7 +200,6 @@ def evaluate(
     items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
     done=done,
-    windows=known.windows,
     hold=agent(config),
   )
   scored = [
@@ -223,6 +220,18 @@ def evaluate(
   )
 
 
+def _chunks(items: list[suites.Item]) -> list[tuple[str, list[int]]]:
+  """Family and indices of at most `_CHUNK` items each."""
+  by_family: dict[str, list[int]] = {}
+  for i, item in enumerate(items):
+    by_family.setdefault(item.family, []).append(i)
+  return [
+    (family, indices[first : first + _CHUNK])
+    for family, indices in by_family.items()
+    for first in range(0, len(indices), _CHUNK)
+  ]
+
+
 @dataclasses.dataclass
 class _Known:
   """What is known of items before any session.
@@ -231,7 +240,6 @@ class _Known:
     dummies: series by agent, by index of the item.
     logs: that need not be made again.
     waiting: indices of items whose sessions are to be held.
-    windows: of these.
     skipped: items that say nothing of what is due, by family.
   """
 
@@ -240,7 +248,6 @@ class _Known:
   )
   logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
   waiting: list[int] = dataclasses.field(default_factory=list)
-  windows: int = 0
   skipped: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
@@ -251,7 +258,7 @@ class _Known:
     *,
     item: suites.Item,
     timeline: Timeline,
-    kept: Kept | None,
+    kept: kept_lib.Kept | None,
   ) -> bool:
     """Takes an item; returns whether there is anything to score."""
     if not annotation.of(timeline):
@@ -264,7 +271,6 @@ class _Known:
     log = kept.find(item, timeline) if kept else None
     if log is None:
       self.waiting.append(index)
-      self.windows += clock.num_windows(timeline.duration)
     else:
       self.logs[index] = log
     return True
@@ -278,7 +284,8 @@ class Held:
     index: of the item.
     timeline: whose user was talked to.
     frames: one per window.
-    seconds: [windows] wall-clock time of each decision, of all slots.
+    seconds: [windows] wall-clock time of the calls it took part in, of all
+      sessions of the pool.
   """
 
   index: int
@@ -292,17 +299,16 @@ def converse(
   *,
   model: interaction.InteractionModel,
   variables: dict[str, Any],
-  items: Iterable[suites.Item],
+  items: list[suites.Item],
   tokenizer: Tokenizer,
   done: Callable[[Held], None],
-  windows: int,
   hold: live_lib.Hold = live_lib.duplex,
 ) -> np.ndarray:
   """Lets the model answer the users of `items`; `done` gets each that is over.
 
   A conversation depends on its item alone, whoever shares the pool: the next
-  one joins when another is over. `windows` of all are for the progress bar;
-  `hold` is how the model is connected to its user.
+  one joins when another is over. `hold` is how the model is connected to its
+  user.
 
   Returns:
     [ticks] wall-clock time of each call, compilation included.
@@ -315,71 +321,48 @@ def converse(
     text_pieces=tokenizer.num_pieces,
   )
   seconds: list[float] = []
-  waiting = enumerate(items)
-  talking: dict[session.Session, _Talk] = {}
-  with tqdm.tqdm(total=windows, desc="live", unit="window") as progress:
-    while True:
-      while len(talking) < SLOTS:
-        index, item = next(waiting, (0, None))
-        if item is None:
-          break
-        talk = _Talk.begin(index, item, tokenizer=tokenizer)
-        live = pool.join(seed=item.seed)
-        talk.steps = hold(talk.part, live, talk.frames)
-        if talk.go_on(None):
-          talking[live] = talk
-        else:  # the model was never asked
-          pool.leave(live)
-          done(talk.held)
-      if not talking:
-        return np.array(seconds)
-      ticked = pool.tick(
-        {live: talk.step.inputs for live, talk in talking.items()},
-        quiet={live for live, talk in talking.items() if talk.step.quiet},
-      )
+  waiting = list(reversed(range(len(items))))
+  talks: dict[session.Session, _Talking] = {}
+  steps: dict[session.Session, live_lib.Step] = {}
+  with tqdm.tqdm(total=len(items), desc="live", unit="talk") as progress:
+
+    def go_on(live: session.Session, frame: Frame | None) -> None:
+      talking = talks[live]
+      try:
+        steps[live] = talking.talk.send(frame)
+      except StopIteration as over:
+        pool.leave(live)
+        del talks[live]
+        done(Held(talking.index, talking.timeline, over.value, talking.seconds))
+        progress.update()
+
+    while waiting or talks:
+      while waiting and len(talks) < SLOTS:
+        index = waiting.pop()
+        timeline = items[index].load()
+        part = user.UserPart(timeline, tokenizer=tokenizer)
+        live = pool.join(seed=items[index].seed)
+        talks[live] = _Talking(
+          index, timeline, hold(part, live), np.zeros(len(part))
+        )
+        go_on(live, None)
+      if not steps:
+        continue  # some that joined had nothing to ask
+      inputs = {live: step.inputs for live, step in steps.items()}
+      quiet = {live for live, step in steps.items() if step.quiet}
+      ticked = pool.tick(inputs, quiet=quiet)
       seconds.append(ticked.seconds)
-      for live, talk in list(talking.items()):
-        before = len(talk.frames)
-        goes_on = talk.go_on(ticked.frames[live], seconds=ticked.seconds)
-        progress.update(len(talk.frames) - before)
-        if not goes_on:
-          pool.leave(live)
-          del talking[live]
-          done(talk.held)
+      for live, frame in ticked.frames.items():
+        talks[live].seconds[steps.pop(live).window] += ticked.seconds
+        go_on(live, frame)
+  return np.array(seconds)
 
 
 @dataclasses.dataclass
-class _Talk:
+class _Talking:
   """A conversation under way."""
 
   index: int
   timeline: Timeline
-  part: user.UserPart
-  frames: list[Frame] = dataclasses.field(default_factory=list)
-  seconds: list[float] = dataclasses.field(default_factory=list)
-  steps: live_lib.Steps | None = None
-  step: live_lib.Step | None = None
-  _spent: float = 0.0  # since the last window
-
-  @classmethod
-  def begin(
-    cls, index: int, item: suites.Item, *, tokenizer: Tokenizer
-  ) -> "_Talk":
-    timeline = item.load()
-    return cls(index, timeline, user.UserPart(timeline, tokenizer=tokenizer))
-
-  @property
-  def held(self) -> Held:
-    return Held(self.index, self.timeline, self.frames, np.array(self.seconds))
-
-  def go_on(self, frame: Frame | None, *, seconds: float = 0.0) -> bool:
-    """Gives the frame of the last step; whether there is another one."""
-    self._spent += seconds
-    try:
-      self.step = self.steps.send(frame)
-    except StopIteration:
-      self.step = None
-    for _ in range(len(self.frames) - len(self.seconds)):
-      self.seconds.append(self._spent)
-      self._spent = 0.0
-    return self.step is not None
+  talk: live_lib.Talk
+  seconds: np.ndarray

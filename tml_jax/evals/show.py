@@ -44,19 +44,17 @@ p.note { color: #666; max-width: 50rem; }
 """
 
 
-def columns(report: run.Report, family: str) -> dict[str, dict[str, Value]]:
-  """The panel of a family (or `run.ALL`) by agent, the model first."""
-  return {run.MODEL: report.summary(family)} | {
-    name: report.summary(family, agent=name, resamples=0)
-    for name in dummies.AGENTS
-  }
-
-
 def rows(found: dict[str, dict[str, Value]]) -> list[Metric]:
-  """Metrics of which any agent has an event."""
-  return [
-    m for m in panel.METRICS if any(v[m.name].events for v in found.values())
-  ]
+  """Metrics of which any agent has an event; `panel.HEADLINE` whole or not."""
+  counted = {
+    name
+    for values in found.values()
+    for name, value in values.items()
+    if value.events
+  }
+  if counted & set(panel.HEADLINE) - {"false_fires"}:
+    counted |= set(panel.HEADLINE)
+  return [metric for metric in panel.METRICS if metric.name in counted]
 
 
 def number(value: Value, metric: Metric) -> str:
@@ -77,7 +75,7 @@ def interval(value: Value, metric: Metric) -> str:
 
 def table(report: run.Report, family: str) -> str:
   """A row a metric; the model with interval and events, then the dummies."""
-  found = columns(report, family)
+  found = report.columns[family]
   head = [family, run.MODEL, "", "n", *dummies.AGENTS, ""]
   lines = [head]
   for metric in rows(found):
@@ -126,6 +124,10 @@ def html(report: run.Report, *, title: str) -> str:
     f"<h1>{_text(title)}</h1>",
     f"<p class='note'>{_text(NOTE)}</p>",
     _section(report, run.ALL, "All families"),
+    _image(
+      log_picture.transfers(report.transfers(run.ALL)),
+      caption="floor transfers of all families",
+    ),
   ]
   for family in report.families:
     count = len(report.items(family))
@@ -138,7 +140,7 @@ def html(report: run.Report, *, title: str) -> str:
 
 
 def _section(report: run.Report, family: str, heading: str) -> str:
-  found = columns(report, family)
+  found = report.columns[family]
   head = ["", run.MODEL, "interval", "n", *dummies.AGENTS, ""]
   lines = [f"<h2>{_text(heading)}</h2><div class='wide'><table><thead><tr>"]
   lines += [f"<th>{_text(cell)}</th>" for cell in head]
@@ -178,12 +180,16 @@ def _figures(report: run.Report, family: str) -> list[str]:
       f"{name} of {len(ranked)}: {item.log.id}, {100 * item.score:.0f} % of"
       " what was asked went well"
     )
-    result.append(
-      f"<figure><figcaption>{_text(caption)}</figcaption><img"
-      f" alt='{_text(caption)}' src='data:image/png;base64,"
-      f"{log_picture.base64_png(item.log)}'></figure>"
-    )
+    result.append(_image(log_picture.draw(item.log), caption=caption))
   return result
+
+
+def _image(canvas, *, caption: str) -> str:
+  return (
+    f"<figure><figcaption>{_text(caption)}</figcaption><img"
+    f" alt='{_text(caption)}' src='data:image/png;base64,"
+    f"{log_picture.base64_png(canvas)}'></figure>"
+  )
 
 
 def _arrow(metric: Metric) -> str:

@@ -7,6 +7,7 @@ Nothing here imports jax.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from tml_jax import errors
@@ -95,9 +96,16 @@ class Interactivity(Suite):
     self.families = families or mixed
 
   def items(self) -> list[Item]:
+    return self._items
+
+  @functools.cached_property
+  def _items(self) -> list[Item]:
+    """Opening families looks through all voices: once is enough."""
     result = []
+    config, data_dir = self._arguments["config"], self._arguments["data_dir"]
+    voices = mixture.open_voices(config, data_dir=data_dir)
     for family in self.families:
-      opened = mixture.open_entry(family, **self._arguments)
+      opened = mixture.open_entry(family, voices=voices, **self._arguments)
       for i in range(min(self._count, len(opened))):
         load = _Loader(opened, index=i)
         result.append(Item(family, seed=i, load=load))
@@ -130,6 +138,7 @@ def check_name(name: str) -> None:
     )
 
 
+@functools.cache  # a run asks again and again
 def quick(config: Config, *, data_dir: str) -> Interactivity:
   """A few held-out conversations of every family, for inside training."""
   families = len(config.data.mixture_weights)

@@ -33,13 +33,16 @@ the benchmarks that it names:
                   tick after it was decided (Full-Duplex-Bench v3)
   talk_through_tool  share of the time that a result is waited for in which
                   the agent speaks
-  follow_overlap  FOLLOW: share of the user's speech that the agent speaks in
+  follow_overlap  FOLLOW: share of the user's speech that the agent speaks in,
+                  not counting speech that had begun before
   follow_lag      its first onset - start of the user's speech
   said_right      of replies that came and whose words are known, those with
                   the same words, but for case and punctuation
 """
 
 import collections
+
+import numpy as np
 
 from tml_jax.evals import heard as heard_lib
 from tml_jax.evals import numbers
@@ -152,7 +155,7 @@ def _silences(heard: Heard, result: Series) -> None:
     onset = heard.onset(reply)
     onset = last if onset is None else onset
     result["premature"].append((float(premature), 1))
-    if last <= event:
+    if last <= event + EPSILON:
       continue  # no time in which anything could be said
     area = (onset - event) * (0.0 if premature else _SILENCE)
     area += (last - onset) * _RIGHT
@@ -176,13 +179,15 @@ def _tools(heard: Heard, result: Series) -> None:
 
 
 def _follows(heard: Heard, result: Series) -> None:
-  log = heard.log
+  asked = np.zeros(len(heard.log.ticks), bool)
+  for i in heard.asked:
+    asked[heard.runs[i].first : heard.runs[i].stop] = True
   for reply in heard.of(Kind.FOLLOW):
     a, onset = reply.to, heard.onset(reply)
     part = slice(clock.window_of(a.start), clock.num_windows(a.end))
-    user, agent = log.user[part], log.agent[part]
+    user = heard.log.user[part]
     if user.any():
-      both = int((user & agent).sum())
+      both = int((user & asked[part]).sum())
       result["follow_overlap"].append((both, int(user.sum())))
     if onset is not None:
       result["follow_lag"].append((round(onset - a.start, 6), 1))

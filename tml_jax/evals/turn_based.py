@@ -69,26 +69,25 @@ def as_trained(config: Config) -> live_lib.Hold:
 def turns(
   part: user.UserPart,
   live: session.Session,
-  frames: list[Frame],
   *,
   config: Config,
   make_vad: Callable[[], vad_lib.Vad],
   endpoint_seconds: float,
-) -> live_lib.Steps:
+) -> live_lib.Talk:
   """One conversation; see the module. With its options, a `live.Hold`.
-
-  The frames that it appends are on the clock of the user: what was perceived
-  in each window, with the sound that the agent made in it and all that it
-  decided at its end.
 
   Args:
     part: the user.
     live: the session of the model.
-    frames: of the recording.
     config: of the run.
     make_vad: makes a detector of the conversation's own.
     endpoint_seconds: without speech, that end a turn.
+
+  Returns:
+    Frames on the clock of the user: what was perceived in each window, with
+    the sound that the agent made in it and all that it decided at its end.
   """
+  frames: list[Frame] = []
   detector, endpointer = make_vad(), endpoint.Endpointer(endpoint_seconds)
   ear = session.Session(config, seed=live.seed)  # on the user's clock
   waiting: list[int] = []  # windows of turns that the model has not heard
@@ -105,29 +104,30 @@ def turns(
     own = None
     if replying:
       decided.append(
-        (yield live_lib.Step(live.perceive(None), quiet=endpointer.in_turn))
+        (yield live_lib.Step(live.perceive(None), k, quiet=endpointer.in_turn))
       )
       own = decided[0].own_dmel
       replying = _goes_on(decided[0]) and not endpointer.in_turn
     if waiting and not replying and not endpointer.in_turn:
-      yield from _deliver(part, live, windows=waiting)
+      yield from _deliver(part, live, windows=waiting, now=k)
       waiting = []
       for _ in range(_ASKED):
-        decided.append((yield live_lib.Step(live.perceive(None))))
+        decided.append((yield live_lib.Step(live.perceive(None), k)))
         replying = _goes_on(decided[-1])
         if decided[-1].speak or not replying:
           break
     frames.append(_joined(perceived, decided, own=own))
+  return frames
 
 
 def _deliver(
-  part: user.UserPart, live: session.Session, *, windows: list[int]
+  part: user.UserPart, live: session.Session, *, windows: list[int], now: int
 ) -> Generator[live_lib.Step, Frame, None]:
   """The model perceives these windows, and typed text to its end."""
   for window in windows:
-    yield live_lib.Step(part.deliver(live, window=window), quiet=True)
+    yield live_lib.Step(part.deliver(live, window=window), now, quiet=True)
   while live.has_text:
-    yield live_lib.Step(live.perceive(None), quiet=True)
+    yield live_lib.Step(live.perceive(None), now, quiet=True)
 
 
 def _goes_on(frame: Frame) -> bool:

@@ -34,11 +34,12 @@ class ActivityScenario(instructed.Instructed):
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """Rest, movement, rest; the agent says which."""
     lengths = self._ours(
+      score,
       lambda: [
         int(n)
         for _ in range(random.integers(TIMES[0], TIMES[1] + 1))
         for n in (random.integers(*_RESTING), random.integers(*MOVING))
-      ]
+      ],
     )
     score.pause(instructed.LEAD, random=random)
     self._instruct(score, instructed.START, instructed.STOP, random=random)

@@ -38,10 +38,11 @@ class BackchannelScenario(instructed.Instructed):
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """One long reply and what is not to stop it."""
     number, first = self._ours(
+      score,
       lambda: (
         int(random.integers(UP_TO[0], UP_TO[1] + 1)),
         round(random.uniform(*_FIRST_AFTER), 2),
-      )
+      ),
     )
     score.pause(instructed.LEAD, random=random)
     if random.random() < _TIC_BEFORE:

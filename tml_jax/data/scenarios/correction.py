@@ -39,13 +39,14 @@ class CorrectionScenario(instructed.Instructed):
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """A reply, what is wrong with it, and another one."""
     asked, meant, when = self._ours(
+      score,
       lambda: (
         int(random.integers(ASKED[0], ASKED[1] + 1)),
         "again"
         if random.random() < _AGAIN_SHARE
         else int(random.integers(MEANT[0], MEANT[1] + 1)),
         round(random.uniform(0, 1), 2),
-      )
+      ),
     )
     score.pause(instructed.LEAD, random=random)
     start = self._instruct(

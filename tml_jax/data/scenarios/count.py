@@ -40,11 +40,12 @@ class CountScenario(instructed.Instructed):
   def _compose(self, score: score_lib.Score, *, random) -> None:
     """A pendulum and its numbers."""
     upright, period, swings = self._ours(
+      score,
       lambda: (
         int(random.integers(2)),
         int(random.integers(PERIODS[0], PERIODS[1] + 1)),
         int(random.integers(SWINGS[0], SWINGS[1] + 1)),
-      )
+      ),
     )
     score.pause(instructed.LEAD, random=random)
     self._instruct(score, instructed.COUNT, random=random)

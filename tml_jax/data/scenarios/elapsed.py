@@ -37,10 +37,11 @@ class ElapsedScenario(instructed.Instructed):
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       (windows,) = self._ours(
+        score,
         lambda: (
           5 * int(random.integers(SECONDS[0], SECONDS[1] + 1))
           + int(random.integers(-_NEAR, _NEAR + 1)),
-        )
+        ),
       )
       start = self._instruct(score, instructed.MARK, random=random)
       (question,) = self._user(score, instructed.HOW_LONG)

@@ -175,6 +175,7 @@ class Family(abc.ABC):
         "index": index,
         "noise": noise_kind,
         "exchanges": score.exchanges,
+        "asked": score.asked,
         annotation.KEY: [annotation.to_json(a) for a in score.annotations],
       },
     )

@@ -32,7 +32,7 @@ class FollowScenario(instructed.Instructed):
     """Numbers on both sides of the clock."""
     choices = self._numbers(score, low=0, high=20)
     length = int(random.integers(_LENGTH[0], _LENGTH[1] + 1))
-    numbers = self._ours(lambda: random.choice(choices, length).tolist())
+    numbers = self._ours(score, lambda: random.choice(choices, length).tolist())
     score.pause(instructed.LEAD, random=random)
     self._instruct(score, instructed.TRANSLATE, random=random)
     score.pause(instructed.AFTER_INSTRUCTION, random=random)

@@ -113,7 +113,7 @@ class Instructed(family.Family):
       and f"digits/{n}" in agent
     ]
 
-  def _ours(self, draw: Callable[[], tuple]) -> tuple:
+  def _ours(self, score: score_lib.Score, draw: Callable[[], tuple]) -> tuple:
     """Draws until it is a question of this split.
 
     Raises:
@@ -121,7 +121,9 @@ class Instructed(family.Family):
     """
     for _ in range(_DRAWS):
       asked = draw()
-      if self._is_ours("/".join(map(str, asked))):
+      question = "/".join(map(str, asked))
+      if self._is_ours(question):
+        score.asked.append(f"{self.name}/{question}")
         return asked
     raise errors.UserError(
       f"the {self._arguments['split']} split of scenario {self.name!r} has no"
@@ -142,7 +144,8 @@ class Instructed(family.Family):
   ) -> str:
     """One of this split that both can say."""
     shared = self._shared[score.user_voice, score.agent_voice]
-    return family.choose(shared, random=random)
+    score.asked.append(family.choose(shared, random=random))
+    return score.asked[-1]
 
   def _instruct(
     self,

@@ -50,6 +50,7 @@ class Score:
   """A timeline in the making; `cursor` is the sample where it goes on.
 
   It lasts until the cursor, and until everything that was placed is over.
+  `asked` are the prompts and questions that its split is about.
   """
 
   user_voice: str
@@ -62,6 +63,7 @@ class Score:
   events: list[Event] = dataclasses.field(default_factory=list)
   exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   annotations: list[Annotation] = dataclasses.field(default_factory=list)
+  asked: list[str] = dataclasses.field(default_factory=list)
 
   @property
   def windows(self) -> int:

@@ -35,7 +35,8 @@ class TurnsScenario(instructed.Instructed):
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       string = self._ours(
-        lambda: random.choice(choices, random.integers(low, high + 1)).tolist()
+        score,
+        lambda: random.choice(choices, random.integers(low, high + 1)).tolist(),
       )
       start, gain_db = score.cursor, random.uniform(*instructed.GAIN_DB)
       score.say_all(
