@@ -7,10 +7,11 @@ import pytest
 
 from tests.data import conftest
 from tests.streams import test_frames
+from tml_jax import errors
 from tml_jax.config import Layout
-from tml_jax.data import layouts, mixture
+from tml_jax.data import layouts, loader, mixture
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock, framing
+from tml_jax.streams import clock, framing, packing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams import tokenizer as tokenizer_lib
@@ -214,3 +215,26 @@ def test_prepared_conversations(config, data_dir):
       ]
       counts[i] += len(frames), sum(sizes)
   assert (counts[1] < counts[0]).all()
+
+
+def test_the_loader_lays_out(config, data_dir):
+  states = []
+  for layout in Layout:
+    cfg = conftest.small_config(layout=layout)
+    batches = loader.Loader(cfg, data_dir=data_dir, split=Split.TRAIN)
+    batch = next(batches)
+    states.append(batches.get_state())
+    batches.close()
+    both = 0
+    for row in range(len(batch["tokens"])):
+      sequence = {name: values[row] for name, values in batch.items()}
+      for frames in packing.unpack(sequence, config=cfg.streams):
+        both += sum(
+          f.own_dmel is not None and f.user_dmel is not None for f in frames
+        )
+    assert (both > 0) == (layout is Layout.DUPLEX)
+  # A position in one layout means nothing in the other.
+  with pytest.raises(errors.UserError, match="layout: 'duplex' then"):
+    loader.Loader(cfg, data_dir=data_dir, split=Split.TRAIN).set_state(
+      states[0]
+    )
