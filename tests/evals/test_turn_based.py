@@ -242,7 +242,8 @@ def test_the_layout_of_a_run_says_how_it_is_met():
 
 _USERS = [
   [(0.5, 1.5), (4.0, 5.0), (6.0, 6.4)],
-  [(1.0, 2.0), (2.3, 3.0), (5.0, 7.5)],
+  # Goes on as soon as somebody answers.
+  [(0.5 + 1.3 * i, 0.9 + 1.3 * i) for i in range(6)],
   [],
   [(0.3, 7.9)],
 ]
