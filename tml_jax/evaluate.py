@@ -87,7 +87,7 @@ def main(config: Config) -> None:
     ),
     agent=connect,
     kept=kept.Kept(
-      output.with_suffix("") / "ticks",
+      output.with_suffix(""),
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],
         "config": _digest(config),

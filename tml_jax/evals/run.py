@@ -159,21 +159,32 @@ def evaluate(
   sums: dict[str, content.Sums] = {}
   chunks = _chunks(items)
   for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
-    recordings = []
-    for i in indices:
-      timeline = items[i].load()
-      if known.add(i, item=items[i], timeline=timeline, kept=kept):
-        recordings.append(
+    loaded = {i: items[i].load() for i in indices}
+    timelines = [
+      timeline
+      for i, timeline in loaded.items()
+      if known.add(i, item=items[i], timeline=timeline, kept=kept)
+    ]
+    names = [timeline.id for timeline in timelines]
+    found = kept.find_content(family, names) if kept else None
+    if found is None and timelines:
+      found = content.forced(
+        config,
+        model=model,
+        variables=variables,
+        recordings=[
           framing.frames(
-            layouts.lay_out(timeline, config=config, tokenizer=tokenizer),
+            layouts.lay_out(t, config=config, tokenizer=tokenizer),
             config=config.streams,
             tokenizer=tokenizer,
           )
-        )
-    if recordings:
-      sums[family] = sums.get(family, content.nothing()) + content.forced(
-        config, model=model, variables=variables, recordings=recordings
+          for t in timelines
+        ],
       )
+      if kept:
+        kept.write_content(found, family=family, names=names)
+    if found is not None:
+      sums[family] = sums.get(family, content.nothing()) + found
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
@@ -185,8 +196,7 @@ def evaluate(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
-      # Behind turn detection a window may take several calls, or none.
-      seconds=held.seconds if len(held.seconds) == len(held.frames) else None,
+      seconds=held.seconds,
       provenance=kept.of(items[index]) if kept else {},
     )
     if kept:
