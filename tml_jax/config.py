@@ -85,6 +85,13 @@ class SayText(enum.StrEnum):
   NONE = "none"  # no say-text tokens, in training and sampling
 
 
+class Layout(enum.StrEnum):
+  """How a recording becomes frames."""
+
+  DUPLEX = "duplex"  # both sides at once, on the clock
+  TURNS = "turns"  # one after the other, as behind a turn detector
+
+
 class Optimizer(enum.StrEnum):
   ADAMW = "adamw"
   MUON = "muon"  # matrices of the trunk; AdamW for everything else
@@ -226,6 +233,7 @@ class DataConfig:
   workers: int  # prefetch processes; 0 = threads of the main process
   heldout_share: float  # of prompt ids, by hash
   seed: int
+  layout: Layout = Layout.DUPLEX
 
   @property
   def mixture_weights(self) -> dict[str, float]:

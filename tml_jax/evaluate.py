@@ -8,6 +8,7 @@ every conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes
 on from these when it is started again. FILE is WORKDIR/evaluation.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -36,6 +37,23 @@ _SPLIT = flags.DEFINE_enum(
   "heldout: utterances never trained on; fresh: those of training, in new"
   " conversations.",
 )
+_AGENT = flags.DEFINE_enum(
+  "agent",
+  "trained",
+  ["trained", "duplex", "turns"],
+  "How the model meets its user. duplex: it hears and answers every window;"
+  " turns: behind voice-activity detection, turn by turn; trained: as it was"
+  " trained, config.data.layout.",
+)
+_VAD = flags.DEFINE_string(
+  "vad", "energy", "Detector of --agent=turns: energy or silero."
+)
+_ENDPOINT = flags.DEFINE_float(
+  "endpoint",
+  0.5,
+  "Seconds without speech that end a turn, for --agent=turns.",
+  lower_bound=0.1,
+)
 
 
 def main(config: Config) -> None:
@@ -57,6 +75,7 @@ def main(config: Config) -> None:
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, panel, run, show
 
+  how, connect = _agent(config)
   agent = trained.load(config, path=workdir, data_dir=data_dir)
   report = run.evaluate(
     suite,
@@ -66,17 +85,21 @@ def main(config: Config) -> None:
     tokenizer=tokenizer_lib.Tokenizer.load(
       tokenizer_lib.path(data_dir), config=config.streams
     ),
+    agent=connect,
     kept=kept.Kept(
       output.with_suffix(""),
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],
         "config": _digest(config),
         "step": agent.step,
+        "agent": how,
         "tokenizer": tokenizer_lib.digest(tokenizer_lib.path(data_dir)),
       },
     ),
   )
-  title = f"{config.name}, step {agent.step}, {_SUITE.value}: {_SPLIT.value}"
+  title = (
+    f"{config.name}, step {agent.step}, {how}, {_SUITE.value}: {_SPLIT.value}"
+  )
   for family in (*report.families, run.ALL):
     if family != run.ALL or len(report.families) > 1:
       print(show.table(report, family) + "\n")
@@ -85,6 +108,7 @@ def main(config: Config) -> None:
   numbers = {
     "config": config.name,
     "step": agent.step,
+    "agent": how,
     "git": workdir_lib.git_hash(),
     "suite": _SUITE.value,
     "split": _SPLIT.value,
@@ -106,6 +130,21 @@ def main(config: Config) -> None:
   page = output.with_suffix(".html")
   workdir_lib.write_atomically(page, text=show.html(report, title=title))
   print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
+
+
+def _agent(config: Config):
+  """What --agent asks for, in words, and as a function for `run.evaluate`."""
+  from tml_jax.evals import live, turn_based
+
+  name = _AGENT.value
+  if name == "trained":
+    name = str(config.data.layout)
+  if name == "duplex":
+    return name, lambda config: live.duplex
+  options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
+  connect = functools.partial(turn_based.hold, **options)
+  connect(config)  # refuses what cannot be, before anything starts
+  return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
 
 
 def _suite(config: Config, *, data_dir: str):

@@ -75,7 +75,7 @@ def draw_timeline(
   import jax
 
   jax.config.update("jax_platforms", "cpu")
-  from tml_jax.data import mixture
+  from tml_jax.data import layouts, mixture
   from tml_jax.sampling import drawing, picture, transcript
   from tml_jax.streams import framing, tokenizer
 
@@ -85,6 +85,7 @@ def draw_timeline(
   pieces = tokenizer.Tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
+  timeline = layouts.lay_out(timeline, config=config, tokenizer=pieces)
   frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
   lines = transcript.lines(frames, timeline=timeline, tokenizer=pieces)
   print(*lines, sep="\n")

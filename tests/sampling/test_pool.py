@@ -281,3 +281,27 @@ def test_an_hour_takes_no_more_memory_and_no_more_time():
   assert numbers["long_positions"] > 100_000
   assert numbers["rss_growth_mib"] < 16
   assert numbers["last_over_first_minute"] < 1.25  # other work on the machine
+
+
+def test_who_is_kept_quiet_decides_nothing_and_disturbs_nobody():
+  recordings = []
+  for quiet in (False, True):
+    pool = small.pool(_CONFIG, slots=4)
+    live, other = pool.join(seed=5), pool.join(seed=6)
+    users = {s: small.User(_CONFIG, seed=s.seed) for s in (live, other)}
+    frames = {live: [], other: []}
+    for k in range(20):
+      ticked = pool.tick(
+        {s: each.speak_to(s) for s, each in users.items()},
+        quiet={other} if quiet and k < 12 else (),
+      )
+      for each, frame in ticked.frames.items():
+        frames[each].append(frame)
+      if quiet and k < 12:
+        assert ticked.counts[pool.slot(other)] == 1
+    recordings.append((frames[live], frames[other]))
+  (live, free), (beside, kept) = recordings
+  _assert_same(live, beside)
+  assert any(frame.speak for frame in free[:12])
+  assert not any(f.speak or f.say or f.text_out for f in kept[:12])
+  assert any(frame.speak for frame in kept[12:])

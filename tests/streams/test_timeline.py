@@ -34,6 +34,7 @@ def _timeline():
     video=(VideoFrame(0.2, image),),
     events=(timeline_lib.Event(0.1, timeline_lib.EventKind.CALL, "x"),),
     metadata={"a": [1, {"b": "c"}]},
+    muted=(Span(0.2, 0.4),),
   )
 
 
@@ -43,6 +44,7 @@ def test_bytes_round_trip():
   assert got.tracks[0].words == want.tracks[0].words
   assert got.tracks[0].spans == want.tracks[0].spans
   assert (got.events, got.metadata) == (want.events, want.metadata)
+  assert got.muted == want.muted
   np.testing.assert_allclose(
     got.tracks[0].audio, want.tracks[0].audio, atol=1 / 32767
   )
@@ -68,7 +70,7 @@ def test_validate_names_field_and_value():
   broken = {
     "duration": dataclasses.replace(good, duration=0.0),
     r"\(2, 100\)": dataclasses.replace(good, tracks=(stereo,)),
-    "more than": dataclasses.replace(good, duration=0.1),
+    "more than": dataclasses.replace(good, duration=0.1, muted=()),
     "finite": dataclasses.replace(
       good,
       tracks=(

@@ -26,8 +26,8 @@ import numpy as np
 from absl import flags
 
 from tml_jax import errors
-from tml_jax.config import Config, StreamsConfig
-from tml_jax.data import mixture, records, source
+from tml_jax.config import Config
+from tml_jax.data import layouts, mixture, records, source
 from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import framing, packing, tokenizer
@@ -202,7 +202,7 @@ class Loader:
       num_shards=self._config.data.logical_shards,
       group_size=self._config.data.group_size,
       tokenizer_path=self._tokenizer_path,
-      streams=self._config.streams,
+      config=self._config,
     )
     self._stream = _prefetch(groups, workers=self._config.data.workers)
     self._stream.start_prefetch()
@@ -224,7 +224,7 @@ class Groups:
     num_shards: int,
     group_size: int,
     tokenizer_path: str,
-    streams: StreamsConfig,
+    config: Config,
   ):
     self._dataset = dataset
     self._shards = shards
@@ -232,7 +232,7 @@ class Groups:
     self._num_shards = num_shards
     self._group_size = group_size
     self._tokenizer_path = tokenizer_path
-    self._streams = streams
+    self._config = config
     self._tokenizer = None  # loaded where it is used: workers get a path
 
   def __len__(self) -> int:
@@ -243,16 +243,20 @@ class Groups:
     shard, group = self._shards[place], self._first[place] + turn
     if self._tokenizer is None:
       self._tokenizer = tokenizer.Tokenizer.load(
-        self._tokenizer_path, config=self._streams
+        self._tokenizer_path, config=self._config.streams
       )
     start = (group * self._num_shards + shard) * self._group_size
     recordings = [
       framing.frames(
-        self._dataset[i], config=self._streams, tokenizer=self._tokenizer
+        layouts.lay_out(
+          self._dataset[i], config=self._config, tokenizer=self._tokenizer
+        ),
+        config=self._config.streams,
+        tokenizer=self._tokenizer,
       )
       for i in range(start, start + self._group_size)
     ]
-    sequences = packing.pack(recordings, config=self._streams)
+    sequences = packing.pack(recordings, config=self._config.streams)
     return {
       "shard": shard,
       "group": group,
@@ -262,7 +266,9 @@ class Groups:
   def _trim(self, sequence: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     trimmed = dict(sequence)
     for name, positions in _TRIMMED.items():
-      used = np.count_nonzero(sequence[positions] < self._streams.seq_len)
+      used = np.count_nonzero(
+        sequence[positions] < self._config.streams.seq_len
+      )
       trimmed[name] = sequence[name][:used].copy()
     return trimmed
 
@@ -366,6 +372,7 @@ def _identity(
     "mixture": list(config.data.mixture),
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
+    "layout": str(config.data.layout),
     "tokenizer": tokenizer.digest(tokenizer.path(data_dir)),
     "corpora": {
       folder: records.read_index(pathlib.Path(data_dir) / folder).digest

@@ -9,7 +9,7 @@ itself; the recorded agent is not played.
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,8 +18,19 @@ import numpy as np
 import tqdm
 
 from tml_jax.config import Config
-from tml_jax.evals import content, dummies, floor, observe, panel, suites, ticks
+from tml_jax.data import layouts
+from tml_jax.evals import (
+  content,
+  dummies,
+  floor,
+  observe,
+  panel,
+  suites,
+  ticks,
+  turn_based,
+)
 from tml_jax.evals import kept as kept_lib
+from tml_jax.evals import live as live_lib
 from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
@@ -118,30 +129,6 @@ class Report:
     return panel.scalars(values) | self.content[ALL]
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-  """The next frame of a conversation, for the model.
-
-  Attributes:
-    inputs: what it perceives.
-  """
-
-  inputs: Frame
-
-
-# Given the finished frame of each step; returns the frames of the recording.
-Talk = Generator[Step, Frame, list[Frame]]
-Hold = Callable[[user.UserPart, session.Session], Talk]
-
-
-def duplex(part: user.UserPart, live: session.Session) -> Talk:
-  """Window by window: what the user does is heard, and answered, at once."""
-  frames = []
-  while len(frames) < len(part):
-    frames.append((yield Step(part.perceive(live))))
-  return frames
-
-
 def evaluate(
   suite: suites.Suite,
   *,
@@ -150,7 +137,7 @@ def evaluate(
   variables: dict[str, Any],
   tokenizer: Tokenizer,
   kept: kept_lib.Kept | None = None,
-  hold: Hold = duplex,
+  agent: Callable[[Config], live_lib.Hold] = turn_based.as_trained,
 ) -> Report:
   """Scores every item of a suite, live and forced.
 
@@ -161,7 +148,7 @@ def evaluate(
     variables: its parameters and router biases.
     tokenizer: of the run.
     kept: where logs go and come from; None keeps none.
-    hold: see `converse`.
+    agent: how the model of a config is connected to its users.
 
   Raises:
     errors.UserError: no item says what is due, or data or a log are broken.
@@ -186,7 +173,11 @@ def evaluate(
         model=model,
         variables=variables,
         recordings=[
-          framing.frames(t, config=config.streams, tokenizer=tokenizer)
+          framing.frames(
+            layouts.lay_out(t, config=config, tokenizer=tokenizer),
+            config=config.streams,
+            tokenizer=tokenizer,
+          )
           for t in timelines
         ],
       )
@@ -205,8 +196,7 @@ def evaluate(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
-      # Behind turn detection a window may take several calls, or none.
-      seconds=held.seconds if len(held.seconds) == len(held.frames) else None,
+      seconds=held.seconds,
       provenance=kept.of(items[index]) if kept else {},
     )
     if kept:
@@ -220,7 +210,7 @@ def evaluate(
     items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
     done=done,
-    hold=hold,
+    hold=agent(config),
   )
   scored = [
     Scored(
@@ -304,7 +294,7 @@ class Held:
     index: of the item.
     timeline: whose user was talked to.
     frames: one per window.
-    seconds: [ticks] wall-clock time of the calls it took part in, of all
+    seconds: [windows] wall-clock time of the calls it took part in, of all
       sessions of the pool.
   """
 
@@ -322,7 +312,7 @@ def converse(
   items: list[suites.Item],
   tokenizer: Tokenizer,
   done: Callable[[Held], None],
-  hold: Hold = duplex,
+  hold: live_lib.Hold = live_lib.duplex,
 ) -> np.ndarray:
   """Lets the model answer the users of `items`; `done` gets each that is over.
 
@@ -343,7 +333,7 @@ def converse(
   seconds: list[float] = []
   waiting = list(reversed(range(len(items))))
   talks: dict[session.Session, _Talking] = {}
-  steps: dict[session.Session, Step] = {}
+  steps: dict[session.Session, live_lib.Step] = {}
   with tqdm.tqdm(total=len(items), desc="live", unit="talk") as progress:
 
     def go_on(live: session.Session, frame: Frame | None) -> None:
@@ -353,8 +343,7 @@ def converse(
       except StopIteration as over:
         pool.leave(live)
         del talks[live]
-        took = np.array(talking.seconds)
-        done(Held(talking.index, talking.timeline, over.value, took))
+        done(Held(talking.index, talking.timeline, over.value, talking.seconds))
         progress.update()
 
     while waiting or talks:
@@ -363,16 +352,18 @@ def converse(
         timeline = items[index].load()
         part = user.UserPart(timeline, tokenizer=tokenizer)
         live = pool.join(seed=items[index].seed)
-        talks[live] = _Talking(index, timeline, hold(part, live))
+        talks[live] = _Talking(
+          index, timeline, hold(part, live), np.zeros(len(part))
+        )
         go_on(live, None)
       if not steps:
         continue  # some that joined had nothing to ask
       inputs = {live: step.inputs for live, step in steps.items()}
-      steps.clear()
-      ticked = pool.tick(inputs)
+      quiet = {live for live, step in steps.items() if step.quiet}
+      ticked = pool.tick(inputs, quiet=quiet)
       seconds.append(ticked.seconds)
       for live, frame in ticked.frames.items():
-        talks[live].seconds.append(ticked.seconds)
+        talks[live].seconds[steps.pop(live).window] += ticked.seconds
         go_on(live, frame)
   return np.array(seconds)
 
@@ -383,5 +374,5 @@ class _Talking:
 
   index: int
   timeline: Timeline
-  talk: Talk
-  seconds: list[float] = dataclasses.field(default_factory=list)
+  talk: live_lib.Talk
+  seconds: np.ndarray

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import time
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -174,11 +175,14 @@ class SessionPool:
     self._sessions[slot] = session
     return session
 
-  def tick(self, inputs: dict[Session, Frame]) -> Ticked:
+  def tick(
+    self, inputs: dict[Session, Frame], *, quiet: Collection[Session] = ()
+  ) -> Ticked:
     """One window of the sessions in `inputs`; the others rest.
 
     Args:
       inputs: what `Session.perceive` gave.
+      quiet: those whose model is not asked: their frame ends with `<quiet>`.
     """
     start = time.perf_counter()
     slots = {self.slot(session): session for session in inputs}
@@ -192,7 +196,7 @@ class SessionPool:
       tick_lib.write_inputs(
         chunk, inputs[session], row=slot, config=self.config
       )
-    decided = self._run(chunk)
+    decided = self._run(chunk, quiet=quiet)
     tokens, counts, mel = jax.device_get(
       (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
     )
@@ -220,7 +224,9 @@ class SessionPool:
     self._cache = _put(self._cache, _take(self._cache, 0), 0)
     jax.block_until_ready(empty_cache(self.config, 1))
 
-  def _run(self, chunk: dict[str, np.ndarray]) -> tick_lib.Decided:
+  def _run(
+    self, chunk: dict[str, np.ndarray], *, quiet: Collection[Session] = ()
+  ) -> tick_lib.Decided:
     seeds = [0 if s is None else s.seed for s in self._sessions]
     tick = tick_lib.compiled[self.config.numerics]
     decided, self._cache = tick(
@@ -228,6 +234,7 @@ class SessionPool:
       cache=self._cache,
       chunk=chunk,
       seeds_B=np.array(seeds, np.int32),
+      quiet_B=np.array([session in quiet for session in self._sessions]),
       text_pieces=self._text_pieces,
       model=self._model,
       config=self.config,

@@ -40,6 +40,7 @@ class Program:
     cache: of all sessions.
     chunk: inputs of a window.
     seeds: of the sessions.
+    quiet: whether they may not speak.
   """
 
   config: Config
@@ -49,6 +50,7 @@ class Program:
   cache: Any
   chunk: dict[str, jax.ShapeDtypeStruct]
   seeds: jax.ShapeDtypeStruct
+  quiet: jax.ShapeDtypeStruct
 
   @property
   def arguments(self) -> dict[str, Any]:
@@ -67,6 +69,7 @@ class Program:
         cache=self.cache,
         chunk=self.chunk,
         seeds_B=self.seeds,
+        quiet_B=self.quiet,
         text_pieces=self.config.streams.text_vocab_size,
         model=self.model,
         config=self.config,
@@ -136,6 +139,7 @@ def create(
       by_session, pool.empty_chunk(config, Senses.SOUND, slots=sessions)
     ),
     seeds=by_session(np.zeros(sessions, np.int32)),
+    quiet=by_session(np.zeros(sessions, bool)),
   )
 
 

@@ -62,6 +62,11 @@ class Session:
       )
     self._typed.push(channel, [int(token) for token in tokens])
 
+  @property
+  def has_text(self) -> bool:
+    """Whether typed text waits to be read."""
+    return bool(self._typed)
+
   def perceive(
     self, samples: np.ndarray | None, *, images: list[np.ndarray] = ()
   ) -> Frame:

@@ -53,6 +53,7 @@ def tick(
   cache: cache_lib.Cache,
   chunk: dict[str, jax.Array],
   seeds_B: jax.Array,
+  quiet_B: jax.Array,
   text_pieces: int,
   model: interaction.InteractionModel,
   config: Config,
@@ -67,6 +68,7 @@ def tick(
     chunk: inputs of one window, see `empty_chunk`.
     seeds_B: int32; with the index of the window they give the random numbers,
       so that a session does not depend on its neighbours.
+    quiet_B: bool; whose frame ends with `<quiet>`, undecided by the model.
     text_pieces: of the tokenizer; static.
     model: static.
     config: static.
@@ -94,6 +96,7 @@ def tick(
       bound=bound,
       chunk=chunk,
       keys_B=keys_B,
+      quiet_B=quiet_B,
       grammar=grammar,
       config=config,
     ),
@@ -186,6 +189,7 @@ def _emit(
   bound,
   chunk,
   keys_B: jax.Array,
+  quiet_B: jax.Array,
   grammar: decode.Grammar,
   config: Config,
 ) -> _Carry:
@@ -208,6 +212,8 @@ def _emit(
     size=1,
     config=config,
   )
+  quiet = frame_lib.token_id(frame_lib.Control.QUIET, config=config.streams)
+  token_B = jnp.where(quiet_B, quiet, token_B)
   hidden_B1D, cache = bound.extend(
     _token_chunk(token_B, active_B, chunk=chunk, config=config), carry.cache
   )

@@ -18,6 +18,7 @@ from tml_jax.data import source
 from tml_jax.sampling import session
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.endpoint import Brings
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.timeline import (
   Event,
@@ -99,12 +100,29 @@ class UserPart:
 
   def perceive(self, live: session.Session, *, heard: bool = True) -> Frame:
     """The inputs of the session's next window; sound and video if `heard`."""
-    k = live.window
-    for channel, tokens in self._typed.get(k, ()):
+    return self.deliver(live, window=live.window, heard=heard)
+
+  def deliver(
+    self, live: session.Session, *, window: int, heard: bool = True
+  ) -> Frame:
+    """The same of any window, for a session that is not on the clock."""
+    for channel, tokens in self._typed.get(window, ()):
       live.type(channel, tokens)
     if not heard:
       return live.perceive(None)
-    return live.perceive(self._samples[k], images=self._images.get(k, []))
+    return live.perceive(
+      self._samples[window], images=self._images.get(window, [])
+    )
+
+  def samples(self, window: int) -> np.ndarray:
+    """[3200] of the microphone."""
+    return self._samples[window]
+
+  def brings(self, window: int) -> Brings:
+    """What a window holds besides sound."""
+    if window in self._typed:
+      return Brings.TEXT
+    return Brings.PICTURES if window in self._images else Brings.NOTHING
 
 
 @dataclasses.dataclass(frozen=True)

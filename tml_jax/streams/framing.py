@@ -16,11 +16,11 @@ from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.timeline import EventKind, Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-_IN = {
+TYPED = {  # channels of what is perceived
   EventKind.USER_TEXT: Control.USER_TEXT,
   EventKind.RESULT: Control.RESULT,
 }
-_OUT = {
+WRITTEN = {  # channels of what the agent writes
   EventKind.SHOW: Control.SHOW,
   EventKind.DRAW: Control.DRAW,
   EventKind.CALL: Control.CALL,
@@ -32,7 +32,8 @@ def frames(
 ) -> list[Frame]:
   """Lays a recording on the grid.
 
-  The microphone hears the user's and the environment's tracks together.
+  The microphone hears the user's and the environment's tracks together,
+  unless it is muted.
   Speech that sounds in window w was decided in frame w - 1, its text
   `config.say_lead` frames before that at the latest, or left out as
   `config.say_text` has it. Text that overflows
@@ -49,6 +50,7 @@ def frames(
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
   count = len(text)
   user_dmel = _microphone(timeline, count)
+  muted = set(_windows(timeline.muted))
   own_mel = _own_mel(timeline, count)
   video = collections.defaultdict(list)
   for image in timeline.video:
@@ -61,7 +63,7 @@ def frames(
       Frame(
         window=k,
         own_dmel=None if own is None else dmel.pool_fine(own),
-        user_dmel=None if user_dmel is None else user_dmel[k],
+        user_dmel=None if user_dmel is None or k in muted else user_dmel[k],
         patches=patches.cut(
           video[k], height=config.video_height, width=config.video_width
         ),
@@ -77,8 +79,13 @@ def frames(
 
 def speech_windows(track: timeline_lib.Track | None) -> list[int]:
   """Windows in which `track` has speech activity, in order."""
+  return _windows(track.spans) if track else []
+
+
+def _windows(spans: tuple[timeline_lib.Span, ...]) -> list[int]:
+  """Windows that any of `spans` touches, in order."""
   active = set()
-  for span in track.spans if track else ():
+  for span in spans:
     first = clock.window_of(span.start)
     active.update(range(first, max(first + 1, clock.num_windows(span.end))))
   return sorted(active)
@@ -137,10 +144,10 @@ def _place_text(
     k = len(result)
     for event in events.get(k, ()):
       tokens = tokenizer.encode(event.text)
-      if event.kind in _IN:
-        queue_in.push(_IN[event.kind], tokens)
-      elif event.kind in _OUT:
-        queue_out.push(_OUT[event.kind], tokens)
+      if event.kind in TYPED:
+        queue_in.push(TYPED[event.kind], tokens)
+      elif event.kind in WRITTEN:
+        queue_out.push(WRITTEN[event.kind], tokens)
     say_waiting += say_at.get(k, ())
     say = tuple(say_waiting[: config.max_text_out])
     say_waiting = say_waiting[config.max_text_out :]

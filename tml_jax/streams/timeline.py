@@ -82,7 +82,11 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-  """One recording. `metadata` holds JSON values only."""
+  """One recording. `metadata` holds JSON values only.
+
+  The microphone is off in `muted`: the model then hears nothing at all, which
+  is not the same as silence.
+  """
 
   id: str
   duration: float  # seconds
@@ -90,6 +94,7 @@ class Timeline:
   video: tuple[VideoFrame, ...] = ()
   events: tuple[Event, ...] = ()
   metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+  muted: tuple[Span, ...] = ()
 
   def track(self, role: Role) -> Track | None:
     """The track of `role`, or None where the recording has none.
@@ -127,6 +132,7 @@ def to_bytes(timeline: Timeline) -> bytes:
     ],
     "events": [(e.time, str(e.kind), e.text) for e in timeline.events],
     "metadata": timeline.metadata,
+    "muted": [(s.start, s.end) for s in timeline.muted],
   }
   return msgpack.packb(message)
 
@@ -164,6 +170,8 @@ def from_bytes(data: bytes) -> Timeline:
         for time, kind, text in message["events"]
       ),
       metadata=message["metadata"],
+      # Shards of older versions have none.
+      muted=tuple(Span(*span) for span in message.get("muted", ())),
     )
   except Exception as error:  # msgpack raises many unrelated types
     raise ValueError(
@@ -209,6 +217,7 @@ def _validate_times(timeline: Timeline, *, where: str) -> None:
   """Every time lies in the recording, give or take a window."""
   ends = [("event", event.time, event.time) for event in timeline.events]
   ends += [("video frame", frame.time, frame.time) for frame in timeline.video]
+  ends += [("muted time", s.start, s.end) for s in timeline.muted]
   for track in timeline.tracks:
     ends += [(f"{track.role} word", w.start, w.end) for w in track.words]
     ends += [(f"{track.role} span", s.start, s.end) for s in track.spans]

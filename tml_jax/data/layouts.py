@@ -1,0 +1,337 @@
+"""The same recordings as alternating turns: what a turn-based model trains on.
+
+For: `--config.data.layout=turns`, the baseline of an interaction model, with
+the same frames, packer and losses. Not for: sessions of such a model
+(`evals.turn_based`). Start at `turn_based`; `lay_out` does what a config asks.
+
+A turn of the new timeline, window by window:
+
+  what the user said, showed and typed     the agent is quiet
+  typed text that needs more windows       the microphone is off
+  messages of the agent, if any            the microphone is off
+  one window with nothing in it            the microphone is off
+  the whole reply of the agent, if any     the microphone is off
+
+So a window without microphone and own sound is where the agent is asked, and
+`<speak>` or `<quiet>` is its decision to answer. It never hears time pass: the
+clock of `<turn>` counts the windows that are left.
+
+What a turn detector cannot deliver is lost or moved. Who speaks is taken from
+the tracks' spans; the user's turns are cut by `streams.endpoint`. Speech of the
+agent that begins during or after a turn of the user follows it, without the
+silence before it; pauses in it are kept up to the time-out, longer ones are
+cut. Where the user begins to speak over the agent, the agent's speech ends with
+the window in which that is noticed; what it says of the same utterance behind
+the user's turn is its next reply; the rest was never said. What it says or
+writes before the first turn is dropped, and so are pictures after the last.
+"""
+
+import bisect
+import collections
+import dataclasses
+
+import numpy as np
+
+from tml_jax.config import Config, Layout, StreamsConfig
+from tml_jax.streams import clock, endpoint, framing
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.endpoint import Brings, Turn
+from tml_jax.streams.timeline import (
+  Event,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  VideoFrame,
+  Word,
+)
+from tml_jax.streams.tokenizer import Tokenizer
+
+# Sessions may use others: their silence is not delivered.
+ENDPOINT_SECONDS = 0.5
+_HOP = clock.SAMPLE_RATE // 100
+_PER_WINDOW = clock.TURN_SAMPLES // _HOP
+
+
+def lay_out(
+  timeline: Timeline, *, config: Config, tokenizer: Tokenizer
+) -> Timeline:
+  """The recording as `config.data.layout` wants it; frames come next."""
+  if config.data.layout is Layout.DUPLEX:
+    return timeline
+  return turn_based(timeline, config=config.streams, tokenizer=tokenizer)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  """Windows first..last of the agent's speech, at window `place` of ours."""
+
+  first: int
+  last: int
+  place: int
+
+  @property
+  def stop(self) -> int:
+    return self.place + self.last - self.first + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """A turn and what follows, in windows of the new timeline."""
+
+  turn: Turn
+  place: int  # of its first window
+  messages: int  # window in which the first one is written
+  pieces: tuple[_Piece, ...]  # the first is decided one window earlier
+  stop: int
+
+
+def turn_based(
+  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+) -> Timeline:
+  """The conversation behind a turn detector; see the module.
+
+  Annotations and other metadata are left out: their times mean nothing here.
+  """
+  turns = user_turns(timeline)
+  spoken = _replies(timeline, turns)
+  events = _by_turn(timeline, turns)
+  parts: list[_Part] = []
+  stop = 0
+  for turn, ranges, (typed, written) in zip(turns, spoken, events, strict=True):
+    place = stop
+    messages = place + _windows_for_typed(
+      turn, typed, config=config, tokenizer=tokenizer
+    )
+    asked = messages + _windows_for(
+      written, budget=config.max_text_out, tokenizer=tokenizer
+    )
+    stop, pieces = asked + 1, []
+    for first, last in ranges:
+      pieces.append(_Piece(first, last, place=stop))
+      stop = pieces[-1].stop
+    parts.append(_Part(turn, place, messages, tuple(pieces), stop))
+  count = max(stop, 1)  # one window of nothing where the user never speaks
+  return Timeline(
+    id=timeline.id,
+    duration=count * clock.TURN_SECONDS,
+    tracks=(
+      _user(timeline, parts, count=count),
+      _agent(timeline, parts, count=count, say_lead=config.say_lead),
+    ),
+    video=_video(timeline, parts),
+    events=_events(parts, events),
+    muted=_muted(parts, count=count),
+  )
+
+
+def user_turns(timeline: Timeline) -> list[Turn]:
+  """The turns that a detector without errors would find."""
+  count = clock.num_windows(timeline.duration)
+  active = np.zeros(count * _PER_WINDOW, bool)
+  for track in timeline.tracks:
+    if track.role != Role.AGENT:
+      for span in track.spans:
+        active[round(span.start * 100) : round(span.end * 100)] = True
+  brings = {clock.window_of(f.time): Brings.PICTURES for f in timeline.video}
+  for event in timeline.events:
+    if event.kind in framing.TYPED:
+      brings[clock.window_of(event.time)] = Brings.TEXT
+  endpointer = endpoint.Endpointer(ENDPOINT_SECONDS)
+  turns = []
+  for k, frames_ in enumerate(active.reshape(count, -1)):
+    turn = endpointer.push(
+      frames_, hop=_HOP, brings=brings.get(k, Brings.NOTHING)
+    )
+    if turn is not None:
+      turns.append(turn)
+  if endpointer.in_turn:
+    turns.append(endpointer.finish())
+  return turns
+
+
+def _owner(turns: list[Turn], window: int) -> int:
+  """The last turn that was noticed before `window`; -1 for none."""
+  return bisect.bisect_left([turn.detected for turn in turns], window) - 1
+
+
+def _replies(
+  timeline: Timeline, turns: list[Turn]
+) -> list[list[tuple[int, int]]]:
+  """First and last windows of what the agent says after each turn."""
+  utterances: list[tuple[int, int]] = []
+  pause = clock.window_of(ENDPOINT_SECONDS)
+  for window in framing.speech_windows(timeline.track(Role.AGENT)):
+    if utterances and window - utterances[-1][1] <= pause + 1:
+      utterances[-1] = (utterances[-1][0], window)
+    else:
+      utterances.append((window, window))
+  replies: list[list[tuple[int, int]]] = [[] for _ in turns]
+  waiting = collections.deque(utterances)
+  while waiting:
+    first, last = waiting.popleft()
+    owner = _owner(turns, first)
+    over = [t for t in turns[owner + 1 :] if t.is_spoken and t.detected < last]
+    if over:
+      if over[0].last < last:  # the agent had gone on
+        waiting.append((over[0].detected + 1, last))
+      last = over[0].detected
+    if owner >= 0:
+      replies[owner].append((first, last))
+  return [sorted(ranges) for ranges in replies]
+
+
+def _by_turn(
+  timeline: Timeline, turns: list[Turn]
+) -> list[tuple[list[Event], list[Event]]]:
+  """What is typed in each turn, and what the agent writes after it."""
+  result: list[tuple[list[Event], list[Event]]] = [([], []) for _ in turns]
+  turn_of = {w: i for i, turn in enumerate(turns) for w in turn.windows}
+  for event in sorted(timeline.events, key=lambda event: event.time):
+    window = clock.window_of(event.time)
+    if event.kind in framing.TYPED and window in turn_of:
+      result[turn_of[window]][0].append(event)
+    elif event.kind in framing.WRITTEN and _owner(turns, window) >= 0:
+      result[_owner(turns, window)][1].append(event)
+  return result
+
+
+def _windows_for_typed(
+  turn: Turn,
+  typed: list[Event],
+  *,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
+) -> int:
+  """Windows of a turn until all that was typed in it has been read."""
+  queue, late = frame_lib.TextQueue(), 0
+  for window in turn.windows:
+    for event in typed:
+      if clock.window_of(event.time) == window:
+        queue.push(framing.TYPED[event.kind], tokenizer.encode(event.text))
+    queue.take(config.max_text_in)
+  while queue:
+    queue.take(config.max_text_in)
+    late += 1
+  return len(turn.windows) + late
+
+
+def _windows_for(
+  written: list[Event], *, budget: int, tokenizer: Tokenizer
+) -> int:
+  """Windows that messages take."""
+  queue, count = frame_lib.TextQueue(), 0
+  for event in written:
+    queue.push(framing.WRITTEN[event.kind], tokenizer.encode(event.text))
+  while queue:
+    queue.take(budget)
+    count += 1
+  return count
+
+
+def _user(timeline: Timeline, parts: list[_Part], *, count: int) -> Track:
+  """What the microphone hears of the turns."""
+  heard = np.zeros(
+    (clock.num_windows(timeline.duration), clock.TURN_SAMPLES), np.float32
+  )
+  for track in timeline.tracks:
+    if track.role != Role.AGENT:
+      heard.reshape(-1)[: len(track.audio)] += track.audio
+  audio = np.zeros((count, clock.TURN_SAMPLES), np.float32)
+  for part in parts:
+    for i, window in enumerate(part.turn.windows):
+      audio[part.place + i] = heard[window]
+  return Track(
+    role=Role.USER,
+    audio=audio.reshape(-1),
+    words=(),
+    spans=tuple(
+      _span(part.place, part.place + len(part.turn.windows))
+      for part in parts
+      if part.turn.is_spoken and part.turn.windows
+    ),
+    voice=next((t.voice for t in timeline.tracks if t.role == Role.USER), ""),
+  )
+
+
+def _agent(
+  timeline: Timeline, parts: list[_Part], *, count: int, say_lead: int
+) -> Track:
+  """The replies, each in one go; words only where they sound."""
+  agent = timeline.track(Role.AGENT)
+  audio = np.zeros((count, clock.TURN_SAMPLES), np.float32)
+  if agent is None:
+    return Track(Role.AGENT, audio.reshape(-1), (), (), "")
+  pieces = [piece for part in parts for piece in part.pieces]
+  whole = np.zeros(
+    (clock.num_windows(timeline.duration), clock.TURN_SAMPLES), np.float32
+  )
+  whole.reshape(-1)[: len(agent.audio)] = agent.audio
+  for piece in pieces:
+    audio[piece.place : piece.stop] = whole[piece.first : piece.last + 1]
+  starts = {
+    piece: part.pieces[0].place for part in parts for piece in part.pieces
+  }
+  words = []
+  for word in agent.words:
+    window = clock.window_of(word.start)
+    piece = next((p for p in pieces if p.first <= window <= p.last), None)
+    if piece is None:
+      continue
+    # A text that leads its sound still comes after the question.
+    earliest = (starts[piece] + say_lead) * clock.TURN_SECONDS
+    shift = (piece.place - piece.first) * clock.TURN_SECONDS
+    start = max(word.start + shift, earliest)
+    end = max(start, min(word.end + shift, piece.stop * clock.TURN_SECONDS))
+    words.append(Word(start, end, word.text))
+  return Track(
+    role=Role.AGENT,
+    audio=audio.reshape(-1),
+    words=tuple(sorted(words, key=lambda word: word.start)),
+    spans=tuple(
+      _span(part.pieces[0].place, part.stop) for part in parts if part.pieces
+    ),
+    voice=agent.voice,
+  )
+
+
+def _video(timeline: Timeline, parts: list[_Part]) -> tuple[VideoFrame, ...]:
+  place = {
+    window: part.place + i
+    for part in parts
+    for i, window in enumerate(part.turn.windows)
+  }
+  return tuple(
+    VideoFrame(place[window] * clock.TURN_SECONDS, video.image)
+    for video in sorted(timeline.video, key=lambda video: video.time)
+    for window in [clock.window_of(video.time)]
+    if window in place
+  )
+
+
+def _events(
+  parts: list[_Part], events: list[tuple[list[Event], list[Event]]]
+) -> tuple[Event, ...]:
+  """Typed text in its window; messages as soon as the agent is asked."""
+  result = []
+  for part, (typed, written) in zip(parts, events, strict=True):
+    for event in typed:
+      i = part.turn.windows.index(clock.window_of(event.time))
+      time = (part.place + i) * clock.TURN_SECONDS
+      result.append(dataclasses.replace(event, time=time))
+    time = part.messages * clock.TURN_SECONDS
+    result += [dataclasses.replace(event, time=time) for event in written]
+  return tuple(result)
+
+
+def _muted(parts: list[_Part], *, count: int) -> tuple[Span, ...]:
+  """All but the turns."""
+  if not parts:
+    return (_span(0, count),)
+  return tuple(
+    _span(part.place + len(part.turn.windows), part.stop) for part in parts
+  )
+
+
+def _span(first: int, stop: int) -> Span:
+  return Span(first * clock.TURN_SECONDS, stop * clock.TURN_SECONDS)
