@@ -84,7 +84,7 @@ class Interactivity(Suite):
       errors.UserError: an unknown family, or data that are missing.
     """
     mixed = tuple(config.data.mixture_weights)
-    known = [*scenarios.FAMILIES, *mixed]
+    known = list(dict.fromkeys([*scenarios.FAMILIES, *mixed]))
     for family in families:
       if family not in known:
         raise errors.UserError(
