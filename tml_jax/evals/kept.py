@@ -19,7 +19,7 @@ class Kept:
 
   Attributes:
     directory: FAMILY/ID.jsonl are written below it.
-    provenance: of this model; the item's seed is added to it.
+    provenance: of this model; the item's seed and digest are added to it.
   """
 
   directory: pathlib.Path
@@ -30,7 +30,8 @@ class Kept:
     return self.directory / family / f"{name}.jsonl"
 
   def of(self, item: suites.Item) -> dict[str, Any]:
-    return self.provenance | {"seed": item.seed}
+    digest = {"input": item.digest} if item.digest else {}
+    return self.provenance | {"seed": item.seed} | digest
 
   def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
     """The log of an item that need not be held again.

@@ -18,18 +18,18 @@ import numpy as np
 import tqdm
 
 from tml_jax.config import Config
-from tml_jax.evals import content, dummies, floor, observe, panel, suites, ticks
+from tml_jax.evals import content, floor, observe, panel, suites, ticks
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import annotation, framing
+from tml_jax.streams import framing
 from tml_jax.streams.frame import Frame
-from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.timeline import Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-MODEL = "model"  # beside the names of `dummies.AGENTS`
+MODEL = "model"  # beside the names of `suites.Suite.agents`
 ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
@@ -42,7 +42,7 @@ class Scored:
   Attributes:
     family: whose it is.
     log: of the model's session.
-    series: by agent: the model's and those of the dummies.
+    series: by agent: the model's and those of agents without a model.
   """
 
   family: str
@@ -64,6 +64,8 @@ class Report:
     skipped: items that say nothing of what is due, by family.
     reused: items whose log was there.
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
+    metrics: of the suite.
+    agents: without a model, names.
   """
 
   scored: list[Scored]
@@ -71,6 +73,8 @@ class Report:
   skipped: dict[str, int]
   reused: int
   tick_seconds: np.ndarray
+  metrics: tuple[panel.Metric, ...]
+  agents: tuple[str, ...]
 
   @property
   def families(self) -> list[str]:
@@ -84,7 +88,7 @@ class Report:
     self, family: str, *, agent: str = MODEL, resamples: int = panel.RESAMPLES
   ) -> dict[str, panel.Value]:
     items = [item.series[agent] for item in self.items(family)]
-    return panel.summarise(items, resamples=resamples)
+    return panel.summarise(items, metrics=self.metrics, resamples=resamples)
 
   @functools.cached_property
   def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
@@ -96,7 +100,7 @@ class Report:
       family: {MODEL: self.summary(family)}
       | {
         name: self.summary(family, agent=name, resamples=0)
-        for name in dummies.AGENTS
+        for name in self.agents
       }
       for family in (*self.families, ALL)
     }
@@ -175,12 +179,17 @@ def evaluate(
     recordings = []
     for i in indices:
       timeline = items[i].load()
-      if known.add(i, item=items[i], timeline=timeline, kept=kept):
+      is_scored = known.add(
+        i, suite=suite, item=items[i], timeline=timeline, kept=kept
+      )
+      if is_scored:
+        sums.setdefault(family, content.nothing())
+      if is_scored and timeline.track(Role.AGENT):
         recordings.append(
           framing.frames(timeline, config=config.streams, tokenizer=tokenizer)
         )
     if recordings:
-      sums[family] = sums.get(family, content.nothing()) + content.forced(
+      sums[family] += content.forced(
         config, model=model, variables=variables, recordings=recordings
       )
   if not known.dummies:
@@ -189,7 +198,6 @@ def evaluate(
 
   def done(held: Held) -> None:
     index = known.waiting[held.index]
-    suite.keep(held.timeline, frames=held.frames)
     log = observe.from_frames(
       held.frames,
       timeline=held.timeline,
@@ -198,6 +206,7 @@ def evaluate(
       seconds=held.seconds if len(held.seconds) == len(held.frames) else None,
       provenance=kept.of(items[index]) if kept else {},
     )
+    suite.keep(held.timeline, frames=held.frames, log=log)
     if kept:
       ticks.write(log, kept.path(items[index].family, log.id))
     logs[index] = log
@@ -215,7 +224,7 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={MODEL: panel.measure(logs[i]), **known.dummies[i]},
+      series={MODEL: suite.measure(logs[i]), **known.dummies[i]},
     )
     for i in sorted(logs)
   ]
@@ -226,6 +235,8 @@ def evaluate(
     skipped=dict(known.skipped),
     reused=len(known.logs),
     tick_seconds=tick_seconds,
+    metrics=suite.metrics,
+    agents=tuple(suite.agents),
   )
 
 
@@ -265,20 +276,21 @@ class _Known:
     self,
     index: int,
     *,
+    suite: suites.Suite,
     item: suites.Item,
     timeline: Timeline,
     kept: kept_lib.Kept | None,
   ) -> bool:
     """Takes an item; returns whether there is anything to score."""
-    if not annotation.of(timeline):
+    if not suite.asks(timeline):
       self.skipped[item.family] += 1
       return False
     self.dummies[index] = {
-      name: panel.measure(agent(timeline))
-      for name, agent in dummies.AGENTS.items()
+      name: suite.measure(agent(timeline))
+      for name, agent in suite.agents.items()
     }
     log = kept.find(item, timeline) if kept else None
-    if log is None:
+    if log is None or not suite.is_kept(log):
       self.waiting.append(index)
     else:
       self.logs[index] = log
