@@ -66,12 +66,12 @@ from tml_jax.evals.panel import Better, Metric
 from tml_jax.evals.ticks import Log
 from tml_jax.interop import full_duplex_bench as bench
 from tml_jax.interop.full_duplex_bench import Clip, Task
+from tml_jax.streams import clock
 from tml_jax.streams.timeline import Span, Word
 
 TURN_SECONDS, TURN_WORDS = 1.0, 3
 BACKCHANNEL_SECONDS, BACKCHANNEL_WORDS = 3.0, 2
 USER_GAP, MODEL_GAP = 0.6, 0.5
-BIN_SECONDS = 0.2
 _EPSILON = 1e-6  # seconds; times are sums of decimal ones
 _TINY = 1e-10  # in empty bins, as published
 
@@ -272,11 +272,10 @@ def _backchannels(
 
 def histogram(found: list[Sound], *, duration: float) -> np.ndarray:
   """[bins] of 200 ms: how many of the sounds touch each."""
-  result = np.zeros(int(duration / BIN_SECONDS + _EPSILON) + 1)
+  result = np.zeros(clock.window_of(duration) + 1)
   for sound in found:
-    first = int(sound.start / BIN_SECONDS + _EPSILON)
-    stop = -int(-sound.end / BIN_SECONDS + _EPSILON)
-    result[first : max(stop, first + 1)] += 1
+    first, stop = clock.window_of(sound.start), clock.num_windows(sound.end)
+    result[first:stop] += 1
   return result
 
 

@@ -177,7 +177,7 @@ def open_root(root: str, *, tasks: tuple[str, ...] = ()) -> Benchmark:
 def _task_folders(top: pathlib.Path) -> dict[Task, pathlib.Path]:
   """The folder of each task that is there."""
   upper = [top, *_folders(top)]
-  known = set(Task)
+  known = [str(task) for task in Task]
   places = [*upper, *(f for u in upper[1:] for f in _folders(u))]
   found: dict[Task, pathlib.Path] = {}
   for folder in places:
@@ -192,7 +192,7 @@ def _task_folders(top: pathlib.Path) -> dict[Task, pathlib.Path]:
     elif any((f / INPUT).is_file() for f in _folders(folder)):
       raise errors.UserError(
         f"{folder} has clips and is no task of v1.0 or v1.5; "
-        f"{source.nearest(name, names=sorted(known))} Rename it or move it away"
+        f"{source.nearest(name, names=known)} Rename it or move it away"
       )
   if not found:
     raise errors.UserError(
@@ -295,7 +295,7 @@ def _events(
 
 
 def _human(top: pathlib.Path) -> dict[str, np.ndarray]:
-  """The file `HUMAN` in the root or above it, if somebody put it there.
+  """The file `HUMAN` in the root, if somebody put it there.
 
   Raises:
     errors.UserError: it is no such file.
