@@ -84,7 +84,7 @@ def _turn(first, second):
 def _overlap(first, second):
   start = (len(first) + RATE) / RATE
   event = (start, start + len(second) / RATE)
-  samples = np.concatenate([first, _silence(1.0), second, _silence(1.0)])
+  samples = np.concatenate([first, _silence(1.0), second, _silence(1.4)])
   return samples, event, len(first) / RATE
 
 
