@@ -76,7 +76,7 @@ def main(config: Config) -> None:
       tokenizer_lib.path(data_dir), config=config.streams
     ),
     kept=kept.Kept(
-      output.with_suffix("") / "ticks",
+      output.with_suffix(""),
       provenance={
         "run": workdir_lib.start_ids(workdir)[:1],
         "config": _digest(config),

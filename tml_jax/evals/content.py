@@ -78,6 +78,24 @@ def nothing() -> Sums:
   return Sums(np.zeros((len(_TEXT_KINDS), 3)), np.zeros(2), channels, 0.0, 0)
 
 
+def to_json(sums: Sums) -> dict[str, Any]:
+  """JSON values."""
+  return {
+    name: value.tolist() if isinstance(value, np.ndarray) else value
+    for name, value in dataclasses.asdict(sums).items()
+  }
+
+
+def from_json(values: dict[str, Any]) -> Sums:
+  """The inverse of `to_json`.
+
+  Raises:
+    TypeError, KeyError: other values.
+  """
+  arrays = {k: np.array(values[k]) for k in ("text", "misses", "mel")}
+  return Sums(**values | arrays)
+
+
 def forced(
   config: Config,
   *,

@@ -1,14 +1,16 @@
-"""Logs of an evaluation that was cut: it goes on from them.
+"""What an evaluation that was cut had done: it goes on from there.
 
 For: `run.evaluate`. Not for: the format (`ticks`). Start reading at `Kept`.
 """
 
 import dataclasses
+import json
 import pathlib
 import re
 from typing import Any
 
-from tml_jax.evals import suites, ticks
+from tml_jax import errors, workdir
+from tml_jax.evals import content, suites, ticks
 from tml_jax.streams import annotation
 from tml_jax.streams.timeline import Timeline
 
@@ -18,7 +20,8 @@ class Kept:
   """Where logs are kept, and what they must say to be used again.
 
   Attributes:
-    directory: FAMILY/ID.jsonl are written below it.
+    directory: ticks/FAMILY/ID.jsonl and content/FAMILY/ID.json, of the chunk
+      that begins with it, are written below it.
     provenance: of this model; the item's seed and digest are added to it.
   """
 
@@ -26,8 +29,9 @@ class Kept:
   provenance: dict[str, Any]
 
   def path(self, family: str, identifier: str) -> pathlib.Path:
-    name = re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
-    return self.directory / family / f"{name}.jsonl"
+    return (
+      self.directory / "ticks" / family / f"{_name(family, identifier)}.jsonl"
+    )
 
   def of(self, item: suites.Item) -> dict[str, Any]:
     digest = {"input": item.digest} if item.digest else {}
@@ -47,3 +51,39 @@ class Kept:
     if log.provenance != self.of(item) or log.annotations != asked:
       return None
     return log
+
+  def find_content(self, family: str, names: list[str]) -> content.Sums | None:
+    """Forced predictions on these recordings, if they were made before."""
+    path = self._content_path(family, names)
+    if not names or not path.exists():
+      return None
+    try:
+      found = json.loads(path.read_text(encoding="utf-8"))
+      if found["of"] != self._of_content(names):
+        return None
+      return content.from_json(found["sums"])
+    except (ValueError, KeyError, TypeError) as error:
+      raise errors.UserError(
+        f"{path} cannot be read ({error!r}); delete it and start again"
+      ) from error
+
+  def write_content(
+    self, sums: content.Sums, *, family: str, names: list[str]
+  ) -> None:
+    """All or nothing, also when killed half-way."""
+    path = self._content_path(family, names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {"of": self._of_content(names), "sums": content.to_json(sums)}
+    workdir.write_atomically(path, text=json.dumps(text) + "\n")
+
+  def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
+    first = _name(family, names[0]) if names else ""
+    return self.directory / "content" / family / f"{first}.json"
+
+  def _of_content(self, names: list[str]) -> dict[str, Any]:
+    return self.provenance | {"recordings": names}
+
+
+def _name(family: str, identifier: str) -> str:
+  """An id as the name of a file."""
+  return re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))

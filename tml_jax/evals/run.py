@@ -176,22 +176,32 @@ def evaluate(
   sums: dict[str, content.Sums] = {}
   chunks = _chunks(items)
   for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
-    recordings = []
-    for i in indices:
-      timeline = items[i].load()
-      is_scored = known.add(
-        i, suite=suite, item=items[i], timeline=timeline, kept=kept
+    loaded = {i: items[i].load() for i in indices}
+    asked = [
+      timeline
+      for i, timeline in loaded.items()
+      if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
+    ]
+    if asked:
+      sums.setdefault(family, content.nothing())
+    # Where there is no recorded agent, there is nothing to predict.
+    timelines = [t for t in asked if t.track(Role.AGENT)]
+    names = [timeline.id for timeline in timelines]
+    found = kept.find_content(family, names) if kept else None
+    if found is None and timelines:
+      found = content.forced(
+        config,
+        model=model,
+        variables=variables,
+        recordings=[
+          framing.frames(t, config=config.streams, tokenizer=tokenizer)
+          for t in timelines
+        ],
       )
-      if is_scored:
-        sums.setdefault(family, content.nothing())
-      if is_scored and timeline.track(Role.AGENT):
-        recordings.append(
-          framing.frames(timeline, config=config.streams, tokenizer=tokenizer)
-        )
-    if recordings:
-      sums[family] += content.forced(
-        config, model=model, variables=variables, recordings=recordings
-      )
+      if kept:
+        kept.write_content(found, family=family, names=names)
+    if found is not None:
+      sums[family] += found
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
