@@ -60,8 +60,13 @@ def main(config: Config) -> None:
   output = _check_output(
     config_flags.JSON.value or f"{workdir}/evaluation.json"
   )
+  from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
 
+  suites.check_name(_SUITE.value)
+  tokenizer = tokenizer_lib.Tokenizer.load(
+    tokenizer_lib.path(data_dir), config=config.streams
+  )
   suite = _suite(config, data_dir=data_dir)
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, panel, run, show
@@ -72,9 +77,7 @@ def main(config: Config) -> None:
     config=config,
     model=agent.model,
     variables=agent.variables,
-    tokenizer=tokenizer_lib.Tokenizer.load(
-      tokenizer_lib.path(data_dir), config=config.streams
-    ),
+    tokenizer=tokenizer,
     kept=kept.Kept(
       output.with_suffix(""),
       provenance={
@@ -128,7 +131,6 @@ def _suite(config: Config, *, data_dir: str):
   from tml_jax.evals import fdb_suite, suites
   from tml_jax.sampling import vocoder
 
-  suites.check_name(_SUITE.value)
   families = tuple(_FAMILIES.value)
   if _SUITE.value == "fdb":
     return fdb_suite.FullDuplexBench(

@@ -204,9 +204,14 @@ def _task_folders(top: pathlib.Path) -> dict[Task, pathlib.Path]:
 
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
   """Those in a folder, without hidden ones."""
-  return sorted(
-    f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")
-  )
+  try:
+    return sorted(
+      f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")
+    )
+  except OSError as error:
+    raise errors.UserError(
+      f"{folder} cannot be read ({error.strerror}); give a directory that can"
+    ) from error
 
 
 def _by_number(folder: pathlib.Path) -> tuple[int, str]:
