@@ -4,6 +4,7 @@ For: `--suite=fdb`. Not for: the layout (`interop.full_duplex_bench`) or the
 numbers (`fdb`). Start reading at `FullDuplexBench`. Nothing here imports jax.
 """
 
+import json
 import os
 import pathlib
 
@@ -14,6 +15,8 @@ from tml_jax.interop import full_duplex_bench as bench
 from tml_jax.sampling import report
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
+
+_HEADER_BYTES = 44  # of a WAV file
 
 
 class FullDuplexBench(suites.Suite):
@@ -108,8 +111,18 @@ class FullDuplexBench(suites.Suite):
     )
 
   def is_kept(self, log: ticks.Log) -> bool:
+    """Whether both outputs are there, whole and of this log."""
     clip = self._clips[log.id]
-    return bench.is_written(clip, self._folder(clip), provenance=log.provenance)
+    folder = self._folder(clip)
+    try:
+      found = json.loads((folder / bench.WORDS).read_text(encoding="utf-8"))
+      size = os.path.getsize(folder / bench.OUTPUT)
+    except (OSError, ValueError):
+      return False
+    if not isinstance(found, dict):
+      return False
+    is_whole = size == _HEADER_BYTES + 2 * clip.num_samples
+    return is_whole and found.get("provenance") == log.provenance
 
   def _folder(self, clip: bench.Clip) -> pathlib.Path:
     return self._top / clip.folder

@@ -19,7 +19,6 @@ import enum
 import hashlib
 import json
 import math
-import os
 import pathlib
 from typing import Any
 
@@ -383,20 +382,3 @@ def to_json(
     "provenance": provenance,
   }
   return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-
-
-def is_written(
-  clip: Clip, directory: pathlib.Path, *, provenance: dict[str, Any]
-) -> bool:
-  """Whether the clip's outputs are there, whole and of this provenance."""
-  try:
-    found = json.loads((directory / WORDS).read_text(encoding="utf-8"))
-    size = os.path.getsize(directory / OUTPUT)
-  except (OSError, ValueError):
-    return False
-  if not isinstance(found, dict) or found.get("provenance") != provenance:
-    return False
-  return size == _HEADER_BYTES + 2 * clip.num_samples
-
-
-_HEADER_BYTES = 44  # of a WAV file with nothing but samples
