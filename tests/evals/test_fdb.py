@@ -169,6 +169,33 @@ def test_intervals_of_overlaps():
   assert late == [Span(3, 5)]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_intervals_against_a_grid_of_10_ms(seed):
+  random = np.random.default_rng(seed)
+  grids, spans = [], []
+  for _ in range(2):
+    edges = np.sort(random.choice(np.arange(1, 300), size=10, replace=False))
+    grid = np.zeros(300, bool)
+    for start, end in edges.reshape(-1, 2):
+      grid[start:end] = True
+    grids.append(grid)
+    pairs = edges.reshape(-1, 2) / 100
+    spans.append([Span(float(s), float(e)) for s, e in pairs])
+  user, model = spans
+  both = np.zeros(300, bool)
+  for span in fdb.stop_intervals(user, model):
+    both[round(100 * span.start) : round(100 * span.end)] = True
+  np.testing.assert_array_equal(both, grids[0] & grids[1])
+  for span in fdb.response_intervals(user, model):
+    start, end = round(100 * span.start), round(100 * span.end)
+    assert grids[0][start - 1] and not grids[0][start]  # the user ends
+    assert grids[1][end] and not grids[1][end - 1]  # the model begins
+    onsets = np.flatnonzero(np.diff(grids[1].astype(int)) == 1) + 1
+    assert not any(start < onset < end for onset in onsets)
+    ends = np.flatnonzero(np.diff(grids[0].astype(int)) == -1) + 1
+    assert not any(start < other < end for other in ends)
+
+
 def test_stop_and_response():
   context, event = (0.0, 0.6), (1.6, 2.6)
   rest = dict(spans=(context, event))
