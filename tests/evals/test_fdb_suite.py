@@ -1,5 +1,6 @@
 """Full-Duplex-Bench from its folders to its tables, by a small model."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -11,10 +12,13 @@ import pytest
 from tests import full_duplex_bench as layout
 from tests.sampling import small
 from tml_jax import errors
-from tml_jax.evals import dummies, fdb, fdb_suite, run, show
+from tml_jax.data import audio
+from tml_jax.evals import dummies, fdb, fdb_suite, observe, run, show
 from tml_jax.evals import kept as kept_lib
 from tml_jax.interop import full_duplex_bench as bench
 from tml_jax.sampling import vocoder
+from tml_jax.streams import framing
+from tml_jax.streams.timeline import Role, Span, Track, Word
 
 _CONFIG = small.config(temperature=0.0)
 _RENDER = functools.partial(vocoder.render, iterations=2, seed=0)
@@ -45,6 +49,73 @@ def _outputs(root):
   return {path: path.read_bytes() for path in root.glob("*/*/*/output.*")}
 
 
+def _held(clip, *, speaks, words=()):
+  """Frames and log of an agent that hums in the windows `speaks`."""
+  timeline = clip.load()
+  sound = np.zeros(clip.num_samples, np.float32)
+  noise = np.random.default_rng(0).normal(size=clip.num_samples)
+  spans = []
+  for first, stop in speaks:
+    part = slice(first * 3200, stop * 3200)
+    sound[part] = 0.1 * noise[part]
+    spans.append(Span(first * 0.2, min(stop * 0.2, clip.duration)))
+  agent = Track(Role.AGENT, sound, tuple(words), tuple(spans), "agent")
+  frames = framing.frames(
+    dataclasses.replace(timeline, tracks=(*timeline.tracks, agent)),
+    config=_CONFIG.streams,
+    tokenizer=small.Letters(),
+  )
+  log = observe.from_frames(
+    frames,
+    timeline=timeline,
+    tokenizer=small.Letters(),
+    provenance={"step": 1},
+  )
+  return {"timeline": timeline, "frames": frames, "log": log}
+
+
+def test_outputs_are_in_time_with_the_input(root):
+  suite = _suite(root)
+  clips = {clip.name: clip for clip in bench.open_root(str(root)).clips}
+  clip = clips["candor_pause_handling/1"]  # 48 kHz
+  folder = root / clip.folder
+  words = [Word(0.6, 0.9, "ab"), Word(0.9, 1.2, " cd")]
+  held = _held(clip, speaks=[(3, 6), (9, 10)], words=words)
+  assert not suite.is_kept(held["log"])
+  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
+  assert suite.is_kept(held["log"])
+  assert not suite.is_kept(
+    dataclasses.replace(held["log"], provenance={"step": 2})
+  )
+  recording = audio.decode(folder / bench.OUTPUT)
+  assert recording.sample_rate == 16_000
+  assert recording.samples.shape == (1, clip.num_samples)
+  (sound,) = recording.samples
+  by_window = sound[: len(sound) // 3200 * 3200].reshape(-1, 3200)
+  power = np.square(by_window).mean(axis=1)
+  loud = np.flatnonzero(power > 1e-4).tolist()
+  assert loud == [3, 4, 5, 9] and not power[[0, 1, 2, 7, 8]].any()
+  found = json.loads((folder / bench.WORDS).read_text())
+  assert found["chunks"] == [
+    {"text": "ab", "timestamp": [0.6, 0.9]},
+    {"text": "cd", "timestamp": [0.9, 1.2]},
+  ]
+  # Cut in the middle of writing: it is not taken for finished.
+  with open(folder / bench.OUTPUT, "r+b") as file:
+    file.truncate(1000)
+  assert not suite.is_kept(held["log"])
+  # A silent agent has an output, too.
+  clip = clips["icc_backchannel/0"]
+  held = _held(clip, speaks=[])
+  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
+  (sound,) = audio.decode(root / clip.folder / bench.OUTPUT).samples
+  assert len(sound) == clip.num_samples and not sound.any()
+  found = json.loads((root / clip.folder / bench.WORDS).read_text())
+  assert (found["text"], found["chunks"]) == ("", [])
+  assert not list(root.rglob("*.partial"))
+
+
+@pytest.mark.slow
 def test_end_to_end(root, tmp_path):
   (root / bench.HUMAN).write_text(json.dumps({"0": [0.1] * 9}))
   report = _evaluate(_suite(root), tmp_path / "ticks")
@@ -106,6 +177,7 @@ def _check_tables(report):
   assert all(np.isnan(v) for v in report.content[run.ALL].values())
 
 
+@pytest.mark.slow
 def test_another_directory_for_outputs(root, tmp_path):
   tasks = ("user_backchannel", "icc_backchannel")
   out = tmp_path / "out"
