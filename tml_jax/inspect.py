@@ -2,9 +2,9 @@
 
 For: `python -m tml_jax.inspect --config=experiments/interaction.py:medium
 --params` (nothing is allocated: shapes only), `--flat`, and `--timeline=train:3
---data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on. Not
-for: memory, time or sharding. docs/parameters.md explains the table of
-`--params`.
+--data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on, and
+`--gallery`, one of every family in the mixture. Not for: memory, time or
+sharding. docs/parameters.md explains the table of `--params`.
 """
 
 import dataclasses
@@ -26,11 +26,18 @@ _TIMELINE = flags.DEFINE_string(
   "timeline", "", "Draw a conversation of --data_dir into --out: SPLIT:INDEX."
 )
 
+_GALLERY = flags.DEFINE_bool(
+  "gallery",
+  False,
+  "Draw a conversation of every scenario family of the mixture into --out.",
+)
+
 
 def main(config: Config) -> None:
-  if not (_PARAMS.value or _FLAT.value or _TIMELINE.value):
+  if not (_PARAMS.value or _FLAT.value or _TIMELINE.value or _GALLERY.value):
     raise errors.UserError(
-      "nothing to show: give --params, --flat, --timeline=train:0 or several"
+      "nothing to show: give --params, --flat, --timeline=train:0, --gallery or"
+      " several"
     )
   if _FLAT.value:
     print(config_text.to_text(config), end="")
@@ -40,17 +47,25 @@ def main(config: Config) -> None:
     # Shapes need no accelerator; do not take one from a running job.
     jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
-  if _TIMELINE.value:
+  if _TIMELINE.value or _GALLERY.value:
     data_dir, out = data_flags.data_dir(), config_flags.OUT.value
     if not out:
       raise errors.UserError("--out is missing: name a directory to write")
     writable.make(pathlib.Path(out), what=f"--out={out}")
+  if _TIMELINE.value:
     draw_timeline(
       config,
       argument=_TIMELINE.value,
       data_dir=data_dir,
       out=pathlib.Path(out),
     )
+  if _GALLERY.value:
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from tml_jax.sampling import gallery
+
+    gallery.write(config, data_dir=data_dir, out=pathlib.Path(out))
 
 
 def draw_timeline(

@@ -12,6 +12,7 @@ from tml_jax import errors
 from tml_jax.data import records, scenarios, splits
 from tml_jax.data.scenarios import family, instructed
 from tml_jax.data.splits import Split
+from tml_jax.sampling import gallery
 from tml_jax.streams import (
   annotation,
   clock,
@@ -172,8 +173,8 @@ def test_a_recording_fits_one_sequence(name, items_of, data_dir):
 @pytest.mark.parametrize("name", NEW)
 def test_splits_share_nothing_that_is_asked(name, items_of):
   for split in Split:
+    assert any(item.metadata["asked"] for item in items_of(name, split))
     for item in items_of(name, split):
-      assert item.metadata["asked"]
       for asked in item.metadata["asked"]:
         assert splits.contains(split, asked, share=SHARE)
         assert asked not in instructed.WORDS
@@ -352,3 +353,16 @@ def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
       length=10,
       video_size=family.VideoSize(40, 40),
     )
+
+
+def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
+  config = conftest.small_config(mixture=("count:1.0", "typed:0.5"))
+  gallery.write(config, data_dir=data_dir, out=tmp_path)
+  page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
+  for name, words in (("count", "swing"), ("typed", "in silence")):
+    assert words in page and f"src='{name}.png'" in page
+  images = {path.name for path in tmp_path.glob("*.png")}
+  assert images == {"count.png", "typed.png", "gallery.png"}
+  config = conftest.small_config(mixture=("stereo_wav-calls:1.0",))
+  with pytest.raises(errors.UserError, match="has no scenario family"):
+    gallery.write(config, data_dir=data_dir, out=tmp_path)

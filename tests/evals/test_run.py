@@ -236,7 +236,7 @@ def test_table_and_page():
   start = page.index("base64,") + len("base64,")
   png = base64.b64decode(page[start : page.index("'", start)])
   assert png[:4] == b"\x89PNG"
-  assert "http" not in page  # needs no other file
+  assert "://" not in page  # needs no other file
 
 
 def test_sessions_do_not_compile_again_for_the_next_batch():

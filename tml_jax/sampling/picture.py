@@ -24,6 +24,8 @@ _FINE_GRID_SECONDS = 30.0  # longer sessions get lines by the second alone
 _FLOOR, _TOP = -4.5, 0.5  # log10 of mel magnitude
 _LETTER_INCHES = 0.075  # of the text above the agent
 _TEXT_ROWS = 3
+_THUMBNAIL_SECONDS = 0.6  # one picture of a video; at most so many
+_THUMBNAIL_CHANNELS = 14  # its height
 
 
 def draw(
@@ -69,6 +71,7 @@ def draw(
   )
   _write(agent_text, by_agent, letters_per_second=room, seconds=seconds)
   _marks(user_mel, timeline)
+  _annotations(user_mel, timeline)
   _expected(agent_mel, timeline)
   _decisions(decisions, frames)
   for axes, name, colour in (
@@ -151,7 +154,10 @@ def _write(
 
 
 def _marks(axes, timeline: Timeline) -> None:
-  """Where video frames landed, as ticks on the user's panel."""
+  """Where video frames landed on the user's panel; dense video itself."""
+  if len(timeline.video) > timeline.duration:
+    _film(axes, timeline)
+    return
   for image in timeline.video:
     axes.plot(
       image.time,
@@ -164,25 +170,51 @@ def _marks(axes, timeline: Timeline) -> None:
     )
 
 
-def _expected(axes, timeline: Timeline) -> None:
-  """Where a scenario's replies were due and where they were recorded."""
-  for due in _due(timeline):
-    axes.axvline(
-      due,
-      color=_DUE,
-      linewidth=1.6,
-      linestyle=(0, (3, 1.5)),
+def _film(axes, timeline: Timeline) -> None:
+  """Every few frames of a video, small, where they were captured."""
+  last = -_THUMBNAIL_SECONDS
+  for frame in timeline.video:
+    if frame.time - last < _THUMBNAIL_SECONDS - 1e-6:
+      continue
+    last = frame.time
+    axes.imshow(
+      frame.image,
+      aspect="auto",
+      extent=(
+        frame.time,
+        frame.time + 0.95 * _THUMBNAIL_SECONDS,
+        clock.MEL_CHANNELS - _THUMBNAIL_CHANNELS,
+        clock.MEL_CHANNELS,
+      ),
+      zorder=2,
     )
+  axes.set_xlim(0, timeline.duration)
+  axes.set_ylim(0, clock.MEL_CHANNELS)
+
+
+def _annotations(axes, timeline: Timeline) -> None:
+  """What is asked of the agent, as named bars; instants as triangles."""
+  for a in annotation.of(timeline):
+    length = a.end - a.start
+    if length:
+      axes.add_patch(_rectangle(a.start, 0, length, 3.5, _DUE))
+    else:
+      axes.plot(a.start, 3, marker="^", markersize=7, color=_DUE)
+  for start, name in annotation.names(annotation.of(timeline)).items():
+    style = dict(fontsize=7.5, color="white", va="bottom", clip_on=True)
+    axes.text(start + 0.04, 5, name, **style)
+
+
+def _expected(axes, timeline: Timeline) -> None:
+  """Where a scenario's reply was due and where it was recorded."""
+  for a in annotation.of(timeline):
+    if a.due is not None:
+      axes.axvline(a.due, color=_DUE, linewidth=1.6, linestyle=(0, (3, 1.5)))
   windows = set(framing.speech_windows(timeline.track(Role.AGENT)))
   for window in windows:
     axes.add_patch(
       _rectangle(window * clock.TURN_SECONDS, 0, clock.TURN_SECONDS, 3.5, _DUE)
     )
-
-
-def _due(timeline: Timeline) -> list[float]:
-  """Seconds at which the agent was to begin."""
-  return [a.due for a in annotation.of(timeline) if a.due is not None]
 
 
 def _legend(canvas, timeline: Timeline) -> None:
@@ -193,7 +225,7 @@ def _legend(canvas, timeline: Timeline) -> None:
     patches.Patch(color=_AGENT, label="decides to speak"),
     patches.Patch(color=_QUIET, label="quiet"),
   ]
-  if _due(timeline):
+  if annotation.of(timeline):
     due = dict(color=_DUE, linestyle=(0, (3, 1.5)), linewidth=1.6)
     marks += [
       lines.Line2D([], [], label="reply due", **due),

@@ -66,7 +66,8 @@ def heard(timeline: Timeline, *, until: float = float("inf")) -> list[Line]:
         for word in track.words
         if span.start <= word.start < span.end and word.start < until
       ]
-      text = " ".join(words) or "(speech)"
+      unknown = "(speech)" if track.role == Role.USER else "(sound)"
+      text = " ".join(words) or unknown
       result.append(
         Line(span.start, min(span.end, until), str(track.role), text)
       )

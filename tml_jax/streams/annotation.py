@@ -77,6 +77,16 @@ class Annotation:
   group: str = ""
 
 
+def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
+  """The kinds that begin at a time, "turn, barge_in", by that time."""
+  result: dict[float, list[str]] = {}
+  for annotation in annotations:
+    kinds = result.setdefault(annotation.start, [])
+    if annotation.kind not in kinds:
+      kinds.append(str(annotation.kind))
+  return {start: ", ".join(kinds) for start, kinds in result.items()}
+
+
 def to_json(annotation: Annotation) -> dict:
   return dataclasses.asdict(annotation) | {"kind": str(annotation.kind)}
 
