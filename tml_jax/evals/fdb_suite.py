@@ -78,7 +78,7 @@ class FullDuplexBench(suites.Suite):
 
   def items(self) -> list[suites.Item]:
     return [
-      suites.Item(clip.task, seed=i, load=clip.load, digest=clip.digest)
+      suites.Item(str(clip.task), seed=i, load=clip.load, digest=clip.digest)
       for i, clip in enumerate(self._clips.values())
     ]
 
