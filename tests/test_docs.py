@@ -35,6 +35,8 @@ FOREIGN = {
   "num-slices": "xpk",
   "docker-image": "xpk",
   "max-restarts": "xpk",
+  "root_dir": "Full-Duplex-Bench",
+  "task": "Full-Duplex-Bench",
   "command": "xpk",
 }
 PLACEHOLDER = "SECTION.FIELD"  # stands for any field of the config

@@ -20,7 +20,15 @@ MAY_IMPORT = {
   "parallel": {"models", "streams"},
   "training": {"parallel", "models", "data", "streams", "workdir"},
   "sampling": {"parallel", "models", "data", "streams", "workdir"},
-  "evals": {"sampling", "parallel", "models", "data", "streams", "workdir"},
+  "evals": {
+    "interop",
+    "sampling",
+    "parallel",
+    "models",
+    "data",
+    "streams",
+    "workdir",
+  },
   "interop": {
     "training",
     "parallel",

@@ -90,6 +90,22 @@ def test_bad_flags(given, words, workdir, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+def test_full_duplex_bench_that_is_not_there(workdir, tmp_path):
+  values = {"workdir": str(workdir), "data_dir": str(tmp_path)}
+  flags.FLAGS.mark_as_parsed()
+  for given, words in (
+    ({"suite": "fdp"}, "--suite=fdp: no such suite; did you mean 'fdb'"),
+    ({"suite": "fdb"}, "no tokenizer at"),
+  ):
+    with flagsaver.flagsaver(**(values | given)):
+      with pytest.raises(errors.UserError, match=words):
+        evaluate.main(_config())
+  for root, words in (("", "--fdb_root=: there is no"), ("/proc", "be read")):
+    with flagsaver.flagsaver(**(values | {"suite": "fdb", "fdb_root": root})):
+      with pytest.raises(errors.UserError, match=words):
+        evaluate._suite(_config(), data_dir=str(tmp_path))
+
+
 def test_bad_output_directory():
   for path, words in (("", "--out is missing"), ("/proc/out", "be written")):
     with pytest.raises(errors.UserError, match=words):

@@ -46,7 +46,7 @@ JSON = flags.DEFINE_string(
 )
 OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
-_PATHS = ("workdir", "data_dir", "init_from", "out", "json")
+_PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
 
 
 class ConfigFrom(enum.Enum):

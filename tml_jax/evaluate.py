@@ -6,6 +6,7 @@ Definitions are in `evals/floor.py` and `evals/timed.py`; the config is the
 run's own. Prints a table, writes FILE.json and FILE.html, and a tick log of
 every conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes
 on from these when it is started again. FILE is WORKDIR/evaluation.
+--suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
 import functools
@@ -25,10 +26,22 @@ from tml_jax.data import flags as data_flags
 
 _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
-  "families", [], "Scenario families; those of data.mixture if not given."
+  "families",
+  [],
+  "Scenario families, those of data.mixture if not given; of fdb its tasks, all"
+  " that are there if not given.",
 )
 _COUNT = flags.DEFINE_integer(
-  "count", 64, "Conversations of each family.", lower_bound=1
+  "count",
+  64,
+  "Conversations of each family; of fdb all if not given.",
+  lower_bound=1,
+)
+_FDB_ROOT = flags.DEFINE_string(
+  "fdb_root",
+  "",
+  "Full-Duplex-Bench for --suite=fdb. Every output.wav and output.json goes"
+  " beside its input.wav, or below --out in the same folders.",
 )
 _SPLIT = flags.DEFINE_enum(
   "split",
@@ -64,14 +77,14 @@ def main(config: Config) -> None:
   output = _check_output(
     config_flags.JSON.value or f"{workdir}/evaluation.json"
   )
-  from tml_jax.data import mixture
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
 
   suites.check_name(_SUITE.value)
-  mixture.check(config, data_dir=data_dir)
+  tokenizer = tokenizer_lib.Tokenizer.load(
+    tokenizer_lib.path(data_dir), config=config.streams
+  )
   suite = _suite(config, data_dir=data_dir)
-  suites.check_annotations(suite.items())
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, panel, run, show
 
@@ -82,9 +95,7 @@ def main(config: Config) -> None:
     config=config,
     model=agent.model,
     variables=agent.variables,
-    tokenizer=tokenizer_lib.Tokenizer.load(
-      tokenizer_lib.path(data_dir), config=config.streams
-    ),
+    tokenizer=tokenizer,
     agent=connect,
     kept=kept.Kept(
       output.with_suffix(""),
@@ -97,13 +108,16 @@ def main(config: Config) -> None:
       },
     ),
   )
-  title = (
-    f"{config.name}, step {agent.step}, {how}, {_SUITE.value}: {_SPLIT.value}"
-  )
+  title = f"{config.name}, step {agent.step}, {how}, {_SUITE.value}"
+  asked = _asked()
+  if "split" in asked:
+    title += f": {asked['split']}"
   for family in (*report.families, run.ALL):
     if family != run.ALL or len(report.families) > 1:
       print(show.table(report, family) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
+  for name, why in suite.left_out.items():
+    print(f"left out {name}: {why}")
   print(_summary(report, seconds=time.time() - start))
   numbers = {
     "config": config.name,
@@ -111,9 +125,9 @@ def main(config: Config) -> None:
     "agent": how,
     "git": workdir_lib.git_hash(),
     "suite": _SUITE.value,
-    "split": _SPLIT.value,
-    "count": _COUNT.value,
+    **asked,
     "skipped": report.skipped,
+    "left_out": dict(suite.left_out),
     "metrics": _metrics(report),
     "content": report.content,
     "floor_transfers": {
@@ -148,17 +162,39 @@ def _agent(config: Config):
 
 
 def _suite(config: Config, *, data_dir: str):
-  """What --suite names."""
-  from tml_jax.data import splits
-  from tml_jax.evals import suites
+  """What --suite names, checked."""
+  from tml_jax.data import mixture, splits
+  from tml_jax.evals import fdb_suite, suites
+  from tml_jax.sampling import vocoder
 
-  return suites.Interactivity(
+  families = tuple(_FAMILIES.value)
+  if _SUITE.value == "fdb":
+    return fdb_suite.FullDuplexBench(
+      _FDB_ROOT.value,
+      out=config_flags.OUT.value,
+      tasks=families,
+      count=_COUNT.value if flags.FLAGS["count"].present else None,
+      render=functools.partial(
+        vocoder.render, iterations=config.sample.griffin_lim_iterations, seed=0
+      ),
+    )
+  mixture.check(config, data_dir=data_dir)
+  suite = suites.Interactivity(
     config,
     data_dir=data_dir,
     split=splits.Split(_SPLIT.value),
     count=_COUNT.value,
-    families=tuple(_FAMILIES.value),
+    families=families,
   )
+  suites.check_annotations(suite.items())
+  return suite
+
+
+def _asked() -> dict[str, Any]:
+  """The flags that say which conversations of a suite."""
+  if _SUITE.value == "fdb":
+    return {}
+  return {"split": _SPLIT.value, "count": _COUNT.value}
 
 
 def _metrics(report) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class _Hums(suites.Suite):
       timeline.metadata.pop(annotation.KEY)
     return timeline
 
-  def keep(self, timeline, *, frames):
+  def keep(self, timeline, *, frames, log):
     self.kept.append((timeline.id, len(frames)))
 
 

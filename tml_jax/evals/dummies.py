@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax.evals import observe, ticks
-from tml_jax.streams import clock
+from tml_jax.streams import annotation, clock
+from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Timeline
 
 
@@ -37,3 +38,20 @@ AGENTS: dict[str, Callable[[Timeline], ticks.Log]] = {
   "silent": silent,
   "always talking": always_talking,
 }
+
+
+def oracle(timeline: Timeline) -> ticks.Log:
+  """Does what is asked as soon as a model could, where nothing is recorded.
+
+  Speaks from the window after a turn's end up to the end of the window after
+  the one in which the user takes the floor again; nothing else moves it.
+  """
+  count = clock.num_windows(timeline.duration)
+  agent = np.zeros(count, bool)
+  asked = annotation.of(timeline)
+  taken = [a.start for a in asked if a.kind in (Kind.TURN, Kind.BARGE_IN)]
+  for turn in (a for a in asked if a.kind == Kind.TURN):
+    later = [start for start in taken if start >= turn.end]
+    stop = clock.window_of(min(later)) + 1 if later else count
+    agent[clock.num_windows(turn.end) : stop] = True
+  return observe.from_activity(timeline, agent=agent)

@@ -22,7 +22,7 @@ class Kept:
   Attributes:
     directory: ticks/FAMILY/ID.jsonl and content/FAMILY/ID.json, of the chunk
       that begins with it, are written below it.
-    provenance: of this model; the item's seed is added to it.
+    provenance: of this model; the item's seed and digest are added to it.
   """
 
   directory: pathlib.Path
@@ -34,7 +34,8 @@ class Kept:
     )
 
   def of(self, item: suites.Item) -> dict[str, Any]:
-    return self.provenance | {"seed": item.seed}
+    digest = {"input": item.digest} if item.digest else {}
+    return self.provenance | {"seed": item.seed} | digest
 
   def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
     """The log of an item that need not be held again.

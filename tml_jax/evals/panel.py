@@ -239,7 +239,11 @@ def score(item: Series) -> float:
 
 
 def summarise(
-  items: list[Series], *, seed: int = 0, resamples: int = RESAMPLES
+  items: list[Series],
+  *,
+  metrics: tuple[Metric, ...] = METRICS,
+  seed: int = 0,
+  resamples: int = RESAMPLES,
 ) -> dict[str, Value]:
   """Every metric over `items`, by name; the intervals depend on `seed`."""
   random = np.random.default_rng(seed)
@@ -248,7 +252,7 @@ def summarise(
   if count > 1:
     drawn = random.multinomial(count, np.full(count, 1 / count), resamples)
     weights_RI = np.concatenate([weights_RI, drawn])
-  return {m.name: _value(m, items, weights_RI) for m in METRICS}
+  return {m.name: _value(m, items, weights_RI) for m in metrics}
 
 
 def scalars(values: dict[str, Value]) -> dict[str, float]:

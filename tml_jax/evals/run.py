@@ -21,7 +21,6 @@ from tml_jax.config import Config
 from tml_jax.data import layouts
 from tml_jax.evals import (
   content,
-  dummies,
   floor,
   observe,
   panel,
@@ -35,12 +34,12 @@ from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import annotation, framing
+from tml_jax.streams import framing
 from tml_jax.streams.frame import Frame
-from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.timeline import Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-MODEL = "model"  # beside the names of `dummies.AGENTS`
+MODEL = "model"  # beside the names of `suites.Suite.agents`
 ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
@@ -53,7 +52,7 @@ class Scored:
   Attributes:
     family: whose it is.
     log: of the model's session.
-    series: by agent: the model's and those of the dummies.
+    series: by agent: the model's and those of agents without a model.
   """
 
   family: str
@@ -75,6 +74,8 @@ class Report:
     skipped: items that say nothing of what is due, by family.
     reused: items whose log was there.
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
+    metrics: of the suite.
+    agents: without a model, names.
   """
 
   scored: list[Scored]
@@ -82,6 +83,8 @@ class Report:
   skipped: dict[str, int]
   reused: int
   tick_seconds: np.ndarray
+  metrics: tuple[panel.Metric, ...]
+  agents: tuple[str, ...]
 
   @property
   def families(self) -> list[str]:
@@ -95,7 +98,7 @@ class Report:
     self, family: str, *, agent: str = MODEL, resamples: int = panel.RESAMPLES
   ) -> dict[str, panel.Value]:
     items = [item.series[agent] for item in self.items(family)]
-    return panel.summarise(items, resamples=resamples)
+    return panel.summarise(items, metrics=self.metrics, resamples=resamples)
 
   @functools.cached_property
   def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
@@ -107,7 +110,7 @@ class Report:
       family: {MODEL: self.summary(family)}
       | {
         name: self.summary(family, agent=name, resamples=0)
-        for name in dummies.AGENTS
+        for name in self.agents
       }
       for family in (*self.families, ALL)
     }
@@ -160,11 +163,15 @@ def evaluate(
   chunks = _chunks(items)
   for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
     loaded = {i: items[i].load() for i in indices}
-    timelines = [
+    asked = [
       timeline
       for i, timeline in loaded.items()
-      if known.add(i, item=items[i], timeline=timeline, kept=kept)
+      if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
     ]
+    if asked:
+      sums.setdefault(family, content.nothing())
+    # Where there is no recorded agent, there is nothing to predict.
+    timelines = [t for t in asked if t.track(Role.AGENT)]
     names = [timeline.id for timeline in timelines]
     found = kept.find_content(family, names) if kept else None
     if found is None and timelines:
@@ -184,14 +191,13 @@ def evaluate(
       if kept:
         kept.write_content(found, family=family, names=names)
     if found is not None:
-      sums[family] = sums.get(family, content.nothing()) + found
+      sums[family] += found
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
 
   def done(held: Held) -> None:
     index = known.waiting[held.index]
-    suite.keep(held.timeline, frames=held.frames)
     log = observe.from_frames(
       held.frames,
       timeline=held.timeline,
@@ -199,6 +205,7 @@ def evaluate(
       seconds=held.seconds,
       provenance=kept.of(items[index]) if kept else {},
     )
+    suite.keep(held.timeline, frames=held.frames, log=log)
     if kept:
       ticks.write(log, kept.path(items[index].family, log.id))
     logs[index] = log
@@ -216,7 +223,7 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={MODEL: panel.measure(logs[i]), **known.dummies[i]},
+      series={MODEL: suite.measure(logs[i]), **known.dummies[i]},
     )
     for i in sorted(logs)
   ]
@@ -227,6 +234,8 @@ def evaluate(
     skipped=dict(known.skipped),
     reused=len(known.logs),
     tick_seconds=tick_seconds,
+    metrics=suite.metrics,
+    agents=tuple(suite.agents),
   )
 
 
@@ -266,20 +275,21 @@ class _Known:
     self,
     index: int,
     *,
+    suite: suites.Suite,
     item: suites.Item,
     timeline: Timeline,
     kept: kept_lib.Kept | None,
   ) -> bool:
     """Takes an item; returns whether there is anything to score."""
-    if not annotation.of(timeline):
+    if not suite.asks(timeline):
       self.skipped[item.family] += 1
       return False
     self.dummies[index] = {
-      name: panel.measure(agent(timeline))
-      for name, agent in dummies.AGENTS.items()
+      name: suite.measure(agent(timeline))
+      for name, agent in suite.agents.items()
     }
     log = kept.find(item, timeline) if kept else None
-    if log is None:
+    if log is None or not suite.is_kept(log):
       self.waiting.append(index)
     else:
       self.logs[index] = log

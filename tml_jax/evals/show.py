@@ -7,7 +7,7 @@ For: people. Not for: the numbers themselves (`panel`) or the pictures
 import html as html_lib
 import math
 
-from tml_jax.evals import dummies, log_picture, panel, run
+from tml_jax.evals import log_picture, panel, run
 from tml_jax.evals.panel import Better, Metric, Value
 
 # Metric of content, what it is called, unit, factor, digits.
@@ -23,8 +23,8 @@ FEW = "*"
 NOTE = (
   f"{FEW} fewer than {panel.FEW_EVENTS} events; brackets are"
   f" {100 * panel.CONFIDENCE:.0f} % intervals by bootstrap over conversations;"
-  " n counts events of the model; recorded, silent and always talking are"
-  " agents without a model on the same conversations. No latency means"
+  " n counts events of the model; the columns behind it are agents without a"
+  " model on the same conversations. No latency means"
   " anything without yields and selectivity beside it."
 )
 _STYLE = """
@@ -44,17 +44,17 @@ p.note { color: #666; max-width: 50rem; }
 """
 
 
-def rows(found: dict[str, dict[str, Value]]) -> list[Metric]:
+def rows(report: run.Report, family: str) -> list[Metric]:
   """Metrics of which any agent has an event; `panel.HEADLINE` whole or not."""
   counted = {
     name
-    for values in found.values()
+    for values in report.columns[family].values()
     for name, value in values.items()
     if value.events
   }
   if counted & set(panel.HEADLINE) - {"false_fires"}:
     counted |= set(panel.HEADLINE)
-  return [metric for metric in panel.METRICS if metric.name in counted]
+  return [metric for metric in report.metrics if metric.name in counted]
 
 
 def number(value: Value, metric: Metric) -> str:
@@ -76,13 +76,11 @@ def interval(value: Value, metric: Metric) -> str:
 def table(report: run.Report, family: str) -> str:
   """A row a metric; the model with interval and events, then the dummies."""
   found = report.columns[family]
-  head = [family, run.MODEL, "", "n", *dummies.AGENTS, ""]
+  head = [family, run.MODEL, "", "n", *report.agents, ""]
   lines = [head]
-  for metric in rows(found):
+  for metric in rows(report, family):
     value = found[run.MODEL][metric.name]
-    cells = [
-      number(found[name][metric.name], metric) for name in dummies.AGENTS
-    ]
+    cells = [number(found[name][metric.name], metric) for name in report.agents]
     lines.append(
       [
         metric.title,
@@ -94,7 +92,7 @@ def table(report: run.Report, family: str) -> str:
       ]
     )
   for title, cell, unit in _content(report, family):
-    lines.append([title, cell, "", "", *["-"] * len(dummies.AGENTS), unit])
+    lines.append([title, cell, "", "", *["-"] * len(report.agents), unit])
   widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
   text = []
   for title, *cells, unit in lines:
@@ -141,11 +139,11 @@ def html(report: run.Report, *, title: str) -> str:
 
 def _section(report: run.Report, family: str, heading: str) -> str:
   found = report.columns[family]
-  head = ["", run.MODEL, "interval", "n", *dummies.AGENTS, ""]
+  head = ["", run.MODEL, "interval", "n", *report.agents, ""]
   lines = [f"<h2>{_text(heading)}</h2><div class='wide'><table><thead><tr>"]
   lines += [f"<th>{_text(cell)}</th>" for cell in head]
   lines.append("</tr></thead><tbody>")
-  for metric in rows(found):
+  for metric in rows(report, family):
     value = found[run.MODEL][metric.name]
     few = " few" if value.events < panel.FEW_EVENTS else ""
     lines.append(
@@ -156,11 +154,11 @@ def _section(report: run.Report, family: str, heading: str) -> str:
     )
     lines += [
       f"<td class='dummy'>{number(found[name][metric.name], metric)}</td>"
-      for name in dummies.AGENTS
+      for name in report.agents
     ]
     lines.append(f"<td class='unit'>{_text(metric.unit)}</td></tr>")
   for title, cell, unit in _content(report, family):
-    dashes = "<td class='dummy'>-</td>" * len(dummies.AGENTS)
+    dashes = "<td class='dummy'>-</td>" * len(report.agents)
     lines.append(
       f"<tr><td>{title}</td><td class='model'>{cell}</td><td></td><td></td>"
       f"{dashes}<td class='unit'>{unit}</td></tr>"

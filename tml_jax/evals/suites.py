@@ -1,19 +1,23 @@
 """What an evaluation consists of: its items, by name.
 
 For: `--suite`. Not for: running the model (`run`) or the numbers (`panel`).
-Start reading at `Suite`. Another suite is a subclass, and a line of `SUITES`.
+Start reading at `Suite`. Another suite is a subclass (`fdb_suite`), a name in
+`SUITES` and a line of `evaluate`.
 Nothing here imports jax.
 """
 
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 
 from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.data import mixture, scenarios, source
 from tml_jax.data.splits import Split
+from tml_jax.evals import dummies, panel, ticks
+from tml_jax.evals.floor import Series
 from tml_jax.streams import annotation
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
@@ -32,15 +36,27 @@ class Item:
     seed: of the session; with the family it names the item.
     load: makes the timeline; called more than once, so that not all of an
       evaluation lies in memory.
+    digest: of the files that it is made of; "" where the seed says all.
   """
 
   family: str
   seed: int
   load: Callable[[], Timeline]
+  digest: str = ""
 
 
 class Suite(abc.ABC):
-  """Items, and what is done with each when it is over."""
+  """Items, and what is done with each when it is over.
+
+  Attributes:
+    metrics: rows of its tables.
+    agents: without a model, by name, that are scored beside it.
+    left_out: what could not be read, and why.
+  """
+
+  metrics: tuple[panel.Metric, ...] = panel.METRICS
+  agents: Mapping[str, Callable[[Timeline], ticks.Log]] = dummies.AGENTS
+  left_out: Mapping[str, str] = types.MappingProxyType({})
 
   @abc.abstractmethod
   def items(self) -> list[Item]:
@@ -50,12 +66,27 @@ class Suite(abc.ABC):
       errors.UserError: there are none, or their data are broken.
     """
 
-  def keep(self, timeline: Timeline, *, frames: list[Frame]) -> None:
+  def asks(self, timeline: Timeline) -> bool:
+    """Whether there is anything to score in an item."""
+    return bool(annotation.of(timeline))
+
+  def measure(self, log: ticks.Log) -> Series:
+    """The series of one log, for `metrics`."""
+    return panel.measure(log)
+
+  def keep(
+    self, timeline: Timeline, *, frames: list[Frame], log: ticks.Log
+  ) -> None:
     """Called with every session that was held, before its log is written.
 
     So a log that is there says that this was done, too.
     """
-    del timeline, frames  # the log says all
+    del timeline, frames, log  # the log says all
+
+  def is_kept(self, log: ticks.Log) -> bool:
+    """Whether what `keep` has left of a session is still there."""
+    del log
+    return True
 
 
 class Interactivity(Suite):
@@ -123,7 +154,7 @@ class _Loader:
     return self.opened[self.index]
 
 
-SUITES: dict[str, type[Suite]] = {"interactivity": Interactivity}
+SUITES = ("interactivity", "fdb")
 
 
 def check_name(name: str) -> None:
