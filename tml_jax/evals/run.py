@@ -40,8 +40,6 @@ from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-MODEL = "model"  # beside the names of `dummies.AGENTS`
-ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
 
@@ -62,7 +60,7 @@ class Scored:
 
   @property
   def score(self) -> float:
-    return panel.score(self.series[MODEL])
+    return panel.score(self.series[panel.MODEL])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Report:
 
   Attributes:
     scored: items, those of a family together.
-    content: of each family, and of `ALL`; see `content.Sums`.
+    content: of each family, and of `panel.ALL`; see `content.Sums`.
     skipped: items that say nothing of what is due, by family.
     reused: items whose log was there.
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
@@ -88,45 +86,49 @@ class Report:
     return list(dict.fromkeys(item.family for item in self.scored))
 
   def items(self, family: str) -> list[Scored]:
-    """Those of a family, or `ALL`."""
-    return [s for s in self.scored if family in (ALL, s.family)]
+    """Those of a family, or `panel.ALL`."""
+    return [s for s in self.scored if family in (panel.ALL, s.family)]
 
   def summary(
-    self, family: str, *, agent: str = MODEL, resamples: int = panel.RESAMPLES
+    self,
+    family: str,
+    *,
+    agent: str = panel.MODEL,
+    resamples: int = panel.RESAMPLES,
   ) -> dict[str, panel.Value]:
     items = [item.series[agent] for item in self.items(family)]
     return panel.summarise(items, resamples=resamples)
 
   @functools.cached_property
   def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
-    """The panel by family (and `ALL`) and agent, the model first.
+    """The panel by family (and `panel.ALL`) and agent, the model first.
 
     Intervals are the model's alone.
     """
     return {
-      family: {MODEL: self.summary(family)}
+      family: {panel.MODEL: self.summary(family)}
       | {
         name: self.summary(family, agent=name, resamples=0)
         for name in dummies.AGENTS
       }
-      for family in (*self.families, ALL)
+      for family in (*self.families, panel.ALL)
     }
 
   def transfers(self, family: str) -> dict[str, np.ndarray]:
     """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
-    items = [item.series[MODEL] for item in self.items(family)]
+    items = [item.series[panel.MODEL] for item in self.items(family)]
     return {
       name: sum(panel.histogram(item.get(series, [])) for item in items)
       for name, series in (
-        (MODEL, floor.TRANSFER),
+        (panel.MODEL, floor.TRANSFER),
         ("recorded", floor.RECORDED),
       )
     }
 
   def scalars(self) -> dict[str, float]:
     """Of all families, for the metrics of training."""
-    values = self.summary(ALL, resamples=0)
-    return panel.scalars(values) | self.content[ALL]
+    values = self.summary(panel.ALL, resamples=0)
+    return panel.scalars(values) | self.content[panel.ALL]
 
 
 def evaluate(
@@ -216,11 +218,11 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={MODEL: panel.measure(logs[i]), **known.dummies[i]},
+      series={panel.MODEL: panel.measure(logs[i]), **known.dummies[i]},
     )
     for i in sorted(logs)
   ]
-  sums[ALL] = sum(sums.values(), content.nothing())
+  sums[panel.ALL] = sum(sums.values(), content.nothing())
   return Report(
     scored=scored,
     content={family: found.scalars() for family, found in sums.items()},
