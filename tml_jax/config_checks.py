@@ -1,9 +1,9 @@
 """What a config value must satisfy, one function for each section.
 
 For: `config.py`, whose dataclasses call these when they are built. Not for:
-what sections ask of each other (`config_relations.py`) or what a command needs
-besides its config. Every message names the field, the
-value and the fix; a range is checked by `_require_range`.
+what sections ask of each other (`config_relations.py`), nor what a command
+needs besides its config. Every message names the field, the value and the fix;
+a range is checked by `_require_range`.
 """
 
 import re
