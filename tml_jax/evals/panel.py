@@ -217,7 +217,6 @@ CONTENT = (
     digits=2,
   ),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
 # Read together or not at all.
 HEADLINE = (
   "responded",

@@ -117,12 +117,10 @@ class Report:
   def transfers(self, family: str) -> dict[str, np.ndarray]:
     """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
     items = [item.series[panel.MODEL] for item in self.items(family)]
+    agents = {panel.MODEL: floor.TRANSFER, "recorded": floor.RECORDED}
     return {
       name: sum(panel.histogram(item.get(series, [])) for item in items)
-      for name, series in (
-        (panel.MODEL, floor.TRANSFER),
-        ("recorded", floor.RECORDED),
-      )
+      for name, series in agents.items()
     }
 
   def scalars(self) -> dict[str, float]:
@@ -157,36 +155,14 @@ def evaluate(
   """
   variables = jax.tree.map(jnp.asarray, variables)
   items = suite.items()
-  known = _Known()
-  sums: dict[str, content.Sums] = {}
-  chunks = _chunks(items)
-  for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
-    loaded = {i: items[i].load() for i in indices}
-    timelines = [
-      timeline
-      for i, timeline in loaded.items()
-      if known.add(i, item=items[i], timeline=timeline, kept=kept)
-    ]
-    names = [timeline.id for timeline in timelines]
-    found = kept.find_content(family, names) if kept else None
-    if found is None and timelines:
-      found = content.forced(
-        config,
-        model=model,
-        variables=variables,
-        recordings=[
-          framing.frames(
-            layouts.lay_out(t, config=config, tokenizer=tokenizer),
-            config=config.streams,
-            tokenizer=tokenizer,
-          )
-          for t in timelines
-        ],
-      )
-      if kept:
-        kept.write_content(found, family=family, names=names)
-    if found is not None:
-      sums[family] = sums.get(family, content.nothing()) + found
+  known, sums = _forced(
+    items,
+    config=config,
+    model=model,
+    variables=variables,
+    tokenizer=tokenizer,
+    kept=kept,
+  )
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
@@ -230,6 +206,49 @@ def evaluate(
     reused=len(known.logs),
     tick_seconds=tick_seconds,
   )
+
+
+def _forced(
+  items: list[suites.Item],
+  *,
+  config: Config,
+  model: interaction.InteractionModel,
+  variables: dict[str, Any],
+  tokenizer: Tokenizer,
+  kept: kept_lib.Kept | None,
+) -> tuple["_Known", dict[str, content.Sums]]:
+  """Looks through all items; returns what is known, and content by family."""
+  known = _Known()
+  sums: dict[str, content.Sums] = {}
+  chunks = tqdm.tqdm(_chunks(items), desc="forced", unit="chunk")
+  for family, indices in chunks:
+    loaded = {i: items[i].load() for i in indices}
+    timelines = [
+      timeline
+      for i, timeline in loaded.items()
+      if known.add(i, item=items[i], timeline=timeline, kept=kept)
+    ]
+    names = [timeline.id for timeline in timelines]
+    found = kept.find_content(family, names) if kept else None
+    if found is None and timelines:
+      found = content.forced(
+        config,
+        model=model,
+        variables=variables,
+        recordings=[
+          framing.frames(
+            layouts.lay_out(t, config=config, tokenizer=tokenizer),
+            config=config.streams,
+            tokenizer=tokenizer,
+          )
+          for t in timelines
+        ],
+      )
+      if kept:
+        kept.write_content(found, family=family, names=names)
+    if found is not None:
+      sums[family] = sums.get(family, content.nothing()) + found
+  return known, sums
 
 
 def _chunks(items: list[suites.Item]) -> list[tuple[str, list[int]]]:
