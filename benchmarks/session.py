@@ -213,9 +213,7 @@ def recompute(
     length = int(minutes * MINUTE * per_window)
     audio = minutes * MINUTE * clock.AUDIO_TOKENS
     streams = dataclasses.replace(
-      cfg.streams,
-      seq_len=length,
-      max_audio=min(audio, length),
+      cfg.streams, seq_len=length, max_audio=min(audio, length)
     )
     batch = state_lib.example_batch(
       dataclasses.replace(cfg, streams=streams), batch_size=1

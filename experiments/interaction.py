@@ -1,20 +1,19 @@
 """The interaction model at every size: `--config=experiments/interaction.py:S`.
 
-For: the sizes in `SIZES`. The reference configuration is written out in full;
-every other size states only what differs from it. Not for: ablations of one
-size. Sources of the trunk's numbers: the public configuration of
-Inkling-Small; docs/parameters.md counts each size.
+For: the sizes in `SIZES`. The reference configuration is written out in full,
+with its data in data.py; every other size states only what differs from it.
+Not for: ablations of one size. Sources of the trunk's numbers: the public
+configuration of Inkling-Small; docs/parameters.md counts each size.
 """
 
 import dataclasses
 
-from experiments import topologies
+from experiments import data, topologies
 from tml_jax import config_checks, errors
 from tml_jax.config import (
   PLAIN,
   AttentionForm,
   Config,
-  DataConfig,
   Dtype,
   ExecutionConfig,
   FlowConfig,
@@ -30,47 +29,6 @@ from tml_jax.config import (
   Schedule,
   StreamsConfig,
   TrainConfig,
-)
-
-PROCEDURAL_VOICES = (
-  "procedural:low",
-  "procedural:high",
-  "procedural:bright",
-  "procedural:dark",
-)
-# Every scenario family, as often as the others: tml_jax/data/scenarios.
-INTERACTIVE_MIXTURE = (
-  "reply:1.0",
-  "tool_call:1.0",
-  "draw:1.0",
-  "turns:1.0",
-  "barge_in:1.0",
-  "backchannel:1.0",
-  "side_talk:1.0",
-  "timed_reply:1.0",
-  "reminder:1.0",
-  "elapsed:1.0",
-  "cue:1.0",
-  "follow:1.0",
-  "count:1.0",
-  "activity:1.0",
-  "silent_until:1.0",
-  "correction:1.0",
-  "typed:1.0",
-)
-# Recorded prompts in five languages and a synthetic voice for each: two
-# voices per timeline that are never the same.
-REAL_VOICES = (
-  "asterisk:en",
-  "asterisk:fr",
-  "asterisk:es",
-  "asterisk:it",
-  "asterisk:ru",
-  "espeak:en-us",
-  "espeak:fr-fr",
-  "espeak:es",
-  "espeak:it",
-  "espeak:ru",
 )
 
 
@@ -155,15 +113,7 @@ def tml_interaction_small() -> Config:
         mel_std=1.05,
       ),
     ),
-    data=DataConfig(
-      voices=REAL_VOICES,
-      mixture=("reply:1.0",),
-      logical_shards=256,
-      group_size=64,
-      workers=4,
-      heldout_share=0.1,
-      seed=0,
-    ),
+    data=data.REFERENCE,
     train=TrainConfig(
       steps=100_000,
       global_batch_size=1024,  # two sequences a chip
@@ -218,30 +168,24 @@ def tml_interaction_small() -> Config:
   )
 
 
-def _longer(times: int, *, name: str) -> Config:
+def _longer(times: int) -> Config:
   """The reference with sequences of `times` its length, as many tokens a step.
 
-  About 10 and 40 minutes of talk. The mesh needs a `seq` axis; the rows of
-  experiments/topologies.py have one of 8.
+  4 times is about 10 minutes of talk, 16 times 40. The mesh needs a `seq` axis;
+  the rows of experiments/topologies.py have one of 8.
   """
   reference = tml_interaction_small()
   streams, train = reference.streams, reference.train
+  sizes = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
   batch = train.global_batch_size // times
+  shards = min(batch, reference.data.logical_shards)
   return dataclasses.replace(
     reference,
-    name=name,
+    name=f"{reference.name}_{times * streams.seq_len // 1024}k",
     streams=dataclasses.replace(
-      streams,
-      seq_len=times * streams.seq_len,
-      max_audio=times * streams.max_audio,
-      max_patches=times * streams.max_patches,
-      max_speak=times * streams.max_speak,
-      max_targets=times * streams.max_targets,
+      streams, **{name: times * getattr(streams, name) for name in sizes}
     ),
-    data=dataclasses.replace(
-      reference.data,
-      logical_shards=min(batch, reference.data.logical_shards),
-    ),
+    data=dataclasses.replace(reference.data, logical_shards=shards),
     train=dataclasses.replace(
       train,
       global_batch_size=batch,
@@ -250,16 +194,6 @@ def _longer(times: int, *, name: str) -> Config:
       ),
     ),
   )
-
-
-def tml_interaction_small_32k() -> Config:
-  """`tml_interaction_small` on sequences of 32,768 positions."""
-  return _longer(4, name="tml_interaction_small_32k")
-
-
-def tml_interaction_small_128k() -> Config:
-  """`tml_interaction_small` on sequences of 131,072 positions."""
-  return _longer(16, name="tml_interaction_small_128k")
 
 
 def inkling_small_as_shipped() -> Config:
@@ -411,7 +345,7 @@ def tiny_procedural() -> Config:
   return dataclasses.replace(
     config,
     name="tiny_procedural",
-    data=dataclasses.replace(config.data, voices=PROCEDURAL_VOICES),
+    data=dataclasses.replace(config.data, voices=data.PROCEDURAL_VOICES),
   )
 
 
@@ -432,7 +366,7 @@ def interactive() -> Config:
       max_speak=64,
       max_targets=256,
     ),
-    data=dataclasses.replace(config.data, mixture=INTERACTIVE_MIXTURE),
+    data=dataclasses.replace(config.data, mixture=data.INTERACTIVE_MIXTURE),
     train=dataclasses.replace(config.train, steps=2400),
   )
 
@@ -443,8 +377,8 @@ SIZES = {
   "interactive": interactive,
   "medium": medium,
   "tml_interaction_small": tml_interaction_small,
-  "tml_interaction_small_32k": tml_interaction_small_32k,
-  "tml_interaction_small_128k": tml_interaction_small_128k,
+  "tml_interaction_small_32k": lambda: _longer(4),
+  "tml_interaction_small_128k": lambda: _longer(16),
   "inkling_small_as_shipped": inkling_small_as_shipped,
 }
 

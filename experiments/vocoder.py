@@ -6,7 +6,7 @@ of `python -m tml_jax.prepare --config=experiments/interaction.py:tiny`.
 
 import dataclasses
 
-from experiments import interaction
+from experiments import data, interaction
 from tml_jax import errors
 from tml_jax.config import Optimizer
 from tml_jax.vocoder_config import (
@@ -31,7 +31,7 @@ def small() -> VocoderConfig:
       mel_std=tiny.model.flow.mel_std,
     ),
     data=VocoderDataConfig(
-      voices=tuple(v for v in interaction.REAL_VOICES if v[-3:] != ":ru"),
+      voices=tuple(v for v in data.REAL_VOICES if v[-3:] != ":ru"),
       heldout_share=tiny.data.heldout_share,
       windows=6,
       gain_db=6.0,
@@ -66,7 +66,7 @@ def small_procedural() -> VocoderConfig:
   return dataclasses.replace(
     config,
     name="small_procedural",
-    data=dataclasses.replace(config.data, voices=interaction.PROCEDURAL_VOICES),
+    data=dataclasses.replace(config.data, voices=data.PROCEDURAL_VOICES),
   )
 
 

@@ -11,7 +11,14 @@ from tests import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Modules of no package, which everything may import.
-BASE = {"config", "config_checks", "errors", "vocoder_config", "writable"}
+BASE = {
+  "config",
+  "config_checks",
+  "config_relations",
+  "errors",
+  "vocoder_config",
+  "writable",
+}
 # What each package may import of tml_jax, besides itself and BASE.
 MAY_IMPORT = {
   "streams": set(),

@@ -10,7 +10,7 @@ the field, the value and the fix.
 import dataclasses
 import enum
 
-from tml_jax import config_checks
+from tml_jax import config_checks, config_relations
 
 
 class Dtype(enum.StrEnum):
@@ -238,19 +238,8 @@ class DataConfig:
   @property
   def mixture_weights(self) -> dict[str, float]:
     """Weight by source, as `mixture` gives them."""
-    result = {}
-    for entry in self.mixture:
-      source, _, weight = entry.rpartition(":")
-      try:
-        result[source] = float(weight)
-      except ValueError:
-        result[source] = float("nan")
-      config_checks.require(
-        source != "" and 0 < result[source] < float("inf"),
-        f"data.mixture entry {entry!r}: write SOURCE:WEIGHT with a weight"
-        " above 0, for instance reply:1.0",
-      )
-    return result
+    entries = (entry.rpartition(":") for entry in self.mixture)
+    return {source: float(weight) for source, _, weight in entries}
 
   def __post_init__(self):
     config_checks.data(self)
@@ -289,8 +278,7 @@ class ExecutionConfig:
   # Rows that a grouped matmul, or an all-to-all, takes at a time, over an equal
   # share. What is more takes another turn; nothing is dropped.
   moe_buffer: float
-  # Targets of a sequence whose logits exist at once.
-  loss_chunk: int
+  loss_chunk: int  # targets of a sequence whose logits exist at once
   attention: AttentionForm
 
   def __post_init__(self):
@@ -358,11 +346,8 @@ class MeshConfig:
   @property
   def axis_rules(self) -> dict[str, tuple[str, ...]]:
     """Mesh axes by logical name, as `rules` gives them."""
-    result = {}
-    for entry in self.rules:
-      name, _, axes = entry.partition(":")
-      result[name] = tuple(axes.split("+"))
-    return result
+    entries = (entry.partition(":") for entry in self.rules)
+    return {name: tuple(axes.split("+")) for name, _, axes in entries}
 
   @property
   def compiler_flags(self) -> dict[str, str | bool]:
@@ -405,7 +390,7 @@ class Config:
   numerics: Numerics
 
   def __post_init__(self):
-    config_checks.whole(self)
+    config_relations.whole(self)
 
   @property
   def compiler_options(self) -> dict[str, str | bool]:

@@ -17,6 +17,7 @@ import pathlib
 import time
 from typing import Any
 
+import numpy as np
 from absl import flags
 
 from tml_jax import config_flags, config_text, errors, trained, writable
@@ -112,8 +113,8 @@ def main(config: Config) -> None:
   asked = _asked()
   if "split" in asked:
     title += f": {asked['split']}"
-  for family in (*report.families, run.ALL):
-    if family != run.ALL or len(report.families) > 1:
+  for family in (*report.families, panel.ALL):
+    if family != panel.ALL or len(report.families) > 1:
       print(show.table(report, family) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in suite.left_out.items():
@@ -132,7 +133,7 @@ def main(config: Config) -> None:
     "content": report.content,
     "floor_transfers": {
       "ticks": panel.BINS.tolist(),
-      **{k: v.tolist() for k, v in report.transfers(run.ALL).items()},
+      **{k: v.tolist() for k, v in report.transfers(panel.ALL).items()},
     },
     "conversations": [
       {"id": s.log.id, "family": s.family, "score": s.score}
@@ -228,7 +229,7 @@ def _summary(report, *, seconds: float) -> str:
     lines.append(f"{report.reused} conversations were there from before")
   line = f"all took {seconds:.0f} s"
   if len(report.tick_seconds):
-    median = 1000 * sorted(report.tick_seconds)[len(report.tick_seconds) // 2]
+    median = 1000 * np.median(report.tick_seconds)
     line = (
       f"a window of {run.SLOTS} sessions took {median:.0f} ms (median); {line}"
     )

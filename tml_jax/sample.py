@@ -64,26 +64,13 @@ def main(config: Config) -> None:
   data_dir = data_flags.data_dir()
   runner = tool_flags.runner()
 
-  from tml_jax.data import mixture
   from tml_jax.sampling import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
   tokenizer = tokenizer_lib.Tokenizer.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
-  if _SCENARIO.value:
-    timeline = mixture.pick(
-      config, argument=_SCENARIO.value, flag="scenario", data_dir=data_dir
-    )
-  else:
-    timeline = user.from_files(
-      _INPUT.value,
-      video_path=_VIDEO.value,
-      video_fps=_VIDEO_FPS.value,
-      lines=[user.parse_line(argument) for argument in _TEXT.value],
-      tail=_TAIL.value,
-      config=config.streams,
-    )
+  timeline = _timeline(config, data_dir=data_dir)
   if runner is not None:
     timeline = tool_flags.without_results(timeline)
   part = user.UserPart(timeline, tokenizer=tokenizer)
@@ -142,6 +129,25 @@ def main(config: Config) -> None:
   print(summary)
   if _REALTIME.value:
     print(course)
+
+
+def _timeline(config: Config, *, data_dir: str):
+  """The conversation that --scenario or --input and its like name."""
+  from tml_jax.data import mixture
+  from tml_jax.sampling import user
+
+  if _SCENARIO.value:
+    return mixture.pick(
+      config, argument=_SCENARIO.value, flag="scenario", data_dir=data_dir
+    )
+  return user.from_files(
+    _INPUT.value,
+    video_path=_VIDEO.value,
+    video_fps=_VIDEO_FPS.value,
+    lines=[user.parse_line(argument) for argument in _TEXT.value],
+    tail=_TAIL.value,
+    config=config.streams,
+  )
 
 
 def _render(config: Config):

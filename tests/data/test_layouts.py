@@ -190,9 +190,8 @@ def test_prepared_conversations(config, data_dir):
   )
   by_turns = conftest.small_config(layout=Layout.TURNS)
   counts = np.zeros((2, 2), int)
-  for timeline in mixture.timelines(
-    config, data_dir=data_dir, split=Split.TRAIN, count=20
-  ):
+  items = mixture.build(config, data_dir=data_dir, split=Split.TRAIN)
+  for timeline in (items[i] for i in range(20)):
     result = layouts.lay_out(timeline, config=by_turns, tokenizer=pieces)
     assert (
       layouts.lay_out(timeline, config=config, tokenizer=pieces) is timeline

@@ -225,6 +225,7 @@ def test_a_voice_without_delay_words_is_refused(data_dir):
 
 def test_evaluation_gets_both_test_splits(config, data_dir):
   for split in (Split.HELDOUT, Split.FRESH):
-    found = mixture.timelines(config, data_dir=data_dir, split=split, count=5)
+    items = mixture.build(config, data_dir=data_dir, split=split)
+    found = [items[i] for i in range(5)]
     assert len({item.id for item in found}) == 5
     assert {item.metadata["split"] for item in found} == {str(split)}

@@ -213,9 +213,8 @@ def test_frames(items, config, data_dir):
 
 def test_it_is_an_entry_of_the_mixture(config, data_dir):
   mixed = conftest.small_config(mixture=("tool_call:1.0", "draw:1.0"))
-  found = mixture.timelines(
-    mixed, data_dir=data_dir, split=Split.HELDOUT, count=4
-  )
+  items = mixture.build(mixed, data_dir=data_dir, split=Split.HELDOUT)
+  found = [items[i] for i in range(4)]
   assert {i.metadata["family"] for i in found} == {"tool_call", "draw"}
 
 

@@ -70,7 +70,7 @@ def test_the_tables(files):
     "Where from.",
     "",
     "| row | question | seeds | turns answered, % ↑ |"
-    " sampled mel, error, dB ↓ |",
+    " mel error, sampled, dB RMS ↓ |",
     "| --- | --- | --- | --- | --- |",
     "| `base` | base | 3 | 62.5 ± 12.5 | 2.5 ± 0.707 (2 of 3) |",
     "| `a` | first? | 2 | 37.5 ± 17.7 | 1.25 ± 0.354 |",
@@ -85,7 +85,7 @@ def test_the_tables(files):
     "row": "base",
     "question": "base",
     "metric": "mel_db",
-    "unit": "dB",
+    "unit": "dB RMS",
     "mean": "2.5",
     "std": repr(statistics.stdev([2.0, 3.0])),
     "seed": "1",

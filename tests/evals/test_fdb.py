@@ -223,7 +223,7 @@ def test_stop_and_response():
 def test_metrics_are_rows_of_a_table():
   names = [metric.name for metric in fdb.TABLE]
   assert len(set(names)) == len(names)
-  assert set(panel.BY_NAME) < set(names)
+  assert {m.name for m in panel.METRICS} < set(names)
   items = [
     fdb.measure(drawn.log(d), clip=_clip(Task.TURN, d, (1.0, 1.4)))
     for d in ("uuuuu..aaaaa", "uuuuu.......", "uuuuu....aaa")

@@ -13,7 +13,7 @@ from tests import full_duplex_bench as layout
 from tests.sampling import small
 from tml_jax import errors
 from tml_jax.data import audio
-from tml_jax.evals import dummies, fdb, fdb_suite, observe, run, show
+from tml_jax.evals import dummies, fdb, fdb_suite, observe, panel, run, show
 from tml_jax.evals import kept as kept_lib
 from tml_jax.interop import full_duplex_bench as bench
 from tml_jax.sampling import vocoder
@@ -143,7 +143,7 @@ def test_end_to_end(root, tmp_path):
   # Nothing is held again, nothing is written again.
   again = _evaluate(_suite(root), tmp_path / "ticks")
   assert again.reused == 9
-  assert show.table(again, run.ALL) == show.table(report, run.ALL)
+  assert show.table(again, panel.ALL) == show.table(report, panel.ALL)
   assert _outputs(root) == first
   # What was lost, or is another model's, is made again: alone.
   lost = root / "v1.0/icc_backchannel/0/output.wav"
@@ -175,7 +175,7 @@ def _check_tables(report):
   assert (silent, always) == ("-", "0.00*")
   assert "turns answered" in table
   assert "FDB" in show.html(report, title="fdb")
-  assert all(np.isnan(v) for v in report.content[run.ALL].values())
+  assert all(np.isnan(v) for v in report.content[panel.ALL].values())
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from tml_jax.parallel import (
   chips,
   collectives,
   costs,
+  executed,
   hlo,
   roofline,
   scopes,
@@ -91,7 +92,7 @@ def compiled(function, *arguments, config, mesh) -> hlo.Module:
 
 def executed_flops(module: hlo.Module) -> float:
   total = 0.0
-  for step in hlo.Walk(module).executed():
+  for step in executed.Walk(module).executed():
     work = costs.flops(step.instruction, scope=step.computation, module=module)
     assert work is not None, step.instruction.op_name
     total += step.count * work
@@ -102,7 +103,7 @@ def kernels(module: hlo.Module, name: str) -> list[hlo.Instruction]:
   """Pallas calls of a function called `name`."""
   return [
     step.instruction
-    for step in hlo.Walk(module).executed()
+    for step in executed.Walk(module).executed()
     if costs.custom_call_target(step.instruction) == "tpu_custom_call"
     and f"jit({name})" in step.instruction.op_name
   ]
@@ -293,8 +294,8 @@ def test_a_whole_train_step(dispatch):
   rows = scopes.by_module(
     module, chip=chips.of(SLICES[0]), place=roofline.place_of(mesh)
   )
-  executed = sum(
+  run_flops = sum(
     row.flops for row in rows if not row.scope.path.startswith("optimizer")
   )
-  ratio = executed * mesh.size / flops.step_flops(config)
+  ratio = run_flops * mesh.size / flops.step_flops(config)
   assert 1 < ratio < 3

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from tml_jax.models import grouped
-from tml_jax.parallel import collectives, costs, hlo
+from tml_jax.parallel import collectives, costs, executed, hlo
 
 LOOP = """HloModule jit_f, is_scheduled=true, num_partitions=8
 
@@ -52,7 +52,7 @@ def _flops(module: hlo.Module) -> float:
   return sum(
     step.count
     * costs.flops(step.instruction, scope=step.computation, module=module)
-    for step in hlo.Walk(module).executed()
+    for step in executed.Walk(module).executed()
   )
 
 
@@ -60,7 +60,7 @@ def _flops(module: hlo.Module) -> float:
 def test_a_loop_without_known_trip_count(start, trips):
   module = hlo.parse(LOOP.replace("START", str(start)))
   assert _flops(module) == trips * 2 * 8 * 16 * 16
-  walk = hlo.Walk(module)
+  walk = executed.Walk(module)
   counts = {s.instruction.name: s.count for s in walk.executed()}
   assert counts["y"] == trips and counts["loop"] == 1
   assert walk.unknown_loops == []
@@ -86,7 +86,7 @@ def test_loops_of_other_steps(start, limit, step, direction, trips):
   text = text.replace("constant(1)", f"constant({step})")
   module = hlo.parse(text.replace("constant(6)", f"constant({limit})"))
   entry = module.computations["main"]
-  found = hlo.trip_count(module, entry.by_name["loop"], caller=entry)
+  found = executed.trip_count(module, entry.by_name["loop"], caller=entry)
   assert found == trips
   # The same with the step subtracted.
   text = text.replace("add(%i, %one)", "subtract(%i, %one)")
@@ -94,7 +94,7 @@ def test_loops_of_other_steps(start, limit, step, direction, trips):
   text = text.replace("one = S", f"one = s32[] constant({-step})")
   module = hlo.parse(text.replace("constant(6)", f"constant({limit})"))
   entry = module.computations["main"]
-  found = hlo.trip_count(module, entry.by_name["loop"], caller=entry)
+  found = executed.trip_count(module, entry.by_name["loop"], caller=entry)
   assert found == trips
 
 
@@ -103,7 +103,7 @@ def test_a_step_that_depends_on_data_is_unknown():
   module = hlo.parse(text)
   entry = module.computations["main"]
   loop = entry.by_name["loop"]
-  assert hlo.trip_count(module, loop, caller=entry) is None
+  assert executed.trip_count(module, loop, caller=entry) is None
 
 
 def test_compiled_loops_of_any_step():
@@ -128,17 +128,17 @@ def test_compiled_loops_of_any_step():
 
 def test_a_loop_of_unknown_length_is_named():
   text = LOOP.replace("constant(START)", "parameter(2)")
-  walk = hlo.Walk(hlo.parse(text))
+  walk = executed.Walk(hlo.parse(text))
   counts = {s.instruction.name: s.count for s in walk.executed()}
   assert counts["y"] == 1
   assert walk.unknown_loops == ["jit(f)/while"]
 
 
 def test_a_loop_for_what_does_not_fit_is_not_counted():
-  assert hlo.RARE == grouped.OVERFLOW
+  assert executed.RARE == grouped.OVERFLOW
   text = LOOP.replace("constant(START)", "parameter(2)")
   text = text.replace("jit(f)/while", f"jit(f)/{grouped.OVERFLOW}/while")
-  walk = hlo.Walk(hlo.parse(text))
+  walk = executed.Walk(hlo.parse(text))
   assert "y" not in {s.instruction.name for s in walk.executed()}
   assert walk.rare_loops == ["jit(f)/overflow/while"]
   assert walk.unknown_loops == []

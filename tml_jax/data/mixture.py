@@ -68,22 +68,6 @@ def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
   tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=config.streams)
 
 
-def timelines(
-  config: Config,
-  *,
-  data_dir: str | os.PathLike[str],
-  split: Split,
-  count: int,
-) -> list[Timeline]:
-  """The first `count` timelines of a split, for evaluation.
-
-  `Split.HELDOUT` has utterances that training never hears; `Split.FRESH` has
-  the utterances of training in conversations of its own.
-  """
-  dataset = build(config, data_dir=data_dir, split=split)
-  return [dataset[i] for i in range(count)]
-
-
 def pick(
   config: Config, *, argument: str, flag: str, data_dir: str | os.PathLike[str]
 ) -> Timeline:

@@ -16,19 +16,11 @@ from typing import Any
 
 from tml_jax import errors
 from tml_jax.evals import panel
-from tml_jax.evals.panel import Better, Metric
+from tml_jax.evals.panel import Metric
 
-MODEL = "model"  # the agent with weights
-_CONTENT = (
-  Metric("text_accuracy", "words right", "%", "", Better.HIGHER, factor=100),
-  Metric("text_loss", "loss of words", "nats", "", Better.LOWER),
-  Metric(
-    "message_accuracy", "messages right", "%", "", Better.HIGHER, factor=100
-  ),
-  Metric("mel_db", "sampled mel, error", "dB", "", Better.LOWER),
-  Metric("mel_expected_db", "expected mel, error", "dB", "", Better.LOWER),
-)
-METRICS: dict[str, Metric] = {m.name: m for m in (*panel.METRICS, *_CONTENT)}
+METRICS: dict[str, Metric] = {
+  metric.name: metric for metric in (*panel.METRICS, *panel.CONTENT)
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +69,9 @@ def read(path: pathlib.Path) -> Result:
     values = json.loads(path.read_text(encoding="utf-8"))
     families = {}
     for family, agents in values["metrics"].items():
-      found = {name: item["value"] for name, item in agents[MODEL].items()}
+      found = {
+        name: item["value"] for name, item in agents[panel.MODEL].items()
+      }
       found |= values["content"][family]
       families[family] = {
         name: METRICS[name].factor * float(number)
@@ -182,9 +176,8 @@ def collect(
 
 def title(metric: Metric) -> str:
   """With its unit, and an arrow the better way."""
-  arrow = {Better.HIGHER: " ↑", Better.LOWER: " ↓", Better.NEITHER: ""}
   unit = f", {metric.unit}" if metric.unit else ""
-  return f"{metric.title}{unit}{arrow[metric.better]}"
+  return f"{metric.title}{unit}{metric.better}"
 
 
 def _short(value: float) -> str:

@@ -1,8 +1,10 @@
 """What an evaluation that was cut had done: it goes on from there.
 
-For: `run.evaluate`. Not for: the format (`ticks`). Start reading at `Kept`.
+For: `run.evaluate`. Not for: the format (`ticks`). Start reading at `Kept`;
+`Known` is what a start finds.
 """
 
+import collections
 import dataclasses
 import json
 import pathlib
@@ -11,6 +13,7 @@ from typing import Any
 
 from tml_jax import errors, workdir
 from tml_jax.evals import content, suites, ticks
+from tml_jax.evals.floor import Series
 from tml_jax.streams import annotation
 from tml_jax.streams.timeline import Timeline
 
@@ -87,3 +90,48 @@ class Kept:
 def _name(family: str, identifier: str) -> str:
   """An id as the name of a file."""
   return re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
+
+
+@dataclasses.dataclass
+class Known:
+  """What is known of items before any session.
+
+  Attributes:
+    dummies: series by agent, by index of the item.
+    logs: that need not be made again.
+    waiting: indices of items whose sessions are to be held.
+    skipped: items that say nothing of what is due, by family.
+  """
+
+  dummies: dict[int, dict[str, Series]] = dataclasses.field(
+    default_factory=dict
+  )
+  logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
+  waiting: list[int] = dataclasses.field(default_factory=list)
+  skipped: collections.Counter[str] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+
+  def add(
+    self,
+    index: int,
+    *,
+    suite: suites.Suite,
+    item: suites.Item,
+    timeline: Timeline,
+    kept: Kept | None,
+  ) -> bool:
+    """Takes an item; returns whether there is anything to score."""
+    if not suite.asks(timeline):
+      self.skipped[item.family] += 1
+      return False
+    self.dummies[index] = {
+      name: suite.measure(agent(timeline))
+      for name, agent in suite.agents.items()
+    }
+    log = kept.find(item, timeline) if kept else None
+    if log is None or not suite.is_kept(log):
+      self.waiting.append(index)
+    else:
+      self.logs[index] = log
+    return True

@@ -18,6 +18,8 @@ from tml_jax.evals import floor, heard, timed
 from tml_jax.evals.floor import Series
 from tml_jax.evals.ticks import Log
 
+MODEL = "model"  # the agent with weights, beside those of `dummies`
+ALL = "all"  # families together
 FEW_EVENTS = 10  # fewer are marked; tau-voice does not publish them
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -33,9 +35,14 @@ class Statistic(enum.Enum):
 
 
 class Better(enum.Enum):
-  HIGHER = "higher"
-  LOWER = "lower"
+  """Which way a number is better; behind its title, an arrow."""
+
+  HIGHER = " ↑"
+  LOWER = " ↓"
   NEITHER = ""
+
+  def __str__(self) -> str:
+    return self.value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Metric:
     name: in JSON files and in the metrics of training.
     title: for people.
     unit: of what is shown, the value times `factor`.
-    series: of `floor` or `timed`, where it is defined.
+    series: of `floor` or `timed`, where it is defined; "" for content.
     better: which way.
     statistic: of the series.
     quantile: where the statistic is one.
@@ -178,7 +185,38 @@ METRICS = (
   _quantile("follow_lag_p50", "follows: lag, median", "follow_lag", 0.5),
   _share("said_right", "says the right words"),
 )
-BY_NAME = {metric.name: metric for metric in METRICS}
+# Beside the panel: of forced predictions, defined by `content.Sums.scalars`.
+CONTENT = (
+  Metric(
+    "text_accuracy", "text tokens right", "%", "", Better.HIGHER, factor=100
+  ),
+  Metric(
+    "message_accuracy",
+    "message tokens right",
+    "%",
+    "",
+    Better.HIGHER,
+    factor=100,
+  ),
+  Metric("text_loss", "text loss", "nats a token", "", Better.LOWER, digits=2),
+  Metric("mel_db", "mel error, sampled", "dB RMS", "", Better.LOWER, digits=2),
+  Metric(
+    "mel_expected_db",
+    "mel error, expected mel",
+    "dB RMS",
+    "",
+    Better.LOWER,
+    digits=2,
+  ),
+  Metric(
+    "mel_mean_db",
+    "mel error of the mean",
+    "dB RMS",
+    "",
+    Better.NEITHER,
+    digits=2,
+  ),
+)
 # Read together or not at all.
 HEADLINE = (
   "responded",

@@ -6,7 +6,6 @@ For: the numbers of `evaluate` and of the training loop. Not for: definitions
 itself; the recorded agent is not played.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -39,8 +38,6 @@ from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-MODEL = "model"  # beside the names of `suites.Suite.agents`
-ALL = "all"  # families together
 SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
 
@@ -61,7 +58,7 @@ class Scored:
 
   @property
   def score(self) -> float:
-    return panel.score(self.series[MODEL])
+    return panel.score(self.series[panel.MODEL])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Report:
 
   Attributes:
     scored: items, those of a family together.
-    content: of each family, and of `ALL`; see `content.Sums`.
+    content: of each family, and of `panel.ALL`; see `content.Sums`.
     skipped: items that say nothing of what is due, by family.
     reused: items whose log was there.
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
@@ -91,45 +88,47 @@ class Report:
     return list(dict.fromkeys(item.family for item in self.scored))
 
   def items(self, family: str) -> list[Scored]:
-    """Those of a family, or `ALL`."""
-    return [s for s in self.scored if family in (ALL, s.family)]
+    """Those of a family, or `panel.ALL`."""
+    return [s for s in self.scored if family in (panel.ALL, s.family)]
 
   def summary(
-    self, family: str, *, agent: str = MODEL, resamples: int = panel.RESAMPLES
+    self,
+    family: str,
+    *,
+    agent: str = panel.MODEL,
+    resamples: int = panel.RESAMPLES,
   ) -> dict[str, panel.Value]:
     items = [item.series[agent] for item in self.items(family)]
     return panel.summarise(items, metrics=self.metrics, resamples=resamples)
 
   @functools.cached_property
   def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
-    """The panel by family (and `ALL`) and agent, the model first.
+    """The panel by family (and `panel.ALL`) and agent, the model first.
 
     Intervals are the model's alone.
     """
     return {
-      family: {MODEL: self.summary(family)}
+      family: {panel.MODEL: self.summary(family)}
       | {
         name: self.summary(family, agent=name, resamples=0)
         for name in self.agents
       }
-      for family in (*self.families, ALL)
+      for family in (*self.families, panel.ALL)
     }
 
   def transfers(self, family: str) -> dict[str, np.ndarray]:
     """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
-    items = [item.series[MODEL] for item in self.items(family)]
+    items = [item.series[panel.MODEL] for item in self.items(family)]
+    agents = {panel.MODEL: floor.TRANSFER, "recorded": floor.RECORDED}
     return {
       name: sum(panel.histogram(item.get(series, [])) for item in items)
-      for name, series in (
-        (MODEL, floor.TRANSFER),
-        ("recorded", floor.RECORDED),
-      )
+      for name, series in agents.items()
     }
 
   def scalars(self) -> dict[str, float]:
     """Of all families, for the metrics of training."""
-    values = self.summary(ALL, resamples=0)
-    return panel.scalars(values) | self.content[ALL]
+    values = self.summary(panel.ALL, resamples=0)
+    return panel.scalars(values) | self.content[panel.ALL]
 
 
 def evaluate(
@@ -158,40 +157,15 @@ def evaluate(
   """
   variables = jax.tree.map(jnp.asarray, variables)
   items = suite.items()
-  known = _Known()
-  sums: dict[str, content.Sums] = {}
-  chunks = _chunks(items)
-  for family, indices in tqdm.tqdm(chunks, desc="forced", unit="chunk"):
-    loaded = {i: items[i].load() for i in indices}
-    asked = [
-      timeline
-      for i, timeline in loaded.items()
-      if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
-    ]
-    if asked:
-      sums.setdefault(family, content.nothing())
-    # Where there is no recorded agent, there is nothing to predict.
-    timelines = [t for t in asked if t.track(Role.AGENT)]
-    names = [timeline.id for timeline in timelines]
-    found = kept.find_content(family, names) if kept else None
-    if found is None and timelines:
-      found = content.forced(
-        config,
-        model=model,
-        variables=variables,
-        recordings=[
-          framing.frames(
-            layouts.lay_out(t, config=config, tokenizer=tokenizer),
-            config=config.streams,
-            tokenizer=tokenizer,
-          )
-          for t in timelines
-        ],
-      )
-      if kept:
-        kept.write_content(found, family=family, names=names)
-    if found is not None:
-      sums[family] += found
+  known, sums = _forced(
+    suite,
+    items,
+    config=config,
+    model=model,
+    variables=variables,
+    tokenizer=tokenizer,
+    kept=kept,
+  )
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
@@ -223,11 +197,11 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={MODEL: suite.measure(logs[i]), **known.dummies[i]},
+      series={panel.MODEL: suite.measure(logs[i]), **known.dummies[i]},
     )
     for i in sorted(logs)
   ]
-  sums[ALL] = sum(sums.values(), content.nothing())
+  sums[panel.ALL] = sum(sums.values(), content.nothing())
   return Report(
     scored=scored,
     content={family: found.scalars() for family, found in sums.items()},
@@ -237,6 +211,54 @@ def evaluate(
     metrics=suite.metrics,
     agents=tuple(suite.agents),
   )
+
+
+def _forced(
+  suite: suites.Suite,
+  items: list[suites.Item],
+  *,
+  config: Config,
+  model: interaction.InteractionModel,
+  variables: dict[str, Any],
+  tokenizer: Tokenizer,
+  kept: kept_lib.Kept | None,
+) -> tuple[kept_lib.Known, dict[str, content.Sums]]:
+  """Looks through all items; returns what is known, and content by family."""
+  known = kept_lib.Known()
+  sums: dict[str, content.Sums] = {}
+  chunks = tqdm.tqdm(_chunks(items), desc="forced", unit="chunk")
+  for family, indices in chunks:
+    loaded = {i: items[i].load() for i in indices}
+    asked = [
+      timeline
+      for i, timeline in loaded.items()
+      if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
+    ]
+    if asked:
+      sums.setdefault(family, content.nothing())
+    # Where there is no recorded agent, there is nothing to predict.
+    timelines = [t for t in asked if t.track(Role.AGENT)]
+    names = [timeline.id for timeline in timelines]
+    found = kept.find_content(family, names) if kept else None
+    if found is None and timelines:
+      found = content.forced(
+        config,
+        model=model,
+        variables=variables,
+        recordings=[
+          framing.frames(
+            layouts.lay_out(t, config=config, tokenizer=tokenizer),
+            config=config.streams,
+            tokenizer=tokenizer,
+          )
+          for t in timelines
+        ],
+      )
+      if kept:
+        kept.write_content(found, family=family, names=names)
+    if found is not None:
+      sums[family] += found
+  return known, sums
 
 
 def _chunks(items: list[suites.Item]) -> list[tuple[str, list[int]]]:
@@ -249,51 +271,6 @@ def _chunks(items: list[suites.Item]) -> list[tuple[str, list[int]]]:
     for family, indices in by_family.items()
     for first in range(0, len(indices), _CHUNK)
   ]
-
-
-@dataclasses.dataclass
-class _Known:
-  """What is known of items before any session.
-
-  Attributes:
-    dummies: series by agent, by index of the item.
-    logs: that need not be made again.
-    waiting: indices of items whose sessions are to be held.
-    skipped: items that say nothing of what is due, by family.
-  """
-
-  dummies: dict[int, dict[str, Series]] = dataclasses.field(
-    default_factory=dict
-  )
-  logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
-  waiting: list[int] = dataclasses.field(default_factory=list)
-  skipped: collections.Counter[str] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-
-  def add(
-    self,
-    index: int,
-    *,
-    suite: suites.Suite,
-    item: suites.Item,
-    timeline: Timeline,
-    kept: kept_lib.Kept | None,
-  ) -> bool:
-    """Takes an item; returns whether there is anything to score."""
-    if not suite.asks(timeline):
-      self.skipped[item.family] += 1
-      return False
-    self.dummies[index] = {
-      name: suite.measure(agent(timeline))
-      for name, agent in suite.agents.items()
-    }
-    log = kept.find(item, timeline) if kept else None
-    if log is None or not suite.is_kept(log):
-      self.waiting.append(index)
-    else:
-      self.logs[index] = log
-    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,17 +8,8 @@ import html as html_lib
 import math
 
 from tml_jax.evals import log_picture, panel, run
-from tml_jax.evals.panel import Better, Metric, Value
+from tml_jax.evals.panel import Metric, Value
 
-# Metric of content, what it is called, unit, factor, digits.
-_CONTENT = (
-  ("text_accuracy", "text tokens right", "% (forced)", 100, 1),
-  ("message_accuracy", "message tokens right", "% (forced)", 100, 1),
-  ("text_loss", "text loss", "nats a token (forced)", 1, 2),
-  ("mel_db", "mel error, sampled", "dB RMS (forced)", 1, 2),
-  ("mel_expected_db", "mel error, expected mel", "dB RMS (forced)", 1, 2),
-  ("mel_mean_db", "mel error of the mean", "dB RMS", 1, 2),
-)
 FEW = "*"
 NOTE = (
   f"{FEW} fewer than {panel.FEW_EVENTS} events; brackets are"
@@ -76,10 +67,10 @@ def interval(value: Value, metric: Metric) -> str:
 def table(report: run.Report, family: str) -> str:
   """A row a metric; the model with interval and events, then the dummies."""
   found = report.columns[family]
-  head = [family, run.MODEL, "", "n", *report.agents, ""]
+  head = [family, panel.MODEL, "", "n", *report.agents, ""]
   lines = [head]
   for metric in rows(report, family):
-    value = found[run.MODEL][metric.name]
+    value = found[panel.MODEL][metric.name]
     cells = [number(found[name][metric.name], metric) for name in report.agents]
     lines.append(
       [
@@ -104,12 +95,16 @@ def table(report: run.Report, family: str) -> str:
 
 
 def _content(report: run.Report, family: str) -> list[tuple[str, str, str]]:
-  """Title, number and unit of every forced number."""
+  """Title, number and unit of every number of forced predictions."""
   scalars = report.content[family]
   return [
-    (title, f"{factor * scalars[name]:.{digits}f}", unit)
-    for name, title, unit, factor, digits in _CONTENT
-    if not math.isnan(scalars[name])
+    (
+      f"{metric.title} (forced)",
+      f"{metric.factor * scalars[metric.name]:.{metric.digits}f}",
+      metric.unit,
+    )
+    for metric in panel.CONTENT
+    if not math.isnan(scalars[metric.name])
   ]
 
 
@@ -121,9 +116,9 @@ def html(report: run.Report, *, title: str) -> str:
     f"<title>{_text(title)}</title><style>{_STYLE}</style></head><body>",
     f"<h1>{_text(title)}</h1>",
     f"<p class='note'>{_text(NOTE)}</p>",
-    _section(report, run.ALL, "All families"),
+    _section(report, panel.ALL, "All families"),
     _image(
-      log_picture.transfers(report.transfers(run.ALL)),
+      log_picture.transfers(report.transfers(panel.ALL)),
       caption="floor transfers of all families",
     ),
   ]
@@ -139,15 +134,15 @@ def html(report: run.Report, *, title: str) -> str:
 
 def _section(report: run.Report, family: str, heading: str) -> str:
   found = report.columns[family]
-  head = ["", run.MODEL, "interval", "n", *report.agents, ""]
+  head = ["", panel.MODEL, "interval", "n", *report.agents, ""]
   lines = [f"<h2>{_text(heading)}</h2><div class='wide'><table><thead><tr>"]
   lines += [f"<th>{_text(cell)}</th>" for cell in head]
   lines.append("</tr></thead><tbody>")
   for metric in rows(report, family):
-    value = found[run.MODEL][metric.name]
+    value = found[panel.MODEL][metric.name]
     few = " few" if value.events < panel.FEW_EVENTS else ""
     lines.append(
-      f"<tr><td title='{metric.name}'>{_text(metric.title)}{_arrow(metric)}"
+      f"<tr><td title='{metric.name}'>{_text(metric.title)}{metric.better}"
       f"</td><td class='model{few}'>{number(value, metric)}</td>"
       f"<td class='interval'>{interval(value, metric)}</td>"
       f"<td class='n'>{value.events}</td>"
@@ -188,11 +183,6 @@ def _image(canvas, *, caption: str) -> str:
     f" alt='{_text(caption)}' src='data:image/png;base64,"
     f"{log_picture.base64_png(canvas)}'></figure>"
   )
-
-
-def _arrow(metric: Metric) -> str:
-  arrows = {Better.HIGHER: " ↑", Better.LOWER: " ↓", Better.NEITHER: ""}
-  return arrows[metric.better]
 
 
 def _text(text: str) -> str:

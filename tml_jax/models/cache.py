@@ -94,25 +94,6 @@ class Cache:
       session,
     )
 
-  def restart(self, starts_B: jax.Array) -> "Cache":
-    """Empties the rows that start a session.
-
-    A length of 0 hides keys and values; the convolutions' inputs are zeroed.
-    """
-
-    def clear(name, array):
-      if name in ("key", "value"):
-        return array
-      starts = starts_B.reshape(-1, *[1] * (array.ndim - 1))
-      return jnp.where(starts, 0, array)
-
-    layers = tuple(
-      {name: clear(name, array) for name, array in layer.items()}
-      for layer in self.layers
-    )
-    lengths_B = jnp.where(starts_B, 0, self.lengths_B)
-    return self.replace(layers=layers, lengths_B=lengths_B)
-
 
 def init_cache(
   config: ModelConfig,

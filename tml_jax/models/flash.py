@@ -112,7 +112,7 @@ def attend(
   Raises:
     ValueError: the mesh cuts the sequence into pieces that are no whole
       blocks or shorter than the window, or heads cannot be dealt out;
-      `config_checks.whole` refuses that before anything is traced.
+      `config_relations.whole` refuses that before anything is traced.
   """
   batch, length, heads, _ = q_BTNH.shape
   places = Places.of(has_window=window < length)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tml_jax.parallel import hlo
+from tml_jax.parallel import executed, hlo
 
 KINDS = (
   "all-gather",
@@ -73,7 +73,7 @@ class Collective:
 def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
   """All collectives of a program; groups of one device are none."""
   result = []
-  for step in hlo.Walk(module).executed():
+  for step in executed.Walk(module).executed():
     item = step.instruction
     found = _direct(item, step.computation)
     is_async = step.is_async or item.opcode.endswith("-start")
@@ -102,7 +102,9 @@ def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
   return result
 
 
-def _between_slices(item: hlo.Instruction, step: hlo.Executed) -> Collective:
+def _between_slices(
+  item: hlo.Instruction, step: executed.Executed
+) -> Collective:
   """What a slice sends to the others through its hosts."""
   kind = _TRANSFER.search(item.attributes)[1].lower().replace("_", "-")
   slices = re.search(r'_xla_megascale_target="\{([\d,]+)\}', item.attributes)

@@ -1,7 +1,7 @@
 """What one instruction of a compiled program costs: FLOPs and HBM bytes.
 
-For: `flops` and `hbm_bytes` of an instruction of `hlo.Walk.executed`, once.
-Not for: collectives (`collectives.py`), time (`roofline.py`). Start reading at
+For: `flops` and `hbm_bytes` of an instruction of `executed.Walk`, run once. Not
+for: collectives (`collectives.py`), time (`roofline.py`). Start reading at
 `flops`. FLOPs are those of matrix products (dots, convolutions, kernels that
 state them), two for a multiplication and addition, as in `training/flops.py`;
 elementwise work shows in the bytes.

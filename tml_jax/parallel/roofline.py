@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tml_jax.parallel import chips, costs, hlo
+from tml_jax.parallel import chips, costs, executed, hlo
 from tml_jax.parallel import collectives as collectives_lib
 
 # Between the two halves of one package, against one ICI link (TPU7x docs).
@@ -111,7 +111,7 @@ def analyse(module: hlo.Module, *, chip: chips.Chip, place: Place) -> Analysis:
   bandwidth = chip.hbm_bytes_per_second / chip.devices
   flops = hbm = seconds = 0.0
   uncounted: collections.Counter[str] = collections.Counter()
-  walk = hlo.Walk(module)
+  walk = executed.Walk(module)
   for work in works(walk, chip=chip):
     count = work.step.count
     if work.flops is None:
@@ -148,14 +148,14 @@ class Work:
     is_compute_bound: whether that is the FLOPs.
   """
 
-  step: hlo.Executed
+  step: executed.Executed
   flops: float | None
   hbm_bytes: float
   seconds: float
   is_compute_bound: bool
 
 
-def works(walk: hlo.Walk, *, chip: chips.Chip) -> Iterator[Work]:
+def works(walk: executed.Walk, *, chip: chips.Chip) -> Iterator[Work]:
   """Costs of everything that runs; those of collectives are not bytes."""
   peak = chip.peak_flops / chip.devices
   bandwidth = chip.hbm_bytes_per_second / chip.devices

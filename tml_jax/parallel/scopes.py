@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from tml_jax.parallel import chips, costs, hlo, roofline
+from tml_jax.parallel import chips, costs, executed, hlo, roofline
 from tml_jax.parallel import collectives as collectives_lib
 
 UNNAMED = "(unnamed)"
@@ -148,7 +148,7 @@ def by_module(
   def row(scope: Scope) -> Row:
     return rows.setdefault(scope, Row(scope))
 
-  for work in roofline.works(hlo.Walk(module), chip=chip):
+  for work in roofline.works(executed.Walk(module), chip=chip):
     if not (work.flops or work.seconds):
       continue
     step, count = work.step, work.step.count

@@ -1,7 +1,7 @@
 """A picture of a session on the 200 ms grid.
 
 For: seeing who spoke when, what was decided and what was written. Not for:
-numbers (`report.ticks`, `evals`). Start reading at `draw`.
+numbers (`evals`). Start reading at `draw`.
 """
 
 import pathlib

@@ -62,8 +62,7 @@ class BargeInScenario(instructed.Instructed):
     stop = start // clock.TURN_SAMPLES + int(random.choice(instructed.YIELD))
     said = score.break_off(window=stop)
     end, reply = score.cursor, self._agent(score, prompt)
-    window = score.quiet_window + instructed.REPLY_DELAY
-    score.cursor = score.speak(reply, window=window)
+    window = score.answer(reply, delay_windows=instructed.REPLY_DELAY)
     score.annotate(Kind.BARGE_IN, start=start, end=end)
     score.annotate(
       Kind.TURN,

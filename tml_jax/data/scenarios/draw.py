@@ -130,10 +130,13 @@ class DrawScenario(family.Family):
     for line in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       asked = self._choose(self._letters(user, agent), random=random)
       start, gain_db = score.cursor, random.uniform(*_GAIN_DB)
-      score.say(user.load(CUE), gain_db=gain_db)
-      for letter in asked:
-        score.pause(_BETWEEN_WORDS, random=random)
-        score.say(user.load(f"letters/{letter}"), gain_db=gain_db)
+      words = [CUE, *(f"letters/{letter}" for letter in asked)]
+      score.say_all(
+        [user.load(word) for word in words],
+        gain_db=gain_db,
+        gap=_BETWEEN_WORDS,
+        random=random,
+      )
       end = score.cursor
       drawn = [
         path(letter, x=ADVANCE * i, y=LINE * line)
@@ -142,9 +145,7 @@ class DrawScenario(family.Family):
       for commands in drawn:
         score.show(commands, kind=EventKind.DRAW)
       replies = [agent.load(f"letters/{letter}") for letter in asked]
-      onset = score.answer(replies[0], delay_windows=REPLY_DELAY)
-      for reply in replies[1:]:  # without a pause: one onset
-        score.say_on(reply)
+      onset = score.answer(replies, delay_windows=REPLY_DELAY)
       score.exchanges.append(
         {
           "user_start": start / clock.SAMPLE_RATE,

@@ -49,10 +49,10 @@ class ElapsedScenario(instructed.Instructed):
       score.pause((-_JITTER, _JITTER), random=random)
       score.cursor -= len(question.tracks[0].audio)
       asked = self._instruct(score, instructed.HOW_LONG, random=random)
-      end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
+      end = score.cursor
       seconds = round(windows * clock.TURN_SECONDS)
       said = self._agent(score, *instructed.digits(seconds), instructed.SECONDS)
-      score.cursor = score.speak(said, window=onset)
+      onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
       score.pause(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TURN,

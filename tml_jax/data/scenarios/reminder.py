@@ -75,8 +75,7 @@ class ReminderScenario(instructed.Instructed):
     score.pause(_BEFORE_GOODBYE, random=random)
     start = self._instruct(score, instructed.GOODBYE, random=random)
     end, said = score.cursor, self._agent(score, instructed.GOODBYE)
-    onset = score.quiet_window + instructed.REPLY_DELAY
-    score.cursor = score.speak(said, window=onset)
+    onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
     score.annotate(
       Kind.TURN,
       start=start,

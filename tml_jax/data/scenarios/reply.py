@@ -82,25 +82,26 @@ class ReplyScenario(family.Family):
       if instruction:
         seconds = int(random.choice(DELAYS))
         delay_windows = WINDOWS_PER_SECOND * seconds
-        first, *others = _instruction(user, seconds)
-        score.say(first, gain_db=gain_db)
-        for spoken in others:
-          score.pause(_BETWEEN_WORDS, random=random)
-          score.say(spoken, gain_db=gain_db)
+        score.say_all(
+          _instruction(user, seconds),
+          gain_db=gain_db,
+          gap=_BETWEEN_WORDS,
+          random=random,
+        )
         score.show(str(seconds))
         score.pause(_AFTER_INSTRUCTION, random=random)
       prompt_start = score.cursor
       score.say(user.load(prompt), gain_db=gain_db)
       end = score.cursor
       reply = agent.load(prompt)
-      onset = score.answer(reply, delay_windows=delay_windows)
+      onset = score.answer([reply], delay_windows=delay_windows)
       score.exchanges.append(
         {
           "user_start": start / clock.SAMPLE_RATE,
           "prompt_start": prompt_start / clock.SAMPLE_RATE,
           "user_end": end / clock.SAMPLE_RATE,
           "onset_window": onset,
-          "end_window": (score.cursor - 1) // clock.TURN_SAMPLES + 1,
+          "end_window": score.quiet_window,
           "delay_windows": delay_windows,
           "instruction": instruction,
           "user_prompt": prompt,

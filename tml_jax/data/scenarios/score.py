@@ -122,15 +122,15 @@ class Score:
     """First window in which nobody speaks any more."""
     return (self.cursor - 1) // clock.TURN_SAMPLES + 1
 
-  def answer(self, recording: Timeline, *, delay_windows: int) -> int:
-    """The agent answers what was just said; returns the onset window."""
-    onset = self.quiet_window + delay_windows
-    self.answer_at(recording, window=onset)
-    return onset
+  def answer(self, said: Sequence[Timeline], *, delay_windows: int) -> int:
+    """The agent answers after `delay_windows` in which nobody speaks.
 
-  def answer_at(self, recording: Timeline, *, window: int) -> None:
-    """The agent speaks from the start of a window."""
-    self.cursor = self.speak([recording], window=window)
+    Returns:
+      the onset window; the cursor goes on where the answer ends.
+    """
+    onset = self.quiet_window + delay_windows
+    self.cursor = self.speak(said, window=onset)
+    return onset
 
   def speak(self, said: Sequence[Timeline], *, window: int) -> int:
     """The agent speaks without a pause, whoever else does.
@@ -157,11 +157,6 @@ class Score:
       if part.start < end
     ]
     return [part.recording for part in self.agent]
-
-  def say_on(self, recording: Timeline) -> None:
-    """The agent goes on at once."""
-    self.agent.append(Part(self.cursor, recording, 1.0))
-    self.cursor = self.agent[-1].stop
 
   def annotate(
     self,

@@ -40,8 +40,9 @@ class TimedReplyScenario(instructed.Instructed):
       prompt = self._prompt(score, random=random)
       self._instruct(score, prompt, random=random)
       end, said = score.cursor, self._agent(score, prompt)
-      onset = score.quiet_window + reply.WINDOWS_PER_SECOND * seconds
-      score.cursor = score.speak(said, window=onset)
+      onset = score.answer(
+        said, delay_windows=reply.WINDOWS_PER_SECOND * seconds
+      )
       score.pause(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TIMED,

@@ -240,7 +240,7 @@ class ToolCallScenario(family.Family):
       since = spoken_until = score.quiet_window * clock.TURN_SECONDS
     reply = self._banks[score.agent_voice].load(waiting.turn.answer)
     delay = window - score.quiet_window
-    score.answer_at(reply, window=window)
+    score.cursor = score.speak([reply], window=window)
     score.annotate(
       Kind.TOOL,
       start=waiting.asked,

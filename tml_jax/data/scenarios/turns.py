@@ -54,9 +54,8 @@ class TurnsScenario(instructed.Instructed):
         if thinks:
           score.annotate(Kind.PAUSE, start=before, end=score.cursor)
         score.say(recording, gain_db=gain_db)
-      end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
-      said = self._agent(score, *instructed.digits(*string))
-      score.cursor = score.speak(said, window=onset)
+      end, said = score.cursor, self._agent(score, *instructed.digits(*string))
+      onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
       score.pause(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TURN,

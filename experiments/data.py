@@ -1,0 +1,57 @@
+"""Voices and mixtures that the experiments train on.
+
+For: `interaction.py` and `vocoder.py`. Not for: what a source or a scenario
+family is (tml_jax/data).
+"""
+
+from tml_jax.config import DataConfig
+
+PROCEDURAL_VOICES = (
+  "procedural:low",
+  "procedural:high",
+  "procedural:bright",
+  "procedural:dark",
+)
+# Every scenario family, as often as the others: tml_jax/data/scenarios.
+INTERACTIVE_MIXTURE = (
+  "reply:1.0",
+  "tool_call:1.0",
+  "draw:1.0",
+  "turns:1.0",
+  "barge_in:1.0",
+  "backchannel:1.0",
+  "side_talk:1.0",
+  "timed_reply:1.0",
+  "reminder:1.0",
+  "elapsed:1.0",
+  "cue:1.0",
+  "follow:1.0",
+  "count:1.0",
+  "activity:1.0",
+  "silent_until:1.0",
+  "correction:1.0",
+  "typed:1.0",
+)
+# Recorded prompts in five languages and a synthetic voice for each: two
+# voices per timeline that are never the same.
+REAL_VOICES = (
+  "asterisk:en",
+  "asterisk:fr",
+  "asterisk:es",
+  "asterisk:it",
+  "asterisk:ru",
+  "espeak:en-us",
+  "espeak:fr-fr",
+  "espeak:es",
+  "espeak:it",
+  "espeak:ru",
+)
+REFERENCE = DataConfig(
+  voices=REAL_VOICES,
+  mixture=("reply:1.0",),
+  logical_shards=256,
+  group_size=64,
+  workers=4,
+  heldout_share=0.1,
+  seed=0,
+)
