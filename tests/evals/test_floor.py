@@ -1,5 +1,7 @@
 """Turn-taking against conversations worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,15 @@ def test_an_event_at_the_end_of_a_reply_says_nothing():
   assert values("uu..................", turn, event, **ending)[name] == [1]
   long = dict(recorded="...aaaaaaaaaaa")
   assert values("uu.aabba............", turn, event, **long)[name] == [0]
+
+
+def test_the_end_of_a_word_is_not_that_of_the_reply():
+  turn, event = asks(Kind.TURN, 0, 2), asks(Kind.BACKCHANNEL, 5, 7)
+  words = tuple((0.2 * k, 0.2 * k + 0.15) for k in range(3, 14))
+  log = dataclasses.replace(
+    drawn.log("uu.aabbaaaaaaa......", turn, event), recorded=words
+  )
+  assert panel.measure(log)["selectivity_backchannel"] == [(1, 1)]
 
 
 def test_a_reply_that_was_due_is_no_answer_to_side_talk():

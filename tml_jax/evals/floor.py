@@ -88,10 +88,10 @@ def measure(heard: Heard) -> Series:
   minutes = seconds(len(heard.log.ticks)) / 60
   result["false_fires"].append((len(heard.unasked), minutes))
   _overlap(heard, result)
-  recorded = np.zeros(len(heard.log.ticks), bool)
-  for start, end in heard.log.recorded:
-    recorded[clock.window_of(start) : clock.num_windows(end)] = True
-  for name, agent in ((TRANSFER, heard.log.agent), (RECORDED, recorded)):
+  for name, agent in (
+    (TRANSFER, heard.log.agent),
+    (RECORDED, heard.log.recorded_agent),
+  ):
     result[name] += [(t, 1) for t in transfers(agent, user=heard.directed)]
   return dict(result)
 
@@ -167,8 +167,9 @@ def is_kept(heard: Heard, event: Annotation) -> bool | None:
   if heard.runs[run] in heard.unasked:
     return False
   until = event.start + KEEP_SECONDS
-  for first, last in heard.log.recorded:
-    if first - EPSILON < event.start < last - EPSILON < until - 2 * EPSILON:
+  for first, stop in runs_of(heard.log.recorded_agent):
+    over = seconds(stop)
+    if first <= tick < stop and over < until - EPSILON:
       return None
   return _quiet_after(heard, event, within=KEEP_SECONDS) is None
 

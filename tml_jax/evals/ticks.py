@@ -18,6 +18,7 @@ import functools
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,19 @@ class Log:
     """[ticks] bool, whether the user does."""
     return np.array([tick.user for tick in self.ticks], bool)
 
+  @functools.cached_property
+  def recorded_agent(self) -> np.ndarray:
+    """[ticks] bool, whether the recorded agent sounds."""
+    return self._touched(self.recorded)
+
   def covered(self, *kinds: annotation.Kind) -> np.ndarray:
     """[ticks] bool, those that an annotation of these kinds touches."""
+    return self._touched((a.start, a.end) for a in self.of_kind(*kinds))
+
+  def _touched(self, spans: Iterable[tuple[float, float]]) -> np.ndarray:
     result = np.zeros(len(self.ticks), bool)
-    for a in self.of_kind(*kinds):
-      result[clock.window_of(a.start) : clock.num_windows(a.end)] = True
+    for start, end in spans:
+      result[clock.window_of(start) : clock.num_windows(end)] = True
     return result
 
   def of_kind(self, *kinds: annotation.Kind) -> list[Annotation]:
