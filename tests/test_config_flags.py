@@ -78,7 +78,7 @@ def test_overrides_are_typed():
     ),
     ([_TINY, "--config.model.hmlp_widths=1,2"], "(1, 2): it takes 3 items"),
     ([_TINY, "--config.model.num_heads=3"], "model.num_heads = 3: must be"),
-    ([_TINY + "y"], "one of tiny, tiny_procedural, medium, tml_interaction"),
+    ([_TINY + "y"], "one of tiny, tiny_procedural, interactive, medium"),
     (["--config=experiments/interaction.py"], "no size ''"),
     (["--config=experiments/none.py:tiny"], "no file 'experiments/none.py'"),
     (["--config=pyproject.toml"], "expected FILE.py:NAME"),

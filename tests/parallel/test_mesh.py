@@ -10,7 +10,7 @@ import pytest
 
 from experiments import interaction, topologies
 from tests.training import small
-from tml_jax import errors
+from tml_jax import config_text, errors
 from tml_jax.config import MoeDispatch, MoeMatmul
 from tml_jax.models import norm
 from tml_jax.parallel import mesh as mesh_lib
@@ -99,9 +99,7 @@ def test_bad_meshes_raise(axes, message):
   ],
 )
 def test_what_a_mesh_cannot_run_raises_before_tracing(axes, changes, message):
-  config = small.config(**axes)
-  for name, value in changes.items():
-    config = topologies._with(config, name.split("."), value)
+  config = config_text.with_fields(small.config(**axes), changes)
   mesh = mesh_lib.create(config.mesh, devices=jax.devices()[:8])
   with pytest.raises(errors.UserError, match=message):
     program.create(config, mesh=mesh)

@@ -51,6 +51,7 @@ def test_by_hand():
   np.testing.assert_allclose(flat, 1.0, atol=1e-6)
 
 
+@pytest.mark.slow  # two gradients are compiled
 def test_is_added_to_the_loss():
   cfg = _balanced()
   without = small.config()
