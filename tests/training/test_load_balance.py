@@ -113,9 +113,10 @@ def test_works_in_training():
     router=jax.tree.map(lambda bias: bias.at[0].set(0.1), state.router)
   )
   batch = small.batch(cfg, seed=0)
-  balance = []
+  imbalance = []
   for _ in range(60):
     state, values = step(state, batch)
     scalars = metrics.summarise(jax.device_get(values))
-    balance.append(scalars["loss/load_balance"])
-  assert balance[0] > 1.05 and balance[-1] < 0.5 * (balance[0] - 1) + 1
+    imbalance.append(scalars["router/all/max_over_mean"])
+  # The loss itself is near 1 as long as scores are near 0.5.
+  assert imbalance[0] > 1.25 and np.mean(imbalance[-10:]) < 1.12
