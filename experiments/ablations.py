@@ -5,10 +5,8 @@ the table, and for one row by hand. Not for: sizes (`interaction.py`). Start
 reading at `ROWS`; experiments/README.md shows them with their flags.
 """
 
-import dataclasses
-
 from experiments import interaction
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags
 from tml_jax.config import Config, Layout, Position, SayText
 from tml_jax.evals.ablation import Row
 
@@ -104,11 +102,9 @@ ROWS: dict[str, Row] = {
 
 def get_config(name: str = "base") -> Config:
   """The config of a row."""
-  if name not in ROWS:
-    nearest = config_flags.nearest(name, names=list(ROWS))
-    raise errors.UserError(
-      f"experiments/ablations.py has no row {name!r}; the nearest is {nearest}"
-    )
-  base = interaction.get_config(BASE)
-  config = config_text.with_fields(base, ROWS[name].changes)
-  return dataclasses.replace(config, name=f"{base.name}_{name}")
+  return config_flags.config_of_row(
+    name,
+    changes={row: ROWS[row].changes for row in ROWS},
+    base=interaction.get_config(BASE),
+    file="experiments/ablations.py",
+  )

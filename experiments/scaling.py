@@ -10,11 +10,10 @@ measured, times the FLOPs of `training/flops.py`): an hour a seed, to which
 evaluations come. --evaluate_flag=--count=16 keeps these short.
 """
 
-import dataclasses
 from typing import Any
 
 from experiments import interaction
-from tml_jax import config_flags, config_text, errors
+from tml_jax import config_flags
 from tml_jax.config import Config
 from tml_jax.evals.ablation import Row
 
@@ -95,11 +94,9 @@ ROWS: dict[str, Row] = {
 
 def get_config(name: str = "active_3.2m") -> Config:
   """The config of a size."""
-  if name not in ROWS:
-    nearest = config_flags.nearest(name, names=list(ROWS))
-    raise errors.UserError(
-      f"experiments/scaling.py has no size {name!r}; the nearest is {nearest}"
-    )
-  base = interaction.get_config(BASE)
-  config = config_text.with_fields(base, ROWS[name].changes)
-  return dataclasses.replace(config, name=f"{base.name}_{name}")
+  return config_flags.config_of_row(
+    name,
+    changes={row: ROWS[row].changes for row in ROWS},
+    base=interaction.get_config(BASE),
+    file="experiments/scaling.py",
+  )

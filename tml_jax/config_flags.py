@@ -10,6 +10,7 @@ does: a misspelt flag must not cost the start of an accelerator.
     config_flags.run(main)
 """
 
+import dataclasses
 import difflib
 import enum
 import importlib.util
@@ -17,7 +18,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from absl import app, flags
@@ -296,6 +297,27 @@ def _check_field_name(argument: str, *, config_type: type) -> None:
     f"unknown field --{_FLAG}.{path}; the nearest is"
     f" --{_FLAG}.{nearest(path, names=list(fields))}"
   )
+
+
+def config_of_row(
+  name: str,
+  *,
+  changes: Mapping[str, Mapping[str, Any]],
+  base: Config,
+  file: str,
+) -> Config:
+  """The config of a row of the experiment `file`, by its changes of `base`.
+
+  Raises:
+    errors.UserError: no such row.
+  """
+  if name not in changes:
+    raise errors.UserError(
+      f"{file} has no row {name!r}; the nearest is"
+      f" {nearest(name, names=list(changes))}"
+    )
+  config = config_text.with_fields(base, dict(changes[name]))
+  return dataclasses.replace(config, name=f"{base.name}_{name}")
 
 
 def nearest(path: str, *, names: list[str]) -> str:
