@@ -100,7 +100,7 @@ def _user(config: Config, live, *, random) -> Frame:
   """Sound, now and then a line of text."""
   if random.random() < 0.1:
     live.type(Control.USER_TEXT, random.integers(_TEXT_PIECES, size=5))
-  samples = 0.1 * random.standard_normal(clock.TURN_SAMPLES)
+  samples = 0.1 * random.standard_normal(clock.TICKS.samples)
   return live.perceive(samples.astype(np.float32))
 
 

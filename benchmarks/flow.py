@@ -135,7 +135,7 @@ def row(config: Config, *, trained_head, data, steps: int, map_weight: float):
   @jax.jit
   def sample(condition, key):
     noise = flow_head.noise(
-      jax.random.split(key, len(condition)), channels=80, temperature=1.0
+      jax.random.split(key, len(condition)), shape=(16, 80), temperature=1.0
     )
     return flow_head.sample(
       velocity, cond_D=condition, null_D=null, noise_FC=noise, config=flow

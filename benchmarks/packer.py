@@ -63,7 +63,7 @@ def microphones(timelines: list[Timeline]) -> list[np.ndarray]:
 
 def stream(audio: np.ndarray) -> np.ndarray:
   live = dmel.DmelStream()
-  windows = audio.reshape(-1, clock.TURN_SAMPLES)
+  windows = audio.reshape(-1, clock.TICKS.samples)
   return np.concatenate([live.push(window) for window in windows])
 
 

@@ -79,7 +79,7 @@ class Talk:
 
   def run(self, made: pool_lib.SessionPool, *, windows: int) -> None:
     random = np.random.default_rng(0)
-    sound = 0.1 * random.standard_normal((16, clock.TURN_SAMPLES))
+    sound = 0.1 * random.standard_normal((16, clock.TICKS.samples))
     sound = sound.astype(np.float32)
     for k in range(windows):
       start = time.perf_counter()
@@ -107,7 +107,7 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   bound = state_lib.create_sampler(cfg).bind(variables(cfg))
   chunk = pool_lib.empty_chunk(cfg, session_lib.Senses.SOUND, slots=sessions)
   for slot, session in enumerate(made.sessions):
-    frame = session.perceive(np.zeros(clock.TURN_SAMPLES, np.float32))
+    frame = session.perceive(np.zeros(clock.TICKS.samples, np.float32))
     tick_lib.write_inputs(chunk, frame, row=slot, config=cfg)
   keys = jax.random.split(jax.random.key(0), sessions)
   active = jnp.ones(sessions, bool)
@@ -135,7 +135,7 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
     network=network,
     variables=nn.unbox(jax.jit(network.init)(jax.random.key(0), *example)),
   )
-  mel = jnp.full((sessions, clock.FINE_FRAMES, clock.MEL_CHANNELS), -2.0)
+  mel = jnp.full((sessions, clock.TICKS.fine_frames, clock.MEL_CHANNELS), -2.0)
 
   def with_cache(function):
     return timing.threaded(function, pool_lib.empty_cache(cfg, sessions))
@@ -167,10 +167,10 @@ def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
     row["decode_share"] = 1 - row["prefill_share"] - row["flow_share"]
     row["token_ms"] = part["token"]
     row["voice_ms"] = part["voice"]
-    row["realtime_factor"] = sessions * clock.TURN_MS / (whole + part["voice"])
+    row["realtime_factor"] = sessions * clock.TICKS.ms / (whole + part["voice"])
     # The window that is answered has to end first. Its sound lags a bit.
     lag_ms = 1e3 * voice.DELAY / clock.SAMPLE_RATE
-    row["first_audio_ms"] = clock.TURN_MS + whole + part["voice"] + lag_ms
+    row["first_audio_ms"] = clock.TICKS.ms + whole + part["voice"] + lag_ms
     rows[str(sessions)] = row
   return rows
 
@@ -211,7 +211,7 @@ def recompute(
   rows = {}
   for minutes in minutes_of_past:
     length = int(minutes * MINUTE * per_window)
-    audio = minutes * MINUTE * clock.AUDIO_TOKENS
+    audio = minutes * MINUTE * clock.TICKS.audio_tokens
     streams = dataclasses.replace(
       cfg.streams, seq_len=length, max_audio=min(audio, length)
     )
@@ -253,7 +253,7 @@ def invariant_cost(cfg: Config) -> dict[str, float]:
   recordings = {}
   made = pools[0]
   for _ in range(50):
-    silence = np.zeros(clock.TURN_SAMPLES, np.float32)
+    silence = np.zeros(clock.TICKS.samples, np.float32)
     ticked = made.tick({s: s.perceive(silence) for s in made.sessions})
     for session, frame in ticked.frames.items():
       recordings.setdefault(session, []).append(frame)

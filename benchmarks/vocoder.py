@@ -51,7 +51,7 @@ def prompts(voice: str):
   low, high = (seconds * clock.SAMPLE_RATE for seconds in _SECONDS)
   kept = [item for item in found if low <= len(item[0]) <= high]
   return [
-    (np.pad(audio, (0, -len(audio) % clock.TURN_SAMPLES)), text)
+    (np.pad(audio, (0, -len(audio) % clock.TICKS.samples)), text)
     for audio, text in kept[: _COUNT.value]
   ]
 
@@ -63,13 +63,13 @@ def forms():
   network, variables = trained.load_vocoder(_WEIGHTS.value)
   return {
     "Griffin-Lim, offline": functools.partial(
-      vocoder.render, iterations=_ITERATIONS, seed=0
+      vocoder.render, grid=clock.TICKS, iterations=_ITERATIONS, seed=0
     ),
     "phases, streaming": functools.partial(
-      voice.render, network=None, variables={}
+      voice.render, grid=clock.TICKS, network=None, variables={}
     ),
     "network and phases, streaming": functools.partial(
-      voice.render, network=network, variables=variables
+      voice.render, grid=clock.TICKS, network=network, variables=variables
     ),
   }
 

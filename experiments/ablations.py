@@ -5,12 +5,40 @@ the table, and for one row by hand. Not for: sizes (`interaction.py`). Start
 reading at `ROWS`; experiments/README.md shows them with their flags.
 """
 
+from typing import Any
+
 from experiments import interaction
 from tml_jax import config_flags
 from tml_jax.config import Config, Layout, Position, SayText
 from tml_jax.evals.ablation import Row
 
 BASE = "interactive"  # of interaction.py
+
+
+def _turn(
+  ms: int,
+  *,
+  seq_len: int,
+  max_speak: int,
+  max_targets: int,
+  max_text: int,
+) -> dict[str, Any]:
+  """Other micro-turns, and sequences that hold as many conversations.
+
+  Measured on 80 of the mixture: 551, 437, 374 and 360 positions each at 100,
+  200, 400 and 800 ms. A frame takes text for its length.
+  """
+  return {
+    "streams.turn_ms": ms,
+    "streams.seq_len": seq_len,
+    "streams.max_speak": max_speak,
+    "streams.max_targets": max_targets,
+    "streams.max_text_in": max_text,
+    "streams.max_text_out": max_text,
+  }
+
+
+_TURN = "how long may a micro-turn be? (base: 200 ms)"
 ROWS: dict[str, Row] = {
   "base": Row(question="what all others differ from", changes={}),
   "turns": Row(
@@ -28,6 +56,21 @@ ROWS: dict[str, Row] = {
     changes={"data.layout": Layout.TURNS},
     run="turns",
     evaluate=("--endpoint=0.7",),
+  ),
+  # The nearest to the 80 ms of others that holds whole tokens of 50 ms.
+  "window_100": Row(
+    question=_TURN,
+    changes=_turn(
+      100, seq_len=1152, max_speak=128, max_targets=448, max_text=8
+    ),
+  ),
+  "window_400": Row(
+    question=_TURN,
+    changes=_turn(400, seq_len=768, max_speak=40, max_targets=160, max_text=16),
+  ),
+  "window_800": Row(
+    question=_TURN,
+    changes=_turn(800, seq_len=736, max_speak=24, max_targets=128, max_text=32),
   ),
   "no_clock": Row(
     question="does it need to be told the time?",

@@ -81,6 +81,9 @@ def _replace(config: Config, *, path: str, value) -> Config:
     ("data.heldout_share", 0.0, "between 0 and 1"),
     ("train.accumulation_steps", 3, "multiple of train.accumulation_steps"),
     ("train.steps", 0, "at least 1"),
+    ("streams.turn_ms", 80, "whole tokens of 50 ms"),
+    ("streams.turn_ms", 150, "divides 200 ms"),
+    ("streams.turn_ms", 0, "50, 100, 200, 400"),
     ("train.seed", 2**32, "at most 4294967295"),
     ("train.execution.moe_buffer", 0.0, "at least 0.1"),
     ("train.execution.loss_chunk", 0, "at least 1"),
@@ -116,6 +119,14 @@ def test_what_rotation_by_time_needs():
     _replace(config, path=path, value=value)
     with pytest.raises(errors.UserError, match=fix):
       _replace(rotated, path=path, value=value)
+
+
+def test_the_harness_has_windows_of_its_own():
+  tiny = interaction.tiny()
+  streams = dataclasses.replace(tiny.streams, turn_ms=400)
+  data = dataclasses.replace(tiny.data, layout=config_lib.Layout.TURNS)
+  with pytest.raises(errors.UserError, match="set streams.turn_ms=200"):
+    dataclasses.replace(tiny, streams=streams, data=data)
 
 
 def test_a_dense_model_has_no_load_to_balance():
@@ -172,7 +183,8 @@ def test_names_of_enum_members_are_their_values():
 def test_constants_are_those_of_the_streams():
   from tml_jax.streams import clock, dmel, patches
 
-  assert config_checks.AUDIO_TOKENS == 2 * clock.AUDIO_TOKENS
+  assert config_checks.TOKEN_MS == clock.TOKEN_MS
+  assert config_checks.TICK_MS == clock.TICKS.ms
   assert config_checks.PATCH == patches.PATCH
   assert config_checks.DMEL == {
     "dmel_channels": clock.MEL_CHANNELS,

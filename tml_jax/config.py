@@ -126,6 +126,7 @@ class StreamsConfig:
   onset_weight: float  # first `<speak>`
   stop_weight: float  # first `<quiet>`
   say_text: SayText = SayText.WORDS
+  turn_ms: int = 200  # one micro-turn
 
   @property
   def patches_per_frame(self) -> int:
@@ -139,7 +140,7 @@ class StreamsConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlowConfig:
-  """The head that turns one `<speak>` position into 200 ms of mel."""
+  """The head that turns one `<speak>` position into a window of mel."""
 
   width: int
   depth: int

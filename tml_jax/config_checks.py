@@ -18,7 +18,8 @@ MAX_SEED = 2**32 - 1  # jax.random.key drops what is above
 PATCH = 40  # pixels; the side of a video patch
 FLASH_BLOCK = 256  # positions; of the attention kernels with a window
 # What `tml_jax.streams` makes; nothing here may import it.
-AUDIO_TOKENS = 8  # of a frame in which both sides sound
+TOKEN_MS = 50  # of sound; a micro-turn holds whole tokens
+TICK_MS = 200  # of scenarios and logs; a micro-turn fits it, or it the turn
 DMEL = {"dmel_channels": 80, "dmel_levels": 16}
 
 
@@ -61,6 +62,7 @@ def streams(config: Any) -> None:
     " stop_weight",
     low=0,
   )
+  _require_turn(config.turn_ms)
   for name in ("video_height", "video_width"):
     value = getattr(config, name)
     require(
@@ -85,13 +87,25 @@ def streams(config: Any) -> None:
   _require_frame_fits(config)
 
 
+def _require_turn(turn_ms: int) -> None:
+  """Whole tokens of sound, and boundaries where scenarios have theirs."""
+  fits = turn_ms > 0 and turn_ms % TOKEN_MS == 0
+  require(
+    fits and (TICK_MS % turn_ms == 0 or turn_ms % TICK_MS == 0),
+    f"streams.turn_ms = {turn_ms}: a micro-turn holds whole tokens of"
+    f" {TOKEN_MS} ms and divides {TICK_MS} ms, or is a multiple of it: 50, 100,"
+    " 200, 400, 600, 800, ...",
+  )
+
+
 def _require_frame_fits(config: Any) -> None:
   """The largest frame must fit one sequence."""
   decided = config.max_text_out + 1
-  perceived = 1 + AUDIO_TOKENS + config.patches_per_frame + config.max_text_in
+  audio = 2 * config.turn_ms // TOKEN_MS  # both sides sound
+  perceived = 1 + audio + config.patches_per_frame + config.max_text_in
   for name, need in (
     ("seq_len", perceived + decided),
-    ("max_audio", AUDIO_TOKENS),
+    ("max_audio", audio),
     ("max_targets", decided),
   ):
     require(

@@ -30,6 +30,13 @@ def whole(config: Any) -> None:
       value == made,
       f"model.{name} = {value}: must be {made}, which tml_jax.streams makes",
     )
+  config_checks.require(
+    config.data.layout == "duplex"
+    or config.streams.turn_ms == config_checks.TICK_MS,
+    f"data.layout = {config.data.layout} with streams.turn_ms ="
+    f" {config.streams.turn_ms}: the harness cuts turns every"
+    f" {config_checks.TICK_MS} ms; set streams.turn_ms={config_checks.TICK_MS}",
+  )
   execution = config.train.execution
   config_checks.require(
     config.numerics == "default"

@@ -24,6 +24,7 @@ from tml_jax import config_flags, config_text, errors, trained, writable
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
+from tml_jax.streams import clock
 
 _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
@@ -176,7 +177,10 @@ def _suite(config: Config, *, data_dir: str):
       tasks=families,
       count=_COUNT.value if flags.FLAGS["count"].present else None,
       render=functools.partial(
-        vocoder.render, iterations=config.sample.griffin_lim_iterations, seed=0
+        vocoder.render,
+        grid=clock.of(config.streams),
+        iterations=config.sample.griffin_lim_iterations,
+        seed=0,
       ),
     )
   mixture.check(config, data_dir=data_dir)

@@ -16,6 +16,7 @@ from absl import flags
 from tml_jax import config_flags, config_text, errors, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
+from tml_jax.streams import clock
 
 _PARAMS = flags.DEFINE_bool(
   "params", False, "Print total and active parameters by module."
@@ -86,17 +87,21 @@ def draw_timeline(
     tokenizer.path(data_dir), config=config.streams
   )
   timeline = layouts.lay_out(timeline, config=config, tokenizer=pieces)
+  grid = clock.of(config.streams)
   frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
-  lines = transcript.lines(frames, timeline=timeline, tokenizer=pieces)
+  lines = transcript.lines(
+    frames, timeline=timeline, tokenizer=pieces, grid=grid
+  )
   print(*lines, sep="\n")
   picture.draw(
     frames,
     timeline=timeline,
     lines=lines,
     title=f"{timeline.id}   as recorded",
+    grid=grid,
     path=out / "timeline.png",
   )
-  drawn = drawing.Drawing(pieces)
+  drawn = drawing.Drawing(pieces, grid)
   if any([drawn.observe(frame) for frame in frames]):
     (out / drawing.PNG).write_bytes(drawn.png())
 
@@ -139,7 +144,11 @@ def parameter_rows(config: Config) -> tuple[Row, ...]:
   from tml_jax.models import interaction
 
   model = interaction.InteractionModel(
-    config.model, -1, str(config.train.dtype), config.train.remat_policy
+    config.model,
+    -1,
+    str(config.train.dtype),
+    config.train.remat_policy,
+    grid=clock.of(config.streams),
   )
   variables = jax.eval_shape(model.init, jax.random.key(0), _batch(config))
   shapes = flax.traverse_util.flatten_dict(

@@ -17,6 +17,7 @@ from tml_jax import config_flags, errors, trained, writable
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.sampling import tool_flags
+from tml_jax.streams import clock
 
 TICKS = "ticks.jsonl"
 
@@ -73,7 +74,8 @@ def main(config: Config) -> None:
   timeline = _timeline(config, data_dir=data_dir)
   if runner is not None:
     timeline = tool_flags.without_results(timeline)
-  part = user.UserPart(timeline, tokenizer=tokenizer)
+  grid = clock.of(config.streams)
+  part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
 
@@ -107,6 +109,7 @@ def main(config: Config) -> None:
     course.frames,
     timeline=timeline,
     tokenizer=tokenizer,
+    grid=grid,
     seconds=course.tick_seconds,
     provenance={"step": agent.step, "seed": _SEED.value},
   )
@@ -116,6 +119,7 @@ def main(config: Config) -> None:
     tick_seconds=course.tick_seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
+    grid=grid,
     files={TICKS: ticks.to_text(log).encode()} | attached.close(),
   )
   try:
@@ -154,13 +158,18 @@ def _render(config: Config):
   """The `report.Render` that --vocoder names."""
   from tml_jax.sampling import vocoder, voice
 
+  grid = clock.of(config.streams)
   if _VOCODER.value == "griffin_lim":
     iterations = config.sample.griffin_lim_iterations
-    return functools.partial(vocoder.render, iterations=iterations, seed=0)
-  if _VOCODER.value == "phases":
-    return functools.partial(voice.render, network=None, variables={})
-  network, variables = trained.load_vocoder(_VOCODER.value)
-  return functools.partial(voice.render, network=network, variables=variables)
+    return functools.partial(
+      vocoder.render, grid=grid, iterations=iterations, seed=0
+    )
+  network, variables = None, {}
+  if _VOCODER.value != "phases":
+    network, variables = trained.load_vocoder(_VOCODER.value)
+  return functools.partial(
+    voice.render, grid=grid, network=network, variables=variables
+  )
 
 
 def _check_flags() -> None:

@@ -63,7 +63,7 @@ def main(config: VocoderConfig) -> None:
       )
     logging.info("resumed from step %d of %s", start, checkpoints.path)
   update = training.create(config)
-  samples = training.PAST + data.windows * clock.TURN_SAMPLES
+  samples = training.PAST + data.windows * clock.TICKS.samples
 
   # --------------------------------------------------------------- the loop
   stop = []  # SIGTERM: save and end after this step

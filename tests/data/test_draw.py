@@ -46,16 +46,16 @@ def test_invariants(data_dir, index, split):
     asked = [w.text for w in user.words if start <= w.start < end]
     assert asked == ["record", *e["letters"]]
     last = max(s.end for s in user.spans if s.end <= end)
-    window = (round(last * clock.SAMPLE_RATE) - 1) // clock.TURN_SAMPLES
+    window = (round(last * clock.SAMPLE_RATE) - 1) // clock.TICKS.samples
     assert e["onset_window"] == window + 2
-    onset = e["onset_window"] * clock.TURN_SECONDS
+    onset = e["onset_window"] * clock.TICKS.seconds
     said = [w.text for w in agent.words if onset - 1e-6 <= w.start]
     assert said[: len(e["letters"])] == [*e["letters"]]
     # One message a letter, from the window before the agent is heard: the
     # first commands are decided together with the first sound.
     messages = [drawn.pop(0) for _ in e["letters"]]
     assert [m.text for m in messages] == e["drawn"]
-    assert {clock.window_of(m.time) for m in messages} == {
+    assert {clock.TICKS.window_of(m.time) for m in messages} == {
       e["onset_window"] - 1
     }
     heldout = splits.is_heldout(f"draw/{e['letters']}", share=SHARE)

@@ -52,7 +52,7 @@ def _voices(data_dir):
 @pytest.fixture(scope="module", name="open_family")
 def _open_family(voices):
   @functools.cache
-  def open_family(name, split=Split.TRAIN, *, share=SHARE):
+  def open_family(name, split=Split.TRAIN, *, share=SHARE, grid=clock.TICKS):
     return scenarios.FAMILIES[name](
       voices,
       split=split,
@@ -60,6 +60,7 @@ def _open_family(voices):
       heldout_share=share,
       length=10**6,
       video_size=family.VideoSize(STREAMS.video_height, STREAMS.video_width),
+      grid=grid,
     )
 
   return open_family
@@ -75,18 +76,18 @@ def _items_of(open_family):
 
 
 def window(seconds: float) -> int:
-  return round(seconds / clock.TURN_SECONDS)
+  return round(seconds / clock.TICKS.seconds)
 
 
 def speaking(item, role=Role.AGENT) -> np.ndarray:
   """[windows] bool, from the audio."""
-  audio = item.track(role).audio.reshape(-1, clock.TURN_SAMPLES)
+  audio = item.track(role).audio.reshape(-1, clock.TICKS.samples)
   return np.abs(audio).max(axis=1) > 1e-3
 
 
 def onsets(item) -> list[int]:
   """Windows in which the agent begins, from its track."""
-  windows = framing.speech_windows(item.track(Role.AGENT))
+  windows = framing.speech_windows(item.track(Role.AGENT), grid=clock.TICKS)
   return [w for w in windows if w - 1 not in windows]
 
 
@@ -146,7 +147,9 @@ def test_the_agent_speaks_where_annotations_say(name, items_of):
     else:
       assert set(heard) == due
     for a in of(item, *SILENT):
-      between = slice(clock.num_windows(a.start), clock.window_of(a.end) + 1)
+      between = slice(
+        clock.TICKS.num_windows(a.start), clock.TICKS.window_of(a.end) + 1
+      )
       assert not speaking(item)[between].any()
     assert not of(item, *UNANSWERED) or speaking(item).any()
 
@@ -156,7 +159,7 @@ def test_a_reply_comes_a_window_of_silence_after_the_turn(name, items_of):
   for item in items_of(name):
     for a in of(item, Kind.TURN):
       if a.end > a.start:  # spoken
-        last = (round(a.end * clock.SAMPLE_RATE) - 1) // clock.TURN_SAMPLES
+        last = (round(a.end * clock.SAMPLE_RATE) - 1) // clock.TICKS.samples
         assert window(a.due) == last + 2
 
 
@@ -168,6 +171,32 @@ def test_a_recording_fits_one_sequence(name, items_of, data_dir):
     packed = packing.pack([frames], config=STREAMS)
     assert len(packed) == 1
     assert packed[0]["segment_ids"].max() == 1
+
+
+@pytest.mark.parametrize("name", scenarios.FAMILIES)
+def test_an_agent_of_long_turns_acts_at_their_boundaries(name, open_family):
+  grid = clock.Grid(800)
+  for i in range(4):
+    item = open_family(name, grid=grid)[i]
+    timeline.validate(item)
+    spans = item.track(Role.AGENT).spans
+    assert all(
+      a.end <= b.start + 1e-6
+      for a, b in zip(spans[:-1], spans[1:], strict=True)
+    )
+    before = 0.0
+    for span in spans:
+      if span.start - before > 0.3:  # no pause of a recording
+        late = span.start % grid.seconds
+        # Recordings begin with up to 10 ms of silence.
+        assert min(late, grid.seconds - late) < 0.011, (span, spans)
+      before = span.end
+    if name in ("reply", "timed_reply", "turns"):
+      # Never before it is due: too little would have been heard.
+      starts = np.array(onsets(item)) * clock.TICKS.seconds
+      for a in of(item, Kind.TURN, Kind.TIMED):
+        waits = starts - a.due
+        assert ((waits > -1e-6) & (waits < grid.seconds)).any()
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -185,7 +214,7 @@ def test_the_agent_gives_way(name, items_of):
   found = 0
   for item in items_of(name):
     for a in of(item, Kind.BARGE_IN):
-      begun, active = clock.window_of(a.start), speaking(item)
+      begun, active = clock.TICKS.window_of(a.start), speaking(item)
       (turn,) = [t for t in of(item, Kind.TURN) if t.start == a.start]
       silent = slice(begun + 3, window(turn.due))
       assert active[begun : begun + 2].all() and not active[silent].any()
@@ -198,12 +227,14 @@ def test_the_agent_goes_on_under_backchannels(items_of):
   for item in items_of("backchannel"):
     (turn,) = of(item, Kind.TURN)
     for a in of(item, *UNANSWERED):
-      begin = clock.window_of(a.start)
+      begin = clock.TICKS.window_of(a.start)
       if a.start > turn.due:  # it does not give way within a second
-        until = max(begin + 6, clock.num_windows(a.end) + 1)
+        until = max(begin + 6, clock.TICKS.num_windows(a.end) + 1)
         assert speaking(item)[begin:until].all()
       else:  # it does not answer within two
-        assert not speaking(item)[begin : clock.num_windows(a.end) + 10].any()
+        assert not speaking(item)[
+          begin : clock.TICKS.num_windows(a.end) + 10
+        ].any()
       kinds.add(a.kind)
   assert kinds == {Kind.BACKCHANNEL, Kind.VOCAL_TIC}
 
@@ -211,7 +242,7 @@ def test_the_agent_goes_on_under_backchannels(items_of):
 def test_side_talk_is_lower_and_never_over_the_user(items_of):
   for item in items_of("side_talk"):
     for a in of(item, *UNANSWERED):
-      heard = window(a.start), clock.num_windows(a.end)
+      heard = window(a.start), clock.TICKS.num_windows(a.end)
       assert not any(heard[0] < w < heard[1] + 10 for w in onsets(item))
       if speaking(item)[heard[0]]:
         assert speaking(item)[heard[0] : heard[0] + 6].all()
@@ -235,7 +266,7 @@ def test_reminders_come_every_so_many_seconds(items_of):
     assert dues[-1] < goodbye.start and goodbye.due < dues[-1] + seconds
     assert item.duration > goodbye.due + seconds
     end = of(item, Kind.TIMED)[0].end
-    assert seconds <= dues[0] - end <= seconds + clock.TURN_SECONDS
+    assert seconds <= dues[0] - end <= seconds + clock.TICKS.seconds
 
 
 def test_elapsed_time_is_between_the_two_words(items_of):
@@ -258,7 +289,7 @@ def test_cues_are_answered_over_the_user(items_of):
       assert 0.2 <= a.due - a.end <= 0.4 + 1e-6
       first = window(a.due)
       both = speaking(item)[first : first + 2]
-      user = framing.speech_windows(item.track(Role.USER))
+      user = framing.speech_windows(item.track(Role.USER), grid=clock.TICKS)
       assert both[0] and {first, first + 1} & set(user)
     said = " ".join(w.text for w in words[1:])
     cue = of(item, Kind.CUE)[0].text
@@ -287,7 +318,7 @@ def test_the_count_is_what_the_video_shows(items_of):
     assert [window(a.due) for a in of(item, Kind.REPETITION)] == [
       k + 1 for k in returns
     ]
-    assert [clock.window_of(f.time) for f in item.video] == list(
+    assert [clock.TICKS.window_of(f.time) for f in item.video] == list(
       range(len(images))
     )
 
@@ -319,7 +350,7 @@ def test_silence_ends_with_a_tone_or_a_square(items_of):
     else:
       (tone,) = item.track(Role.ENVIRONMENT).spans
       assert tone.start == pytest.approx(a.end, abs=1e-3)
-      assert window(a.due) == (clock.num_windows(tone.end) - 1) + 2
+      assert window(a.due) == (clock.TICKS.num_windows(tone.end) - 1) + 2
     ways.add(bool(item.video))
   assert ways == {True, False}
 
@@ -333,7 +364,7 @@ def test_typed_text_is_said(items_of):
     for a in of(item, Kind.TURN):
       if a.start == a.end:
         alone += 1
-        assert window(a.due) == clock.window_of(a.start) + 3
+        assert window(a.due) == clock.TICKS.window_of(a.start) + 3
   assert alone
 
 

@@ -36,7 +36,7 @@ def _track(role, spans, *, windows, words=()):
   level = (np.arange(windows, dtype=np.float32) + 1) / 1000
   return Track(
     role,
-    np.repeat(level, clock.TURN_SAMPLES),
+    np.repeat(level, clock.TICKS.samples),
     tuple(Word(*word) for word in words),
     tuple(Span(*span) for span in spans),
     str(role),
@@ -46,7 +46,7 @@ def _track(role, spans, *, windows, words=()):
 def _timeline(user, agent, *, windows=30, words=(), events=(), video=()):
   return Timeline(
     id="t",
-    duration=windows * clock.TURN_SECONDS,
+    duration=windows * clock.TICKS.seconds,
     tracks=(
       _track(Role.USER, user, windows=windows),
       _track(Role.AGENT, agent, windows=windows, words=words),
@@ -63,7 +63,7 @@ def _turns(timeline):
   """
   result = layouts.turn_based(timeline, config=_CONFIG, tokenizer=_BYTES)
   timeline_lib.validate(result)
-  count = clock.num_windows(result.duration)
+  count = clock.TICKS.num_windows(result.duration)
   frames = framing.frames(result, config=_CONFIG, tokenizer=_BYTES)
   assert len(frames) == count  # no text is left over
   user, agent = (t.audio.reshape(count, -1) for t in result.tracks)

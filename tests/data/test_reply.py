@@ -45,16 +45,16 @@ def test_the_rule_of_timing(items):
       if s.end <= e["user_end"] + 1e-6 and s.end > e["prompt_start"]
     ]
     last_sample = round(spoken[-1].end * clock.SAMPLE_RATE) - 1
-    expected = last_sample // clock.TURN_SAMPLES + 1 + e["delay_windows"]
+    expected = last_sample // clock.TICKS.samples + 1 + e["delay_windows"]
     assert e["onset_window"] == expected
     agent = item.track(Role.AGENT).audio
-    start = e["onset_window"] * clock.TURN_SAMPLES
+    start = e["onset_window"] * clock.TICKS.samples
     before = agent[round(e["user_start"] * clock.SAMPLE_RATE) : start]
     assert not before.any()
-    assert np.abs(agent[start : start + clock.TURN_SAMPLES]).max() > 0.01
-    stop = e["end_window"] * clock.TURN_SAMPLES
-    assert agent[stop - clock.TURN_SAMPLES : stop].any()
-    assert not agent[stop : stop + clock.TURN_SAMPLES].any()
+    assert np.abs(agent[start : start + clock.TICKS.samples]).max() > 0.01
+    stop = e["end_window"] * clock.TICKS.samples
+    assert agent[stop - clock.TICKS.samples : stop].any()
+    assert not agent[stop : stop + clock.TICKS.samples].any()
     assert e["delay_windows"] in ((5, 10, 15) if e["instruction"] else (1,))
 
 
@@ -79,8 +79,8 @@ def _end_of(words, item, e):
 
 def test_the_agent_says_the_prompt_back(items):
   for item, e in exchanges(items):
-    start = e["onset_window"] * clock.TURN_SECONDS
-    stop = e["end_window"] * clock.TURN_SECONDS
+    start = e["onset_window"] * clock.TICKS.seconds
+    stop = e["end_window"] * clock.TICKS.seconds
     said = [
       w.text
       for w in item.track(Role.AGENT).words

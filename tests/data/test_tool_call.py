@@ -50,7 +50,9 @@ def _windows(spans) -> set[int]:
   return {
     w
     for span in spans
-    for w in range(clock.window_of(span.start), clock.num_windows(span.end))
+    for w in range(
+      clock.TICKS.window_of(span.start), clock.TICKS.num_windows(span.end)
+    )
   }
 
 
@@ -72,22 +74,22 @@ def check(item):
     text = calls.parse_result(result.text)[1]
     if not text.startswith(calls.FAILED):
       assert eval(request.arguments) == int(text)
-    arrivals[number] = clock.window_of(result.time)
-    assert 4 <= arrivals[number] - clock.window_of(call.time) <= 24
+    arrivals[number] = clock.TICKS.window_of(result.time)
+    assert 4 <= arrivals[number] - clock.TICKS.window_of(call.time) <= 24
     # Written when the last word of the question has been heard.
     last = max(s.end for s in user.spans if s.end <= call.time)
-    assert call.time - last == pytest.approx(clock.TURN_SECONDS, abs=0.02)
+    assert call.time - last == pytest.approx(clock.TICKS.seconds, abs=0.02)
   # An agent without other knowledge than the past, window by window.
   waiting, onsets = dict(arrivals), []
   until = 0
-  for window in range(clock.num_windows(item.duration)):
+  for window in range(clock.TICKS.num_windows(item.duration)):
     there = [n for n, w in waiting.items() if w + 1 <= window]
     if window >= until and window not in busy and there:
       number = min(there, key=arrivals.get)
       del waiting[number]
       onsets.append((number, window + 1))
       said = [s for s in agent.spans if s.start >= (window + 1) * 0.2 - 1e-6]
-      assert said and clock.window_of(said[0].start) == window + 1
+      assert said and clock.TICKS.window_of(said[0].start) == window + 1
       (exchange,) = [e for e in exchanges if e["number"] == number]
       until = exchange["end_window"]
   assert not waiting

@@ -17,11 +17,13 @@ from tml_jax.evals import dummies, fdb, fdb_suite, observe, panel, run, show
 from tml_jax.evals import kept as kept_lib
 from tml_jax.interop import full_duplex_bench as bench
 from tml_jax.sampling import vocoder
-from tml_jax.streams import framing
+from tml_jax.streams import clock, framing
 from tml_jax.streams.timeline import Role, Span, Track, Word
 
 _CONFIG = small.config(temperature=0.0)
-_RENDER = functools.partial(vocoder.render, iterations=2, seed=0)
+_RENDER = functools.partial(
+  vocoder.render, iterations=2, seed=0, grid=clock.TICKS
+)
 
 
 @pytest.fixture
@@ -69,6 +71,7 @@ def _held(clip, *, speaks, words=()):
     frames,
     timeline=timeline,
     tokenizer=small.Letters(),
+    grid=clock.TICKS,
     provenance={"step": 1},
   )
   return {"timeline": timeline, "frames": frames, "log": log}

@@ -36,7 +36,7 @@ def test_every_clip_is_read(written):
   assert found.left_out == {} and found.human == {}
   for clip in found.clips:
     assert clip.num_samples == made[clip.name].samples
-    assert clip.num_samples % clock.TURN_SAMPLES  # odd lengths are in it
+    assert clip.num_samples % clock.TICKS.samples  # odd lengths are in it
     loaded = clip.load()
     timeline.validate(loaded)
     timeline.to_bytes(loaded)  # plain numbers all over

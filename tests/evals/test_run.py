@@ -24,16 +24,16 @@ def _timeline(seed: int) -> Timeline:
   windows = int(random.integers(8, 14))
 
   def track(role, first, last, words):
-    sound = np.zeros(windows * clock.TURN_SAMPLES, np.float32)
-    part = slice(first * clock.TURN_SAMPLES, last * clock.TURN_SAMPLES)
+    sound = np.zeros(windows * clock.TICKS.samples, np.float32)
+    part = slice(first * clock.TICKS.samples, last * clock.TICKS.samples)
     sound[part] = 0.1 * random.normal(size=part.stop - part.start)
-    span = Span(first * clock.TURN_SECONDS, last * clock.TURN_SECONDS)
+    span = Span(first * clock.TICKS.seconds, last * clock.TICKS.seconds)
     return Track(role, sound, words, (span,), str(role))
 
   due = 5
   return Timeline(
     id=f"test/{seed}",
-    duration=windows * clock.TURN_SECONDS,
+    duration=windows * clock.TICKS.seconds,
     tracks=(
       track(Role.USER, 1, 4, ()),
       track(Role.AGENT, due, due + 2, (Word(1.0, 1.4, "hum"),)),
@@ -105,7 +105,7 @@ def _evaluate(suite, **kept):
 def test_live_conversations_keep_their_order_and_their_numbers():
   results = _converse(_Hums(range(18)))  # 16 at a time
   assert [len(r) for r in results] == [
-    clock.num_windows(_timeline(seed).duration) for seed in range(18)
+    clock.TICKS.num_windows(_timeline(seed).duration) for seed in range(18)
   ]
   # Conversations 5 and 17 with no one else in the batch.
   alone = _converse(_Hums([17, 5]))

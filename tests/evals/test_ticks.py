@@ -29,12 +29,12 @@ _TURN = Annotation(Kind.TURN, start=0.2, end=0.5, due=0.8, text="yes sir")
 
 
 def _timeline(windows: int = 8) -> Timeline:
-  sound = np.zeros(windows * clock.TURN_SAMPLES, np.float32)
+  sound = np.zeros(windows * clock.TICKS.samples, np.float32)
   user = (Word(0.2, 0.3, "say"), Word(0.3, 0.5, "it"))
   agent = (Word(0.8, 1.0, "yes"), Word(1.0, 1.2, "sir"))
   return Timeline(
     id="reply/test/0",
-    duration=windows * clock.TURN_SECONDS,
+    duration=windows * clock.TICKS.seconds,
     tracks=(
       Track(Role.USER, sound, user, (Span(0.2, 0.5),), "u"),
       Track(Role.AGENT, sound, agent, (Span(0.8, 1.2),), "a"),
@@ -84,6 +84,7 @@ def test_a_session_as_ticks():
     _frames(),
     timeline=_timeline(),
     tokenizer=_LETTERS,
+    grid=clock.TICKS,
     seconds=np.full(8, 0.01),
   )
   assert log.id == "reply/test/0" and log.family == "reply"
@@ -98,6 +99,54 @@ def test_a_session_as_ticks():
   assert log.ticks[6].results == (ticks.Call(0, "no number"),)
   assert sum(len(t.calls) for t in log.ticks) == 1
   assert {t.seconds for t in log.ticks} == {0.01}
+
+
+def test_a_long_window_spreads_over_its_ticks():
+  grid = clock.Grid(400)
+  log = observe.from_frames(
+    _frames()[:4],
+    timeline=_timeline(),
+    tokenizer=_LETTERS,
+    grid=grid,
+    seconds=np.arange(4) / 100,
+  )
+  one = observe.from_frames(
+    _frames()[:4], timeline=_timeline(), tokenizer=_LETTERS, grid=clock.TICKS
+  )
+  assert len(log.ticks) == 8 and len(one.ticks) == 4
+  for k, window in enumerate(one.ticks):
+    heard, perceived = log.ticks[2 * k : 2 * k + 2]
+    assert heard.agent == perceived.agent == window.agent
+    assert heard.agent_text == window.agent_text
+    assert (heard.calls, heard.shown) == (window.calls, window.shown)
+    assert perceived.typed == window.typed
+    assert perceived.results == window.results
+    assert perceived.seconds == k / 100 and heard.seconds is None
+    assert not perceived.agent_text and not heard.typed
+  # The user's ticks are those of the recording.
+  assert np.flatnonzero(log.user).tolist() == [1, 2]
+
+
+def test_short_windows_share_a_tick():
+  frames = [
+    dataclasses.replace(f, window=2 * f.window + i)
+    for f in _frames()
+    for i in range(2)
+  ]
+  log = observe.from_frames(
+    frames,
+    timeline=_timeline(),
+    tokenizer=_LETTERS,
+    grid=clock.Grid(100),
+    seconds=np.full(16, 0.01),
+  )
+  whole = observe.from_frames(
+    _frames(), timeline=_timeline(), tokenizer=_LETTERS, grid=clock.TICKS
+  )
+  assert log.agent.tolist() == whole.agent.tolist()
+  assert log.user.tolist() == whole.user.tolist()
+  assert log.ticks[1].typed == 2 * whole.ticks[1].typed
+  assert {tick.seconds for tick in log.ticks} == {0.02}
 
 
 def test_sentencepiece_text_keeps_its_spaces():
@@ -116,7 +165,9 @@ def test_sentencepiece_text_keeps_its_spaces():
       _frames(), [(), (0,), (2, 1), (), *[(3,)] * 4], strict=True
     )
   ]
-  log = observe.from_frames(frames, timeline=_timeline(), tokenizer=Pieces())
+  log = observe.from_frames(
+    frames, timeline=_timeline(), tokenizer=Pieces(), grid=clock.TICKS
+  )
   text = "".join(tick.agent_text for tick in log.ticks)
   assert text == "pressr one hundred hundred hundred"
 
@@ -137,6 +188,7 @@ def test_there_and_back(tmp_path):
     _frames(),
     timeline=_timeline(),
     tokenizer=_LETTERS,
+    grid=clock.TICKS,
     provenance={"step": 3},
   )
   log = dataclasses.replace(log, id="ein\u2028Ding")

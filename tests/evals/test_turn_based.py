@@ -31,19 +31,19 @@ _QUIET, _SPEAK, _SHOW, _END = (
   frame_lib.token_id(control, config=_CONFIG.streams)
   for control in (Control.QUIET, Control.SPEAK, Control.SHOW, Control.END)
 )
-_MEL = np.full((clock.FINE_FRAMES, clock.MEL_CHANNELS), -2.0, np.float32)
+_MEL = np.full((clock.TICKS.fine_frames, clock.MEL_CHANNELS), -2.0, np.float32)
 
 
 def _timeline(spans, *, windows=40, seed=0, events=()):
   """Somebody hums in `spans`, in a room that is not quite silent."""
   random = np.random.default_rng(seed)
-  sound = 1e-3 * random.normal(size=windows * clock.TURN_SAMPLES)
+  sound = 1e-3 * random.normal(size=windows * clock.TICKS.samples)
   for start, end in spans:
     part = slice(*(round(t * clock.SAMPLE_RATE) for t in (start, end)))
     sound[part] += 0.1 * random.normal(size=part.stop - part.start)
   return Timeline(
     id=f"test/{seed}",
-    duration=windows * clock.TURN_SECONDS,
+    duration=windows * clock.TICKS.seconds,
     tracks=(
       Track(
         Role.USER,
@@ -84,7 +84,7 @@ def _scripted(timeline, script, *, endpoint_seconds=_ENDPOINT):
   """
   live, seen, script = session.Session(_CONFIG, seed=0), [], [*script]
   steps = turn_based.turns(
-    user.UserPart(timeline, tokenizer=_TOKENIZER),
+    user.UserPart(timeline, tokenizer=_TOKENIZER, grid=clock.TICKS),
     live,
     config=_CONFIG,
     make_vad=lambda: Spans(timeline),
@@ -271,7 +271,7 @@ def _converse(timelines, *, first=0):
 
 def _in_turn(timeline):
   """[windows] bool, at whose end the detector hears the user."""
-  part = user.UserPart(timeline, tokenizer=_TOKENIZER)
+  part = user.UserPart(timeline, tokenizer=_TOKENIZER, grid=clock.TICKS)
   detector, endpointer = vad.EnergyVad(), endpoint.Endpointer(_ENDPOINT)
   busy = []
   for k in range(len(part)):

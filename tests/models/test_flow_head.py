@@ -84,7 +84,7 @@ def test_sampler_reaches_the_target_of_a_straight_flow():
     return (target - x) / (1 - t[..., None, None])
 
   noise = flow_head.noise(
-    jax.random.split(jax.random.key(0), 2), channels=80, temperature=1.0
+    jax.random.split(jax.random.key(0), 2), shape=(16, 80), temperature=1.0
   )
   keywords = dict(
     cond_D=jnp.zeros((2, 32)), null_D=jnp.zeros(32), noise_FC=noise
@@ -111,7 +111,7 @@ def test_guidance_moves_away_from_the_null_condition():
 
 def test_noise_of_a_row_depends_on_its_key_alone():
   keys = jax.random.split(jax.random.key(3), 4)
-  whole = flow_head.noise(keys, channels=80, temperature=0.5)
-  part = flow_head.noise(keys[2:3], channels=80, temperature=0.5)
+  whole = flow_head.noise(keys, shape=(16, 80), temperature=0.5)
+  part = flow_head.noise(keys[2:3], shape=(16, 80), temperature=0.5)
   np.testing.assert_array_equal(whole[2], part[0])
   assert abs(float(whole.std()) - 0.5) < 0.02

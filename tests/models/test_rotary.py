@@ -5,6 +5,7 @@ import numpy as np
 from tests.models import small
 from tml_jax.config import Position
 from tml_jax.models import embed, rotary
+from tml_jax.streams import clock
 
 
 def test_turn_multiplies_by_a_phase():
@@ -44,11 +45,14 @@ def test_times_of_a_packed_frame():
     # <turn> own x4 user x4 say <speak> <turn> user x4 text <quiet>
     audio_positions=np.array([[*range(1, 9), *range(12, 16), 18, 18]]),
   )
-  times = embed.times(batch, position=Position.TIME_ROPE)
+  times = embed.times(batch, position=Position.TIME_ROPE, grid=clock.TICKS)
   want = [23, 20, 21, 22, 23, 20, 21, 22, 23, 23, 23]
   want += [27, 24, 25, 26, 27, 27, 27]
   np.testing.assert_array_equal(times[0], want)
-  assert embed.times(batch, position=Position.RELATIVE_BIAS) is None
+  assert (
+    embed.times(batch, position=Position.RELATIVE_BIAS, grid=clock.TICKS)
+    is None
+  )
 
 
 def test_a_rotated_model_has_no_bias_to_learn():

@@ -13,8 +13,8 @@ from tml_jax.config import Config
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session
+from tml_jax.streams import clock, packing
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import packing
 from tml_jax.streams.frame import Control, Frame
 
 TEXT_ROWS = 64
@@ -65,6 +65,7 @@ def model(cfg: Config) -> interaction.InteractionModel:
     dtype=str(cfg.train.dtype),
     remat_policy=cfg.train.remat_policy,
     numerics=cfg.numerics,
+    grid=clock.of(cfg.streams),
   )
 
 
@@ -121,6 +122,7 @@ class User:
 
   def __init__(self, cfg: Config, *, seed: int):
     self._random = np.random.default_rng(seed)
+    self._samples = clock.of(cfg.streams).samples
     self._shape = (cfg.streams.video_height, cfg.streams.video_width, 3)
 
   def speak_to(self, live: session.Session) -> Frame:
@@ -135,7 +137,7 @@ class User:
         random.integers(256, size=(2, *self._shape), dtype=np.uint8)
       )
     loudness = 10 ** random.uniform(-4, -1)
-    samples = loudness * random.normal(size=3200).astype(np.float32)
+    samples = loudness * random.normal(size=self._samples).astype(np.float32)
     return live.perceive(samples.astype(np.float32), images=images)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from tests.sampling import small
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import realtime, user
+from tml_jax.streams import clock
 from tml_jax.streams.frame import Burst, Control
 from tml_jax.streams.timeline import Role, Timeline, Track
 
@@ -53,14 +54,14 @@ def _hold(durations, *, lost=frozenset(), results=lambda frame: []):
     duration=_WINDOWS * 0.2,
     tracks=(Track(Role.USER, sound.astype(np.float32), (), (), "u"),),
   )
-  clock = _Clock()
-  pool.slow_down(clock, durations)
+  pace = _Clock()
+  pool.slow_down(pace, durations)
   return realtime.hold(
     pool,
     session=pool.join(seed=1),
-    part=user.UserPart(timeline, tokenizer=small.Letters()),
+    part=user.UserPart(timeline, tokenizer=small.Letters(), grid=clock.TICKS),
     results=results,
-    pace=clock,
+    pace=pace,
     lost=lost,
   )
 
@@ -112,5 +113,7 @@ def test_losses_are_drawn_by_seed():
   assert abs(len(drawn) / 2000 - 0.25) < 0.04
   assert drawn != realtime.losses(2000, share=0.25, seed=4)
   assert realtime.losses(50, share=0.0, seed=0) == frozenset()
-  course = realtime.Course(frames=[], tick_seconds=np.ones(2) / 50)
+  course = realtime.Course(
+    frames=[], tick_seconds=np.ones(2) / 50, grid=clock.TICKS
+  )
   assert dataclasses.is_dataclass(course) and "20.0 ms" in str(course)

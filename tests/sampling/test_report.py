@@ -24,7 +24,9 @@ from tml_jax.streams.timeline import (
 
 _TOKENIZER = small.Letters()
 _MEL = np.full((16, 80), -2.0, np.float32)
-_RENDER = functools.partial(vocoder.render, iterations=4, seed=0)
+_RENDER = functools.partial(
+  vocoder.render, iterations=4, seed=0, grid=clock.TICKS
+)
 
 
 def _frames(decisions: str, *, say=(), messages=()) -> list[Frame]:
@@ -47,11 +49,11 @@ def _frames(decisions: str, *, say=(), messages=()) -> list[Frame]:
 
 
 def _timeline(windows: int) -> Timeline:
-  sound = np.zeros(windows * clock.TURN_SAMPLES, np.float32)
+  sound = np.zeros(windows * clock.TICKS.samples, np.float32)
   sound[3200:6400] = 0.5
   return Timeline(
     id="test",
-    duration=windows * clock.TURN_SECONDS,
+    duration=windows * clock.TICKS.seconds,
     tracks=(
       Track(
         Role.USER,
@@ -68,7 +70,10 @@ def _timeline(windows: int) -> Timeline:
 
 def _lines(frames):
   found = transcript.lines(
-    frames, timeline=_timeline(len(frames)), tokenizer=_TOKENIZER
+    frames,
+    timeline=_timeline(len(frames)),
+    tokenizer=_TOKENIZER,
+    grid=clock.TICKS,
   )
   return [(round(x.start, 1), round(x.end, 1), x.who, x.text) for x in found]
 
@@ -119,7 +124,7 @@ def test_calls_and_results_have_their_times():
     (0.6, 1.0, "result", "four"),
   ]
   # The record of a session that goes on knows as much as there has been.
-  record = transcript.Record(_TOKENIZER)
+  record = transcript.Record(_TOKENIZER, clock.TICKS)
   for frame in frames[:4]:
     record.observe(frame)
   assert [str(line).split(None, 2)[2] for line in record.lines()] == [
@@ -136,6 +141,7 @@ def _held():
     frames=frames,
     tick_seconds=np.array([0.01, 0.02, 0.01, 0.01, 0.01, 0.03]),
     title="a test",
+    grid=clock.TICKS,
   )
 
 
@@ -155,7 +161,7 @@ def test_files_of_a_session(held, tmp_path):
   with wave.open(str(tmp_path / "out/conversation.wav")) as file:
     assert (file.getnchannels(), file.getframerate()) == (2, 16000)
     data = np.frombuffer(file.readframes(1 << 20), "<i2").reshape(-1, 2)
-  windows = data.reshape(6, clock.TURN_SAMPLES, 2)
+  windows = data.reshape(6, clock.TICKS.samples, 2)
   assert windows.any(axis=1).tolist() == [
     [False, False],
     [True, False],

@@ -15,17 +15,25 @@ _RESTS = ({}, {3, 4, 5, 20}, set(range(12, _WINDOWS)))
 
 
 @pytest.mark.parametrize(
-  "position, say_text",
+  "position, say_text, turn_ms",
   [
-    (Position.RELATIVE_BIAS, SayText.WORDS),
-    pytest.param(Position.TIME_ROPE, SayText.NONE, marks=pytest.mark.slow),
+    (Position.RELATIVE_BIAS, SayText.WORDS, 200),
+    pytest.param(Position.TIME_ROPE, SayText.NONE, 200, marks=pytest.mark.slow),
+    pytest.param(
+      Position.TIME_ROPE, SayText.WORDS, 400, marks=pytest.mark.slow
+    ),
+    pytest.param(
+      Position.RELATIVE_BIAS, SayText.WORDS, 100, marks=pytest.mark.slow
+    ),
   ],
 )
-def test_streamed_equals_teacher_forced(position, say_text):
+def test_streamed_equals_teacher_forced(position, say_text, turn_ms):
   cfg = small.config(temperature=1.0)
   cfg = dataclasses.replace(
     cfg,
-    streams=dataclasses.replace(cfg.streams, say_text=say_text),
+    streams=dataclasses.replace(
+      cfg.streams, say_text=say_text, turn_ms=turn_ms
+    ),
     model=dataclasses.replace(cfg.model, position=position),
   )
   pool = small.pool(cfg, slots=3)

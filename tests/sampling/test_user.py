@@ -140,7 +140,7 @@ def test_typed_text_must_be_read_before_the_end(tmp_path):
   def part(text):  # three tokens and their marks are read in a window
     lines = [user.Line(0.5, text)]
     timeline = _from_files(_wav(tmp_path / "a.wav"), lines=lines)
-    return user.UserPart(timeline, tokenizer=small.Letters())
+    return user.UserPart(timeline, tokenizer=small.Letters(), grid=clock.TICKS)
 
   part("a" * 18).check_room(_STREAMS)  # windows 2 to 7
   with pytest.raises(errors.UserError, match="needs 0.4 s more than the"):
@@ -148,7 +148,7 @@ def test_typed_text_must_be_read_before_the_end(tmp_path):
 
 
 def test_everything_lands_in_its_window():
-  sound = np.repeat(np.arange(1, 6, dtype=np.float32) / 10, clock.TURN_SAMPLES)
+  sound = np.repeat(np.arange(1, 6, dtype=np.float32) / 10, clock.TICKS.samples)
   image = np.full((40, 80, 3), 7, np.uint8)
   timeline = Timeline(
     id="test",
@@ -166,9 +166,10 @@ def test_everything_lands_in_its_window():
     ),
   )
   np.testing.assert_allclose(
-    user.microphone(timeline)[:, 0], [0.2, 0.4, 0.3, 0.4, 0.5, 0]
+    user.microphone(timeline, grid=clock.TICKS)[:, 0],
+    [0.2, 0.4, 0.3, 0.4, 0.5, 0],
   )
-  part = user.UserPart(timeline, tokenizer=small.Letters())
+  part = user.UserPart(timeline, tokenizer=small.Letters(), grid=clock.TICKS)
   assert len(part) == 6
   assert part.senses == set(session.Senses)
   live = session.Session(small.config(), seed=0)

@@ -14,7 +14,7 @@ _SECOND = clock.SAMPLE_RATE
 
 def _listen(detector: vad_lib.Vad, sound: np.ndarray) -> np.ndarray:
   """[frames] bool, window by window as in a session."""
-  windows = sound.reshape(-1, clock.TURN_SAMPLES)
+  windows = sound.reshape(-1, clock.TICKS.samples)
   return np.concatenate([detector.push(window) for window in windows])
 
 

@@ -12,7 +12,7 @@ _ITERATIONS = 32  # the default of the configs
 def _recording() -> np.ndarray:
   """A prompt of whole windows, [samples]."""
   clip = next(c for c in speech.clips() if len(c) > clock.SAMPLE_RATE)
-  return clip[: len(clip) // clock.TURN_SAMPLES * clock.TURN_SAMPLES]
+  return clip[: len(clip) // clock.TICKS.samples * clock.TICKS.samples]
 
 
 def _mel(audio: np.ndarray) -> np.ndarray:
@@ -61,18 +61,20 @@ def test_silence_stays_silence():
   mel = np.full((3, 16, clock.MEL_CHANNELS), dmel.LOG_MIN, np.float32)
   sound = vocoder.griffin_lim(mel, iterations=4, seed=0)
   assert np.abs(sound).max() < 1e-5
-  assert not vocoder.render([None] * 3, iterations=4, seed=0).any()
+  assert not vocoder.render(
+    [None] * 3, iterations=4, seed=0, grid=clock.TICKS
+  ).any()
 
 
 def test_render_places_the_windows():
   audio = _recording()
   mels = list(_mel(audio))[:5]
   track = [None, *mels[:3], None, *mels[3:], None]
-  sound = vocoder.render(track, iterations=4, seed=0)
-  windows = sound.reshape(len(track), clock.TURN_SAMPLES)
+  sound = vocoder.render(track, iterations=4, seed=0, grid=clock.TICKS)
+  windows = sound.reshape(len(track), clock.TICKS.samples)
   quiet = [mel is None for mel in track]
   assert [not window.any() for window in windows] == quiet
   alone = vocoder.griffin_lim(np.stack(mels[:3]), iterations=4, seed=0)
   np.testing.assert_array_equal(windows[1:4].ravel(), alone)
-  again = vocoder.render(track, iterations=4, seed=0)
+  again = vocoder.render(track, iterations=4, seed=0, grid=clock.TICKS)
   np.testing.assert_array_equal(sound, again)

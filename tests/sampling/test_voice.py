@@ -24,7 +24,7 @@ CONFIG = VocoderModelConfig(
 def _recording() -> np.ndarray:
   """A prompt of whole windows, [samples]."""
   clip = next(c for c in speech.clips() if len(c) > 1.5 * clock.SAMPLE_RATE)
-  return clip[: len(clip) // clock.TURN_SAMPLES * clock.TURN_SAMPLES]
+  return clip[: len(clip) // clock.TICKS.samples * clock.TICKS.samples]
 
 
 def _mel(audio: np.ndarray) -> np.ndarray:
@@ -135,8 +135,9 @@ def test_silence_is_zero_and_a_sound_ends_within_the_delay(kind):
   network, variables = _network(kind)
   mels = [None, *_mel(_recording())[1:3], None, None]
   keywords = dict(network=network, variables=variables)
+  keywords["grid"] = clock.TICKS
   sound = voice.render(mels, **keywords)
-  assert sound.shape == (5 * clock.TURN_SAMPLES,) and sound.dtype == np.float32
+  assert sound.shape == (5 * clock.TICKS.samples,) and sound.dtype == np.float32
   windows = sound.reshape(5, -1)
   # A window reaches back: what sounds in the second begins in the first.
   past = phase.WINDOW - phase.HOP
@@ -144,7 +145,7 @@ def test_silence_is_zero_and_a_sound_ends_within_the_delay(kind):
   assert windows[1].any() and windows[2].any()
   assert not windows[3:].any()
   # It fades out and is not cut off.
-  assert np.abs(sound[3 * clock.TURN_SAMPLES - 8 :]).max() < 0.01
+  assert np.abs(sound[3 * clock.TICKS.samples - 8 :]).max() < 0.01
   assert not voice.render([None] * 2, **keywords).any()
 
 
@@ -153,7 +154,10 @@ def test_after_silence_a_sound_is_as_at_the_start(kind):
   network, variables = _network(kind)
   mels, keywords = list(_mel(_recording())[:2]), dict(variables=variables)
   sound = voice.render(
-    [*mels, None, None, *mels], network=network, **keywords
+    [*mels, None, None, *mels],
+    grid=clock.TICKS,
+    network=network,
+    **keywords,
   ).reshape(6, -1)
   np.testing.assert_allclose(sound[4:], sound[:2], atol=2e-5)
 
@@ -161,7 +165,7 @@ def test_after_silence_a_sound_is_as_at_the_start(kind):
 def test_the_sound_is_in_time_and_has_the_mel_asked_for():
   audio = _recording()
   mel = _mel(audio)
-  sound = voice.render(list(mel), network=None, variables={})
+  sound = voice.render(list(mel), grid=clock.TICKS, network=None, variables={})
   audible = mel > mel.max() - 3
   error = 20 * np.abs(_mel(sound) - mel)[audible].mean()
   assert error < 1.5  # dB

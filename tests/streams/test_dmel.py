@@ -56,15 +56,21 @@ def test_fine_mel_equals_librosa():
 
 @hypothesis.settings(deadline=None, max_examples=30)
 @hypothesis.given(
-  st.integers(1, 12), st.floats(1e-6, 2.0), st.integers(0, 2**31)
+  st.integers(1, 12),
+  st.sampled_from([50, 100, 200, 400, 800]),
+  st.floats(1e-6, 2.0),
+  st.integers(0, 2**31),
 )
-def test_streaming_equals_offline_bit_for_bit(windows, level, seed):
+def test_streaming_equals_offline_bit_for_bit(windows, ms, level, seed):
+  grid = clock.Grid(ms)
   rng = np.random.default_rng(seed)
-  audio = rng.normal(size=windows * clock.TURN_SAMPLES) * level
+  audio = rng.normal(size=windows * grid.samples) * level
   audio = audio.astype(np.float32)
-  stream = dmel.DmelStream()
+  stream = dmel.DmelStream(grid)
   chunks = [stream.push(c) for c in np.split(audio, windows)]
-  np.testing.assert_array_equal(np.concatenate(chunks), dmel.dmel(audio))
+  assert chunks[0].shape == (grid.audio_tokens, clock.MEL_CHANNELS)
+  want = dmel.dmel(audio, grid=grid)
+  np.testing.assert_array_equal(np.concatenate(chunks), want)
 
 
 def test_a_partial_window_is_padded_with_silence():

@@ -231,7 +231,7 @@ def test_frames_follow_the_clock():
   assert all(sum(map(len, f.text_in)) <= CONFIG.max_text_in for f in frames)
   call = [b for f in frames for b in f.text_out]
   assert bytes(t for b in call for t in b.tokens) == b"weather in Rome"
-  assert len(frames) >= clock.num_windows(timeline.duration)
+  assert len(frames) >= clock.TICKS.num_windows(timeline.duration)
 
 
 def test_frames_without_say_text():
@@ -251,12 +251,59 @@ def test_frames_without_say_text():
   assert (table[frame_lib.State.BURST, :300] == frame_lib.State.BURST).all()
 
 
+def _on(ms: int):
+  """The config with other windows, and room for them."""
+  return dataclasses.replace(
+    CONFIG,
+    turn_ms=ms,
+    seq_len=512,
+    max_audio=256,
+    max_speak=64,
+    max_targets=256,
+  )
+
+
+@pytest.mark.parametrize("ms", [50, 100, 400, 800])
+def test_windows_of_other_lengths(ms):
+  config, timeline = _on(ms), _timeline(0)
+  grid, pieces = clock.of(config), ByteTokenizer()
+  frames = framing.frames(timeline, config=config, tokenizer=pieces)
+  # Speech from 2.0 to 2.9 s, decided a window ahead.
+  sounds = [k for k in range(len(frames)) if 2000 - ms < k * ms < 2900]
+  assert [f.window + 1 for f in frames if f.speak] == sounds
+  assert [f.window for f in frames if f.own_dmel is not None] == sounds
+  said = [t for f in frames for t in f.say]
+  assert bytes(said).decode() == "hellothereyou"
+  # The same sound as on the grid of ticks, but for rounding.
+  on_ticks = framing.frames(timeline, config=CONFIG, tokenizer=pieces)
+  heard, want = (
+    np.concatenate([f.user_dmel for f in each]).astype(int)[:60]
+    for each in (frames, on_ticks)
+  )
+  assert heard.shape == (60, 80)
+  assert (heard != want).mean() < 1e-3 and np.abs(heard - want).max() <= 1
+  first, last = sounds[0] * grid.fine_frames, 160
+  mel = np.concatenate([f.target_mel for f in frames if f.speak])
+  ticks = np.concatenate([f.target_mel for f in on_ticks if f.speak])
+  np.testing.assert_allclose(
+    mel[last - first : 232 - first], ticks[: 232 - last], atol=1e-4
+  )
+  packed = packing.pack([frames], config=config)
+  assert packed[0]["speak_mel"].shape[1:] == (grid.fine_frames, 80)
+  unpacked = packing.unpack(packed[0], config=config)[0]
+  for a, b in zip(frames, unpacked, strict=True):
+    assert_same(a, b)
+
+
 @hypothesis.settings(deadline=None, max_examples=25)
-@hypothesis.given(st.integers(1, 14), st.integers(0, 99))
-def test_no_frame_depends_on_a_later_window(k, seed):
+@hypothesis.given(
+  st.sampled_from([100, 200, 400]), st.integers(1, 14), st.integers(0, 99)
+)
+def test_no_frame_depends_on_a_later_window(ms, k, seed):
   """What changes after window k leaves inputs <= k and decisions < k alone."""
-  before = _timeline(1)
-  cut = k * clock.TURN_SAMPLES
+  before, config = _timeline(1), _on(ms)
+  k = min(k, 2800 // ms)
+  cut = k * clock.of(config).samples
   rng = np.random.default_rng(seed)
   tracks = []
   for track in before.tracks:
@@ -264,8 +311,8 @@ def test_no_frame_depends_on_a_later_window(k, seed):
     audio[cut:] = rng.normal(size=len(audio) - cut)
     tracks.append(dataclasses.replace(track, audio=audio))
   after = dataclasses.replace(before, tracks=tuple(tracks))
-  a = framing.frames(before, config=CONFIG, tokenizer=ByteTokenizer())
-  b = framing.frames(after, config=CONFIG, tokenizer=ByteTokenizer())
+  a = framing.frames(before, config=config, tokenizer=ByteTokenizer())
+  b = framing.frames(after, config=config, tokenizer=ByteTokenizer())
   for x, y in zip(a[:k], b[:k], strict=True):
     # A decision's sound is played in the next window.
     keep = x.window + 1 < k

@@ -113,10 +113,10 @@ def test_two_users_must_be_mixed():
 
 @hypothesis.given(st.integers(0, 10**6))
 def test_window_boundaries(k):
-  assert clock.window_of(k * 0.2) == k
-  assert clock.num_windows(k * 0.2) == k
-  assert clock.window_of(k * 0.2 + 0.199) == k
-  assert clock.num_windows(k * 0.2 + 0.001) == k + 1
+  assert clock.TICKS.window_of(k * 0.2) == k
+  assert clock.TICKS.num_windows(k * 0.2) == k
+  assert clock.TICKS.window_of(k * 0.2 + 0.199) == k
+  assert clock.TICKS.num_windows(k * 0.2 + 0.001) == k + 1
 
 
 def test_patches_put_every_pixel_once():

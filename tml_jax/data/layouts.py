@@ -50,7 +50,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 # Sessions may use others: their silence is not delivered.
 ENDPOINT_SECONDS = 0.5
 _HOP = clock.SAMPLE_RATE // 100
-_PER_WINDOW = clock.TURN_SAMPLES // _HOP
+_PER_WINDOW = clock.TICKS.samples // _HOP
 
 
 def lay_out(
@@ -114,7 +114,7 @@ def turn_based(
   count = max(stop, 1)  # one window of nothing where the user never speaks
   return Timeline(
     id=timeline.id,
-    duration=count * clock.TURN_SECONDS,
+    duration=count * clock.TICKS.seconds,
     tracks=(
       _user(timeline, parts, count=count),
       _agent(timeline, parts, count=count, say_lead=config.say_lead),
@@ -127,16 +127,18 @@ def turn_based(
 
 def user_turns(timeline: Timeline) -> list[Turn]:
   """The turns that a detector without errors would find."""
-  count = clock.num_windows(timeline.duration)
+  count = clock.TICKS.num_windows(timeline.duration)
   active = np.zeros(count * _PER_WINDOW, bool)
   for track in timeline.tracks:
     if track.role != Role.AGENT:
       for span in track.spans:
         active[round(span.start * 100) : round(span.end * 100)] = True
-  brings = {clock.window_of(f.time): Brings.PICTURES for f in timeline.video}
+  brings = {
+    clock.TICKS.window_of(f.time): Brings.PICTURES for f in timeline.video
+  }
   for event in timeline.events:
     if event.kind in framing.TYPED:
-      brings[clock.window_of(event.time)] = Brings.TEXT
+      brings[clock.TICKS.window_of(event.time)] = Brings.TEXT
   endpointer = endpoint.Endpointer(ENDPOINT_SECONDS)
   turns = []
   for k, frames_ in enumerate(active.reshape(count, -1)):
@@ -160,8 +162,10 @@ def _replies(
 ) -> list[list[tuple[int, int]]]:
   """First and last windows of what the agent says after each turn."""
   utterances: list[tuple[int, int]] = []
-  pause = clock.window_of(ENDPOINT_SECONDS)
-  for window in framing.speech_windows(timeline.track(Role.AGENT)):
+  pause = clock.TICKS.window_of(ENDPOINT_SECONDS)
+  for window in framing.speech_windows(
+    timeline.track(Role.AGENT), grid=clock.TICKS
+  ):
     if utterances and window - utterances[-1][1] <= pause + 1:
       utterances[-1] = (utterances[-1][0], window)
     else:
@@ -188,7 +192,7 @@ def _by_turn(
   result: list[tuple[list[Event], list[Event]]] = [([], []) for _ in turns]
   turn_of = {w: i for i, turn in enumerate(turns) for w in turn.windows}
   for event in sorted(timeline.events, key=lambda event: event.time):
-    window = clock.window_of(event.time)
+    window = clock.TICKS.window_of(event.time)
     if event.kind in framing.TYPED and window in turn_of:
       result[turn_of[window]][0].append(event)
     elif event.kind in framing.WRITTEN and _owner(turns, window) >= 0:
@@ -207,7 +211,7 @@ def _windows_for_typed(
   queue, late = frame_lib.TextQueue(), 0
   for window in turn.windows:
     for event in typed:
-      if clock.window_of(event.time) == window:
+      if clock.TICKS.window_of(event.time) == window:
         queue.push(framing.TYPED[event.kind], tokenizer.encode(event.text))
     queue.take(config.max_text_in)
   while queue:
@@ -232,12 +236,13 @@ def _windows_for(
 def _user(timeline: Timeline, parts: list[_Part], *, count: int) -> Track:
   """What the microphone hears of the turns."""
   heard = np.zeros(
-    (clock.num_windows(timeline.duration), clock.TURN_SAMPLES), np.float32
+    (clock.TICKS.num_windows(timeline.duration), clock.TICKS.samples),
+    np.float32,
   )
   for track in timeline.tracks:
     if track.role != Role.AGENT:
       heard.reshape(-1)[: len(track.audio)] += track.audio
-  audio = np.zeros((count, clock.TURN_SAMPLES), np.float32)
+  audio = np.zeros((count, clock.TICKS.samples), np.float32)
   for part in parts:
     for i, window in enumerate(part.turn.windows):
       audio[part.place + i] = heard[window]
@@ -259,12 +264,13 @@ def _agent(
 ) -> Track:
   """The replies, each in one go; words only where they sound."""
   agent = timeline.track(Role.AGENT)
-  audio = np.zeros((count, clock.TURN_SAMPLES), np.float32)
+  audio = np.zeros((count, clock.TICKS.samples), np.float32)
   if agent is None:
     return Track(Role.AGENT, audio.reshape(-1), (), (), "")
   pieces = [piece for part in parts for piece in part.pieces]
   whole = np.zeros(
-    (clock.num_windows(timeline.duration), clock.TURN_SAMPLES), np.float32
+    (clock.TICKS.num_windows(timeline.duration), clock.TICKS.samples),
+    np.float32,
   )
   whole.reshape(-1)[: len(agent.audio)] = agent.audio
   for piece in pieces:
@@ -274,15 +280,15 @@ def _agent(
   }
   words = []
   for word in agent.words:
-    window = clock.window_of(word.start)
+    window = clock.TICKS.window_of(word.start)
     piece = next((p for p in pieces if p.first <= window <= p.last), None)
     if piece is None:
       continue
     # A text that leads its sound still comes after the question.
-    earliest = (starts[piece] + say_lead) * clock.TURN_SECONDS
-    shift = (piece.place - piece.first) * clock.TURN_SECONDS
+    earliest = (starts[piece] + say_lead) * clock.TICKS.seconds
+    shift = (piece.place - piece.first) * clock.TICKS.seconds
     start = max(word.start + shift, earliest)
-    end = max(start, min(word.end + shift, piece.stop * clock.TURN_SECONDS))
+    end = max(start, min(word.end + shift, piece.stop * clock.TICKS.seconds))
     words.append(Word(start, end, word.text))
   return Track(
     role=Role.AGENT,
@@ -302,9 +308,9 @@ def _video(timeline: Timeline, parts: list[_Part]) -> tuple[VideoFrame, ...]:
     for i, window in enumerate(part.turn.windows)
   }
   return tuple(
-    VideoFrame(place[window] * clock.TURN_SECONDS, video.image)
+    VideoFrame(place[window] * clock.TICKS.seconds, video.image)
     for video in sorted(timeline.video, key=lambda video: video.time)
-    for window in [clock.window_of(video.time)]
+    for window in [clock.TICKS.window_of(video.time)]
     if window in place
   )
 
@@ -316,10 +322,10 @@ def _events(
   result = []
   for part, (typed, written) in zip(parts, events, strict=True):
     for event in typed:
-      i = part.turn.windows.index(clock.window_of(event.time))
-      time = (part.place + i) * clock.TURN_SECONDS
+      i = part.turn.windows.index(clock.TICKS.window_of(event.time))
+      time = (part.place + i) * clock.TICKS.seconds
       result.append(dataclasses.replace(event, time=time))
-    time = part.messages * clock.TURN_SECONDS
+    time = part.messages * clock.TICKS.seconds
     result += [dataclasses.replace(event, time=time) for event in written]
   return tuple(result)
 
@@ -334,4 +340,4 @@ def _muted(parts: list[_Part], *, count: int) -> tuple[Span, ...]:
 
 
 def _span(first: int, stop: int) -> Span:
-  return Span(first * clock.TURN_SECONDS, stop * clock.TURN_SECONDS)
+  return Span(first * clock.TICKS.seconds, stop * clock.TICKS.seconds)

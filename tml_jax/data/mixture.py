@@ -20,7 +20,7 @@ from tml_jax.config import Config
 from tml_jax.data import records, scenarios, source, splits
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
-from tml_jax.streams import tokenizer
+from tml_jax.streams import clock, tokenizer
 from tml_jax.streams.timeline import Timeline
 
 # Items of a scenario family in one epoch: far more than a run reads.
@@ -43,7 +43,12 @@ def build(
   for entry, weight in config.data.mixture_weights.items():
     dataset = grain.MapDataset.source(
       open_entry(
-        entry, config=config, data_dir=data_dir, split=split, voices=voices
+        entry,
+        config=config,
+        data_dir=data_dir,
+        split=split,
+        voices=voices,
+        grid=clock.of(config.streams),
       )
     )
     # Another entry in the mixture must not change the order of this one.
@@ -94,8 +99,11 @@ def open_entry(
   data_dir: str | os.PathLike[str],
   split: Split,
   voices: dict[str, records.RecordSource],
+  grid: clock.Grid,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
+
+  Their agents act at the boundaries of `grid`.
 
   Raises:
     errors.UserError: neither a family nor a prepared corpus.
@@ -111,6 +119,7 @@ def open_entry(
       video_size=family.VideoSize(
         config.streams.video_height, config.streams.video_width
       ),
+      grid=grid,
     )
   corpus = _open_corpus(entry, data_dir=data_dir)
   return Subset(corpus, split=split, share=share)

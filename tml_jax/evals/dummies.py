@@ -23,13 +23,13 @@ def recorded(timeline: Timeline) -> ticks.Log:
 
 def silent(timeline: Timeline) -> ticks.Log:
   """Never says anything."""
-  count = clock.num_windows(timeline.duration)
+  count = clock.TICKS.num_windows(timeline.duration)
   return observe.from_activity(timeline, agent=np.zeros(count, bool))
 
 
 def always_talking(timeline: Timeline) -> ticks.Log:
   """Talks from the first window it can to the last."""
-  count = clock.num_windows(timeline.duration)
+  count = clock.TICKS.num_windows(timeline.duration)
   return observe.from_activity(timeline, agent=np.arange(count) > 0)
 
 
@@ -46,12 +46,12 @@ def oracle(timeline: Timeline) -> ticks.Log:
   Speaks from the window after a turn's end up to the end of the window after
   the one in which the user takes the floor again; nothing else moves it.
   """
-  count = clock.num_windows(timeline.duration)
+  count = clock.TICKS.num_windows(timeline.duration)
   agent = np.zeros(count, bool)
   asked = annotation.of(timeline)
   taken = [a.start for a in asked if a.kind in (Kind.TURN, Kind.BARGE_IN)]
   for turn in (a for a in asked if a.kind == Kind.TURN):
     later = [start for start in taken if start >= turn.end]
-    stop = clock.window_of(min(later)) + 1 if later else count
-    agent[clock.num_windows(turn.end) : stop] = True
+    stop = clock.TICKS.window_of(min(later)) + 1 if later else count
+    agent[clock.TICKS.num_windows(turn.end) : stop] = True
   return observe.from_activity(timeline, agent=agent)

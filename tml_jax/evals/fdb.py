@@ -272,9 +272,12 @@ def _backchannels(
 
 def histogram(found: list[Sound], *, duration: float) -> np.ndarray:
   """[bins] of 200 ms: how many of the sounds touch each."""
-  result = np.zeros(clock.window_of(duration) + 1)
+  result = np.zeros(clock.TICKS.window_of(duration) + 1)
   for sound in found:
-    first, stop = clock.window_of(sound.start), clock.num_windows(sound.end)
+    first, stop = (
+      clock.TICKS.window_of(sound.start),
+      clock.TICKS.num_windows(sound.end),
+    )
     result[first:stop] += 1
   return result
 

@@ -112,7 +112,7 @@ def _responses(heard: Heard, result: Series) -> None:
 def _yields(heard: Heard, result: Series) -> None:
   agent = heard.log.agent
   for event in heard.log.of_kind(Kind.BARGE_IN):
-    tick = clock.window_of(event.start)
+    tick = clock.TICKS.window_of(event.start)
     if tick >= len(agent) or not agent[tick]:
       continue
     quiet = _quiet_after(heard, event, within=YIELD_SECONDS)
@@ -126,7 +126,7 @@ def _quiet_after(
 ) -> float | None:
   """When the first quiet tick after the event's start begins."""
   agent = heard.log.agent
-  for tick in range(clock.window_of(event.start) + 1, len(agent)):
+  for tick in range(clock.TICKS.window_of(event.start) + 1, len(agent)):
     if seconds(tick) - event.start > within - EPSILON:
       return None
     if not agent[tick]:
@@ -156,7 +156,7 @@ def is_kept(heard: Heard, event: Annotation) -> bool | None:
 
   None where it speaks and would have come to its end anyway.
   """
-  tick = clock.window_of(event.start)
+  tick = clock.TICKS.window_of(event.start)
   run = heard.at(tick)
   if run is None:
     later = heard.onsets(

@@ -51,7 +51,7 @@ UNDIRECTED = (
 
 def seconds(tick: int) -> float:
   """When a tick begins."""
-  return round(tick * clock.TURN_SECONDS, 6)
+  return round(tick * clock.TICKS.seconds, 6)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def transfers(counts: dict[str, np.ndarray]):
   ticks = np.arange(first, last + 1, 5)
   ends = {first: "≤", last: "≥"}
   axes.set_xticks(
-    ticks, [f"{ends.get(t, '')}{t * clock.TURN_SECONDS:.0f}" for t in ticks]
+    ticks, [f"{ends.get(t, '')}{t * clock.TICKS.seconds:.0f}" for t in ticks]
   )
   axes.set_xlabel(
     "seconds from the user's end to the agent's onset; overlaps are negative",
@@ -79,7 +79,7 @@ def draw(log: Log):
   from matplotlib import figure
 
   found = heard_lib.listen(log)
-  duration = max(log.duration, len(log.ticks) * clock.TURN_SECONDS)
+  duration = max(log.duration, len(log.ticks) * clock.TICKS.seconds)
   width = float(np.clip(_INCHES_PER_SECOND * duration + 1, *_WIDTHS))
   canvas = figure.Figure(figsize=(width, 2.5), layout="constrained")
   axes = canvas.subplots()
@@ -148,10 +148,10 @@ def _asked(axes, log: Log, *, letters: float, duration: float) -> None:
 
 
 def _bar(axes, row: str, first: int, stop: int, colour: str) -> None:
-  start = first * clock.TURN_SECONDS
+  start = first * clock.TICKS.seconds
   axes.barh(
     _ROWS[row] + 0.1,
-    (stop - first) * clock.TURN_SECONDS,
+    (stop - first) * clock.TICKS.seconds,
     left=start,
     height=_HEIGHT - 0.25,
     color=colour,
@@ -169,7 +169,7 @@ def _phrases(words: list[tuple[int, str]]) -> list[tuple[float, str]]:
       result.append((first, tick, f"{before} {text}"))
     else:
       result.append((tick, tick, text))
-  return [(first * clock.TURN_SECONDS, text) for first, _, text in result]
+  return [(first * clock.TICKS.seconds, text) for first, _, text in result]
 
 
 def _texts(

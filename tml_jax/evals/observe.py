@@ -4,6 +4,7 @@ For: whoever has frames or knows when an agent sounds. Not for: the format
 (`ticks`). Start reading at `from_frames`.
 """
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -25,6 +26,7 @@ def from_frames(
   *,
   timeline: Timeline,
   tokenizer: Tokenizer,
+  grid: clock.Grid,
   seconds: np.ndarray | None = None,
   provenance: dict[str, Any] | None = None,
 ) -> ticks.Log:
@@ -34,11 +36,13 @@ def from_frames(
     frames: of the session, one per window.
     timeline: whose user was talked to.
     tokenizer: of the run.
+    grid: of the windows. A longer one spreads over its ticks: what is heard
+      begins with the first, what is perceived counts in the last. Shorter
+      ones share a tick.
     seconds: [windows] that each decision took.
     provenance: see `Log`.
   """
   spell = functools.partial(transcript.spell, tokenizer=tokenizer)
-  users, words = _user(timeline, len(frames))
   result, said, before = [], [], None
   open_bursts: dict[Control, list[int]] = {}
   num_calls = 0
@@ -64,9 +68,8 @@ def from_frames(
     result.append(
       ticks.Tick(
         agent=frame.own_dmel is not None,
-        user=bool(users[k]),
+        user=False,  # comes later, tick by tick
         agent_text=text,
-        user_text=words[k],
         calls=tuple(made),
         results=tuple(_result(spell(list(b.tokens))) for b in arrived),
         shown=tuple(shown),
@@ -76,7 +79,59 @@ def from_frames(
       )
     )
     before = frame
-  return _log(timeline, made=result, provenance=provenance or {})
+  result = _on_ticks(result, grid=grid)
+  # The last window may reach beyond the recording.
+  result = result[: clock.TICKS.num_windows(timeline.duration)]
+  users, words = _user(timeline, len(result))
+  made = [
+    dataclasses.replace(tick, user=bool(user), user_text=text)
+    for tick, user, text in zip(result, users, words, strict=True)
+  ]
+  return _log(timeline, made=made, provenance=provenance or {})
+
+
+def _on_ticks(
+  windows: list[ticks.Tick], *, grid: clock.Grid
+) -> list[ticks.Tick]:
+  """What `windows` of a grid hold, tick by tick."""
+  if grid.ms >= clock.TICKS.ms:
+    spread = grid.ms // clock.TICKS.ms
+    return [tick for each in windows for tick in _spread(each, spread)]
+  shared = clock.TICKS.ms // grid.ms
+  parts = range(0, len(windows), shared)
+  return [_merged(windows[k : k + shared]) for k in parts]
+
+
+def _spread(window: ticks.Tick, count: int) -> list[ticks.Tick]:
+  """One window as `count` ticks."""
+  if count == 1:
+    return [window]
+  heard = ticks.Tick(
+    agent=window.agent,
+    user=False,
+    agent_text=window.agent_text,
+    calls=window.calls,
+    shown=window.shown,
+  )
+  between = ticks.Tick(agent=window.agent, user=False)
+  perceived = dataclasses.replace(window, agent_text="", calls=(), shown=())
+  return [heard, *[between] * (count - 2), perceived]
+
+
+def _merged(windows: list[ticks.Tick]) -> ticks.Tick:
+  """A few windows as one tick."""
+  known = [w.seconds for w in windows if w.seconds is not None]
+  return ticks.Tick(
+    agent=any(w.agent for w in windows),
+    user=False,
+    agent_text="".join(w.agent_text for w in windows),
+    calls=tuple(call for w in windows for call in w.calls),
+    results=tuple(result for w in windows for result in w.results),
+    shown=tuple(text for w in windows for text in w.shown),
+    typed="".join(w.typed for w in windows),
+    video_patches=sum(w.video_patches for w in windows),
+    seconds=sum(known) if known else None,
+  )
 
 
 def from_activity(
@@ -98,7 +153,7 @@ def from_activity(
     events = [e for e in timeline.events if e.kind == EventKind.CALL]
     events.sort(key=lambda event: event.time)
     for number, event in enumerate(events, start=1):
-      k = min(clock.window_of(event.time), count - 1)
+      k = min(clock.TICKS.window_of(event.time), count - 1)
       made[k].append(_call(number, event.text))
   result = [
     ticks.Tick(
@@ -115,7 +170,9 @@ def from_activity(
 
 def recorded_activity(timeline: Timeline) -> np.ndarray:
   """[windows] bool: where the recorded agent sounds."""
-  return _activity(timeline, Role.AGENT, clock.num_windows(timeline.duration))
+  return _activity(
+    timeline, Role.AGENT, clock.TICKS.num_windows(timeline.duration)
+  )
 
 
 def _log(
@@ -144,7 +201,7 @@ def _user(timeline: Timeline, count: int) -> tuple[np.ndarray, list[str]]:
 
 def _activity(timeline: Timeline, role: Role, count: int) -> np.ndarray:
   result = np.zeros(count, bool)
-  windows = framing.speech_windows(timeline.track(role))
+  windows = framing.speech_windows(timeline.track(role), grid=clock.TICKS)
   result[[w for w in windows if w < count]] = True
   return result
 
@@ -153,7 +210,7 @@ def _words(timeline: Timeline, role: Role, count: int) -> list[str]:
   result = [""] * count
   track = timeline.track(role)
   for word in track.words if track else ():
-    result[min(clock.window_of(word.start), count - 1)] += f" {word.text}"
+    result[min(clock.TICKS.window_of(word.start), count - 1)] += f" {word.text}"
   return result
 
 

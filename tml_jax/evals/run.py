@@ -33,7 +33,7 @@ from tml_jax.evals.floor import Series
 from tml_jax.models import interaction
 from tml_jax.sampling import pool as pool_lib
 from tml_jax.sampling import session, user
-from tml_jax.streams import framing
+from tml_jax.streams import clock, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -176,6 +176,7 @@ def evaluate(
       held.frames,
       timeline=held.timeline,
       tokenizer=tokenizer,
+      grid=clock.of(config.streams),
       seconds=held.seconds,
       provenance=kept.of(items[index]) if kept else {},
     )
@@ -230,28 +231,32 @@ def _forced(
   for family, indices in chunks:
     loaded = {i: items[i].load() for i in indices}
     asked = [
-      timeline
+      i
       for i, timeline in loaded.items()
       if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
     ]
     if asked:
       sums.setdefault(family, content.nothing())
     # Where there is no recorded agent, there is nothing to predict.
-    timelines = [t for t in asked if t.track(Role.AGENT)]
-    names = [timeline.id for timeline in timelines]
+    predicted = [i for i in asked if loaded[i].track(Role.AGENT)]
+    names = [loaded[i].id for i in predicted]
     found = kept.find_content(family, names) if kept else None
-    if found is None and timelines:
+    if found is None and predicted:
       found = content.forced(
         config,
         model=model,
         variables=variables,
         recordings=[
           framing.frames(
-            layouts.lay_out(t, config=config, tokenizer=tokenizer),
+            layouts.lay_out(
+              (items[i].recorded or items[i].load)(),
+              config=config,
+              tokenizer=tokenizer,
+            ),
             config=config.streams,
             tokenizer=tokenizer,
           )
-          for t in timelines
+          for i in predicted
         ],
       )
       if kept:
@@ -317,6 +322,7 @@ def converse(
     slots=SLOTS,
     text_pieces=tokenizer.num_pieces,
   )
+  grid = clock.of(config.streams)
   seconds: list[float] = []
   waiting = list(reversed(range(len(items))))
   talks: dict[session.Session, _Talking] = {}
@@ -337,7 +343,7 @@ def converse(
       while waiting and len(talks) < SLOTS:
         index = waiting.pop()
         timeline = items[index].load()
-        part = user.UserPart(timeline, tokenizer=tokenizer)
+        part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
         live = pool.join(seed=items[index].seed)
         talks[live] = _Talking(
           index, timeline, hold(part, live), np.zeros(len(part))

@@ -18,7 +18,7 @@ from tml_jax.data import mixture, scenarios, source
 from tml_jax.data.splits import Split
 from tml_jax.evals import dummies, panel, ticks
 from tml_jax.evals.floor import Series
-from tml_jax.streams import annotation
+from tml_jax.streams import annotation, clock
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 
@@ -37,12 +37,15 @@ class Item:
     load: makes the timeline; called more than once, so that not all of an
       evaluation lies in memory.
     digest: of the files that it is made of; "" where the seed says all.
+    recorded: makes it with the agent on the model's grid, to be predicted; None
+      where `load` does.
   """
 
   family: str
   seed: int
   load: Callable[[], Timeline]
   digest: str = ""
+  recorded: Callable[[], Timeline] | None = None
 
 
 class Suite(abc.ABC):
@@ -135,11 +138,21 @@ class Interactivity(Suite):
     result = []
     config, data_dir = self._arguments["config"], self._arguments["data_dir"]
     voices = mixture.open_voices(config, data_dir=data_dir)
+    grid = clock.of(config.streams)
     for family in self.families:
-      opened = mixture.open_entry(family, voices=voices, **self._arguments)
+      open_on = functools.partial(
+        mixture.open_entry, family, voices=voices, **self._arguments
+      )
+      opened = open_on(grid=clock.TICKS)  # users are the same for all models
+      recorded = opened if grid == clock.TICKS else open_on(grid=grid)
       for i in range(min(self._count, len(opened))):
-        load = _Loader(opened, index=i)
-        result.append(Item(family, seed=i, load=load))
+        item = Item(
+          family,
+          seed=i,
+          load=_Loader(opened, index=i),
+          recorded=_Loader(recorded, index=i),
+        )
+        result.append(item)
     return result
 
 

@@ -112,7 +112,7 @@ class Log:
   def _touched(self, spans: Iterable[tuple[float, float]]) -> np.ndarray:
     result = np.zeros(len(self.ticks), bool)
     for start, end in spans:
-      result[clock.window_of(start) : clock.num_windows(end)] = True
+      result[clock.TICKS.window_of(start) : clock.TICKS.num_windows(end)] = True
     return result
 
   def of_kind(self, *kinds: annotation.Kind) -> list[Annotation]:
@@ -127,7 +127,7 @@ def to_text(log: Log) -> str:
     "id": log.id,
     "family": log.family,
     "duration": log.duration,
-    "tick_duration_seconds": clock.TURN_SECONDS,
+    "tick_duration_seconds": clock.TICKS.seconds,
     "ticks": len(log.ticks),
     "annotations": [annotation.to_json(a) for a in log.annotations],
     "recorded_agent": [list(span) for span in log.recorded],
@@ -139,16 +139,16 @@ def to_text(log: Log) -> str:
 
 
 def _record(log: Log, k: int) -> dict[str, Any]:
-  tick, start = log.ticks[k], k * clock.TURN_SECONDS
+  tick, start = log.ticks[k], k * clock.TICKS.seconds
   labels = {
     str(a.kind)
     for a in log.annotations
-    if clock.window_of(a.start) <= k < clock.num_windows(a.end)
+    if clock.TICKS.window_of(a.start) <= k < clock.TICKS.num_windows(a.end)
   }
   return {
     "tick_id": k,
     "timestamp": round(start, 1),
-    "tick_duration_seconds": clock.TURN_SECONDS,
+    "tick_duration_seconds": clock.TICKS.seconds,
     "wall_clock_duration_seconds": tick.seconds,
     "agent_chunk": {
       "contains_speech": tick.agent,

@@ -144,7 +144,7 @@ def _activities(heard: Heard, result: Series) -> None:
 def _silences(heard: Heard, result: Series) -> None:
   for reply in heard.of(Kind.SILENT_UNTIL):
     a = reply.to
-    begin, event = clock.window_of(a.start), a.end
+    begin, event = clock.TICKS.window_of(a.start), a.end
     premature = any(
       i not in heard.asked and run.stop > begin and run.onset < event - EPSILON
       for i, run in enumerate(heard.runs)
@@ -173,7 +173,9 @@ def _tools(heard: Heard, result: Series) -> None:
     made = [t for t in calls if a.start - EPSILON <= t <= a.end + EPSILON]
     if made:
       result["call_latency"].append((round(made[0] - a.start, 6), 1))
-    waiting = log.agent[clock.num_windows(a.start) : clock.window_of(a.end)]
+    waiting = log.agent[
+      clock.TICKS.num_windows(a.start) : clock.TICKS.window_of(a.end)
+    ]
     if len(waiting):
       result["talk_through_tool"].append((int(waiting.sum()), len(waiting)))
 
@@ -184,7 +186,7 @@ def _follows(heard: Heard, result: Series) -> None:
     asked[heard.runs[i].first : heard.runs[i].stop] = True
   for reply in heard.of(Kind.FOLLOW):
     a, onset = reply.to, heard.onset(reply)
-    part = slice(clock.window_of(a.start), clock.num_windows(a.end))
+    part = slice(clock.TICKS.window_of(a.start), clock.TICKS.num_windows(a.end))
     user = heard.log.user[part]
     if user.any():
       both = int((user & asked[part]).sum())

@@ -28,12 +28,13 @@ from collections.abc import Callable, Generator
 
 import numpy as np
 
+from tml_jax import errors
 from tml_jax.config import Config, Layout
 from tml_jax.data import layouts
 from tml_jax.evals import live as live_lib
 from tml_jax.sampling import session, user
 from tml_jax.sampling import vad as vad_lib
-from tml_jax.streams import endpoint
+from tml_jax.streams import clock, endpoint
 from tml_jax.streams.frame import Frame
 
 _ASKED = 4  # windows of messages that are written within one window of time
@@ -48,8 +49,15 @@ def hold(config: Config, *, vad: str, endpoint_seconds: float) -> live_lib.Hold:
     endpoint_seconds: without speech, that end a turn.
 
   Raises:
-    errors.UserError: no such detector, or its package is missing.
+    errors.UserError: no such detector, or its package is missing; or a model
+      of other micro-turns.
   """
+  if clock.of(config.streams) != clock.TICKS:
+    raise errors.UserError(
+      f"streams.turn_ms = {config.streams.turn_ms}: the harness cuts turns"
+      f" every {clock.TICKS.ms} ms; take --agent=duplex, or train with"
+      f" streams.turn_ms={clock.TICKS.ms}"
+    )
   vad_lib.create(vad)
   return functools.partial(
     turns,

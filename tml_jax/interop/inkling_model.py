@@ -157,7 +157,7 @@ def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
   embedder = embed.Embedder(config, NO_TOKEN, "float32")
   head = flow_head.FlowHead(config, "float32")
   batch = whole_segments(np.zeros((1, 1), np.int32), config=config)
-  mel = jnp.zeros((1, clock.FINE_FRAMES, config.dmel_channels))
+  mel = jnp.zeros((1, clock.TICKS.fine_frames, config.dmel_channels))
 
   @jax.jit
   def missing(key):

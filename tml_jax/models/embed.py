@@ -71,7 +71,7 @@ def kinds(batch: dict[str, jax.Array]) -> jax.Array:
 
 
 def times(
-  batch: dict[str, jax.Array], *, position: Position
+  batch: dict[str, jax.Array], *, position: Position, grid: clock.Grid
 ) -> jax.Array | None:
   """When each position is, in dMel tokens from the start, int32 [B, T].
 
@@ -82,7 +82,7 @@ def times(
   """
   if position is not Position.TIME_ROPE:
     return None
-  tokens = clock.AUDIO_TOKENS
+  tokens = grid.audio_tokens
   ends = batch["windows"] * tokens + tokens - 1
   positions_BA = batch["audio_positions"]
   before = tokens - 1 - jnp.arange(positions_BA.shape[1]) % tokens
@@ -206,6 +206,7 @@ class Clock(nn.Module):
 
   config: ModelConfig
   dtype: str
+  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     self.kernel = norm.param(
@@ -220,7 +221,7 @@ class Clock(nn.Module):
     count = self.config.clock_features // 2
     first, last = (math.log(period) for period in CLOCK_PERIODS)
     periods = np.exp(np.linspace(first, last, count))
-    turns = clock.TURN_SECONDS / periods.astype(np.float32)
+    turns = self.grid.seconds / periods.astype(np.float32)
     angle = windows_BT[..., None].astype(jnp.float32) * turns * (2 * math.pi)
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
     kernel = norm.whole(self.kernel.astype(self.dtype), names=(None, "embed"))
@@ -234,6 +235,7 @@ class Embedder(nn.Module):
   turn_token: int
   dtype: str
   numerics: Numerics = Numerics.DEFAULT
+  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     config = self.config
@@ -248,7 +250,7 @@ class Embedder(nn.Module):
     self.dmel = DmelBag(config, self.dtype, self.numerics)
     self.hmlp = HMLP(config, self.dtype, self.numerics)
     if config.clock_features:
-      self.clock = Clock(config, self.dtype)
+      self.clock = Clock(config, self.dtype, self.grid)
 
   def text(self, tokens_BT: jax.Array) -> jax.Array:
     """Rows of the text table, not normed."""

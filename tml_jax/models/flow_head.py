@@ -1,4 +1,4 @@
-"""The head that turns one hidden state into 200 ms of mel by flow matching.
+"""The head that turns one hidden state into a window of mel, by flow matching.
 
 For: the velocity network, its loss and its sampler. Not for: deciding to
 speak, or turning mel into sound. Start at `FlowHead`. Network: SimpleMLPAdaLN
@@ -96,10 +96,11 @@ class FlowHead(nn.Module):
 
   config: ModelConfig
   dtype: str
+  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     flow, d_model = self.config.flow, self.config.d_model
-    width, mel = flow.width, clock.FINE_FRAMES * self.config.dmel_channels
+    width, mel = flow.width, self.grid.fine_frames * self.config.dmel_channels
     zeros = nn.initializers.zeros
     inner = ("flow_in", "flow")
 
@@ -248,9 +249,10 @@ def map_error(
   return left * (speed - jax.lax.stop_gradient(wanted))
 
 
-def noise(keys_B: jax.Array, *, channels: int, temperature: float) -> jax.Array:
-  """Initial noise [B, F, C], each row from its own key."""
-  shape = (clock.FINE_FRAMES, channels)
+def noise(
+  keys_B: jax.Array, *, shape: tuple[int, int], temperature: float
+) -> jax.Array:
+  """Initial noise [B, F, C] of `shape` (F, C), each row from its own key."""
   draw = jax.vmap(lambda key: jax.random.normal(key, shape))
   return temperature * draw(keys_B)
 

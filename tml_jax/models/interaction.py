@@ -49,7 +49,8 @@ def take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
 class InteractionModel(nn.Module):
   """One transformer that reads and emits micro-turns.
 
-  `turn_token` is the vocabulary row of `<turn>`, -1 where there is none.
+  `turn_token` is the vocabulary row of `<turn>`, -1 where there is none; a
+  window of `grid` is one micro-turn.
   """
 
   config: ModelConfig
@@ -58,15 +59,18 @@ class InteractionModel(nn.Module):
   remat_policy: RematPolicy
   execution: ExecutionConfig = PLAIN
   numerics: Numerics = Numerics.DEFAULT
+  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     config, dtype = self.config, str(self.dtype)
-    self.embed = embed.Embedder(config, self.turn_token, dtype, self.numerics)
+    self.embed = embed.Embedder(
+      config, self.turn_token, dtype, self.numerics, self.grid
+    )
     self.trunk = trunk.Trunk(
       config, dtype, self.remat_policy, self.execution, self.numerics
     )
     self.mtp = mtp.Mtp(config, dtype, self.remat_policy)
-    self.flow_head = flow_head.FlowHead(config, dtype)
+    self.flow_head = flow_head.FlowHead(config, dtype, self.grid)
     self.unembedding = norm.param(
       self,
       name="unembedding",
@@ -81,7 +85,7 @@ class InteractionModel(nn.Module):
     if self.config.num_mtp_layers:
       self.mtp_hidden(batch, hidden_BTD=h_BTD)
     cond_BD = h_BTD[:, 0]
-    mel = (clock.FINE_FRAMES, self.config.dmel_channels)
+    mel = (self.grid.fine_frames, self.config.dmel_channels)
     x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
     t_B = jnp.zeros(cond_BD.shape[0])
     self.velocity(x_BFC, t_B, cond_BD, t_B)
@@ -93,11 +97,15 @@ class InteractionModel(nn.Module):
       norm.spread(self.embed(batch)),
       segment_ids_BT=batch["segment_ids"],
       positions_BT=batch["positions"],
-      times_BT=embed.times(batch, position=self.config.position),
+      times_BT=self._times(batch),
       kinds_BT=embed.kinds(batch),
       num_kinds=len(embed.Kind),
     )
     return h_BTD, Aux(load_KLE=load_KLE)
+
+  def _times(self, batch: dict[str, jax.Array]) -> jax.Array | None:
+    position = self.config.position
+    return embed.times(batch, position=position, grid=self.grid)
 
   def logits(self, h_D: jax.Array) -> jax.Array:
     """float32 [..., V]; gather the positions with a target first.
@@ -160,5 +168,5 @@ class InteractionModel(nn.Module):
       self.embed(chunk),
       cache=cache,
       lengths_B=chunk["lengths"],
-      times_BT=embed.times(chunk, position=self.config.position),
+      times_BT=self._times(chunk),
     )

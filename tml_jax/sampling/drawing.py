@@ -79,8 +79,9 @@ class Drawing:
     messages: in order; only the last one may still grow.
   """
 
-  def __init__(self, tokenizer: Tokenizer):
+  def __init__(self, tokenizer: Tokenizer, grid: clock.Grid):
     self._tokenizer = tokenizer
+    self._grid = grid
     self._tokens: list[int] = []
     self._pen = Pen()  # before the last message, if that is not complete
     self.messages: list[Message] = []
@@ -89,7 +90,7 @@ class Drawing:
     """Takes a finished frame; returns whether it drew anything."""
     drawn = [b for b in frame.text_out if b.channel == Control.DRAW]
     for burst in drawn:
-      start = (frame.window + 1) * clock.TURN_SECONDS
+      start = (frame.window + 1) * self._grid.seconds
       if self.messages and not self.messages[-1].complete:
         start = self.messages.pop().start
       room = _TOKENS - len(self._tokens)

@@ -15,7 +15,7 @@ from tml_jax.config import Config
 from tml_jax.data import mixture, scenarios
 from tml_jax.data.splits import Split
 from tml_jax.sampling import picture, transcript
-from tml_jax.streams import annotation, framing, tokenizer
+from tml_jax.streams import annotation, clock, framing, tokenizer
 from tml_jax.streams.timeline import EventKind, Role, Timeline
 
 _COLOURS = {
@@ -47,10 +47,15 @@ def write(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
     tokenizer.path(data_dir), config=config.streams
   )
   voices = mixture.open_voices(config, data_dir=data_dir)
-  items = {}
+  grid, items = clock.of(config.streams), {}
   for name in names:
     items[name] = mixture.open_entry(
-      name, config=config, data_dir=data_dir, split=Split.TRAIN, voices=voices
+      name,
+      config=config,
+      data_dir=data_dir,
+      split=Split.TRAIN,
+      voices=voices,
+      grid=grid,
     )[_INDEX]
     frames = framing.frames(
       items[name], config=config.streams, tokenizer=pieces
@@ -58,8 +63,11 @@ def write(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
     picture.draw(
       frames,
       timeline=items[name],
-      lines=transcript.lines(frames, timeline=items[name], tokenizer=pieces),
+      lines=transcript.lines(
+        frames, timeline=items[name], tokenizer=pieces, grid=grid
+      ),
       title=f"{items[name].id}   as recorded",
+      grid=grid,
       path=out / f"{name}.png",
     )
   overview(items, path=out / "gallery.png")

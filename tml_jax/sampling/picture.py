@@ -1,4 +1,4 @@
-"""A picture of a session on the 200 ms grid.
+"""A picture of a session on the grid of its windows.
 
 For: seeing who spoke when, what was decided and what was written. Not for:
 numbers (`evals`). Start reading at `draw`.
@@ -34,6 +34,7 @@ def draw(
   timeline: Timeline,
   lines: list[Line],
   title: str,
+  grid: clock.Grid,
   path: pathlib.Path,
 ) -> None:
   """Writes a PNG.
@@ -43,11 +44,12 @@ def draw(
     timeline: whose user was talked to.
     lines: of `transcript.lines`.
     title: first line of the picture.
+    grid: of the windows.
     path: where to.
   """
   from matplotlib import figure
 
-  seconds = len(frames) * clock.TURN_SECONDS
+  seconds = len(frames) * grid.seconds
   width = float(np.clip(_INCHES_PER_SECOND * seconds + 2, *_WIDTHS))
   canvas = figure.Figure(figsize=(width, 6.4), layout="constrained")
   panels = canvas.subplots(
@@ -58,9 +60,10 @@ def draw(
   _legend(canvas, timeline)
   user_text, user_mel, agent_text, agent_mel, decisions = panels
 
-  microphone = dmel.fine_mel(user.microphone(timeline).reshape(-1))
-  _mel(user_mel, microphone[: len(frames) * clock.FINE_FRAMES], seconds)
-  _mel(agent_mel, _agent_mel(frames), seconds)
+  audio = user.microphone(timeline, grid=grid).reshape(-1)
+  microphone = dmel.fine_mel(audio, grid=grid)
+  _mel(user_mel, microphone[: len(frames) * grid.fine_frames], seconds)
+  _mel(agent_mel, _agent_mel(frames, grid=grid), seconds)
   room = width * 0.93 / seconds / _LETTER_INCHES  # letters a second
   by_agent = [line for line in lines if line.who.startswith("agent")]
   _write(
@@ -72,8 +75,8 @@ def draw(
   _write(agent_text, by_agent, letters_per_second=room, seconds=seconds)
   _marks(user_mel, timeline)
   _annotations(user_mel, timeline)
-  _expected(agent_mel, timeline)
-  _decisions(decisions, frames)
+  _expected(agent_mel, timeline, grid=grid)
+  _decisions(decisions, frames, grid=grid)
   for axes, name, colour in (
     (user_text, "", _USER),
     (user_mel, "user", _USER),
@@ -81,17 +84,18 @@ def draw(
     (agent_mel, "agent", _AGENT),
     (decisions, "decision", _INK),
   ):
-    _frame(axes, name=name, colour=colour, seconds=seconds)
-  decisions.set_xlabel("seconds; a cell is a window of 200 ms", fontsize=9)
+    _frame(axes, name=name, colour=colour, seconds=seconds, grid=grid)
+  label = f"seconds; a cell is a window of {grid.ms} ms"
+  decisions.set_xlabel(label, fontsize=9)
   with warnings.catch_warnings():
     # Letters that the font lacks are drawn as boxes; transcript.txt has them.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     canvas.savefig(path, dpi=110, format="png")
 
 
-def _agent_mel(frames: list[Frame]) -> np.ndarray:
-  """[windows * 16, 80] of what sounds; NaN where nothing does."""
-  shape = (clock.FINE_FRAMES, clock.MEL_CHANNELS)
+def _agent_mel(frames: list[Frame], *, grid: clock.Grid) -> np.ndarray:
+  """[windows * F, 80] of what sounds; NaN where nothing does."""
+  shape = (grid.fine_frames, clock.MEL_CHANNELS)
   silence = np.full(shape, np.nan, np.float32)
   decided = [
     silence if frame.target_mel is None else frame.target_mel
@@ -205,15 +209,15 @@ def _annotations(axes, timeline: Timeline) -> None:
     axes.text(start + 0.04, 5, name, **style)
 
 
-def _expected(axes, timeline: Timeline) -> None:
+def _expected(axes, timeline: Timeline, *, grid: clock.Grid) -> None:
   """Where a scenario's reply was due and where it was recorded."""
   for a in annotation.of(timeline):
     if a.due is not None:
       axes.axvline(a.due, color=_DUE, linewidth=1.6, linestyle=(0, (3, 1.5)))
-  windows = set(framing.speech_windows(timeline.track(Role.AGENT)))
-  for window in windows:
+  agent = timeline.track(Role.AGENT)
+  for window in framing.speech_windows(agent, grid=grid):
     axes.add_patch(
-      _rectangle(window * clock.TURN_SECONDS, 0, clock.TURN_SECONDS, 3.5, _DUE)
+      _rectangle(window * grid.seconds, 0, grid.seconds, 3.5, _DUE)
     )
 
 
@@ -249,15 +253,15 @@ def _legend(canvas, timeline: Timeline) -> None:
   )
 
 
-def _decisions(axes, frames: list[Frame]) -> None:
+def _decisions(axes, frames: list[Frame], *, grid: clock.Grid) -> None:
   """A cell a window; a triangle where the agent begins."""
   before = False
   for frame in frames:
-    start = frame.window * clock.TURN_SECONDS
+    start = frame.window * grid.seconds
     colour = _AGENT if frame.speak else _QUIET
-    axes.add_patch(_rectangle(start, 0, clock.TURN_SECONDS, 1, colour, "white"))
+    axes.add_patch(_rectangle(start, 0, grid.seconds, 1, colour, "white"))
     if frame.speak and not before:
-      middle = start + clock.TURN_SECONDS / 2
+      middle = start + grid.seconds / 2
       axes.plot(middle, 0.5, marker="v", markersize=6, color="white")
     before = frame.speak
   axes.set_ylim(0, 1)
@@ -272,7 +276,9 @@ def _rectangle(x, y, width, height, colour, edge="none"):
   )
 
 
-def _frame(axes, *, name: str, colour: str, seconds: float) -> None:
+def _frame(
+  axes, *, name: str, colour: str, seconds: float, grid: clock.Grid
+) -> None:
   """Ticks, grid and name of one panel."""
   axes.set_xlim(0, seconds)
   axes.set_xticks(np.arange(0, seconds + 1e-6, 1 if seconds <= 60 else 10))
@@ -283,7 +289,7 @@ def _frame(axes, *, name: str, colour: str, seconds: float) -> None:
     spine.set_visible(False)
   if seconds <= _FINE_GRID_SECONDS:
     axes.vlines(
-      np.arange(0, seconds + 1e-6, clock.TURN_SECONDS),
+      np.arange(0, seconds + 1e-6, grid.seconds),
       *axes.get_ylim(),
       color=_GRID,
       linewidth=0.3,

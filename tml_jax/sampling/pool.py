@@ -1,8 +1,8 @@
 """Many sessions in step: they join and leave between ticks.
 
-For: `SessionPool`, N slots that one compiled call advances by 200 ms. Not for:
-the compiled tick (`tick`), the host side of a session (`session`), or sound
-from mel (`vocoder`). Start at `SessionPool.tick`. Nothing has a size that
+For: `SessionPool`, N slots that one compiled call advances by a window. Not
+for: the compiled tick (`tick`), the host side of a session (`session`), or
+sound from mel (`vocoder`). Start at `SessionPool.tick`. Nothing has a size that
 depends on what arrives or for how long: after `warm_up` nothing compiles.
 """
 
@@ -27,8 +27,6 @@ from tml_jax.sampling import tick as tick_lib
 from tml_jax.sampling.session import Senses, Session
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Frame
-
-AUDIO_CHUNK = 1 + 2 * clock.AUDIO_TOKENS  # positions of a window of sound
 
 _take = jax.jit(cache_lib.Cache.take)
 _put = jax.jit(cache_lib.Cache.put, donate_argnums=0)
@@ -259,7 +257,8 @@ def empty_chunk(
   config: Config, senses: Senses, *, slots: int
 ) -> dict[str, np.ndarray]:
   """Room for the largest window of a kind."""
-  size, patches = AUDIO_CHUNK, 0
+  audio = 2 * clock.of(config.streams).audio_tokens  # of both sides
+  size, patches = 1 + audio, 0
   if senses is Senses.ALL:
     patches = config.streams.patches_per_frame
     size += patches + config.streams.max_text_in
@@ -267,6 +266,6 @@ def empty_chunk(
     config,
     batch_size=slots,
     size=size,
-    audio=2 * clock.AUDIO_TOKENS,
+    audio=audio,
     patches=patches,
   )

@@ -2,9 +2,9 @@
 
 For: whoever plays a recorded user to a model (`sample`). Not for: devices.
 Start at `hold`. Against the clock, window k is heard when it has ended, at
-(k + 1) x 200 ms, and its decision is due before the next one ends: its sound
-plays from there on. A window whose input is lost, or reaches the model after
-the decision was due, is absent for the model; the windows behind it keep
+(k + 1) times its length, and its decision is due before the next one ends: its
+sound plays from there on. A window whose input is lost, or reaches the model
+after the decision was due, is absent for the model; the windows behind it keep
 their times.
 """
 
@@ -28,6 +28,7 @@ class Course:
   Attributes:
     frames: one per window.
     tick_seconds: [windows] from perceived window to decision.
+    grid: of the windows.
     missed: windows whose decision came after it was due.
     late: windows whose input came after that, too.
     lost: windows whose input never came.
@@ -35,6 +36,7 @@ class Course:
 
   frames: list[Frame]
   tick_seconds: np.ndarray
+  grid: clock.Grid
   missed: tuple[int, ...] = ()
   late: tuple[int, ...] = ()
   lost: tuple[int, ...] = ()
@@ -46,7 +48,7 @@ class Course:
       f"real time: {len(self.missed)} of {len(self.frames)} deadlines missed,"
       f" {len(self.late)} windows late, {len(self.lost)} lost; a tick took"
       f" {p50:.1f} ms (median), {p99:.1f} (p99), {milliseconds.max():.1f} (max)"
-      f" of {clock.TURN_MS}"
+      f" of {self.grid.ms}"
     )
 
 
@@ -84,10 +86,11 @@ def hold(
     lost: windows whose input does not arrive.
   """
   frames, seconds, missed, late = [], [], [], []
+  length = part.grid.seconds
   for k in range(len(part)):
-    due = (k + 2) * clock.TURN_SECONDS
+    due = (k + 2) * length
     if pace is not None:
-      pace.wait_until(due - clock.TURN_SECONDS)
+      pace.wait_until(due - length)
       if pace.now() > due:
         late.append(k)
     heard = k not in lost and k not in late
@@ -101,6 +104,7 @@ def hold(
   return Course(
     frames=frames,
     tick_seconds=np.array(seconds),
+    grid=part.grid,
     missed=tuple(missed),
     late=tuple(late),
     lost=tuple(sorted(lost)),

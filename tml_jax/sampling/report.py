@@ -23,7 +23,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 AGENT, BOTH = "agent.wav", "conversation.wav"
 TRANSCRIPT, PICTURE = "transcript.txt", "session.png"
 
-# The mel of each window, None where quiet, to [windows * 3200] samples.
+# The mel of each window, None where quiet, to the samples of all.
 Render = Callable[[list[np.ndarray | None]], np.ndarray]
 
 
@@ -36,6 +36,7 @@ class Held:
     frames: one per window.
     tick_seconds: [windows] wall-clock time of each decision.
     title: for the picture.
+    grid: of the windows.
     files: more to write, by name.
   """
 
@@ -43,6 +44,7 @@ class Held:
   frames: list[Frame]
   tick_seconds: np.ndarray
   title: str
+  grid: clock.Grid
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
@@ -51,9 +53,9 @@ def write(
 ) -> str:
   """Writes all files or, when killed, none that is half; returns a summary."""
   heard = agent_audio(held.frames, render=render)
-  microphone = user.microphone(held.timeline).reshape(-1)
+  microphone = user.microphone(held.timeline, grid=held.grid).reshape(-1)
   lines = transcript.lines(
-    held.frames, timeline=held.timeline, tokenizer=tokenizer
+    held.frames, timeline=held.timeline, tokenizer=tokenizer, grid=held.grid
   )
   directory.mkdir(parents=True, exist_ok=True)
   partial = directory / f".partial-{os.getpid()}"
@@ -68,6 +70,7 @@ def write(
       timeline=held.timeline,
       lines=lines,
       title=held.title,
+      grid=held.grid,
       path=partial / PICTURE,
     )
     for name, content in held.files.items():
@@ -81,9 +84,9 @@ def write(
       "  from      to  who            what (seconds)",
       *map(str, lines),
       "",
-      f"user   {levels(microphone)}",
-      f"agent  {levels(heard)}",
-      speed(held.tick_seconds),
+      f"user   {levels(microphone, grid=held.grid)}",
+      f"agent  {levels(heard, grid=held.grid)}",
+      speed(held.tick_seconds, grid=held.grid),
       *(
         f"wrote {directory / name}"
         for name in (AGENT, BOTH, TRANSCRIPT, PICTURE, *held.files)
@@ -93,17 +96,17 @@ def write(
 
 
 def agent_audio(frames: list[Frame], *, render: Render) -> np.ndarray:
-  """[windows * 3200] float32: what the agent said, by the vocoder."""
+  """[samples] float32: what the agent said, by the vocoder."""
   decided = [frame.target_mel if frame.speak else None for frame in frames]
   return render([None, *decided[:-1]])  # a decision sounds in the next window
 
 
-def levels(audio: np.ndarray) -> str:
+def levels(audio: np.ndarray, *, grid: clock.Grid) -> str:
   """Duration, peak and RMS of the windows that sound."""
-  by_window = audio.reshape(-1, clock.TURN_SAMPLES)
+  by_window = audio.reshape(-1, grid.samples)
   sounding = by_window[np.abs(by_window).max(axis=1) > 0]
   line = f"{len(audio) / clock.SAMPLE_RATE:6.1f} s, sound in "
-  line += f"{len(sounding) * clock.TURN_SECONDS:5.1f} s"
+  line += f"{len(sounding) * grid.seconds:5.1f} s"
   if not len(sounding):
     return line
   peak = audio_lib.decibels(float(np.abs(audio).max()) ** 2)
@@ -111,12 +114,12 @@ def levels(audio: np.ndarray) -> str:
   return f"{line}: {rms:6.1f} dBFS RMS, peak {peak:6.1f} dBFS"
 
 
-def speed(seconds: np.ndarray) -> str:
+def speed(seconds: np.ndarray, *, grid: clock.Grid) -> str:
   """How fast the session ran."""
   median, worst = np.median(seconds), seconds.max()
-  factor = clock.TURN_SECONDS / median
+  factor = grid.seconds / median
   return (
-    f"a 200 ms window took {1000 * median:.1f} ms (median), at most "
+    f"a {grid.ms} ms window took {1000 * median:.1f} ms (median), at most "
     f"{1000 * worst:.1f} ms: {factor:.1f} times real time"
   )
 

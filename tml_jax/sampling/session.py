@@ -2,7 +2,7 @@
 
 For: what has to be remembered of a conversation besides the model's cache.
 Not for: running sessions (`pool`) or keeping what was said: whoever holds a
-session takes the finished frames. A 200 ms window goes: `Session.perceive` ->
+session takes the finished frames. A window goes: `Session.perceive` ->
 `SessionPool.tick` -> `Session.play`.
 """
 
@@ -18,8 +18,6 @@ from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Control, Frame
-
-_SILENCE = np.zeros(clock.TURN_SAMPLES, np.float32)
 
 
 class Senses(enum.Enum):
@@ -40,7 +38,8 @@ class Session:
 
   def __init__(self, config: Config, *, seed: int):
     self._config = config
-    self._microphone = dmel.DmelStream()
+    self._grid = clock.of(config.streams)
+    self._microphone = dmel.DmelStream(self._grid)
     self._typed = frame_lib.TextQueue()
     self._own_mel: np.ndarray | None = None
     self.seed = seed
@@ -73,8 +72,8 @@ class Session:
     """The inputs of the next window.
 
     Args:
-      samples: [3200] from the microphone, floats in -1..1; None where the
-        window was lost, which the model sees as such.
+      samples: [grid.samples] from the microphone, floats in -1..1; None where
+        the window was lost, which the model sees as such.
       images: video frames of the window, sized as the config says.
 
     Raises:
@@ -84,7 +83,8 @@ class Session:
     streams = self._config.streams
     for image in images:
       _check_image(image, streams)
-    heard = _SILENCE if samples is None else self._clean(samples)
+    silence = np.zeros(self._grid.samples, np.float32)
+    heard = silence if samples is None else self._clean(samples)
     levels = self._microphone.push(heard)
     own = self._own_mel
     return Frame(
@@ -105,12 +105,13 @@ class Session:
         f"window {self.window}: samples are {samples.dtype}; give floats"
         " between -1 and 1"
       )
-    if samples.shape != (clock.TURN_SAMPLES,):
-      rate = samples.size * 1000 / clock.TURN_MS
+    want, ms = self._grid.samples, self._grid.ms
+    if samples.shape != (want,):
+      rate = samples.size * 1000 / ms
       raise errors.UserError(
         f"window {self.window}: samples of shape {samples.shape}, which would"
-        f" be {clock.TURN_MS} ms at {rate:g} Hz; give ({clock.TURN_SAMPLES},),"
-        f" {clock.TURN_MS} ms at {clock.SAMPLE_RATE} Hz mono"
+        f" be {ms} ms at {rate:g} Hz; give ({want},), {ms} ms at"
+        f" {clock.SAMPLE_RATE} Hz mono"
       )
     if not np.isfinite(samples).all():
       raise errors.UserError(
@@ -126,7 +127,8 @@ class Session:
     Args:
       frame: what `perceive` gave.
       tokens: output tokens, the decision last.
-      mel: [16, 80] log10 fine mel, used if the decision is `<speak>`.
+      mel: [grid.fine_frames, 80] log10 fine mel, used if the decision is
+        `<speak>`.
     """
     outputs = frame_lib.parse_outputs(tokens, config=self._config.streams)
     self._own_mel = mel if outputs.speak else None

@@ -117,7 +117,8 @@ class SessionTools:
     self._limits = limits
     self._heard = heard
     self._clock = background.SessionClock()
-    self._record = transcript.Record(tokenizer)
+    self._grid = clock.of(config)
+    self._record = transcript.Record(tokenizer, self._grid)
     self._message: list[int] = []  # a call that is not complete
     self._entries: list[_Entry] = []
     # Calls that still have something to say; whose turn it is comes first.
@@ -130,7 +131,7 @@ class SessionTools:
 
     They are to be queued before the next window is perceived.
     """
-    self._now = (frame.window + 1) * clock.TURN_SECONDS
+    self._now = (frame.window + 1) * self._grid.seconds
     self._record.observe(frame)
     for burst in frame.text_in:
       if burst.channel == Control.RESULT:
@@ -158,7 +159,7 @@ class SessionTools:
     reason = "the session is over"
     for entry in self._turns:
       entry.ticket.cancel(reason)
-      due = clock.TURN_SECONDS * entry.due
+      due = self._grid.seconds * entry.due
       if isinstance(self._arrival, Stated) and due > self._now:
         entry.ticket = Ticket.failed(
           entry.ticket.call, reason, outcome=Outcome.CANCELLED

@@ -1,6 +1,6 @@
 """One micro-turn of B sessions in one compiled call.
 
-For: perceive 200 ms, decide, and make the sound of the next 200 ms. Not for:
+For: perceive a window, decide, and make the sound of the next one. Not for:
 what the host remembers between ticks (`session`, `pool`). Start at `tick`.
 
 Legend: B sessions, C positions of a chunk, N output tokens, V vocabulary,
@@ -112,9 +112,7 @@ def tick(
       size=_SOUND_ROWS,
       config=config,
     ),
-    lambda: jnp.full(
-      (size, clock.FINE_FRAMES, clock.MEL_CHANNELS), dmel.LOG_MIN, jnp.float32
-    ),
+    lambda: jnp.full((size, *_mel_shape(config)), dmel.LOG_MIN, jnp.float32),
   )
   return Decided(
     tokens_BN=carry.tokens_BN,
@@ -235,6 +233,10 @@ def _emit(
   )
 
 
+def _mel_shape(config: Config) -> tuple[int, int]:
+  return clock.of(config.streams).fine_frames, config.model.dmel_channels
+
+
 @jax.named_scope("sound")
 def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
   """Fine mel of the next window of every session."""
@@ -245,7 +247,7 @@ def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
     null_D=bound.null_condition(),
     noise_FC=flow_head.noise(
       keys_B,
-      channels=config.model.dmel_channels,
+      shape=_mel_shape(config),
       temperature=config.sample.flow_temperature,
     ),
     config=config.model.flow,

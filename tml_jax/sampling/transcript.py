@@ -31,7 +31,11 @@ class Line:
 
 
 def lines(
-  frames: list[Frame], *, timeline: Timeline, tokenizer: Tokenizer
+  frames: list[Frame],
+  *,
+  timeline: Timeline,
+  tokenizer: Tokenizer,
+  grid: clock.Grid,
 ) -> list[Line]:
   """Everything that was said, written or read, in order of its start.
 
@@ -39,8 +43,9 @@ def lines(
     frames: of the session.
     timeline: whose user was talked to; what its agent said is left out.
     tokenizer: of the run.
+    grid: of the windows.
   """
-  record = Record(tokenizer)
+  record = Record(tokenizer, grid)
   for frame in frames:
     record.observe(frame)
   # What the user typed has a better time than that of its being read.
@@ -84,8 +89,9 @@ class Record:
   Holds text and no frames, so that it lasts an hour.
   """
 
-  def __init__(self, tokenizer: Tokenizer):
+  def __init__(self, tokenizer: Tokenizer, grid: clock.Grid):
     self._tokenizer = tokenizer
+    self._seconds = grid.seconds
     self._done: list[Line] = []
     # Start and tokens of what is not over yet, by who says it.
     self._open: dict[str, tuple[float, list[int]]] = {}
@@ -94,10 +100,10 @@ class Record:
   def observe(self, frame: Frame) -> None:
     """Takes a finished frame."""
     self._last = frame
-    decided = (frame.window + 1) * clock.TURN_SECONDS  # heard from then on
+    decided = (frame.window + 1) * self._seconds  # heard from then on
     for burst in frame.text_in:
       who = TYPED if burst.channel == Control.USER_TEXT else RESULT
-      now = frame.window * clock.TURN_SECONDS
+      now = frame.window * self._seconds
       self._burst(burst, who=who, start=now, end=decided)
     for burst in frame.text_out:
       who = f"{AGENT} {burst.channel.name.lower()}s"
@@ -115,7 +121,7 @@ class Record:
     result = list(self._done)
     for who, (start, tokens) in self._open.items():
       if who == AGENT:
-        end = (self._last.window + 2) * clock.TURN_SECONDS
+        end = (self._last.window + 2) * self._seconds
         result.append(self._said(start, tokens, end=end))
       else:
         text = spell(tokens, tokenizer=self._tokenizer) + " (unfinished)"

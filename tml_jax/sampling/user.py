@@ -36,30 +36,37 @@ _CHANNELS = {
 }
 
 
-def microphone(timeline: Timeline) -> np.ndarray:
-  """[windows, 3200] float32: everything but the agent's own track."""
-  count = clock.num_windows(timeline.duration)
-  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
+def microphone(timeline: Timeline, *, grid: clock.Grid) -> np.ndarray:
+  """[windows, samples] float32: everything but the agent's own track."""
+  count = grid.num_windows(timeline.duration)
+  audio = np.zeros(count * grid.samples, np.float32)
   for track in timeline.tracks:
     if track.role != Role.AGENT:
       audio[: len(track.audio)] += track.audio
-  return audio.reshape(count, clock.TURN_SAMPLES)
+  return audio.reshape(count, grid.samples)
 
 
 class UserPart:
-  """What the user of a timeline says, shows and types, in order."""
+  """What the user of a timeline says, shows and types, in order.
 
-  def __init__(self, timeline: Timeline, *, tokenizer: Tokenizer):
-    self._samples = microphone(timeline)
+  Attributes:
+    grid: of the windows.
+  """
+
+  def __init__(
+    self, timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
+  ):
+    self.grid = grid
+    self._samples = microphone(timeline, grid=grid)
     self._images: dict[int, list[np.ndarray]] = {}
     for image in timeline.video:
-      self._images.setdefault(clock.window_of(image.time), []).append(
+      self._images.setdefault(grid.window_of(image.time), []).append(
         image.image
       )
     self._typed: dict[int, list[tuple[Control, list[int]]]] = {}
     for event in sorted(timeline.events, key=lambda event: event.time):
       if event.kind in _CHANNELS:
-        self._typed.setdefault(clock.window_of(event.time), []).append(
+        self._typed.setdefault(grid.window_of(event.time), []).append(
           (_CHANNELS[event.kind], tokenizer.encode(event.text))
         )
 
@@ -92,8 +99,8 @@ class UserPart:
         queue.take(config.max_text_in)
         more += 1
       raise errors.UserError(
-        f"the typed text needs {more * clock.TURN_SECONDS:.1f} s more than the"
-        f" session's {len(self) * clock.TURN_SECONDS:.1f} s: the model reads"
+        f"the typed text needs {more * self.grid.seconds:.1f} s more than the"
+        f" session's {len(self) * self.grid.seconds:.1f} s: the model reads"
         f" streams.max_text_in = {config.max_text_in} tokens a window; raise"
         " --tail, type earlier or type less"
       )
@@ -115,7 +122,7 @@ class UserPart:
     )
 
   def samples(self, window: int) -> np.ndarray:
-    """[3200] of the microphone."""
+    """[grid.samples] of the microphone."""
     return self._samples[window]
 
   def brings(self, window: int) -> Brings:

@@ -25,20 +25,25 @@ _TINY = np.float32(1e-12)
 
 
 def render(
-  mels: list[np.ndarray | None], *, iterations: int, seed: int
+  mels: list[np.ndarray | None],
+  *,
+  grid: clock.Grid,
+  iterations: int,
+  seed: int,
 ) -> np.ndarray:
   """The agent's track of a session.
 
   Args:
-    mels: log10 fine mel [16, 80] that sounds in each window, None where
+    mels: log10 fine mel [F, 80] that sounds in each window, None where
       quiet.
+    grid: of the windows.
     iterations: of phase estimation.
     seed: of the initial phases.
 
   Returns:
-    [windows * 3200] float32; digital silence where the agent is quiet.
+    [windows * grid.samples] float32; digital silence where the agent is quiet.
   """
-  audio = np.zeros(len(mels) * clock.TURN_SAMPLES, np.float32)
+  audio = np.zeros(len(mels) * grid.samples, np.float32)
   start = 0
   while start < len(mels):
     stop = start
@@ -48,7 +53,7 @@ def render(
       part = griffin_lim(
         np.stack(mels[start:stop]), iterations=iterations, seed=seed
       )
-      first = start * clock.TURN_SAMPLES
+      first = start * grid.samples
       audio[first : first + len(part)] = part
     start = stop + 1
   return audio
@@ -58,12 +63,12 @@ def griffin_lim(mel: np.ndarray, *, iterations: int, seed: int) -> np.ndarray:
   """Sound of consecutive windows, with silence before and after.
 
   Args:
-    mel: [windows, 16, 80] log10 fine mel.
+    mel: [windows, F, 80] log10 fine mel.
     iterations: of phase estimation.
     seed: of the initial phases.
 
   Returns:
-    [windows * 3200] float32 at 16 kHz, clipped to [-1, 1].
+    [samples] float32 at 16 kHz, clipped to [-1, 1].
   """
   mel_NM = mel.reshape(-1, clock.MEL_CHANNELS)
   wanted_NF = magnitudes(mel_NM)

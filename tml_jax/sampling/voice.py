@@ -1,4 +1,4 @@
-"""Sound of B sessions, 200 ms at a time, from fine mel.
+"""Sound of B sessions, window by window, from fine mel.
 
 For: the loudspeaker of a live session, and the same for a whole track. Not
 for: the best that can be had afterwards without weights (`vocoder`,
@@ -58,18 +58,18 @@ def speak(
   network: network_lib.Vocoder | None,
   variables: dict[str, Any],
 ) -> tuple[State, jax.Array]:
-  """The next 200 ms of every session; compiles once for each B.
+  """The next window of every session; compiles once for each B.
 
   Args:
     state: donated.
-    mel_BNM: log10 fine mel [B, 16, 80]; anything where there is silence.
+    mel_BNM: log10 fine mel [B, N, 80]; anything where there is silence.
     sounds_B: false where the agent is quiet. What has begun fades out in the
       first `DELAY` samples, then there are zeros.
     network: finds magnitudes; None does without weights. Static.
     variables: of the network; {} without one.
 
   Returns:
-    The state after, and samples [B, 3200], `DELAY` behind the mel.
+    The state after, and samples [B, S], `DELAY` behind the mel.
   """
   count = mel_BNM.shape[1]
   sounds_BN = jnp.repeat(sounds_B[:, None], count, axis=1)
@@ -116,22 +116,24 @@ def magnitudes(
 def render(
   mels: list[np.ndarray | None],
   *,
+  grid: clock.Grid,
   network: network_lib.Vocoder | None,
   variables: dict[str, Any],
 ) -> np.ndarray:
   """The agent's track of a session, in time with its mel.
 
   Args:
-    mels: log10 fine mel [16, 80] that sounds in each window, None where
+    mels: log10 fine mel [N, 80] that sounds in each window, None where
       quiet.
+    grid: of the windows.
     network: as in `speak`.
     variables: as in `speak`.
 
   Returns:
-    [windows * 3200] float32.
+    [windows * S] float32.
   """
   state = start(network, batch_size=1)
-  quiet = np.full((clock.FINE_FRAMES, clock.MEL_CHANNELS), dmel.LOG_MIN)
+  quiet = np.full((grid.fine_frames, clock.MEL_CHANNELS), dmel.LOG_MIN)
   parts = []
   for mel in [*mels, None]:  # one more lets out what lags
     state, sound_1S = speak(
@@ -143,4 +145,4 @@ def render(
     )
     parts.append(np.asarray(sound_1S[0]))
   sound = np.concatenate(parts)
-  return sound[DELAY : DELAY + len(mels) * clock.TURN_SAMPLES]
+  return sound[DELAY : DELAY + len(mels) * grid.samples]

@@ -54,30 +54,40 @@ def mel_filters(n_fft: int) -> np.ndarray:
   return (triangles * 2 / (high - low)).astype(np.float32)
 
 
-def dmel(audio: np.ndarray) -> np.ndarray:
+def dmel(audio: np.ndarray, *, grid: clock.Grid = clock.TICKS) -> np.ndarray:
   """dMel tokens of a whole recording.
 
   Args:
     audio: [samples] float32 at 16 kHz; the last window may be partial.
+    grid: of the windows.
 
   Returns:
-    [windows * 4, 80] uint8 levels: every window is complete, silence follows
-    the last sample.
+    [windows * grid.audio_tokens, 80] uint8 levels: every window is complete,
+    silence follows the last sample.
   """
-  return quantise(_log_mel(audio, window=WINDOW, hop=clock.TOKEN_SAMPLES))
+  mel = _log_mel(audio, window=WINDOW, hop=clock.TOKEN_SAMPLES, grid=grid)
+  return quantise(mel)
 
 
-def fine_mel(audio: np.ndarray, past: np.ndarray | None = None) -> np.ndarray:
+def fine_mel(
+  audio: np.ndarray,
+  past: np.ndarray | None = None,
+  *,
+  grid: clock.Grid = clock.TICKS,
+) -> np.ndarray:
   """Log10 mel magnitudes every 12.5 ms, the target of the flow head.
 
   Args:
     audio: [samples] float32 at 16 kHz; the last window may be partial.
     past: samples just before `audio`; None at the start of a recording.
+    grid: of the windows.
 
   Returns:
-    [windows * 16, 80] float32, clamped to [LOG_MIN, LOG_MAX].
+    [windows * grid.fine_frames, 80] float32, clamped to [LOG_MIN, LOG_MAX].
   """
-  mel = _log_mel(audio, window=FINE_WINDOW, hop=clock.FINE_SAMPLES, past=past)
+  mel = _log_mel(
+    audio, window=FINE_WINDOW, hop=clock.FINE_SAMPLES, grid=grid, past=past
+  )
   return np.clip(mel, LOG_MIN, LOG_MAX)
 
 
@@ -98,12 +108,12 @@ def pool_fine(mel: np.ndarray) -> np.ndarray:
   sampling, so both sides of the loop see the same tokens.
 
   Args:
-    mel: [..., 16, 80] log10 fine mel of one window.
+    mel: [..., F, 80] log10 fine mel of one window.
 
   Returns:
-    [..., 4, 80] uint8 levels.
+    [..., F / 4, 80] uint8 levels.
   """
-  shape = (*mel.shape[:-2], clock.AUDIO_TOKENS, -1, mel.shape[-1])
+  shape = (*mel.shape[:-2], -1, clock.FINE_PER_TOKEN, mel.shape[-1])
   magnitude = np.power(np.float32(10), mel).reshape(shape).mean(axis=-2)
   return quantise(np.log10(np.maximum(magnitude, _FLOOR)) + _POOL_GAIN)
 
@@ -118,29 +128,35 @@ class DmelStream:
     past: [800] samples that the next window looks back on.
   """
 
-  def __init__(self):
+  def __init__(self, grid: clock.Grid = clock.TICKS):
+    self._grid = grid
     self.past = np.zeros(WINDOW - clock.TOKEN_SAMPLES, np.float32)
 
   def push(self, samples: np.ndarray) -> np.ndarray:
-    """Tokens of the next 200 ms.
+    """Tokens of the next window.
 
     Args:
-      samples: [3200] float32.
+      samples: [grid.samples] float32.
 
     Returns:
-      [4, 80] uint8.
+      [grid.audio_tokens, 80] uint8.
 
     Raises:
       ValueError: `samples` is not one window.
     """
-    if samples.shape != (clock.TURN_SAMPLES,):
+    grid = self._grid
+    if samples.shape != (grid.samples,):
       raise ValueError(
-        f"a window has shape {samples.shape}; want ({clock.TURN_SAMPLES},): "
-        f"{clock.TURN_MS} ms at {clock.SAMPLE_RATE} Hz"
+        f"a window has shape {samples.shape}; want ({grid.samples},): "
+        f"{grid.ms} ms at {clock.SAMPLE_RATE} Hz"
       )
     samples = samples.astype(np.float32, copy=False)
     mel = _log_mel(
-      samples, window=WINDOW, hop=clock.TOKEN_SAMPLES, past=self.past
+      samples,
+      window=WINDOW,
+      hop=clock.TOKEN_SAMPLES,
+      grid=grid,
+      past=self.past,
     )
     self.past = samples[len(samples) - len(self.past) :]
     return quantise(mel)
@@ -154,15 +170,20 @@ def _hann(window: int) -> np.ndarray:
 
 
 def _log_mel(
-  audio: np.ndarray, *, window: int, hop: int, past: np.ndarray | None = None
+  audio: np.ndarray,
+  *,
+  window: int,
+  hop: int,
+  grid: clock.Grid,
+  past: np.ndarray | None = None,
 ) -> np.ndarray:
   """Log10 of the Slaney mel of the magnitude spectrum, window by window.
 
-  The mel product runs as one small matmul per 200 ms: BLAS rounds a product
+  The mel product runs as one small matmul per window: BLAS rounds a product
   of other height differently, and streaming must equal offline.
   """
-  windows = -(-len(audio) // clock.TURN_SAMPLES)
-  padded = np.zeros(window - hop + windows * clock.TURN_SAMPLES, np.float32)
+  windows = -(-len(audio) // grid.samples)
+  padded = np.zeros(window - hop + windows * grid.samples, np.float32)
   if past is not None:
     tail = past[max(0, len(past) - (window - hop)) :]
     padded[window - hop - len(tail) : window - hop] = tail
@@ -172,7 +193,7 @@ def _log_mel(
   power = np.square(spectrum.real) + np.square(spectrum.imag)
   magnitude = np.sqrt(np.maximum(power, _FLOOR))
   filters = mel_filters(window)
-  per_window = clock.TURN_SAMPLES // hop
+  per_window = grid.samples // hop
   mel = magnitude.reshape(windows, per_window, -1) @ filters
   mel = mel.reshape(windows * per_window, filters.shape[-1])
   return np.log10(np.maximum(mel, _FLOOR))

@@ -101,7 +101,7 @@ class Endpointer:
 
   def finish(self) -> Turn:
     """Ends the spoken turn here and now."""
-    last = clock.num_windows(self._last_speech) - 1
+    last = clock.TICKS.num_windows(self._last_speech) - 1
     self.in_turn = False
     return self._deliver(
       range(self._first, last + 1),
@@ -112,7 +112,7 @@ class Endpointer:
 
   def _begin(self) -> None:
     onset = max(0.0, self._run_start - PRE_ROLL_SECONDS)
-    self._first = clock.window_of(onset)
+    self._first = clock.TICKS.window_of(onset)
     self._detected = self._window
     self._last_speech = self._now
     self.in_turn = True

@@ -1,10 +1,10 @@
-"""The micro-turn frame: how 200 ms of conversation become tokens.
+"""The micro-turn frame: how a window of conversation becomes tokens.
 
 For: the one grammar that the training packer and the live session share. Not
 for: batching (`packing`) or features (`dmel`, `patches`). Start reading at
 `Frame`, then `layout`.
 
-  <turn> | own audio x4 or none | user audio x4 or none | <video> patches
+  <turn> | own audio or none | user audio or none | <video> patches
   | typed text and results || say-text | messages | <speak> or <quiet>
                            ^ from here on the model decides
 
@@ -17,7 +17,6 @@ import enum
 import numpy as np
 
 from tml_jax.config import SayText, StreamsConfig
-from tml_jax.streams import clock
 from tml_jax.streams import patches as patches_lib
 
 
@@ -85,15 +84,15 @@ class Frame:
 
   Attributes:
     window: index on the clock.
-    own_dmel: [4, 80] uint8, what the model says during this window; None
-      where it is quiet.
-    user_dmel: [4, 80] uint8; None without a microphone.
+    own_dmel: [A, 80] uint8, what the model says during this window; None
+      where it is quiet. A is `Grid.audio_tokens`.
+    user_dmel: [A, 80] uint8; None without a microphone.
     patches: [n, 2, 40, 40, 3] uint8; n = 0 where no video frame landed.
     text_in: typed text and results.
     say: tokens of what the model is saying.
     text_out: displayed text, drawing commands and calls.
     speak: whether the model sounds in the next window.
-    target_mel: [16, 80] float32 log10 fine mel of the next window; None
+    target_mel: [4 A, 80] float32 log10 fine mel of the next window; None
       where `speak` is false or the frame is an input of a live session.
   """
 
@@ -133,9 +132,9 @@ def layout_inputs(frame: Frame, *, config: StreamsConfig) -> list[int]:
   base = config.text_vocab_size
   tokens = [base + Control.TURN]
   if frame.own_dmel is not None:
-    tokens += [base + Control.OWN_AUDIO] * clock.AUDIO_TOKENS
+    tokens += [base + Control.OWN_AUDIO] * len(frame.own_dmel)
   if frame.user_dmel is not None:
-    tokens += [base + Control.USER_AUDIO] * clock.AUDIO_TOKENS
+    tokens += [base + Control.USER_AUDIO] * len(frame.user_dmel)
   tokens += [base + Control.VIDEO] * len(frame.patches)
   return tokens + _burst_tokens(frame.text_in, base)
 

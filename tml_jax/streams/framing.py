@@ -1,4 +1,4 @@
-"""From a timeline in seconds to frames on the 200 ms grid.
+"""From a timeline in seconds to frames, one per micro-turn.
 
 For: the step between a source and the packer, in training and in evaluation
 by teacher forcing. Not for: the token grammar (`frame`). Start at `frames`.
@@ -47,14 +47,15 @@ def frames(
     ValueError: from `timeline.validate` or `patches.cut`.
   """
   timeline_lib.validate(timeline)
+  grid = clock.of(config)
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
   count = len(text)
-  user_dmel = _microphone(timeline, count)
-  muted = set(_windows(timeline.muted))
-  own_mel = _own_mel(timeline, count)
+  user_dmel = _microphone(timeline, count, grid=grid)
+  muted = set(_windows(timeline.muted, grid=grid))
+  own_mel = _own_mel(timeline, count, grid=grid)
   video = collections.defaultdict(list)
   for image in timeline.video:
-    video[clock.window_of(image.time)].append(image.image)
+    video[grid.window_of(image.time)].append(image.image)
   result = []
   for k in range(count):
     own, after = own_mel.get(k), own_mel.get(k + 1)
@@ -77,48 +78,57 @@ def frames(
   return result
 
 
-def speech_windows(track: timeline_lib.Track | None) -> list[int]:
+def speech_windows(
+  track: timeline_lib.Track | None, *, grid: clock.Grid
+) -> list[int]:
   """Windows in which `track` has speech activity, in order."""
-  return _windows(track.spans) if track else []
+  return _windows(track.spans, grid=grid) if track else []
 
 
-def _windows(spans: tuple[timeline_lib.Span, ...]) -> list[int]:
+def _windows(
+  spans: tuple[timeline_lib.Span, ...], *, grid: clock.Grid
+) -> list[int]:
   """Windows that any of `spans` touches, in order."""
   active = set()
   for span in spans:
-    first = clock.window_of(span.start)
-    active.update(range(first, max(first + 1, clock.num_windows(span.end))))
+    first = grid.window_of(span.start)
+    active.update(range(first, max(first + 1, grid.num_windows(span.end))))
   return sorted(active)
 
 
-def _microphone(timeline: Timeline, count: int) -> np.ndarray | None:
-  """[count, 4, 80] dMel of what the session's microphone hears."""
+def _microphone(
+  timeline: Timeline, count: int, *, grid: clock.Grid
+) -> np.ndarray | None:
+  """[count, A, 80] dMel of what the session's microphone hears."""
   tracks = [t for t in timeline.tracks if t.role != Role.AGENT]
   if not tracks:
     return None
-  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
+  audio = np.zeros(count * grid.samples, np.float32)
   for track in tracks:
     audio[: len(track.audio)] += track.audio
-  return dmel.dmel(audio).reshape(count, clock.AUDIO_TOKENS, -1)
+  levels = dmel.dmel(audio, grid=grid)
+  return levels.reshape(count, grid.audio_tokens, -1)
 
 
-def _own_mel(timeline: Timeline, count: int) -> dict[int, np.ndarray]:
-  """Fine mel [16, 80] of the windows in which the agent speaks."""
+def _own_mel(
+  timeline: Timeline, count: int, *, grid: clock.Grid
+) -> dict[int, np.ndarray]:
+  """Fine mel [4 A, 80] of the windows in which the agent speaks."""
   agent = timeline.track(Role.AGENT)
-  windows = [w for w in speech_windows(agent) if w < count]
+  windows = [w for w in speech_windows(agent, grid=grid) if w < count]
   if not windows:
     return {}
-  audio = np.zeros(count * clock.TURN_SAMPLES, np.float32)
+  audio = np.zeros(count * grid.samples, np.float32)
   audio[: len(agent.audio)] = agent.audio
   result = {}
   breaks = [
     i for i in range(1, len(windows)) if windows[i] > windows[i - 1] + 1
   ]
   for run in np.split(np.array(windows), breaks):
-    start = run[0] * clock.TURN_SAMPLES
-    stop = (run[-1] + 1) * clock.TURN_SAMPLES
-    mel = dmel.fine_mel(audio[start:stop], past=audio[:start])
-    mel = mel.reshape(len(run), clock.FINE_FRAMES, -1)
+    start = run[0] * grid.samples
+    stop = (run[-1] + 1) * grid.samples
+    mel = dmel.fine_mel(audio[start:stop], past=audio[:start], grid=grid)
+    mel = mel.reshape(len(run), grid.fine_frames, -1)
     result.update(zip(run.tolist(), mel, strict=True))
   return result
 
@@ -127,16 +137,17 @@ def _place_text(
   timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
 ) -> list[tuple]:
   """(text_in, say, text_out) of every frame."""
+  grid = clock.of(config)
   say_at = collections.defaultdict(list)
   agent = timeline.track(Role.AGENT)
   says = agent is not None and config.say_text is SayText.WORDS
   for word in agent.words if says else ():
-    window = clock.window_of(word.start) - 1 - config.say_lead
+    window = grid.window_of(word.start) - 1 - config.say_lead
     say_at[max(0, window)] += tokenizer.encode(word.text)
   events = collections.defaultdict(list)
   for event in sorted(timeline.events, key=lambda event: event.time):
-    events[clock.window_of(event.time)].append(event)
-  last = max([clock.num_windows(timeline.duration) - 1, *say_at, *events])
+    events[grid.window_of(event.time)].append(event)
+  last = max([grid.num_windows(timeline.duration) - 1, *say_at, *events])
   queue_in, queue_out = frame_lib.TextQueue(), frame_lib.TextQueue()
   say_waiting: list[int] = []
   result = []

@@ -4,7 +4,7 @@ For: what the train step eats. Not for: batching or shuffling (`data.loader`).
 Start reading at `pack`. A recording that fits one sequence is never cut; a
 longer one is cut between frames and goes on as a segment of its own, its
 clock running on. Arrays: T positions, A dMel tokens, P patches, S `<speak>`
-decisions, N targets; a slot whose position is T is unused.
+decisions of F fine frames, N targets; a slot whose position is T is unused.
 """
 
 import dataclasses
@@ -60,13 +60,13 @@ def empty_sequence(config: StreamsConfig) -> dict[str, np.ndarray]:
     audio_streams [A] int32 (0 own, 1 user); patches [P, 2, 40, 40, 3] uint8,
     patch_positions [P] int32; target_positions (whose hidden state predicts),
     targets, target_kinds [N] int32, target_weights [N] float32;
-    speak_positions [S] int32, speak_mel [S, 16, 80] float32 (log10),
+    speak_positions [S] int32, speak_mel [S, F, 80] float32 (log10),
     speak_weights [S] float32.
   """
   c = config
   pad = frame_lib.token_id(Control.PAD, config=c)
   patch = (patches_lib.PAIR, patches_lib.PATCH, patches_lib.PATCH, 3)
-  mel = (clock.FINE_FRAMES, clock.MEL_CHANNELS)
+  mel = (clock.of(c).fine_frames, clock.MEL_CHANNELS)
   unused = functools.partial(np.full, fill_value=c.seq_len, dtype=np.int32)
   return {
     "tokens": np.full(c.seq_len, pad, np.int32),
@@ -96,11 +96,10 @@ class _Placed:
   @property
   def cost(self) -> tuple[int, ...]:
     """What the frame takes of each of `_LIMITS`."""
-    own = self.frame.own_dmel is not None
-    user = self.frame.user_dmel is not None
+    audio = (self.frame.own_dmel, self.frame.user_dmel)
     return (
       len(self.layout.tokens),
-      (own + user) * clock.AUDIO_TOKENS,
+      sum(len(levels) for levels in audio if levels is not None),
       len(self.frame.patches),
       int(self.frame.speak),
       len(self.layout.kinds),

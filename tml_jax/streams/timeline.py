@@ -221,7 +221,7 @@ def _validate_times(timeline: Timeline, *, where: str) -> None:
   for track in timeline.tracks:
     ends += [(f"{track.role} word", w.start, w.end) for w in track.words]
     ends += [(f"{track.role} span", s.start, s.end) for s in track.spans]
-  limit = timeline.duration + clock.TURN_SECONDS
+  limit = timeline.duration + clock.TICKS.seconds
   for what, start, end in ends:
     if not 0 <= start <= end <= limit:  # NaN is in no order
       raise ValueError(

@@ -109,7 +109,8 @@ def tick_flops(config: Config, *, sessions: int, positions: int) -> float:
 
 def _velocity_flops(config: Config) -> float:
   m = config.model
-  mel, width = clock.FINE_FRAMES * m.dmel_channels, m.flow.width
+  frames, width = clock.of(config.streams).fine_frames, m.flow.width
+  mel = frames * m.dmel_channels
   return 2 * (2 * mel * width + m.flow.depth * (2 + 3) * width * width)
 
 

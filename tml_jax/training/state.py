@@ -16,7 +16,7 @@ from flax import linen as nn
 from tml_jax.config import PLAIN, Config, RematPolicy
 from tml_jax.models import interaction, layers
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.streams import frame, packing
+from tml_jax.streams import clock, frame, packing
 
 
 @flax.struct.dataclass
@@ -66,6 +66,7 @@ def create_model(config: Config) -> interaction.InteractionModel:
     remat_policy=config.train.remat_policy,
     execution=config.train.execution,
     numerics=config.numerics,
+    grid=clock.of(config.streams),
   )
 
 

@@ -53,8 +53,8 @@ class ActivityScenario(instructed.Instructed):
       score.cursor = score.speak([stop], window=at + count.SEEN)
       score.annotate(
         Kind.ACTIVITY,
-        start=first * clock.TURN_SAMPLES,
-        end=at * clock.TURN_SAMPLES,
+        start=first * clock.TICKS.samples,
+        end=at * clock.TICKS.samples,
         onset=first + count.SEEN,
         said=[start, stop],
       )

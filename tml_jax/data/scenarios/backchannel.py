@@ -60,7 +60,9 @@ class BackchannelScenario(instructed.Instructed):
     score.annotate(
       Kind.TURN, start=start, end=end, onset=onset, until=over, said=said
     )
-    score.cursor = round(onset * clock.TURN_SAMPLES + first * clock.SAMPLE_RATE)
+    score.cursor = round(
+      onset * clock.TICKS.samples + first * clock.SAMPLE_RATE
+    )
     while self._meanwhile(score, over=over, random=random):
       score.pause(_NEXT_AFTER, random=random)
     score.cursor = over

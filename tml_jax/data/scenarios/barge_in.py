@@ -45,7 +45,7 @@ class BargeInScenario(instructed.Instructed):
     said = self._agent(score, *instructed.digits(*range(1, number + 1)))
     over = score.speak(said, window=onset)
     if random.random() < _INTERRUPTED:
-      score.cursor = onset * clock.TURN_SAMPLES
+      score.cursor = onset * clock.TICKS.samples
       length = (over - score.cursor) / clock.SAMPLE_RATE
       score.pause((_BEFORE, length - _AFTER), random=random)
       said, over = self._interrupt(score, random=random), score.cursor
@@ -59,7 +59,7 @@ class BargeInScenario(instructed.Instructed):
     """Returns what the agent still said."""
     prompt = self._prompt(score, random=random)
     start = self._instruct(score, prompt, random=random)
-    stop = start // clock.TURN_SAMPLES + int(random.choice(instructed.YIELD))
+    stop = start // clock.TICKS.samples + int(random.choice(instructed.YIELD))
     said = score.break_off(window=stop)
     end, reply = score.cursor, self._agent(score, prompt)
     window = score.answer(reply, delay_windows=instructed.REPLY_DELAY)

@@ -57,7 +57,7 @@ class CorrectionScenario(instructed.Instructed):
       self._agent(score, *instructed.digits(*range(1, asked + 1))),
       window=onset,
     )
-    score.cursor = onset * clock.TURN_SAMPLES
+    score.cursor = onset * clock.TICKS.samples
     length = (over - score.cursor) / clock.SAMPLE_RATE
     before = _BEFORE + when * (length - _AFTER - _BEFORE)
     score.cursor += round(before * clock.SAMPLE_RATE)
@@ -66,7 +66,7 @@ class CorrectionScenario(instructed.Instructed):
     else:
       last, correction = meant, [instructed.NO, *instructed.digits(meant)]
     begin = self._instruct(score, *correction, random=random)
-    stop = begin // clock.TURN_SAMPLES + int(random.choice(instructed.YIELD))
+    stop = begin // clock.TICKS.samples + int(random.choice(instructed.YIELD))
     cut = score.break_off(window=stop)
     score.annotate(
       Kind.TURN, start=start, end=end, onset=onset, until=begin, said=cut

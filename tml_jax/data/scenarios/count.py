@@ -56,12 +56,12 @@ class CountScenario(instructed.Instructed):
       score.cursor = score.speak(said, window=back + SEEN)
       score.annotate(
         Kind.REPETITION,
-        start=(back - period) * clock.TURN_SAMPLES,
-        end=back * clock.TURN_SAMPLES,
+        start=(back - period) * clock.TICKS.samples,
+        end=back * clock.TICKS.samples,
         onset=back + SEEN,
         said=said,
       )
-    score.cursor = (back + int(random.integers(*_AFTER))) * clock.TURN_SAMPLES
+    score.cursor = (back + int(random.integers(*_AFTER))) * clock.TICKS.samples
     painter = video.painter(self.frame_size, random=random)
     for window in range(score.windows):
       phase = np.clip(window - begin, 0, swings * period) / period

@@ -53,7 +53,7 @@ class CueScenario(instructed.Instructed):
           start=start,
           end=score.cursor,
           onset=onset,
-          until=(onset + _LATE) * clock.TURN_SAMPLES,
+          until=(onset + _LATE) * clock.TICKS.samples,
           said=said,
         )
     score.cursor = max(score.cursor, until)

@@ -45,12 +45,12 @@ class ElapsedScenario(instructed.Instructed):
       )
       start = self._instruct(score, instructed.MARK, random=random)
       (question,) = self._user(score, instructed.HOW_LONG)
-      score.cursor += windows * clock.TURN_SAMPLES
+      score.cursor += windows * clock.TICKS.samples
       score.pause((-_JITTER, _JITTER), random=random)
       score.cursor -= len(question.tracks[0].audio)
       asked = self._instruct(score, instructed.HOW_LONG, random=random)
       end = score.cursor
-      seconds = round(windows * clock.TURN_SECONDS)
+      seconds = round(windows * clock.TICKS.seconds)
       said = self._agent(score, *instructed.digits(seconds), instructed.SECONDS)
       onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
       score.pause(instructed.BETWEEN, random=random)

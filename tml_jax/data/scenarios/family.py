@@ -55,7 +55,7 @@ class Bank:
 class Family(abc.ABC):
   """A `Source` of composed timelines.
 
-  Item i depends on the split, the seed, i and the corpora, on nothing else.
+  Item i depends on the split, the seed, i, the grid and the corpora alone.
 
   Attributes:
     name: of the family, in config.data.mixture.
@@ -83,6 +83,7 @@ class Family(abc.ABC):
     heldout_share: float,
     length: int,
     video_size: VideoSize,
+    grid: clock.Grid = clock.TICKS,
   ):
     """Looks through the corpora for what can be said.
 
@@ -94,6 +95,7 @@ class Family(abc.ABC):
       heldout_share: of the prompt ids.
       length: how many items; they are composed when asked for.
       video_size: of the frames in one timeline of ten.
+      grid: of the agent, which acts at its boundaries.
 
     Raises:
       errors.UserError: a voice lacks the family's words, or no two voices
@@ -106,6 +108,7 @@ class Family(abc.ABC):
       "heldout_share": heldout_share,
       "length": length,
       "video_size": video_size,
+      "grid": grid,
     }
     self._banks = {
       name: self._open_bank(name, recordings)
@@ -149,7 +152,7 @@ class Family(abc.ABC):
     )
     user, agent = self._pair(random)
     while True:  # most plans have a fitting length
-      score = score_lib.Score(user_voice=user, agent_voice=agent)
+      score = score_lib.Score(user, agent, grid=self._arguments["grid"])
       self._compose(score, random=random)
       if self.duration[0] <= score.duration <= self.duration[1]:
         break

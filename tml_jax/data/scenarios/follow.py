@@ -44,7 +44,7 @@ class FollowScenario(instructed.Instructed):
       if first is not None:
         score.pause(_GAP, random=random)
       score.say(theirs, gain_db=gain_db)
-      free = -(-over // clock.TURN_SAMPLES)
+      free = -(-over // clock.TICKS.samples)
       window = max(score.quiet_window + instructed.REPLY_DELAY, free)
       over = score.speak([ours], window=window)
       first = window if first is None else first

@@ -63,12 +63,12 @@ class ReminderScenario(instructed.Instructed):
         start=start,
         end=end,
         onset=onset,
-        until=(2 * onset + period) * clock.TURN_SAMPLES // 2,
+        until=(2 * onset + period) * clock.TICKS.samples // 2,
         said=said,
         group="reminder",
       )
     self._goodbye(score, random=random)
-    score.cursor += (period + 2) * clock.TURN_SAMPLES
+    score.cursor += (period + 2) * clock.TICKS.samples
 
   def _goodbye(self, score: score_lib.Score, *, random) -> None:
     """The user takes leave."""

@@ -51,10 +51,15 @@ class Score:
 
   It lasts until the cursor, and until everything that was placed is over.
   `asked` are the prompts and questions that its split is about.
+
+  Windows are those of `clock.TICKS`. An agent whose own `grid` is coarser
+  begins and stops at the next boundary of that: it decides nowhere else. What
+  is asked of it (`annotate`) stays where it was.
   """
 
   user_voice: str
   agent_voice: str
+  grid: clock.Grid = clock.TICKS
   cursor: int = 0
   user: list[Part] = dataclasses.field(default_factory=list)
   agent: list[Part] = dataclasses.field(default_factory=list)
@@ -69,11 +74,11 @@ class Score:
   def windows(self) -> int:
     parts = self.user + self.agent + self.environment
     end = max([self.cursor, *(part.stop for part in parts)])
-    return -(-end // clock.TURN_SAMPLES)
+    return -(-end // clock.TICKS.samples)
 
   @property
   def duration(self) -> float:
-    return self.windows * clock.TURN_MS / 1000
+    return self.windows * clock.TICKS.ms / 1000
 
   def pause(
     self, seconds: tuple[float, float], *, random: np.random.Generator
@@ -113,14 +118,14 @@ class Score:
     Returns:
       that window.
     """
-    time = self.cursor / clock.SAMPLE_RATE + clock.TURN_SECONDS
+    time = self.cursor / clock.SAMPLE_RATE + clock.TICKS.seconds
     self.events.append(Event(time, kind, text))
-    return clock.window_of(time)
+    return clock.TICKS.window_of(time)
 
   @property
   def quiet_window(self) -> int:
     """First window in which nobody speaks any more."""
-    return (self.cursor - 1) // clock.TURN_SAMPLES + 1
+    return (self.cursor - 1) // clock.TICKS.samples + 1
 
   def answer(self, said: Sequence[Timeline], *, delay_windows: int) -> int:
     """The agent answers after `delay_windows` in which nobody speaks.
@@ -135,28 +140,38 @@ class Score:
   def speak(self, said: Sequence[Timeline], *, window: int) -> int:
     """The agent speaks without a pause, whoever else does.
 
+    It first ends what it was saying.
+
     Returns:
       the sample at which it ends; the cursor stays.
     """
-    at = window * clock.TURN_SAMPLES
+    at = self._boundary(window)
+    if self.agent and self.agent[-1].stop > at:
+      free = clock.TICKS.num_windows(self.agent[-1].stop / clock.SAMPLE_RATE)
+      at = self._boundary(free)
     for recording in said:
       self.agent.append(Part(at, recording, 1.0))
       at = self.agent[-1].stop
     return at
 
   def break_off(self, *, window: int) -> list[Timeline]:
-    """The agent is silent from the start of a window.
+    """The agent is silent from the start of a window, where it can be.
 
     Returns:
       what it says before, as far as it comes.
     """
-    end = window * clock.TURN_SAMPLES
+    end = self._boundary(window)
     self.agent = [
       Part(part.start, cut(part.recording, samples=end - part.start), part.gain)
       for part in self.agent
       if part.start < end
     ]
     return [part.recording for part in self.agent]
+
+  def _boundary(self, window: int) -> int:
+    """The sample where the agent's first window from `window` on begins."""
+    samples = self.grid.samples
+    return -(-window * clock.TICKS.samples // samples) * samples
 
   def annotate(
     self,
@@ -185,7 +200,7 @@ class Score:
         kind,
         start=start / clock.SAMPLE_RATE,
         end=end / clock.SAMPLE_RATE,
-        due=None if onset is None else onset * clock.TURN_SECONDS,
+        due=None if onset is None else onset * clock.TICKS.seconds,
         until=None if until is None else until / clock.SAMPLE_RATE,
         text=text_of(said),
         group=group,
@@ -202,7 +217,7 @@ class Score:
 
   def render(self, parts: list[Part]) -> np.ndarray:
     """[windows x 3200] float32, silent between the parts."""
-    audio = np.zeros(self.windows * clock.TURN_SAMPLES, np.float32)
+    audio = np.zeros(self.windows * clock.TICKS.samples, np.float32)
     for part in parts:
       audio[part.start : part.stop] += np.float32(part.gain) * part.audio
     return audio

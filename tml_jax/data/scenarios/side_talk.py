@@ -54,7 +54,7 @@ class SideTalkScenario(instructed.Instructed):
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, prompt)
     over = score.speak(said, window=onset)
-    score.cursor = onset * clock.TURN_SAMPLES
+    score.cursor = onset * clock.TICKS.samples
     long = over - score.cursor >= _GOES_ON * clock.SAMPLE_RATE
     if long and random.random() < _DURING:
       score.pause(_LATER, random=random)

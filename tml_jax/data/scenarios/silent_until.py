@@ -48,7 +48,7 @@ class SilentUntilScenario(instructed.Instructed):
     seen = bool(random.random() < _SEEN_SHARE)
     if seen:
       appears = score.quiet_window
-      event, onset = appears * clock.TURN_SAMPLES, appears + count.SEEN
+      event, onset = appears * clock.TICKS.samples, appears + count.SEEN
     else:
       event = score.cursor
       score.cursor = score.sound(

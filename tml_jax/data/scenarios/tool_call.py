@@ -134,7 +134,7 @@ class ToolCallScenario(family.Family):
       while waiting:
         first = min(waiting, key=lambda w: w.arrival)
         due = max(score.quiet_window, first.arrival + READING)
-        if start is not None and due >= start // clock.TURN_SAMPLES:
+        if start is not None and due >= start // clock.TICKS.samples:
           break  # the user speaks again before that
         waiting.remove(first)
         self._answer(score, first, run=run, window=due + 1)
@@ -210,7 +210,7 @@ class ToolCallScenario(family.Family):
     arrival = called + int(random.integers(low, high + 1))
     score.events.append(
       Event(
-        (arrival + 0.5) * clock.TURN_SECONDS,
+        (arrival + 0.5) * clock.TICKS.seconds,
         EventKind.RESULT,
         calls.result_text(number, turn.result),
       )
@@ -237,14 +237,14 @@ class ToolCallScenario(family.Family):
     spoken_until = score.cursor / clock.SAMPLE_RATE
     since = spoken_until if run is None else run / clock.SAMPLE_RATE
     if run is None:  # at the border of a window: no window is the user's
-      since = spoken_until = score.quiet_window * clock.TURN_SECONDS
+      since = spoken_until = score.quiet_window * clock.TICKS.seconds
     reply = self._banks[score.agent_voice].load(waiting.turn.answer)
     delay = window - score.quiet_window
     score.cursor = score.speak([reply], window=window)
     score.annotate(
       Kind.TOOL,
       start=waiting.asked,
-      end=round((waiting.arrival + 0.5) * clock.TURN_SAMPLES),
+      end=round((waiting.arrival + 0.5) * clock.TICKS.samples),
       onset=window,
       said=[reply],
     )

@@ -43,14 +43,14 @@ class TypedScenario(instructed.Instructed):
       if random.random() < _SILENT_SHARE:
         self._type(score, typed, at=begin)
         end, said = begin, typed
-        onset = begin // clock.TURN_SAMPLES + READING
+        onset = begin // clock.TICKS.samples + READING
       else:
         prompt = self._prompt(score, random=random)
         self._instruct(score, prompt, random=random)
         end, said = score.cursor, self._agent(score, prompt)
         onset = score.quiet_window + instructed.REPLY_DELAY
         if random.random() >= _ALONE_SHARE:
-          last = (onset - READING) * clock.TURN_SAMPLES
+          last = (onset - READING) * clock.TICKS.samples
           last += len(said[0].tracks[0].audio)
           self._type(score, typed, at=int(random.integers(begin, last)))
           said += typed

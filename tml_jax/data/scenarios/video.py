@@ -47,7 +47,7 @@ class Painter:
       side=2 * min(self.size) // 5,
       at=np.array(at or (0.0, 0.0)),
     )
-    return VideoFrame((window + 0.5) * clock.TURN_SECONDS, image)
+    return VideoFrame((window + 0.5) * clock.TICKS.seconds, image)
 
 
 def painter(size: tuple[int, int], *, random: np.random.Generator) -> Painter:
