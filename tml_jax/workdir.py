@@ -79,7 +79,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
-  write_atomically(config_file, text=config_text.to_text(config))
+  writable.write_atomically(config_file, text=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -172,13 +172,3 @@ def versions() -> dict[str, str]:
   for package in _PACKAGES:
     result[package] = importlib.metadata.version(package)
   return result
-
-
-def write_atomically(path: pathlib.Path, *, text: str) -> None:
-  """Writes all of `text` or nothing, also when killed half-way."""
-  partial = path.with_name(path.name + ".partial")
-  with open(partial, "w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)

@@ -1,8 +1,10 @@
-"""Proves that a directory can be written, before work is done for it.
+"""Proves that a directory can be written, and writes files whole or not at all.
 
-For: entry points and what they call. Start at `check`.
+For: entry points and what they call. Start at `check`, before work is done, and
+`write_atomically`, after it.
 """
 
+import os
 import pathlib
 import tempfile
 
@@ -36,6 +38,16 @@ def check(directory: pathlib.Path, *, what: str, fix: str = _FIX) -> None:
       file.write(b"x")  # a full disk takes a name and no bytes
   except OSError as error:
     raise _error(error, what=what, fix=fix) from error
+
+
+def write_atomically(path: pathlib.Path, *, text: str | bytes) -> None:
+  """Writes all of `text` (as UTF-8) or nothing, also when killed half-way."""
+  partial = path.with_name(path.name + ".partial")
+  with open(partial, "wb") as file:
+    file.write(text.encode() if isinstance(text, str) else text)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(partial, path)
 
 
 def _error(error: OSError, *, what: str, fix: str) -> errors.UserError:

@@ -26,7 +26,7 @@ from typing import Any
 
 from array_record.python import array_record_module
 
-from tml_jax import errors
+from tml_jax import errors, writable
 from tml_jax.streams import timeline
 
 INDEX = "index.json"
@@ -241,14 +241,9 @@ def _as_os_error() -> Iterator[None]:
 
 
 def write_json(content: Any, path: pathlib.Path) -> None:
-  """Writes JSON through a temporary file, so that it is whole or absent."""
-  partial = path.with_name(f".partial-{path.name}")
-  with open(partial, "w", encoding="utf-8") as file:
-    json.dump(content, file, indent=2, ensure_ascii=False)
-    file.write("\n")
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
+  """Writes JSON, whole or not at all."""
+  text = json.dumps(content, indent=2, ensure_ascii=False)
+  writable.write_atomically(path, text=f"{text}\n")
 
 
 def _check_size(path: pathlib.Path, shard: Shard) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 
-from tml_jax import workdir, writable
+from tml_jax import writable
 from tml_jax.evals import dummies, fdb, panel, suites, ticks
 from tml_jax.evals.floor import Series
 from tml_jax.interop import full_duplex_bench as bench
@@ -105,7 +105,7 @@ class FullDuplexBench(suites.Suite):
     partial = folder / f"{bench.OUTPUT}.partial"
     report.write_wav(partial, channels=[sound])
     os.replace(partial, folder / bench.OUTPUT)
-    workdir.write_atomically(
+    writable.write_atomically(
       words,
       text=bench.to_json(fdb.words(log), clip=clip, provenance=log.provenance),
     )

@@ -11,7 +11,7 @@ import pathlib
 import re
 from typing import Any
 
-from tml_jax import errors, workdir
+from tml_jax import errors, writable
 from tml_jax.evals import content, suites, ticks
 from tml_jax.evals.floor import Series
 from tml_jax.streams import annotation
@@ -77,7 +77,7 @@ class Kept:
     path = self._content_path(family, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {"of": self._of_content(names), "sums": content.to_json(sums)}
-    workdir.write_atomically(path, text=json.dumps(text) + "\n")
+    writable.write_atomically(path, text=json.dumps(text) + "\n")
 
   def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
     first = _name(family, names[0]) if names else ""

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax import errors, workdir
+from tml_jax import errors, writable
 from tml_jax.streams import annotation, calls, clock
 from tml_jax.streams.annotation import Annotation
 
@@ -175,7 +175,7 @@ def _record(log: Log, k: int) -> dict[str, Any]:
 def write(log: Log, path: pathlib.Path) -> None:
   """All of the log or nothing, also when killed half-way."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  workdir.write_atomically(path, text=to_text(log))
+  writable.write_atomically(path, text=to_text(log))
 
 
 def read(path: str | os.PathLike[str]) -> Log:

@@ -7,12 +7,13 @@ fallback covers every string; a control token's name in text stays text.
 
 import io
 import os
+import pathlib
 import zlib
 from collections.abc import Iterable
 
 import sentencepiece
 
-from tml_jax import errors
+from tml_jax import errors, writable
 from tml_jax.config import StreamsConfig
 
 FILENAME = "tokenizer.model"
@@ -96,10 +97,7 @@ def train(
       f"sentencepiece cannot train {config.text_vocab_size} pieces "
       f"(streams.text_vocab_size) on {len(lines)} transcripts: {error}"
     ) from error
-  partial = f"{path}.partial"
-  with open(partial, "wb") as file:
-    file.write(model.getvalue())
-  os.replace(partial, path)
+  writable.write_atomically(pathlib.Path(path), text=model.getvalue())
   return Tokenizer.load(path, config=config)
 
 
