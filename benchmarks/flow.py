@@ -28,6 +28,7 @@ from tml_jax import config_flags, trained
 from tml_jax.config import Config
 from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
+from tml_jax.streams import clock
 
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 2000, "Of each head.")
 _BATCHES = flags.DEFINE_integer("batches", 60, "To train on; a sixth to test.")
@@ -73,7 +74,7 @@ def train_head(config: Config, *, data, steps: int):
 
   from tml_jax.models import flow_head
 
-  head = flow_head.FlowHead(config.model, "float32")
+  head = flow_head.FlowHead(config.model, "float32", clock.TICKS)
   condition, mel = data
   t = jnp.zeros(1)
   params = nn.meta.unbox(

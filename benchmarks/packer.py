@@ -62,7 +62,7 @@ def microphones(timelines: list[Timeline]) -> list[np.ndarray]:
 
 
 def stream(audio: np.ndarray) -> np.ndarray:
-  live = dmel.DmelStream()
+  live = dmel.DmelStream(clock.TICKS)
   windows = audio.reshape(-1, clock.TICKS.samples)
   return np.concatenate([live.push(window) for window in windows])
 

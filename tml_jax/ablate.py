@@ -356,7 +356,7 @@ class _Tabulate:
       ("table.md", ablation.markdown(table, rows=self._rows, about=about)),
       ("table.csv", ablation.comma_separated(table, rows=self._rows)),
     ):
-      writable.write_atomically(self._out / name, text=text)
+      writable.write_atomically(self._out / name, content=text)
     return table
 
   def picture(self) -> None:

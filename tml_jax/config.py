@@ -126,7 +126,7 @@ class StreamsConfig:
   onset_weight: float  # first `<speak>`
   stop_weight: float  # first `<quiet>`
   say_text: SayText = SayText.WORDS
-  turn_ms: int = 200  # one micro-turn
+  turn_ms: int = 200  # one micro-turn; long ones want a larger max_text_*
 
   @property
   def patches_per_frame(self) -> int:
@@ -368,8 +368,8 @@ class SampleConfig:
   top_p: float
   flow_temperature: float  # standard deviation of the flow's initial noise
   griffin_lim_iterations: int
-  # What global layers see of a session: so many positions back (6 a window
-  # listening, 11 speaking), and its first ones for good.
+  # What global layers see of a session: so many positions back (6 a window of
+  # 200 ms listening, 11 speaking), and its first ones for good.
   horizon: int
   sinks: int
 

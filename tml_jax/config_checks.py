@@ -19,7 +19,8 @@ PATCH = 40  # pixels; the side of a video patch
 FLASH_BLOCK = 256  # positions; of the attention kernels with a window
 # What `tml_jax.streams` makes; nothing here may import it.
 TOKEN_MS = 50  # of sound; a micro-turn holds whole tokens
-TICK_MS = 200  # of scenarios and logs; a micro-turn fits it, or it the turn
+TURN_MS = (50, 100, 200, 400, 600, 800)  # scenarios have rules for these
+TICK_MS = 200  # of scenarios and logs
 DMEL = {"dmel_channels": 80, "dmel_levels": 16}
 
 
@@ -62,7 +63,12 @@ def streams(config: Any) -> None:
     " stop_weight",
     low=0,
   )
-  _require_turn(config.turn_ms)
+  require(
+    config.turn_ms in TURN_MS,
+    f"streams.turn_ms = {config.turn_ms}: one of"
+    f" {', '.join(map(str, TURN_MS))}: whole tokens of {TOKEN_MS} ms, and"
+    f" boundaries where scenarios have theirs, every {TICK_MS} ms",
+  )
   for name in ("video_height", "video_width"):
     value = getattr(config, name)
     require(
@@ -85,17 +91,6 @@ def streams(config: Any) -> None:
     " video smaller",
   )
   _require_frame_fits(config)
-
-
-def _require_turn(turn_ms: int) -> None:
-  """Whole tokens of sound, and boundaries where scenarios have theirs."""
-  fits = turn_ms > 0 and turn_ms % TOKEN_MS == 0
-  require(
-    fits and (TICK_MS % turn_ms == 0 or turn_ms % TICK_MS == 0),
-    f"streams.turn_ms = {turn_ms}: a micro-turn holds whole tokens of"
-    f" {TOKEN_MS} ms and divides {TICK_MS} ms, or is a multiple of it: 50, 100,"
-    " 200, 400, 600, 800, ...",
-  )
 
 
 def _require_frame_fits(config: Any) -> None:

@@ -142,9 +142,9 @@ def main(config: Config) -> None:
     ],
   }
   text = json.dumps(_without_nan(numbers), indent=1, allow_nan=False)
-  writable.write_atomically(output, text=text + "\n")
+  writable.write_atomically(output, content=text + "\n")
   page = output.with_suffix(".html")
-  writable.write_atomically(page, text=show.html(report, title=title))
+  writable.write_atomically(page, content=show.html(report, title=title))
   print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
 
 

@@ -101,7 +101,7 @@ def draw_timeline(
     grid=grid,
     path=out / "timeline.png",
   )
-  drawn = drawing.Drawing(pieces, grid)
+  drawn = drawing.Drawing(pieces, grid=grid)
   if any([drawn.observe(frame) for frame in frames]):
     (out / drawing.PNG).write_bytes(drawn.png())
 

@@ -79,7 +79,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
-  writable.write_atomically(config_file, text=config_text.to_text(config))
+  writable.write_atomically(config_file, content=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -40,11 +40,11 @@ def check(directory: pathlib.Path, *, what: str, fix: str = _FIX) -> None:
     raise _error(error, what=what, fix=fix) from error
 
 
-def write_atomically(path: pathlib.Path, *, text: str | bytes) -> None:
-  """Writes all of `text` (as UTF-8) or nothing, also when killed half-way."""
+def write_atomically(path: pathlib.Path, *, content: str | bytes) -> None:
+  """Writes all of it (text as UTF-8) or nothing, also when killed half-way."""
   partial = path.with_name(path.name + ".partial")
   with open(partial, "wb") as file:
-    file.write(text.encode() if isinstance(text, str) else text)
+    file.write(content.encode() if isinstance(content, str) else content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)

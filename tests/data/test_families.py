@@ -173,6 +173,49 @@ def test_a_recording_fits_one_sequence(name, items_of, data_dir):
     assert packed[0]["segment_ids"].max() == 1
 
 
+@pytest.mark.parametrize("ms", [600, 800])
+@pytest.mark.parametrize("name", ["barge_in", "correction"])
+def test_an_agent_of_long_turns_falls_silent(name, ms, open_family):
+  source, grid = open_family(name, grid=clock.Grid(ms)), clock.Grid(ms)
+  for i in range(40):
+    item = source[i]
+    windows = framing.speech_windows(item.track(Role.AGENT), grid=grid)
+    for a in of(item, Kind.BARGE_IN):
+      # It was speaking, hears at least two ticks, and is quiet for a window.
+      assert grid.window_of(a.start) in windows
+      later = range(grid.window_of(a.start + 0.4), windows[-1])
+      assert any(w not in windows for w in later)
+
+
+def test_an_agent_of_long_turns_is_heard_under_backchannels(open_family):
+  source = open_family("backchannel", grid=clock.Grid(800))
+  for i in range(20):
+    item = source[i]
+    starts = [s.start for s in item.track(Role.AGENT).spans]
+    for a in of(item, Kind.BACKCHANNEL):
+      assert min(starts) < a.start
+
+
+@pytest.mark.parametrize("ms", [400, 600, 800])
+def test_an_agent_of_long_turns_has_read_what_it_says(ms, open_family):
+  source, grid = open_family("typed", grid=clock.Grid(ms)), clock.Grid(ms)
+  for i in range(40):
+    item = source[i]
+    words = item.track(Role.AGENT).words
+    after = 0.0
+    for event in sorted(item.events, key=lambda event: event.time):
+      text = event.text.split()
+      starts = [
+        words[k].start
+        for k in range(len(words) - len(text) + 1)
+        if [w.text for w in words[k : k + len(text)]] == text
+        and words[k].start > max(after, event.time)
+      ]
+      after = starts[0]
+      # Read in a frame before the one that sounds.
+      assert grid.window_of(event.time) < grid.window_of(after)
+
+
 @pytest.mark.parametrize("name", scenarios.FAMILIES)
 def test_an_agent_of_long_turns_acts_at_their_boundaries(name, open_family):
   grid = clock.Grid(800)

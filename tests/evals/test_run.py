@@ -1,6 +1,7 @@
 """Evaluation of a model: live conversations and forced predictions."""
 
 import base64
+import dataclasses
 import functools
 
 import numpy as np
@@ -110,6 +111,41 @@ def test_live_conversations_keep_their_order_and_their_numbers():
   # Conversations 5 and 17 with no one else in the batch.
   alone = _converse(_Hums([17, 5]))
   assert alone == [results[17], results[5]]
+
+
+def test_a_model_of_long_turns_meets_the_same_users():
+  config = small.config(temperature=0.0)
+  streams = dataclasses.replace(config.streams, turn_ms=400)
+  config = dataclasses.replace(config, streams=streams)
+  recorded = []
+
+  class Hums(_Hums):
+    def items(self):
+      return [
+        dataclasses.replace(
+          item,
+          recorded=lambda item=item: recorded.append(item.seed) or item.load(),
+        )
+        for item in super().items()
+      ]
+
+  suite = Hums(range(3))
+  report = run.evaluate(
+    suite,
+    config=config,
+    model=small.model(config),
+    variables=small.variables(config),
+    tokenizer=_TOKENIZER,
+  )
+  assert recorded == [0, 1, 2]  # what is predicted
+  frames = dict(suite.kept)
+  for scored in report.scored:
+    ticks = clock.TICKS.num_windows(scored.log.duration)
+    assert len(scored.log.ticks) == ticks
+    assert frames[scored.log.id] == (ticks + 1) // 2
+    assert np.flatnonzero(scored.log.user).tolist() == [1, 2, 3]
+    agent = scored.log.agent[: ticks // 2 * 2].reshape(-1, 2)
+    assert (agent[:, 0] == agent[:, 1]).all()
 
 
 def test_an_evaluation_that_was_cut_goes_on(tmp_path):

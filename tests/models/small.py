@@ -9,6 +9,7 @@ import numpy as np
 
 from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
 from tml_jax.models import interaction
+from tml_jax.streams import clock
 
 TURN = 3
 CONFIG = ModelConfig(
@@ -64,7 +65,9 @@ def config(**changes) -> ModelConfig:
 
 
 def model(config, *, dtype="float32", remat_policy=RematPolicy.NONE):
-  return interaction.InteractionModel(config, TURN, dtype, remat_policy)
+  return interaction.InteractionModel(
+    config, TURN, dtype, remat_policy, clock.TICKS
+  )
 
 
 def batch(

@@ -9,6 +9,7 @@ import numpy as np
 
 from tests.models import small
 from tml_jax.models import embed, norm
+from tml_jax.streams.clock import TICKS
 
 
 def parameters(module, *arguments, **keywords):
@@ -77,7 +78,7 @@ def test_place_drops_unused_slots():
 
 
 def test_clock_tells_neighbouring_windows_apart_after_an_hour():
-  clock = embed.Clock(small.config(clock_features=64), "float32")
+  clock = embed.Clock(small.config(clock_features=64), "float32", TICKS)
   windows = np.array([[0, 1, 2, 18000, 18001]])
   params = parameters(clock, windows)
   params["kernel"] = np.eye(64, 32, dtype=np.float32)
@@ -95,7 +96,7 @@ def test_only_turn_tokens_carry_the_clock():
   batch["tokens"][0, [2, 9]] = small.TURN
   batch["audio_positions"][:] = 20
   batch["patch_positions"][:] = 20
-  embedder = embed.Embedder(small.CONFIG, small.TURN, "float32")
+  embedder = embed.Embedder(small.CONFIG, small.TURN, "float32", TICKS)
   params = {"params": variables["params"]["embed"]}
   a = embedder.apply(params, batch)
   b = embedder.apply(params, batch | dict(windows=batch["windows"] + 1))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.models import small
 from tml_jax.models import flow_head
+from tml_jax.streams import clock
 
 FLOW = dataclasses.replace(
   small.CONFIG.flow,
@@ -197,7 +198,7 @@ def test_a_head_without_a_map_has_no_weights_for_it():
     config = small.config(
       flow=dataclasses.replace(small.CONFIG.flow, map_weight=map_weight)
     )
-    head = flow_head.FlowHead(config, "float32")
+    head = flow_head.FlowHead(config, "float32", clock.TICKS)
     x, t = jnp.zeros((2, 16, 80)), jnp.zeros(2)
     shapes = jax.eval_shape(
       head.init, jax.random.key(0), x, t, jnp.zeros((2, 32)), t

@@ -171,7 +171,7 @@ def _frames(parts) -> list[Frame]:
 
 
 def test_a_drawing_grows_and_messages_go_on_from_each_other():
-  picture = drawing.Drawing(ByteTokenizer(), clock.TICKS)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
   seen = []
   for frame in _frames(
     [("M0 0h1", False), ("0v10", True), ("l-5 5 ", False), ("z", True)]
@@ -187,7 +187,7 @@ def test_a_drawing_grows_and_messages_go_on_from_each_other():
 
 
 def test_a_malformed_message_is_marked_and_the_next_one_drawn():
-  picture = drawing.Drawing(ByteTokenizer(), clock.TICKS)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
   wrong = 'M0 0L10 10 <"&\x00\ud800>'.encode(errors="replace").decode()
   for frame in _frames([(wrong, True), ("M0 10L10 0", True)]):
     picture.observe(frame)
@@ -201,7 +201,7 @@ def test_a_malformed_message_is_marked_and_the_next_one_drawn():
 def test_pixels():
   from matplotlib import image
 
-  picture = drawing.Drawing(ByteTokenizer(), clock.TICKS)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
   for frame in _frames([("M0 0H10V5H0Z", True)]):
     picture.observe(frame)
   pixels = image.imread(io.BytesIO(picture.png()))
@@ -216,7 +216,7 @@ def test_pixels():
 
 
 def test_nothing_drawn_is_a_picture_too():
-  picture = drawing.Drawing(ByteTokenizer(), clock.TICKS)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
   for frame in _frames([("", True), ("?", True), ("M3 3", True)]):
     picture.observe(frame)
   ElementTree.fromstring(picture.svg())
@@ -224,7 +224,7 @@ def test_nothing_drawn_is_a_picture_too():
 
 
 def test_a_message_without_end_stays_small():
-  picture = drawing.Drawing(ByteTokenizer(), clock.TICKS)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
   for frame in _frames([("M0 0", False)] + [("h1 " * 300, False)] * 10):
     picture.observe(frame)
   assert len(picture.messages) == 1

@@ -124,7 +124,7 @@ def test_calls_and_results_have_their_times():
     (0.6, 1.0, "result", "four"),
   ]
   # The record of a session that goes on knows as much as there has been.
-  record = transcript.Record(_TOKENIZER, clock.TICKS)
+  record = transcript.Record(_TOKENIZER, grid=clock.TICKS)
   for frame in frames[:4]:
     record.observe(frame)
   assert [str(line).split(None, 2)[2] for line in record.lines()] == [

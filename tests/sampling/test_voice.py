@@ -162,6 +162,17 @@ def test_after_silence_a_sound_is_as_at_the_start(kind):
   np.testing.assert_allclose(sound[4:], sound[:2], atol=2e-5)
 
 
+@pytest.mark.parametrize("ms", [50, 400])
+def test_windows_of_other_lengths_sound_the_same(ms):
+  grid, mel = clock.Grid(ms), _mel(_recording())
+  cut = len(mel) // 2 * 2
+  keywords = dict(network=None, variables={})
+  want = voice.render(list(mel[:cut]), grid=clock.TICKS, **keywords)
+  frames = mel[:cut].reshape(-1, grid.fine_frames, clock.MEL_CHANNELS)
+  got = voice.render(list(frames), grid=grid, **keywords)
+  np.testing.assert_allclose(got, want, atol=2e-5)
+
+
 def test_the_sound_is_in_time_and_has_the_mel_asked_for():
   audio = _recording()
   mel = _mel(audio)

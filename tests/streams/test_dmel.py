@@ -105,4 +105,4 @@ def test_pooled_own_audio_is_near_the_dmel_of_the_same_sound():
 
 def test_wrong_window_names_the_shape():
   with pytest.raises(ValueError, match=r"\(3000,\).*\(3200,\)"):
-    dmel.DmelStream().push(np.zeros(3000, np.float32))
+    dmel.DmelStream(clock.TICKS).push(np.zeros(3000, np.float32))

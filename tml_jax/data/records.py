@@ -243,7 +243,7 @@ def _as_os_error() -> Iterator[None]:
 def write_json(content: Any, path: pathlib.Path) -> None:
   """Writes JSON, whole or not at all."""
   text = json.dumps(content, indent=2, ensure_ascii=False)
-  writable.write_atomically(path, text=f"{text}\n")
+  writable.write_atomically(path, content=f"{text}\n")
 
 
 def _check_size(path: pathlib.Path, shard: Shard) -> None:

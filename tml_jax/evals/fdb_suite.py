@@ -107,7 +107,9 @@ class FullDuplexBench(suites.Suite):
     os.replace(partial, folder / bench.OUTPUT)
     writable.write_atomically(
       words,
-      text=bench.to_json(fdb.words(log), clip=clip, provenance=log.provenance),
+      content=bench.to_json(
+        fdb.words(log), clip=clip, provenance=log.provenance
+      ),
     )
 
   def is_kept(self, log: ticks.Log) -> bool:

@@ -77,7 +77,7 @@ class Kept:
     path = self._content_path(family, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {"of": self._of_content(names), "sums": content.to_json(sums)}
-    writable.write_atomically(path, text=json.dumps(text) + "\n")
+    writable.write_atomically(path, content=json.dumps(text) + "\n")
 
   def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
     first = _name(family, names[0]) if names else ""

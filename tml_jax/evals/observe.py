@@ -36,14 +36,15 @@ def from_frames(
     frames: of the session, one per window.
     timeline: whose user was talked to.
     tokenizer: of the run.
-    grid: of the windows. A longer one spreads over its ticks: what is heard
-      begins with the first, what is perceived counts in the last. Shorter
-      ones share a tick.
+    grid: of the windows. A longer one spreads over its ticks: the agent sounds
+      in all of them, its text and calls stand in the first, what is perceived
+      in the last. Shorter ones share a tick, in which the agent sounds if it
+      does in one of them.
     seconds: [windows] that each decision took.
     provenance: see `Log`.
   """
   spell = functools.partial(transcript.spell, tokenizer=tokenizer)
-  result, said, before = [], [], None
+  windows, said, before = [], [], None
   open_bursts: dict[Control, list[int]] = {}
   num_calls = 0
   for k, frame in enumerate(frames):
@@ -65,10 +66,10 @@ def from_frames(
           shown.append((burst.channel.name.lower(), message))
     typed = [b for b in frame.text_in if b.channel == Control.USER_TEXT]
     arrived = [b for b in frame.text_in if b.channel == Control.RESULT]
-    result.append(
+    windows.append(
       ticks.Tick(
         agent=frame.own_dmel is not None,
-        user=False,  # comes later, tick by tick
+        user=False,  # here and below: it has its own ticks
         agent_text=text,
         calls=tuple(made),
         results=tuple(_result(spell(list(b.tokens))) for b in arrived),
@@ -79,30 +80,36 @@ def from_frames(
       )
     )
     before = frame
-  result = _on_ticks(result, grid=grid)
-  # The last window may reach beyond the recording.
-  result = result[: clock.TICKS.num_windows(timeline.duration)]
+  count = clock.TICKS.num_windows(timeline.duration)
+  result = _on_ticks(windows, grid=grid, count=count)
   users, words = _user(timeline, len(result))
-  made = [
+  result = [
     dataclasses.replace(tick, user=bool(user), user_text=text)
     for tick, user, text in zip(result, users, words, strict=True)
   ]
-  return _log(timeline, made=made, provenance=provenance or {})
+  return _log(timeline, made=result, provenance=provenance or {})
 
 
 def _on_ticks(
-  windows: list[ticks.Tick], *, grid: clock.Grid
+  windows: list[ticks.Tick], *, grid: clock.Grid, count: int
 ) -> list[ticks.Tick]:
-  """What `windows` of a grid hold, tick by tick."""
+  """What `windows` of a grid hold, tick by tick; `count` at most.
+
+  The last window may reach beyond the recording.
+  """
   if grid.ms >= clock.TICKS.ms:
-    spread = grid.ms // clock.TICKS.ms
-    return [tick for each in windows for tick in _spread(each, spread)]
+    most = grid.ms // clock.TICKS.ms
+    return [
+      tick
+      for k, window in enumerate(windows[: -(-count // most)])
+      for tick in _spread(window, count=min(most, count - k * most))
+    ]
   shared = clock.TICKS.ms // grid.ms
-  parts = range(0, len(windows), shared)
+  parts = range(0, min(len(windows), count * shared), shared)
   return [_merged(windows[k : k + shared]) for k in parts]
 
 
-def _spread(window: ticks.Tick, count: int) -> list[ticks.Tick]:
+def _spread(window: ticks.Tick, *, count: int) -> list[ticks.Tick]:
   """One window as `count` ticks."""
   if count == 1:
     return [window]

@@ -249,7 +249,7 @@ def _forced(
         recordings=[
           framing.frames(
             layouts.lay_out(
-              (items[i].recorded or items[i].load)(),
+              items[i].recorded() if items[i].recorded else loaded[i],
               config=config,
               tokenizer=tokenizer,
             ),

@@ -144,13 +144,13 @@ class Interactivity(Suite):
         mixture.open_entry, family, voices=voices, **self._arguments
       )
       opened = open_on(grid=clock.TICKS)  # users are the same for all models
-      recorded = opened if grid == clock.TICKS else open_on(grid=grid)
+      recorded = None if grid == clock.TICKS else open_on(grid=grid)
       for i in range(min(self._count, len(opened))):
         item = Item(
           family,
           seed=i,
           load=_Loader(opened, index=i),
-          recorded=_Loader(recorded, index=i),
+          recorded=recorded and _Loader(recorded, index=i),
         )
         result.append(item)
     return result

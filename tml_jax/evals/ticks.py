@@ -10,7 +10,8 @@ Names follow the voice trajectories of tau2-bench: `tick_id`, `timestamp`,
 `agent_tool_results`. Ours: timestamps are seconds of the session; `labels`
 are kinds of annotations that touch the tick; the first line is a header.
 A tick holds what is heard in it, so the agent's decision to speak at the end
-of tick k is speech in tick k + 1, and its text stands there.
+of tick k is speech in tick k + 1, and its text stands there; a model whose
+windows are no ticks is put on them (`observe`).
 """
 
 import dataclasses
@@ -175,7 +176,7 @@ def _record(log: Log, k: int) -> dict[str, Any]:
 def write(log: Log, path: pathlib.Path) -> None:
   """All of the log or nothing, also when killed half-way."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  writable.write_atomically(path, text=to_text(log))
+  writable.write_atomically(path, content=to_text(log))
 
 
 def read(path: str | os.PathLike[str]) -> Log:

@@ -154,8 +154,8 @@ def _check(
 
 def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
   """Initial values of what the checkpoint does not give, nothing else."""
-  embedder = embed.Embedder(config, NO_TOKEN, "float32")
-  head = flow_head.FlowHead(config, "float32")
+  embedder = embed.Embedder(config, NO_TOKEN, "float32", clock.TICKS)
+  head = flow_head.FlowHead(config, "float32", clock.TICKS)
   batch = whole_segments(np.zeros((1, 1), np.int32), config=config)
   mel = jnp.zeros((1, clock.TICKS.fine_frames, config.dmel_channels))
 
@@ -175,7 +175,7 @@ def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
 
 def _model(config: ModelConfig) -> interaction.InteractionModel:
   return interaction.InteractionModel(
-    config, NO_TOKEN, "float32", RematPolicy.NONE
+    config, NO_TOKEN, "float32", RematPolicy.NONE, clock.TICKS
   )
 
 

@@ -206,7 +206,7 @@ class Clock(nn.Module):
 
   config: ModelConfig
   dtype: str
-  grid: clock.Grid = clock.TICKS
+  grid: clock.Grid
 
   def setup(self):
     self.kernel = norm.param(
@@ -234,8 +234,8 @@ class Embedder(nn.Module):
   config: ModelConfig
   turn_token: int
   dtype: str
+  grid: clock.Grid
   numerics: Numerics = Numerics.DEFAULT
-  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     config = self.config

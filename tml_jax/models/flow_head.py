@@ -96,7 +96,7 @@ class FlowHead(nn.Module):
 
   config: ModelConfig
   dtype: str
-  grid: clock.Grid = clock.TICKS
+  grid: clock.Grid
 
   def setup(self):
     flow, d_model = self.config.flow, self.config.d_model

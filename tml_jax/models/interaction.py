@@ -57,14 +57,14 @@ class InteractionModel(nn.Module):
   turn_token: int
   dtype: str
   remat_policy: RematPolicy
+  grid: clock.Grid
   execution: ExecutionConfig = PLAIN
   numerics: Numerics = Numerics.DEFAULT
-  grid: clock.Grid = clock.TICKS
 
   def setup(self):
     config, dtype = self.config, str(self.dtype)
     self.embed = embed.Embedder(
-      config, self.turn_token, dtype, self.numerics, self.grid
+      config, self.turn_token, dtype, self.grid, self.numerics
     )
     self.trunk = trunk.Trunk(
       config, dtype, self.remat_policy, self.execution, self.numerics

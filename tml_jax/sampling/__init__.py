@@ -1,1 +1,1 @@
-"""Live sessions: one compiled call per 200 ms."""
+"""Live sessions: one compiled call per micro-turn."""

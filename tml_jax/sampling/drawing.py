@@ -79,7 +79,7 @@ class Drawing:
     messages: in order; only the last one may still grow.
   """
 
-  def __init__(self, tokenizer: Tokenizer, grid: clock.Grid):
+  def __init__(self, tokenizer: Tokenizer, *, grid: clock.Grid):
     self._tokenizer = tokenizer
     self._grid = grid
     self._tokens: list[int] = []

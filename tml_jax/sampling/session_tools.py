@@ -24,7 +24,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 # Of one message, at least: below, words would be cut in two. Larger frames
 # take two windows for a message.
 _PIECE_TOKENS = 48
-_PATIENCE = 3  # windows that a few words wait for more before they go out
+_PATIENCE = 0.6  # seconds that a few words wait for more before they go out
 _OTHERS = 16  # earlier calls that a call knows of
 _CALL_TOKENS = 2048  # of one message; a model may forget to end it
 
@@ -118,7 +118,7 @@ class SessionTools:
     self._heard = heard
     self._clock = background.SessionClock()
     self._grid = clock.of(config)
-    self._record = transcript.Record(tokenizer, self._grid)
+    self._record = transcript.Record(tokenizer, grid=self._grid)
     self._message: list[int] = []  # a call that is not complete
     self._entries: list[_Entry] = []
     # Calls that still have something to say; whose turn it is comes first.
@@ -269,7 +269,8 @@ class SessionTools:
     ended = entry.ended is not None
     whole = self._encode(entry, text, goes_on=not ended)
     if len(whole) <= most:
-      if not ended and window - entry.since < _PATIENCE:
+      waited = window - entry.since
+      if not ended and waited < self._grid.num_windows(_PATIENCE):
         return []
       entry.waiting = ""
       return whole

@@ -45,7 +45,7 @@ _TOOL_DELAY = flags.DEFINE_float(
   "tool_delay",
   1.0,
   "Seconds between a call and its result.",
-  lower_bound=clock.TICKS.seconds,
+  lower_bound=clock.TOKEN_MS / 1000,
   upper_bound=3600,
 )
 
@@ -133,7 +133,7 @@ class Attached:
     out: pathlib.Path,
   ):
     grid = clock.of(config.streams)
-    windows = max(1, round(_TOOL_DELAY.value / grid.seconds))
+    windows = grid.num_windows(_TOOL_DELAY.value)
     arrival = session_tools.Live()
     if _TOOL_TIME.value == "session":
       arrival = session_tools.Stated(lambda call: windows)
@@ -150,7 +150,7 @@ class Attached:
         if line.who != transcript.TYPED  # the session has read it itself
       ],
     )
-    self._drawing = drawing.Drawing(tokenizer, grid)
+    self._drawing = drawing.Drawing(tokenizer, grid=grid)
     self._out = out
     for name in (CALLS, drawing.SVG, drawing.PNG):  # of an earlier session
       (out / name).unlink(missing_ok=True)

@@ -45,7 +45,7 @@ def lines(
     tokenizer: of the run.
     grid: of the windows.
   """
-  record = Record(tokenizer, grid)
+  record = Record(tokenizer, grid=grid)
   for frame in frames:
     record.observe(frame)
   # What the user typed has a better time than that of its being read.
@@ -89,7 +89,7 @@ class Record:
   Holds text and no frames, so that it lasts an hour.
   """
 
-  def __init__(self, tokenizer: Tokenizer, grid: clock.Grid):
+  def __init__(self, tokenizer: Tokenizer, *, grid: clock.Grid):
     self._tokenizer = tokenizer
     self._seconds = grid.seconds
     self._done: list[Line] = []

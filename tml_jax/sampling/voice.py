@@ -63,8 +63,8 @@ def speak(
   Args:
     state: donated.
     mel_BNM: log10 fine mel [B, N, 80]; anything where there is silence.
-    sounds_B: false where the agent is quiet. What has begun fades out in the
-      first `DELAY` samples, then there are zeros.
+    sounds_B: false where the agent is quiet. What has begun fades out in
+      `DELAY` samples, then there are zeros.
     network: finds magnitudes; None does without weights. Static.
     variables: of the network; {} without one.
 
@@ -135,7 +135,8 @@ def render(
   state = start(network, batch_size=1)
   quiet = np.full((grid.fine_frames, clock.MEL_CHANNELS), dmel.LOG_MIN)
   parts = []
-  for mel in [*mels, None]:  # one more lets out what lags
+  lag = -(-DELAY // grid.samples)  # windows that let out what lags
+  for mel in [*mels, *[None] * lag]:
     state, sound_1S = speak(
       state,
       jnp.asarray(quiet if mel is None else mel, jnp.float32)[None],

@@ -62,7 +62,8 @@ class Annotation:
     kind: as said.
     start: where it begins.
     end: where it is over.
-    due: where the agent's speech begins in the recording; None where none is.
+    due: where the agent's speech begins in the recording, if its windows are no
+      longer than ticks; None where none is.
     until: the last moment at which it may begin; None for no limit.
     text: what the agent says, if that is known.
     group: joins those of one instruction.

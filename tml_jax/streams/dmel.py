@@ -128,7 +128,7 @@ class DmelStream:
     past: [800] samples that the next window looks back on.
   """
 
-  def __init__(self, grid: clock.Grid = clock.TICKS):
+  def __init__(self, grid: clock.Grid):
     self._grid = grid
     self.past = np.zeros(WINDOW - clock.TOKEN_SAMPLES, np.float32)
 

@@ -1,7 +1,7 @@
 """One recording in seconds: who said, showed and typed what, and when.
 
 For: the exchange format between sources, shards, scenarios and frames.
-Not for: the 200 ms grid (`frame`). Start reading at `Timeline`.
+Not for: windows (`frame`). Start reading at `Timeline`.
 """
 
 import dataclasses
@@ -214,7 +214,7 @@ def validate(timeline: Timeline) -> None:
 
 
 def _validate_times(timeline: Timeline, *, where: str) -> None:
-  """Every time lies in the recording, give or take a window."""
+  """Every time lies in the recording, give or take a tick."""
   ends = [("event", event.time, event.time) for event in timeline.events]
   ends += [("video frame", frame.time, frame.time) for frame in timeline.video]
   ends += [("muted time", s.start, s.end) for s in timeline.muted]

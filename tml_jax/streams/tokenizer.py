@@ -97,7 +97,7 @@ def train(
       f"sentencepiece cannot train {config.text_vocab_size} pieces "
       f"(streams.text_vocab_size) on {len(lines)} transcripts: {error}"
     ) from error
-  writable.write_atomically(pathlib.Path(path), text=model.getvalue())
+  writable.write_atomically(pathlib.Path(path), content=model.getvalue())
   return Tokenizer.load(path, config=config)
 
 

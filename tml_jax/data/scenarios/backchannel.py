@@ -56,13 +56,12 @@ class BackchannelScenario(instructed.Instructed):
     )
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, *instructed.digits(*range(1, number + 1)))
+    begins = score.onset(onset)
     over = score.speak(said, window=onset)
     score.annotate(
       Kind.TURN, start=start, end=end, onset=onset, until=over, said=said
     )
-    score.cursor = round(
-      onset * clock.TICKS.samples + first * clock.SAMPLE_RATE
-    )
+    score.cursor = round(begins + first * clock.SAMPLE_RATE)
     while self._meanwhile(score, over=over, random=random):
       score.pause(_NEXT_AFTER, random=random)
     score.cursor = over

@@ -43,9 +43,10 @@ class BargeInScenario(instructed.Instructed):
     )
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, *instructed.digits(*range(1, number + 1)))
+    begins = score.onset(onset)
     over = score.speak(said, window=onset)
     if random.random() < _INTERRUPTED:
-      score.cursor = onset * clock.TICKS.samples
+      score.cursor = begins
       length = (over - score.cursor) / clock.SAMPLE_RATE
       score.pause((_BEFORE, length - _AFTER), random=random)
       said, over = self._interrupt(score, random=random), score.cursor

@@ -53,11 +53,12 @@ class CorrectionScenario(instructed.Instructed):
       score, instructed.FIRST, *instructed.digits(asked), random=random
     )
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
+    begins = score.onset(onset)
     over = score.speak(
       self._agent(score, *instructed.digits(*range(1, asked + 1))),
       window=onset,
     )
-    score.cursor = onset * clock.TICKS.samples
+    score.cursor = begins
     length = (over - score.cursor) / clock.SAMPLE_RATE
     before = _BEFORE + when * (length - _AFTER - _BEFORE)
     score.cursor += round(before * clock.SAMPLE_RATE)
@@ -74,7 +75,8 @@ class CorrectionScenario(instructed.Instructed):
     score.annotate(Kind.BARGE_IN, start=begin, end=score.cursor)
     finish = score.cursor
     said = self._agent(score, *instructed.digits(*range(1, last + 1)))
-    window = max(score.quiet_window, stop) + instructed.REPLY_DELAY
+    window = max(score.quiet_window, score.free_window, stop)
+    window += instructed.REPLY_DELAY
     score.cursor = score.speak(said, window=window)
     score.pause(instructed.BETWEEN, random=random)
     score.annotate(

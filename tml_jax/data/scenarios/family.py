@@ -152,7 +152,9 @@ class Family(abc.ABC):
     )
     user, agent = self._pair(random)
     while True:  # most plans have a fitting length
-      score = score_lib.Score(user, agent, grid=self._arguments["grid"])
+      score = score_lib.Score(
+        user_voice=user, agent_voice=agent, grid=self._arguments["grid"]
+      )
       self._compose(score, random=random)
       if self.duration[0] <= score.duration <= self.duration[1]:
         break

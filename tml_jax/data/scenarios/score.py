@@ -54,7 +54,7 @@ class Score:
 
   Windows are those of `clock.TICKS`. An agent whose own `grid` is coarser
   begins and stops at the next boundary of that: it decides nowhere else. What
-  is asked of it (`annotate`) stays where it was.
+  is asked of it (`annotate`) and `exchanges` stay where they were.
   """
 
   user_voice: str
@@ -127,28 +127,31 @@ class Score:
     """First window in which nobody speaks any more."""
     return (self.cursor - 1) // clock.TICKS.samples + 1
 
+  @property
+  def free_window(self) -> int:
+    """First window in which the agent has nothing more to say."""
+    stop = self.agent[-1].stop if self.agent else 0
+    return -(-stop // clock.TICKS.samples)
+
   def answer(self, said: Sequence[Timeline], *, delay_windows: int) -> int:
     """The agent answers after `delay_windows` in which nobody speaks.
 
     Returns:
       the onset window; the cursor goes on where the answer ends.
     """
-    onset = self.quiet_window + delay_windows
+    onset = max(self.quiet_window, self.free_window) + delay_windows
     self.cursor = self.speak(said, window=onset)
     return onset
 
   def speak(self, said: Sequence[Timeline], *, window: int) -> int:
     """The agent speaks without a pause, whoever else does.
 
-    It first ends what it was saying.
+    It begins when it has said all that it was saying.
 
     Returns:
       the sample at which it ends; the cursor stays.
     """
-    at = self._boundary(window)
-    if self.agent and self.agent[-1].stop > at:
-      free = clock.TICKS.num_windows(self.agent[-1].stop / clock.SAMPLE_RATE)
-      at = self._boundary(free)
+    at = self.onset(window)
     for recording in said:
       self.agent.append(Part(at, recording, 1.0))
       at = self.agent[-1].stop
@@ -167,6 +170,14 @@ class Score:
       if part.start < end
     ]
     return [part.recording for part in self.agent]
+
+  def onset(self, window: int) -> int:
+    """The sample where speech that is due in a window would begin."""
+    return self._boundary(max(window, self.free_window))
+
+  def decided(self, sample: int) -> int:
+    """Where the agent decides what it says at a sample."""
+    return sample // self.grid.samples * self.grid.samples
 
   def _boundary(self, window: int) -> int:
     """The sample where the agent's first window from `window` on begins."""
@@ -216,7 +227,7 @@ class Score:
     return (track(Role.ENVIRONMENT, parts, audio=audio, voice="environment"),)
 
   def render(self, parts: list[Part]) -> np.ndarray:
-    """[windows x 3200] float32, silent between the parts."""
+    """All windows, [samples] float32, silent between the parts."""
     audio = np.zeros(self.windows * clock.TICKS.samples, np.float32)
     for part in parts:
       audio[part.start : part.stop] += np.float32(part.gain) * part.audio

@@ -53,8 +53,9 @@ class SideTalkScenario(instructed.Instructed):
     start = self._instruct(score, prompt, random=random)
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, prompt)
+    begins = score.onset(onset)
     over = score.speak(said, window=onset)
-    score.cursor = onset * clock.TICKS.samples
+    score.cursor = begins
     long = over - score.cursor >= _GOES_ON * clock.SAMPLE_RATE
     if long and random.random() < _DURING:
       score.pause(_LATER, random=random)

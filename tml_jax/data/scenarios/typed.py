@@ -50,8 +50,11 @@ class TypedScenario(instructed.Instructed):
         end, said = score.cursor, self._agent(score, prompt)
         onset = score.quiet_window + instructed.REPLY_DELAY
         if random.random() >= _ALONE_SHARE:
-          last = (onset - READING) * clock.TICKS.samples
-          last += len(said[0].tracks[0].audio)
+          first = len(said[0].tracks[0].audio)
+          last = min(
+            (onset - READING) * clock.TICKS.samples + first,
+            score.decided(score.onset(onset) + first),
+          )
           self._type(score, typed, at=int(random.integers(begin, last)))
           said += typed
       score.cursor = score.speak(said, window=onset)
