@@ -58,6 +58,12 @@ ROWS: dict[str, Row] = {
     run="turns",
     evaluate=("--endpoint=0.7",),
   ),
+  "turns_silero": Row(
+    question="does a turn detector do as well? (Silero's network, 0.5 s)",
+    changes={"data.layout": Layout.TURNS},
+    run="turns",
+    evaluate=("--vad=silero",),
+  ),
   # The nearest to the 80 ms of others that holds whole tokens of 50 ms.
   "window_100": Row(
     question=_TURN,
