@@ -10,6 +10,7 @@ measured, times the FLOPs of `training/flops.py`): an hour a seed, to which
 evaluations come. --evaluate_flag=--count=16 keeps these short.
 """
 
+import dataclasses
 from typing import Any
 
 from experiments import interaction
@@ -39,8 +40,6 @@ def _size(
     "model.d_ff": 3 * d_model,
     "model.flow.width": flow_width,
     "model.flow.depth": flow_depth,
-    "train.steps": _STEPS,
-    "train.evaluate_every": _EVALUATE_EVERY,
   }
   for prefix in ("model.", "model.swa_"):
     changes |= {
@@ -94,9 +93,13 @@ ROWS: dict[str, Row] = {
 
 def get_config(name: str = "active_3.2m") -> Config:
   """The config of a size."""
+  base = interaction.get_config(BASE)
+  train = dataclasses.replace(
+    base.train, steps=_STEPS, evaluate_every=_EVALUATE_EVERY
+  )
   return config_flags.config_of_row(
     name,
     changes={row: ROWS[row].changes for row in ROWS},
-    base=interaction.get_config(BASE),
+    base=dataclasses.replace(base, train=train),
     file="experiments/scaling.py",
   )

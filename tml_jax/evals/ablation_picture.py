@@ -6,6 +6,7 @@ For: `python -m tml_jax.ablate`. Not for: the numbers (`ablation`). Start at
 
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from tml_jax.evals import ablation, curve
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
+_LETTERS = 28  # of a line above a panel
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 
 
@@ -33,7 +35,7 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
 
   names = list(table.cells)
   canvas = figure.Figure(
-    figsize=(2.2 + 2.2 * len(table.metrics), 1.2 + 0.28 * len(names)),
+    figsize=(2.2 + 2.2 * len(table.metrics), 1.4 + 0.28 * len(names)),
     layout="constrained",
   )
   panels = canvas.subplots(1, len(table.metrics), sharey=True, squeeze=False)
@@ -50,7 +52,8 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
     if names:
       first = table.cells[names[0]][metric].mean
       panel.axvline(first, color="0.5", ls="--", lw=0.8, zorder=1)
-    panel.set_title(ablation.title(ablation.METRICS[metric]), fontsize="small")
+    title = textwrap.fill(ablation.title(ablation.METRICS[metric]), _LETTERS)
+    panel.set_title(title, fontsize="small")
     panel.grid(axis="y", color="0.92")
     panel.spines[["top", "right"]].set_visible(False)
   panels[0, 0].set_yticks(places, names)
