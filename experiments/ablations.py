@@ -150,11 +150,16 @@ ROWS: dict[str, Row] = {
 }
 
 
+def base() -> Config:
+  """What the rows change."""
+  return interaction.get_config(BASE)
+
+
 def get_config(name: str = "base") -> Config:
   """The config of a row."""
   return config_flags.config_of_row(
     name,
     changes={row: ROWS[row].changes for row in ROWS},
-    base=interaction.get_config(BASE),
+    base=base(),
     file="experiments/ablations.py",
   )

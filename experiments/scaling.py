@@ -91,15 +91,20 @@ ROWS: dict[str, Row] = {
 }
 
 
+def base() -> Config:
+  """What all sizes share."""
+  config = interaction.get_config(BASE)
+  train = dataclasses.replace(
+    config.train, steps=_STEPS, evaluate_every=_EVALUATE_EVERY
+  )
+  return dataclasses.replace(config, train=train)
+
+
 def get_config(name: str = "active_3.2m") -> Config:
   """The config of a size."""
-  base = interaction.get_config(BASE)
-  train = dataclasses.replace(
-    base.train, steps=_STEPS, evaluate_every=_EVALUATE_EVERY
-  )
   return config_flags.config_of_row(
     name,
     changes={row: ROWS[row].changes for row in ROWS},
-    base=dataclasses.replace(base, train=train),
+    base=base(),
     file="experiments/scaling.py",
   )

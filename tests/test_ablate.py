@@ -33,7 +33,7 @@ def write_result(out, row, seed, *, step=2400):
 
 @pytest.mark.parametrize("module", [ablations, scaling])
 def test_every_row_is_the_base_and_its_flags(module):
-  base = interaction.get_config(module.BASE)
+  base = module.base()
   names = set()
   for name, row in module.ROWS.items():
     config = module.get_config(name)
