@@ -236,6 +236,10 @@ def test_the_layout_of_a_run_says_how_it_is_met():
   data = dataclasses.replace(_CONFIG.data, layout=Layout.TURNS)
   hold = turn_based.as_trained(dataclasses.replace(_CONFIG, data=data))
   assert hold.func is turn_based.turns
+  streams = dataclasses.replace(_CONFIG.streams, turn_ms=400)
+  long = dataclasses.replace(_CONFIG, streams=streams)
+  with pytest.raises(errors.UserError, match="take --agent=duplex"):
+    turn_based.hold(long, vad="energy", endpoint_seconds=0.5)
   with pytest.raises(errors.UserError, match="--vad=loud"):
     turn_based.hold(_CONFIG, vad="loud", endpoint_seconds=0.5)
 
