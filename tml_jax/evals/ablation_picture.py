@@ -89,6 +89,8 @@ def scaling(
     for x, cell in zip(active, cells, strict=True):
       left.plot([x] * len(cell.values), cell.values, "o", color="0.6", ms=3)
     left.set_xscale("log")
+    left.set_xticks(active, [f"{size:.3g}" for size in active])
+    left.minorticks_off()
     left.set_ylabel(ablation.title(ablation.METRICS[metric]), fontsize="small")
     for name, colour in zip(by_size, _colours(len(by_size)), strict=True):
       for number, each in enumerate(scales[name].curves):
