@@ -178,7 +178,12 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   assert "silence_1" in (tmp_path / "table.csv").read_text()
   assert (tmp_path / "table.png").read_bytes()[1:4] == b"PNG"
 
-  result = ablate("--rows=base,no_clock,silence_1", "--seeds=1", *flags[2:])
+  rows = "--rows=base,no_clock,silence_1"
+  result = ablate("--norun", rows, "--seeds=2", *flags[2:])
+  assert result.returncode == 0, result.stderr
+  assert row in result.stdout and "told the time? | 0 |" in result.stdout
+
+  result = ablate(rows, "--seeds=1", *flags[2:])
   assert result.returncode == 1
   assert "failed:\nno_clock seed 0: exit status 2: error:" in result.stderr
   assert "has checkpoints and no config.txt" in result.stderr

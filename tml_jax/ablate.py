@@ -58,6 +58,9 @@ _EVALUATE_FLAG = flags.DEFINE_multi_string(
 _PRINT_COMMANDS = flags.DEFINE_bool(
   "print_commands", False, "Print one command a run and seed, and stop."
 )
+_RUN = flags.DEFINE_bool(
+  "run", True, "Run what is missing; --norun makes the table of what is there."
+)
 _FIGURE = flags.DEFINE_enum(
   "figure",
   "rows",
@@ -116,7 +119,8 @@ def main(base: Config) -> None:
       workdir_lib.check_resume(old, new=job.config, source=str(job.workdir))
   with Runner(out) as runner:
     tabulate = _Tabulate(rows, names, jobs, file=file, out=out)
-    failures = run_all(jobs, runner=runner, after_each=tabulate.text)
+    wanted = jobs if _RUN.value else []
+    failures = run_all(wanted, runner=runner, after_each=tabulate.text)
     tabulate.picture()
   print((out / "table.md").read_text(encoding="utf-8"))
   if failures:

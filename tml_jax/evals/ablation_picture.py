@@ -14,7 +14,7 @@ import numpy as np
 from tml_jax.evals import ablation, curve
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
-_LETTERS = 28  # of a line above a panel
+_LETTERS = 30  # of a line above a panel
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 
 
