@@ -26,8 +26,8 @@ def _turn(
   """Other micro-turns, and sequences that hold as many conversations.
 
   Measured on 80 of the mixture: 551, 437, 374 and 360 positions each at 100,
-  200, 400 and 800 ms. A frame takes text for its length,
-  a short one no less than the base's.
+  200, 400 and 800 ms. A frame takes text for its length, a short one no less
+  than the base's.
   """
   return {
     "streams.turn_ms": ms,

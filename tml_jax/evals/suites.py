@@ -150,7 +150,7 @@ class Interactivity(Suite):
           family,
           seed=i,
           load=_Loader(opened, index=i),
-          recorded=recorded and _Loader(recorded, index=i),
+          recorded=None if recorded is None else _Loader(recorded, index=i),
         )
         result.append(item)
     return result
