@@ -21,8 +21,8 @@ import numpy as np
 from absl import app, flags
 
 from tml_jax.config import Config, Numerics
+from tml_jax.live import pool as pool_lib
 from tml_jax.models import cache as cache_lib
-from tml_jax.sampling import pool as pool_lib
 from tml_jax.streams import clock, packing
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.training import state as state_lib

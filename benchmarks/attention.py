@@ -16,7 +16,8 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import timing
-from tml_jax.models import attention, cells
+from tml_jax.kernels.attention import cells
+from tml_jax.models import attention
 
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Times each form is run.")
 _JSON = flags.DEFINE_string("json", "", "Also write the rows to this file.")

@@ -23,8 +23,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments import interaction
-from tml_jax import config_flags
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 from tml_jax.parallel import hosts
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import checkpoint, local_checkpoint, optim

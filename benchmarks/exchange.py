@@ -34,8 +34,8 @@ def row(config, *, devices, dispatch: str, size: int) -> dict[str, float]:
   """One dispatch on one mesh."""
   import jax
 
-  from tml_jax.models import experts
-  from tml_jax.parallel import hlo, roofline
+  from tml_jax.compiled import hlo, roofline
+  from tml_jax.kernels.experts import tiled
   from tml_jax.parallel import mesh as mesh_lib
 
   model, chip = config.model, chips.of(_TOPOLOGY.value)
@@ -59,7 +59,7 @@ def row(config, *, devices, dispatch: str, size: int) -> dict[str, float]:
 
   def step(x, weights, shares, chosen, dy):
     def form(x, weights, shares):
-      return experts.apply(
+      return tiled.apply(
         x,
         weights=weights,
         experts_BTk=chosen,
@@ -72,10 +72,10 @@ def row(config, *, devices, dispatch: str, size: int) -> dict[str, float]:
     return y, pull(dy)
 
   into = (model.num_experts, model.d_model, model.expert_d_ff)
-  weights = experts.Weights(
-    gate_EDF=array(into, *experts.NAMES.gate_EDF),
-    up_EDF=array(into, *experts.NAMES.up_EDF),
-    down_EFD=array((into[0], into[2], into[1]), *experts.NAMES.down_EFD),
+  weights = tiled.Weights(
+    gate_EDF=array(into, *tiled.NAMES.gate_EDF),
+    up_EDF=array(into, *tiled.NAMES.up_EDF),
+    down_EFD=array((into[0], into[2], into[1]), *tiled.NAMES.down_EFD),
   )
   tokens = (config.train.microbatch_size, config.streams.seq_len)
   names = ("batch", "time", "choice")

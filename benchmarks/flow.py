@@ -24,11 +24,12 @@ import time
 
 from absl import flags, logging
 
-from tml_jax import config_flags, trained
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock
+from tml_jax.training import trained
 
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 2000, "Of each head.")
 _BATCHES = flags.DEFINE_integer("batches", 60, "To train on; a sixth to test.")

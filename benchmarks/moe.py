@@ -1,8 +1,8 @@
 """Forms of the routed experts on this machine, forward and backward.
 
 `python -m benchmarks.moe [--rounds=7] [--json=FILE]`. The first form of each
-table is the one `tml_jax.models.experts` uses; ratios above 1 are slower.
-Every form is checked against the plain reference before it is timed.
+table is the one `tml_jax.kernels.experts.tiled` uses; ratios above 1 are
+slower. Every form is checked against the plain reference before it is timed.
 """
 
 import functools
@@ -15,7 +15,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import timing
-from tml_jax.models import experts
+from tml_jax.kernels.experts import tiled as tiled_lib
 
 # tokens, d_model, expert_d_ff, experts, choices per token, tile
 SHAPES = {
@@ -39,10 +39,10 @@ def _swiglu(x, gate, up, down):
 
 def tiles_mapped(x, *, weights, experts_Nk, shares_Nk, tile):
   """The same layout, one tile after another, by automatic gradient."""
-  layout = experts.plan(
+  layout = tiled_lib.plan(
     experts_Nk, num_experts=weights.gate_EDF.shape[0], tile=tile
   )
-  rows = experts._rows(x, layout.token_P).reshape(-1, tile, x.shape[-1])
+  rows = tiled_lib._rows(x, layout.token_P).reshape(-1, tile, x.shape[-1])
 
   def one(each):
     rows, expert = each
@@ -54,21 +54,21 @@ def tiles_mapped(x, *, weights, experts_Nk, shares_Nk, tile):
     )
 
   out = jax.lax.map(one, (rows, layout.expert_I))
-  return experts._combine(out.reshape(-1, x.shape[-1]), shares_Nk, layout)
+  return tiled_lib._combine(out.reshape(-1, x.shape[-1]), shares_Nk, layout)
 
 
 def tiles_batched(x, *, weights, experts_Nk, shares_Nk, tile):
   """The same layout, all tiles in one product with gathered weights."""
-  layout = experts.plan(
+  layout = tiled_lib.plan(
     experts_Nk, num_experts=weights.gate_EDF.shape[0], tile=tile
   )
-  rows = experts._rows(x, layout.token_P).reshape(-1, tile, x.shape[-1])
+  rows = tiled_lib._rows(x, layout.token_P).reshape(-1, tile, x.shape[-1])
   gate = jnp.einsum("imd,idf->imf", rows, weights.gate_EDF[layout.expert_I])
   up = jnp.einsum("imd,idf->imf", rows, weights.up_EDF[layout.expert_I])
   out = jnp.einsum(
     "imf,ifd->imd", jax.nn.silu(gate) * up, weights.down_EFD[layout.expert_I]
   )
-  return experts._combine(out.reshape(-1, x.shape[-1]), shares_Nk, layout)
+  return tiled_lib._combine(out.reshape(-1, x.shape[-1]), shares_Nk, layout)
 
 
 def ragged(x, *, weights, experts_Nk, shares_Nk):
@@ -90,7 +90,7 @@ def inputs(tokens, d_model, d_ff, num_experts, per_token):
   def normal(*shape):
     return jnp.asarray(rng.standard_normal(shape) * 0.1, jnp.float32)
 
-  weights = experts.Weights(
+  weights = tiled_lib.Weights(
     gate_EDF=normal(num_experts, d_model, d_ff),
     up_EDF=normal(num_experts, d_model, d_ff),
     down_EFD=normal(num_experts, d_ff, d_model),
@@ -119,7 +119,7 @@ def forward(form):
 
 
 def check(forms, *, arguments):
-  expected = jax.jit(forward(experts.reference))(*arguments)
+  expected = jax.jit(forward(tiled_lib.reference))(*arguments)
   for name, form in forms.items():
     actual = jax.jit(forward(form))(*arguments)
     np.testing.assert_allclose(actual, expected, atol=1e-4, err_msg=name)
@@ -131,9 +131,9 @@ def few(*, rounds: int) -> dict[str, list[dict]]:
   for title, (*shape, tile) in FEW.items():
     arguments = inputs(*shape)
     forms = {
-      "tiles": functools.partial(experts.fitted, tile=tile),
-      "gathered": experts.gathered,
-      "every expert on every token": experts.reference,
+      "tiles": functools.partial(tiled_lib.fitted, tile=tile),
+      "gathered": tiled_lib.gathered,
+      "every expert on every token": tiled_lib.reference,
     }
     check(forms, arguments=arguments)
     wrapped = {name: forward(form) for name, form in forms.items()}
@@ -158,13 +158,13 @@ def main(argv):
     arguments = inputs(*shape)
     forms = {
       f"tiles of {tile}, hand-written gradient": functools.partial(
-        experts.tiled, tile=tile
+        tiled_lib.tiled, tile=tile
       )
     }
     for other in (32, 64, 128, 256):
       if other != tile:
         forms[f"tiles of {other}, hand-written gradient"] = functools.partial(
-          experts.tiled, tile=other
+          tiled_lib.tiled, tile=other
         )
     forms |= {
       f"tiles of {tile}, lax.map": functools.partial(tiles_mapped, tile=tile),
@@ -172,7 +172,7 @@ def main(argv):
         tiles_batched, tile=tile
       ),
       "lax.ragged_dot": ragged,
-      "every expert on every token": experts.reference,
+      "every expert on every token": tiled_lib.reference,
     }
     check(forms, arguments=arguments)
     record(f"{title}, forward", forms, forward, arguments)

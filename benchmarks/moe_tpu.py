@@ -4,7 +4,7 @@
 reference model's experts for one chip of a slice, in two forms: the grouped
 kernels, and gather + gemv, which reads each choice's expert. Writes
 benchmarks/moe_tpu.md. Start at `main`. Bytes are those of the compiled
-program's instructions (`parallel/roofline.py`); a kernel's are its own
+program's instructions (`compiled/roofline.py`); a kernel's are its own
 statement, which takes every expert of the chip as read.
 """
 
@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import interaction as sizes
-from tml_jax.models import experts, grouped
-from tml_jax.parallel import chips, hlo, roofline
+from tml_jax.compiled import hlo, roofline
+from tml_jax.kernels.experts import grouped, tiled
+from tml_jax.parallel import chips
 
 _NAME = "v5p:2x2x1"
 _CASES = ((8, 16), (16, 16), (16, 64))  # chips of the slice, sessions
@@ -64,7 +65,7 @@ def _grouped(x_ND, weights, experts_Nk, shares_Nk, *, rows: int):
 
 
 def _gathered(x_ND, weights, experts_Nk, shares_Nk):
-  return experts.gathered(
+  return tiled.gathered(
     x_ND, weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk
   )
 
@@ -95,7 +96,7 @@ def main(argv):
   for count, sessions in _CASES:
     here = model.num_experts // count
     mean = sessions * k / count
-    weights = experts.Weights(
+    weights = tiled.Weights(
       gate_EDF=shape(here, model.d_model, model.expert_d_ff),
       up_EDF=shape(here, model.d_model, model.expert_d_ff),
       down_EFD=shape(here, model.expert_d_ff, model.d_model),

@@ -28,8 +28,9 @@ import transformers
 from absl import app, flags
 
 from experiments import interaction
-from tml_jax import config_flags, errors, prepare
+from tml_jax import errors, prepare
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 from tml_jax.data import mixture
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel, framing, packing, tokenizer

@@ -24,15 +24,15 @@ from benchmarks import moe, timing
 from experiments import interaction as sizes
 from experiments import vocoder as vocoders
 from tml_jax.config import Config, Numerics
-from tml_jax.models import vocoder
+from tml_jax.live import pool as pool_lib
+from tml_jax.live import session as session_lib
+from tml_jax.live import tick as tick_lib
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.sampling import pool as pool_lib
-from tml_jax.sampling import session as session_lib
-from tml_jax.sampling import tick as tick_lib
-from tml_jax.sampling import voice
 from tml_jax.streams import clock, packing
 from tml_jax.training import program as program_lib
 from tml_jax.training import state as state_lib
+from tml_jax.vocoder import network as network_lib
+from tml_jax.vocoder import stream
 
 SESSIONS = (1, 4, 16)
 MINUTE = 300  # windows
@@ -128,10 +128,10 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
     return tick_lib._sound(bound, hidden, keys, config=cfg)
 
   hidden = jnp.ones((sessions, cfg.model.d_model), cfg.train.dtype)
-  network = vocoder.Vocoder(vocoders.get_config("small").model)
-  example = vocoder.example(network.config, batch_size=1, frames=1)
+  network = network_lib.Vocoder(vocoders.get_config("small").model)
+  example = network_lib.example(network.config, batch_size=1, frames=1)
   speak = functools.partial(
-    voice.speak,
+    stream.speak,
     network=network,
     variables=nn.unbox(jax.jit(network.init)(jax.random.key(0), *example)),
   )
@@ -143,7 +143,7 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   return {
     "voice": timing.threaded(
       lambda state: speak(state, mel, active)[::-1],
-      voice.start(network, batch_size=sessions),
+      stream.start(network, batch_size=sessions),
     ),
     "prefill": with_cache(prefill),
     "token": with_cache(one_token),
@@ -169,7 +169,7 @@ def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
     row["voice_ms"] = part["voice"]
     row["realtime_factor"] = sessions * clock.TICKS.ms / (whole + part["voice"])
     # The window that is answered has to end first. Its sound lags a bit.
-    lag_ms = 1e3 * voice.DELAY / clock.SAMPLE_RATE
+    lag_ms = 1e3 * stream.DELAY / clock.SAMPLE_RATE
     row["first_audio_ms"] = clock.TICKS.ms + whole + part["voice"] + lag_ms
     rows[str(sessions)] = row
   return rows

@@ -30,7 +30,7 @@ from absl import app, flags
 
 from experiments import interaction
 from tml_jax.config import Config, Optimizer
-from tml_jax.models import experts
+from tml_jax.kernels.experts import tiled
 from tml_jax.streams import packing
 from tml_jax.training import flops, optim
 from tml_jax.training import state as state_lib
@@ -127,7 +127,7 @@ class Form:
       donate_argnums=0,
     )
     start = time.perf_counter()
-    with mock.patch.object(experts, "fitted", _form(name)):
+    with mock.patch.object(tiled, "fitted", _form(name)):
       self._step = step.lower(abstract.state, self._batch).compile()
     self.compile_seconds = time.perf_counter() - start
     self._state = state_lib.create(abstract, seed=0)
@@ -144,11 +144,11 @@ class Form:
 
 def _form(name: str):
   if name == FORMS[0]:
-    return experts.fitted
+    return tiled.fitted
 
   def dense(x_ND, *, weights, experts_Nk, shares_Nk, tile):
     del tile
-    return experts.reference(
+    return tiled.reference(
       x_ND, weights=weights, experts_Nk=experts_Nk, shares_Nk=shares_Nk
     )
 

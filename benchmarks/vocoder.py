@@ -22,11 +22,12 @@ import time
 
 from absl import app, flags, logging
 
-from tml_jax import config_flags, trained
-from tml_jax.data import clips as clips_lib
+from tml_jax.config import flags as config_flags
 from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel
+from tml_jax.training import trained
+from tml_jax.vocoder import clips as clips_lib
 
 _WEIGHTS = flags.DEFINE_string("weights", "", "Workdir of a trained vocoder.")
 _COUNT = flags.DEFINE_integer("count", 40, "Prompts of each voice, at most.")
@@ -58,18 +59,18 @@ def prompts(voice: str):
 
 def forms():
   """Renderers by name: the mel of each window to samples."""
-  from tml_jax.sampling import vocoder, voice
+  from tml_jax.vocoder import griffin_lim, stream
 
   network, variables = trained.load_vocoder(_WEIGHTS.value)
   return {
     "Griffin-Lim, offline": functools.partial(
-      vocoder.render, grid=clock.TICKS, iterations=_ITERATIONS, seed=0
+      griffin_lim.render, grid=clock.TICKS, iterations=_ITERATIONS, seed=0
     ),
     "phases, streaming": functools.partial(
-      voice.render, grid=clock.TICKS, network=None, variables={}
+      stream.render, grid=clock.TICKS, network=None, variables={}
     ),
     "network and phases, streaming": functools.partial(
-      voice.render, grid=clock.TICKS, network=network, variables=variables
+      stream.render, grid=clock.TICKS, network=network, variables=variables
     ),
   }
 
@@ -166,7 +167,7 @@ def speed() -> list[dict[str, float]]:
   import jax
   import numpy as np
 
-  from tml_jax.sampling import voice
+  from tml_jax.vocoder import stream
 
   network, variables = trained.load_vocoder(_WEIGHTS.value)
   variables = jax.device_put(variables)
@@ -179,10 +180,10 @@ def speed() -> list[dict[str, float]]:
     row = {"form": name}
     for size in (1, 4, 16):
       mel = np.random.default_rng(0).normal(-2, 1, (size, 16, 80))
-      state, times = voice.start(network, batch_size=size), []
+      state, times = stream.start(network, batch_size=size), []
       for _ in range(_ROUNDS + 2):
         begin = time.process_time()
-        state, sound = voice.speak(
+        state, sound = stream.speak(
           state,
           mel.astype(np.float32),
           np.ones(size, bool),
@@ -203,8 +204,8 @@ def report(rows, *, times) -> str:
     "",
     "`python -m benchmarks.vocoder`; recorded fine mel of held-out prompts,"
     " back to sound. The network was trained by `experiments/vocoder.py:small`"
-    " and never heard the Russian voice; phases come from `models/phase.py` in"
-    " both streaming forms, 62.5 ms late.",
+    " and never heard the Russian voice; phases come from `vocoder/phases.py`"
+    " in both streaming forms, 62.5 ms late.",
     "",
     "| voice | form | prompts | STFT dB | PESQ | STOI | WER % |",
     "|---|---|--:|--:|--:|--:|--:|",

@@ -8,8 +8,8 @@ reading at `ROWS`; experiments/README.md shows them with their flags.
 from typing import Any
 
 from experiments import interaction
-from tml_jax import config_flags
 from tml_jax.config import Config, Layout, Position, SayText
+from tml_jax.config import flags as config_flags
 from tml_jax.evals.ablation import Row
 
 BASE = "interactive"  # of interaction.py

@@ -9,7 +9,7 @@ configuration of Inkling-Small; docs/parameters.md counts each size.
 import dataclasses
 
 from experiments import data, topologies
-from tml_jax import config_checks, errors
+from tml_jax import errors
 from tml_jax.config import (
   PLAIN,
   AttentionForm,
@@ -30,6 +30,7 @@ from tml_jax.config import (
   StreamsConfig,
   TrainConfig,
 )
+from tml_jax.config import checks as config_checks
 
 
 def tml_interaction_small() -> Config:

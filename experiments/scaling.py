@@ -14,8 +14,8 @@ import dataclasses
 from typing import Any
 
 from experiments import interaction
-from tml_jax import config_flags
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 from tml_jax.evals.ablation import Row
 
 BASE = "interactive"  # of interaction.py

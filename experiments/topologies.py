@@ -12,7 +12,7 @@ import dataclasses
 from typing import Any
 
 from launch import xla_flags
-from tml_jax import config_text, errors
+from tml_jax import errors
 from tml_jax.config import (
   AttentionForm,
   Config,
@@ -21,6 +21,7 @@ from tml_jax.config import (
   MoeMatmul,
   RematPolicy,
 )
+from tml_jax.config import text as config_text
 
 # Logical name of a dim -> mesh axes; a name without a rule is not sharded.
 _TORUS_3D = (

@@ -9,7 +9,7 @@ import dataclasses
 from experiments import data, interaction
 from tml_jax import errors
 from tml_jax.config import Optimizer
-from tml_jax.vocoder_config import (
+from tml_jax.vocoder.config import (
   VocoderConfig,
   VocoderDataConfig,
   VocoderModelConfig,

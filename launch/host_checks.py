@@ -19,7 +19,7 @@ from typing import Any
 from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
-from tml_jax.data import records
+from tml_jax.data import corpus as corpus_lib
 from tml_jax.streams import tokenizer
 
 _GIB = 2**30
@@ -156,7 +156,7 @@ def read_data(config: Config, data_dir: str, processes: Any) -> dict[str, Any]:
   result = {"tokenizer": tokenizer.digest(tokenizer.path(data_dir))}
   for folder in corpora(config):
     if (root / folder).is_dir():
-      corpus = records.RecordSource(root / folder)
+      corpus = corpus_lib.RecordSource(root / folder)
       corpus[processes.index % len(corpus)]  # its checksum is compared
       result[folder] = corpus.index.digest
   return result | {"seconds": time.monotonic() - start}

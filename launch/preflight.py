@@ -18,10 +18,12 @@ from typing import Any
 from absl import logging
 
 from launch import host_checks
-from tml_jax import config_flags, config_text, errors, train
+from tml_jax import errors, train
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
-from tml_jax.parallel import distributed
+from tml_jax.parallel import processes as processes_lib
 
 _MAX_CLOCK_SECONDS = 5.0  # logs of several hosts are read side by side
 _AXIS_SECONDS = 120.0  # for the first collective over an axis, compiled
@@ -35,7 +37,7 @@ class Report:
     problems: what is wrong, where, and the fix.
   """
 
-  def __init__(self, processes: distributed.Processes):
+  def __init__(self, processes: processes_lib.Processes):
     self.rows: list[tuple[str, str]] = []
     self.problems: list[str] = []
     self._processes = processes
@@ -261,7 +263,7 @@ def _add_over_axes(config: Config, *, processes, report: Report) -> None:
 
 
 def main(config: Config) -> None:
-  processes = distributed.start()
+  processes = processes_lib.start()
   with processes.ending_all():
     with processes.together():
       if not config_flags.WORKDIR.value:
@@ -281,7 +283,7 @@ def main(config: Config) -> None:
           json.dump(content, file, indent=2)
     processes.all_of("")  # a process that ends early would end the others
     if report.problems:
-      raise distributed.AgreedError("; ".join(report.problems))
+      raise processes_lib.AgreedError("; ".join(report.problems))
 
 
 if __name__ == "__main__":

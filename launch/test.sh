@@ -2,7 +2,7 @@
 # Sets up what the tests need, then checks format, lint and runs the tests.
 #   bash launch/test.sh                      all but the slow ones
 #   bash launch/test.sh -m ''                all
-#   bash launch/test.sh tests/test_config.py -x     arguments go to pytest
+#   bash launch/test.sh tests/config/test_config.py -x     arguments go to pytest
 #   bash launch/test.sh -n 0 ...             in one process, for a debugger
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

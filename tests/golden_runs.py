@@ -174,7 +174,7 @@ def session() -> Golden:
   import jax
   from flax import linen as nn
 
-  from tml_jax.sampling import pool as pool_lib
+  from tml_jax.live import pool as pool_lib
   from tml_jax.streams import clock
   from tml_jax.streams import frame as frame_lib
   from tml_jax.training import state as state_lib

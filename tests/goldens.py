@@ -10,7 +10,8 @@ import re
 import jax
 
 from experiments import interaction, topologies
-from tml_jax import config_text, inspect
+from tml_jax import inspect
+from tml_jax.config import text as config_text
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import optim
 from tml_jax.training import state as state_lib

@@ -6,8 +6,9 @@ import shlex
 import pytest
 
 from experiments import ablations, interaction, scaling
-from tests import commands
-from tml_jax import config_text, errors
+from tests.helpers import commands
+from tml_jax import errors
+from tml_jax.config import text as config_text
 from tml_jax.evals import ablation
 
 BASICS = ("-m", "tml_jax.ablate", "--data_dir=nowhere")

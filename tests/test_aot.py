@@ -6,8 +6,7 @@ import re
 
 import pytest
 
-from tests import commands
-from tests.training import small
+from tests.helpers import commands, small_run
 
 CONFIG = "--config=experiments/interaction.py:tiny"
 needs_libtpu = pytest.mark.skipif(
@@ -17,7 +16,7 @@ needs_libtpu = pytest.mark.skipif(
 # One layer and narrow: compiles in seconds.
 SMALL = (
   CONFIG,
-  *(flag for flag in small.FLAGS if "model." in flag),
+  *(flag for flag in small_run.FLAGS if "model." in flag),
   "--config.train.global_batch_size=8",
 )
 KEYS = """topology chips tokens_per_step params_total params_active

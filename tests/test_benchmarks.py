@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import commands
+from tests.helpers import commands
 
 NAMES = sorted(
   path.stem

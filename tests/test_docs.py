@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from tml_jax import config_text
 from tml_jax.config import Config
+from tml_jax.config import text as config_text
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOCS = sorted(
@@ -100,7 +100,10 @@ def test_modules_and_flags_exist(name):
   text = (ROOT / name).read_text(encoding="utf-8")
   for module in re.findall(r"python -m ([\w.]+)", text):
     if module.split(".")[0] in ("tml_jax", "tests", "benchmarks", "launch"):
-      source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+      source = ROOT.joinpath(*module.split("."))
+      if source.is_dir():
+        source = source / "__main__"
+      source = source.with_suffix(".py")
       assert source.is_file(), module
       assert '__name__ == "__main__"' in source.read_text(encoding="utf-8")
   fields, defined = config_text.field_types(Config), _defined_flags()

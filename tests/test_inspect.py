@@ -5,7 +5,8 @@ import re
 import pytest
 
 from experiments import interaction
-from tests import commands, goldens
+from tests import goldens
+from tests.helpers import commands
 from tml_jax import inspect
 
 

@@ -11,17 +11,17 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments import interaction
-from tests import commands
-from tests.sampling import small
-from tml_jax import config_text, errors, evaluate, prepare, sample
+from tests.helpers import commands, small_session
+from tml_jax import errors, evaluate, prepare, sample
+from tml_jax.config import text as config_text
 from tml_jax.data import mixture
-from tml_jax.evals import ticks
+from tml_jax.logs import ticks
 
 
 def _config():
   """Two procedural voices and the small model, with room for their text."""
   tiny = interaction.get_config("tiny_procedural")
-  model = small.config().model
+  model = small_session.config().model
   return dataclasses.replace(
     tiny,
     model=dataclasses.replace(model, vocab_size=tiny.model.vocab_size),

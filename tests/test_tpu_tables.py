@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks import tpu
-from tests import commands
+from tests.helpers import commands
 
 REPORT = {
   "config": "medium",

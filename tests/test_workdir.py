@@ -7,8 +7,9 @@ import json
 import pytest
 
 from experiments import interaction, topologies
-from tests import commands
-from tml_jax import config_text, errors, workdir
+from tests.helpers import commands
+from tml_jax import errors, workdir
+from tml_jax.config import text as config_text
 
 
 def _with(config, *, section: str, **changes):
@@ -36,7 +37,8 @@ def test_create_records_the_start_and_load_reads_it_back(tmp_path):
 
 def test_overrides_and_argv_are_those_of_the_command(tmp_path):
   script = (
-    "from tml_jax import config_flags, workdir\n"
+    "from tml_jax import workdir\n"
+    "from tml_jax.config import flags as config_flags\n"
     "def main(config):\n"
     "  workdir.create(config_flags.WORKDIR.value, config)\n"
     "config_flags.run(main)\n"

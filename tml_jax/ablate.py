@@ -22,9 +22,11 @@ from collections.abc import Mapping
 import tqdm
 from absl import flags
 
-from tml_jax import config_flags, config_text, errors, writable
+from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
 from tml_jax.evals import ablation, curve
 
@@ -112,7 +114,7 @@ def main(base: Config) -> None:
       commands = [job.train, *job.evaluate.values()]
       print(" && ".join(map(shlex.join, commands)))
     return
-  writable.make(out, what=f"--out={out}")
+  files.make(out, what=f"--out={out}")
   for job in jobs:
     if (job.workdir / config_text.FILE_NAME).exists():
       old = workdir_lib.load_config(str(job.workdir))
@@ -360,7 +362,7 @@ class _Tabulate:
       ("table.md", ablation.markdown(table, rows=self._rows, about=about)),
       ("table.csv", ablation.comma_separated(table, rows=self._rows)),
     ):
-      writable.write_atomically(self._out / name, content=text)
+      files.write_atomically(self._out / name, content=text)
     return table
 
   def picture(self) -> None:

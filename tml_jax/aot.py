@@ -22,8 +22,9 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from tml_jax import config_flags, errors, inspect
+from tml_jax import errors, inspect
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 
 _TOPOLOGY = flags.DEFINE_string(
   "topology", "", "The slice, FAMILY:AxBxC, for instance v5p:8x8x8."
@@ -58,7 +59,7 @@ def main(config: Config) -> None:
   topology.prepare_environment()
   import jax
 
-  from tml_jax.parallel import hlo, oom, report, roofline, scopes
+  from tml_jax.compiled import hlo, out_of_memory, report, roofline, scopes
   from tml_jax.parallel import mesh as mesh_lib
 
   # -------------------------------------------- mesh and state, not traced
@@ -83,7 +84,7 @@ def main(config: Config) -> None:
   with tempfile.TemporaryDirectory(prefix="tml_jax_aot_") as dump:
     try:
       compiled = program.compile(
-        lowered, options=oom.dump_options(pathlib.Path(dump))
+        lowered, options=out_of_memory.dump_options(pathlib.Path(dump))
       )
     except jax.errors.JaxRuntimeError as error:
       explain(error, dump=pathlib.Path(dump))
@@ -132,18 +133,18 @@ def explain(error: Exception, *, dump: pathlib.Path) -> NoReturn:
   Raises:
     errors.UserError: an option of mesh.compiler_options that there is not.
   """
-  from tml_jax.parallel import oom
+  from tml_jax.compiled import out_of_memory
 
   message = str(error)
   if "compile option" in message:
     raise errors.UserError(
       f"mesh.compiler_options: {message.splitlines()[0]}"
     ) from error
-  refusal = oom.parse(message)
+  refusal = out_of_memory.parse(message)
   if refusal is None:
     raise error
-  tensors = oom.at_peak(dump, count=_LARGEST)
-  text = oom.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
+  tensors = out_of_memory.at_peak(dump, count=_LARGEST)
+  text = out_of_memory.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
   print(text, file=sys.stderr)
   sys.exit(_DOES_NOT_FIT)
 
@@ -154,7 +155,7 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
   Raises:
     errors.UserError: the mesh cannot divide the batch or a parameter.
   """
-  from tml_jax.sampling import program as tick_program
+  from tml_jax.live import program as tick_program
   from tml_jax.training import flops
   from tml_jax.training import program as step_program
   from tml_jax.training import state as state_lib

@@ -2,10 +2,10 @@
 
 For: the interactivity panel of a trained run on conversations it never saw,
 beside agents without a model. Not for: listening to it (`sample`).
-Definitions are in `evals/floor.py` and `evals/timed.py`; the config is the
-run's own. Prints a table, writes FILE.json and FILE.html, and a tick log of
-every conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes
-on from these when it is started again. FILE is WORKDIR/evaluation.
+Definitions are in `evals/metrics`; the config is the run's own. Prints a
+table, writes FILE.json and FILE.html, and a tick log of every conversation,
+FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on from these when
+it is started again. FILE is WORKDIR/evaluation.
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from tml_jax import config_flags, config_text, errors, trained, writable
+from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
 from tml_jax.streams import clock
+from tml_jax.training import trained
 
 _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
@@ -88,7 +91,8 @@ def main(config: Config) -> None:
   )
   suite = _suite(config, data_dir=data_dir)
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import kept, panel, run, show
+  from tml_jax.evals import kept, run, show
+  from tml_jax.evals.metrics import panel
 
   how, connect = _agent(config)
   agent = trained.load(config, path=workdir, data_dir=data_dir)
@@ -142,21 +146,22 @@ def main(config: Config) -> None:
     ],
   }
   text = json.dumps(_without_nan(numbers), indent=1, allow_nan=False)
-  writable.write_atomically(output, content=text + "\n")
+  files.write_atomically(output, content=text + "\n")
   page = output.with_suffix(".html")
-  writable.write_atomically(page, content=show.html(report, title=title))
+  files.write_atomically(page, content=show.html(report, title=title))
   print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
 
 
 def _agent(config: Config):
   """What --agent asks for, in words, and as a function for `run.evaluate`."""
-  from tml_jax.evals import live, turn_based
+  from tml_jax.evals import duplex as duplex_lib
+  from tml_jax.evals import turn_based
 
   name = _AGENT.value
   if name == "trained":
     name = str(config.data.layout)
   if name == "duplex":
-    return name, lambda config: live.duplex
+    return name, lambda config: duplex_lib.duplex
   options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
   connect = functools.partial(turn_based.hold, **options)
   connect(config)  # refuses what cannot be, before anything starts
@@ -166,18 +171,19 @@ def _agent(config: Config):
 def _suite(config: Config, *, data_dir: str):
   """What --suite names, checked."""
   from tml_jax.data import mixture, splits
-  from tml_jax.evals import fdb_suite, suites
-  from tml_jax.sampling import vocoder
+  from tml_jax.evals import suites
+  from tml_jax.evals.full_duplex_bench import suite as suite_lib
+  from tml_jax.vocoder import griffin_lim
 
   families = tuple(_FAMILIES.value)
   if _SUITE.value == "fdb":
-    return fdb_suite.FullDuplexBench(
+    return suite_lib.FullDuplexBench(
       _FDB_ROOT.value,
       out=config_flags.OUT.value,
       tasks=families,
       count=_COUNT.value if flags.FLAGS["count"].present else None,
       render=functools.partial(
-        vocoder.render,
+        griffin_lim.render,
         grid=clock.of(config.streams),
         iterations=config.sample.griffin_lim_iterations,
         seed=0,
@@ -251,7 +257,7 @@ def _check_output(path: str) -> pathlib.Path:
   output = pathlib.Path(path)
   if output.suffix != ".json" or output.is_dir():
     raise errors.UserError(f"--json={path}: name a file that ends with .json")
-  writable.check(
+  files.check(
     output.parent,
     what=f"--json={path}: {output.parent}",
     fix="name a file in a directory that can",

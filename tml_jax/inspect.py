@@ -13,8 +13,10 @@ from typing import Any
 
 from absl import flags
 
-from tml_jax import config_flags, config_text, errors, writable
+from tml_jax import errors, files
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
 from tml_jax.streams import clock
 
@@ -52,7 +54,7 @@ def main(config: Config) -> None:
     data_dir, out = data_flags.data_dir(), config_flags.OUT.value
     if not out:
       raise errors.UserError("--out is missing: name a directory to write")
-    writable.make(pathlib.Path(out), what=f"--out={out}")
+    files.make(pathlib.Path(out), what=f"--out={out}")
   if _TIMELINE.value:
     draw_timeline(
       config,
@@ -64,7 +66,7 @@ def main(config: Config) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    from tml_jax.sampling import gallery
+    from tml_jax.logs import gallery
 
     gallery.write(config, data_dir=data_dir, out=pathlib.Path(out))
 
@@ -76,9 +78,10 @@ def draw_timeline(
   import jax
 
   jax.config.update("jax_platforms", "cpu")
-  from tml_jax.data import layouts, mixture
-  from tml_jax.sampling import drawing, picture, transcript
+  from tml_jax.data import mixture, turns
+  from tml_jax.logs import picture, transcript
   from tml_jax.streams import framing, tokenizer
+  from tml_jax.tools import drawing
 
   timeline = mixture.pick(
     config, argument=argument, flag="timeline", data_dir=data_dir
@@ -86,7 +89,7 @@ def draw_timeline(
   pieces = tokenizer.Tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
-  timeline = layouts.lay_out(timeline, config=config, tokenizer=pieces)
+  timeline = turns.lay_out(timeline, config=config, tokenizer=pieces)
   grid = clock.of(config.streams)
   frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
   lines = transcript.lines(

@@ -24,11 +24,13 @@ from typing import Any
 import tqdm
 from absl import flags, logging
 
-from tml_jax import config_flags, errors, writable
+from tml_jax import errors, files
 from tml_jax.config import Config, StreamsConfig
+from tml_jax.config import flags as config_flags
+from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import flags as data_flags
-from tml_jax.data import records, source, workers
-from tml_jax.data import sources as sources  # registers them
+from tml_jax.data import source, workers
+from tml_jax.data import voices as voices  # registers them
 from tml_jax.streams import timeline, tokenizer
 
 REPORT = "prepare_report.json"
@@ -65,7 +67,7 @@ def prepare(
       single usable recording.
   """
   root = pathlib.Path(data_dir)
-  writable.make(root, what=f"--data_dir={root}")
+  files.make(root, what=f"--data_dir={root}")
   settings = source.Settings(root=pathlib.Path(sounds_root))
   corpora = _open_corpora(config, settings=settings)
   with _lock(root):
@@ -77,12 +79,12 @@ def prepare(
     transcripts = _train_tokenizer(corpora, root=root, config=config)
     report = {
       "corpora": {
-        corpus.folder: _report_of(records.read_index(root / corpus.folder))
+        corpus.folder: _report_of(corpus_lib.read_index(root / corpus.folder))
         for corpus in corpora
       },
       "transcripts": transcripts,
     }
-    records.write_json(report, root / REPORT)
+    corpus_lib.write_json(report, root / REPORT)
   print(_table(report))
   return report
 
@@ -125,7 +127,7 @@ def _is_finished(corpus: _Corpus, *, root: pathlib.Path) -> bool:
   if not path.is_dir():
     raise errors.UserError(f"{path} must be a folder: move that file away")
   try:
-    records.verify(path)
+    corpus_lib.verify(path)
   except errors.UserError as error:
     logging.warning("rebuilding %s: %s", path, error)
     return False
@@ -185,7 +187,7 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
   try:
     # Closed at once when this is interrupted, and the progress bar with it.
     with contextlib.closing(usable()) as timelines:
-      records.write(timelines, path=path, report={"skipped": skipped})
+      corpus_lib.write(timelines, path=path, report={"skipped": skipped})
   except OSError as error:
     raise errors.UserError(
       f"cannot write {path}: {error}; mend that and run this again: finished"
@@ -257,11 +259,11 @@ def _train_tokenizer(
   path = root / tokenizer.FILENAME
   texts = set()
   for corpus in corpora:
-    recordings = records.RecordSource(root / corpus.folder)
+    recordings = corpus_lib.RecordSource(root / corpus.folder)
     for i in range(len(recordings)):
       texts.update(texts_of(recordings[i]))
   tokenizer.train(sorted(texts), path=str(path), config=config.streams)
-  records.write_json(
+  corpus_lib.write_json(
     {
       "corpora": [corpus.folder for corpus in corpora],
       "transcripts": len(texts),
@@ -277,7 +279,7 @@ def texts_of(item: timeline.Timeline) -> set[str]:
   return said | {event.text for event in item.events}
 
 
-def _report_of(index: records.Index) -> dict[str, Any]:
+def _report_of(index: corpus_lib.Index) -> dict[str, Any]:
   return {
     "kept": index.records,
     "seconds": round(index.seconds, 3),

@@ -13,11 +13,14 @@ import pathlib
 
 from absl import flags
 
-from tml_jax import config_flags, errors, trained, writable
+from tml_jax import errors
+from tml_jax import files as files_lib
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 from tml_jax.data import flags as data_flags
-from tml_jax.sampling import tool_flags
 from tml_jax.streams import clock
+from tml_jax.tools import flags as flags_lib
+from tml_jax.training import trained
 
 TICKS = "ticks.jsonl"
 
@@ -63,9 +66,9 @@ def main(config: Config) -> None:
     trained.check(_VOCODER.value, flag="vocoder", command="train_vocoder")
   _check_flags()
   data_dir = data_flags.data_dir()
-  runner = tool_flags.runner()
+  runner = flags_lib.runner()
 
-  from tml_jax.sampling import user
+  from tml_jax.live import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
   tokenizer = tokenizer_lib.Tokenizer.load(
@@ -73,16 +76,16 @@ def main(config: Config) -> None:
   )
   timeline = _timeline(config, data_dir=data_dir)
   if runner is not None:
-    timeline = tool_flags.without_results(timeline)
+    timeline = flags_lib.without_results(timeline)
   grid = clock.of(config.streams)
   part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import observe, ticks
-  from tml_jax.sampling import pool as pool_lib
-  from tml_jax.sampling import realtime, report
+  from tml_jax.live import pool as pool_lib
+  from tml_jax.live import realtime
+  from tml_jax.logs import observe, report, ticks
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
   pool = pool_lib.SessionPool(
@@ -92,7 +95,7 @@ def main(config: Config) -> None:
     slots=1,
     text_pieces=tokenizer.num_pieces,
   )
-  attached = tool_flags.Attached(
+  attached = flags_lib.Attached(
     runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
   )
   pool.warm_up(part.senses | attached.senses)
@@ -138,7 +141,7 @@ def main(config: Config) -> None:
 def _timeline(config: Config, *, data_dir: str):
   """The conversation that --scenario or --input and its like name."""
   from tml_jax.data import mixture
-  from tml_jax.sampling import user
+  from tml_jax.live import user
 
   if _SCENARIO.value:
     return mixture.pick(
@@ -156,19 +159,19 @@ def _timeline(config: Config, *, data_dir: str):
 
 def _render(config: Config):
   """The `report.Render` that --vocoder names."""
-  from tml_jax.sampling import vocoder, voice
+  from tml_jax.vocoder import griffin_lim, stream
 
   grid = clock.of(config.streams)
   if _VOCODER.value == "griffin_lim":
     iterations = config.sample.griffin_lim_iterations
     return functools.partial(
-      vocoder.render, grid=grid, iterations=iterations, seed=0
+      griffin_lim.render, grid=grid, iterations=iterations, seed=0
     )
   network, variables = None, {}
   if _VOCODER.value != "phases":
     network, variables = trained.load_vocoder(_VOCODER.value)
   return functools.partial(
-    voice.render, grid=grid, network=network, variables=variables
+    stream.render, grid=grid, network=network, variables=variables
   )
 
 
@@ -194,7 +197,7 @@ def _check_out(path: str) -> pathlib.Path:
   if not path:
     raise errors.UserError("--out is missing: name a directory to write")
   directory = pathlib.Path(path)
-  writable.make(directory, what=f"--out={path}")
+  files_lib.make(directory, what=f"--out={path}")
   return directory
 
 

@@ -15,8 +15,9 @@ import pathlib
 
 from absl import flags
 
-from tml_jax import config_flags, errors
+from tml_jax import errors
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
 
 _MODULES = flags.DEFINE_integer("modules", 30, "Rows of the table by module.")
 _FOLDER, _PROGRAM = "profile", "train_step.txt"
@@ -66,7 +67,7 @@ def read(program: pathlib.Path, trace: pathlib.Path) -> Trace:
   """Joins the events of a trace with the scopes of the program's text."""
   import jax
 
-  from tml_jax.parallel import hlo, scopes
+  from tml_jax.compiled import hlo, scopes
   from tml_jax.training import breakdown
 
   text = program.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ For: one run from nothing or from its last checkpoint to its last step. Not
 for: numbers of a finished run (`evaluate`). Reads top to bottom; two hops lead
 to the gradient (`training/step.py`, then `training/losses.py`). A killed run
 is restarted by the same command. With several hosts every one runs it
-(`parallel/distributed.py` has the flags); they end together, too.
+(`parallel/processes.py` has the flags); they end together, too.
 """
 
 import contextlib
@@ -17,11 +17,12 @@ import time
 
 from absl import flags, logging
 
-from tml_jax import config_flags, config_text
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
-from tml_jax.parallel import distributed
+from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import local_directory, profile_flags
 
 _PROCESS_START = time.time()
@@ -47,7 +48,7 @@ _STEP_TIMEOUT = flags.DEFINE_integer(
 def main(
   config: Config,
   *,
-  processes: distributed.Processes,
+  processes: processes_lib.Processes,
   cleanup: contextlib.ExitStack,
 ) -> None:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
@@ -261,7 +262,7 @@ class Preemption:
   all stop after the same step.
   """
 
-  def __init__(self, processes: distributed.Processes):
+  def __init__(self, processes: processes_lib.Processes):
     self._is_alone = processes.count == 1
     self._requested = False
     if self._is_alone:
@@ -290,7 +291,7 @@ def facts(config: Config) -> dict[str, object]:
   }
 
 
-def check(config: Config, *, processes: distributed.Processes) -> bool:
+def check(config: Config, *, processes: processes_lib.Processes) -> bool:
   """Refuses what cannot be trained before anything is written.
 
   Returns:
@@ -390,7 +391,7 @@ def evaluate(config: Config, *, variables) -> dict[str, float]:
 
 def main_and_cleanup(config: Config) -> None:
   """Bad data in the middle of a run must not lose the save under way."""
-  processes = distributed.start()
+  processes = processes_lib.start()
   with contextlib.ExitStack() as cleanup, processes.ending_all():
     main(config, processes=processes, cleanup=cleanup)
 

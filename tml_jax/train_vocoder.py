@@ -3,7 +3,7 @@
 For: one run from nothing or from its last checkpoint to its last step, with
 `--config=experiments/vocoder.py:small` and the prepared data of the interaction
 model. Not for: several devices; it takes minutes on one. A killed run is
-restarted by the same command. Reads top to bottom; `training/vocoder.py` has
+restarted by the same command. Reads top to bottom; `vocoder/loss.py` has
 the loss.
 """
 
@@ -14,19 +14,20 @@ import time
 
 from absl import logging
 
-from tml_jax import config_flags, errors
+from tml_jax import errors
 from tml_jax import workdir as workdir_lib
+from tml_jax.config import flags as config_flags
 from tml_jax.data import flags as data_flags
-from tml_jax.vocoder_config import VocoderConfig
+from tml_jax.vocoder.config import VocoderConfig
 
 
 def main(config: VocoderConfig) -> None:
   workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
   train, data = config.train, config.data
 
-  from tml_jax.data import clips as clips_lib
   from tml_jax.data import splits
   from tml_jax.streams import clock
+  from tml_jax.vocoder import clips as clips_lib
 
   clips = clips_lib.Clips(
     data.voices,
@@ -42,7 +43,7 @@ def main(config: VocoderConfig) -> None:
   import jax
 
   from tml_jax.training import checkpoint, metrics
-  from tml_jax.training import vocoder as training
+  from tml_jax.vocoder import loss as training
 
   # ------------------------------------------------------------------ state
   checkpoints = checkpoint.Checkpointer.to_train(

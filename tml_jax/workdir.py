@@ -18,8 +18,10 @@ import sys
 import uuid
 from typing import Any
 
-from tml_jax import config_flags, config_text, errors, writable
+from tml_jax import errors, files
 from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 STARTS = "starts.jsonl"
@@ -64,7 +66,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
   if not path:
     raise errors.UserError("--workdir is missing: name a directory to write")
   directory = pathlib.Path(path)
-  writable.make(directory, what=f"--workdir={directory}")
+  files.make(directory, what=f"--workdir={directory}")
   if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
     raise errors.UserError(
       f"--workdir={path} holds imported weights and not a run: start one with"
@@ -79,7 +81,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
-  writable.write_atomically(config_file, content=config_text.to_text(config))
+  files.write_atomically(config_file, content=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

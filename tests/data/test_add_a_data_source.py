@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests import commands
 from tests.data import conftest, test_audio
+from tests.helpers import commands
 from tml_jax import prepare
-from tml_jax.data import loader, records
+from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
 from tml_jax.streams.timeline import Role
 
@@ -82,7 +82,7 @@ def test_the_worked_source(tmp_path, module):
     "not a valid timeline": 1,
   }
   for i, item in enumerate(range(8)):
-    recording = records.RecordSource(data_dir / "stereo_wav-calls")[item]
+    recording = corpus.RecordSource(data_dir / "stereo_wav-calls")[item]
     assert recording.id == f"stereo_wav/{i}"
     assert [t.role for t in recording.tracks] == [Role.USER, Role.AGENT]
     agent = recording.track(Role.AGENT)

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 
 from tests.data import conftest
 from tml_jax import errors, inspect
-from tml_jax.data import records, splits
+from tml_jax.data import corpus, splits
 from tml_jax.data.scenarios import draw, family
 from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, panel
+from tml_jax.evals import agents
+from tml_jax.evals.metrics import panel
 from tml_jax.streams import clock, timeline
 from tml_jax.streams.timeline import EventKind, Role
 
@@ -21,7 +22,7 @@ def scenario(data_dir, *, split=Split.TRAIN, share=SHARE):
   if (split, share) not in _OPEN:
     _OPEN[split, share] = draw.DrawScenario(
       {
-        v: records.RecordSource(data_dir / v.replace(":", "-"))
+        v: corpus.RecordSource(data_dir / v.replace(":", "-"))
         for v in conftest.VOICES
       },
       split=split,
@@ -63,7 +64,7 @@ def test_invariants(data_dir, index, split):
     for letter in e["letters"]:
       assert not splits.is_heldout(f"letters/{letter}", share=SHARE)
   assert not drawn
-  scored = panel.measure(dummies.recorded(item))
+  scored = panel.measure(agents.recorded(item))
   assert all(0.2 <= latency <= 0.4 for latency, _ in scored["latency"])
   assert panel.score(scored) == 1
   assert {right for right, _ in scored["said_right"]} == {1}

@@ -9,10 +9,10 @@ import pytest
 from experiments import interaction
 from tests.data import conftest
 from tml_jax import errors
-from tml_jax.data import records, scenarios, splits
+from tml_jax.data import corpus, scenarios, splits
 from tml_jax.data.scenarios import family, instructed
 from tml_jax.data.splits import Split
-from tml_jax.sampling import gallery
+from tml_jax.logs import gallery
 from tml_jax.streams import (
   annotation,
   clock,
@@ -44,7 +44,7 @@ UNANSWERED = {
 @pytest.fixture(scope="module", name="voices")
 def _voices(data_dir):
   return {
-    v: records.RecordSource(data_dir / v.replace(":", "-"))
+    v: corpus.RecordSource(data_dir / v.replace(":", "-"))
     for v in conftest.VOICES
   }
 

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tests import commands
 from tests.data import conftest
+from tests.helpers import commands
 from tml_jax import errors
-from tml_jax.data import loader, mixture, records
+from tml_jax.data import corpus, loader, mixture
 from tml_jax.data.splits import Split
 from tml_jax.streams import packing
 
@@ -244,7 +244,7 @@ def test_check_finds_what_is_missing(config, data_dir, tmp_path):
   mixture.check(config, data_dir=data_dir)
   copy = tmp_path / "copy"
   shutil.copytree(data_dir, copy)
-  shard = records.read_index(copy / "procedural-low").shards[2].file
+  shard = corpus.read_index(copy / "procedural-low").shards[2].file
   for name, words in (
     ("tokenizer.model", "no tokenizer"),
     (f"procedural-low/{shard}", f"{shard} is missing"),
@@ -277,7 +277,7 @@ def test_a_record_that_breaks_while_training_is_named(
   batches = make(config, copy)
   batches.close()
   for folder in ("procedural-low", "procedural-high"):
-    for shard in records.read_index(copy / folder).shards:
+    for shard in corpus.read_index(copy / folder).shards:
       with open(copy / folder / shard.file, "r+b") as file:
         for at in range(70_000, shard.bytes, 5_000):
           file.seek(at)

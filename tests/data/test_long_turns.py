@@ -8,7 +8,7 @@ import pytest
 from experiments import interaction
 from tests.data import conftest
 from tests.data.test_families import of, onsets
-from tml_jax.data import records, scenarios
+from tml_jax.data import corpus, scenarios
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, timeline
@@ -20,7 +20,7 @@ from tml_jax.streams.timeline import Role
 def _open_family(data_dir):
   streams = interaction.tiny().streams
   voices = {
-    v: records.RecordSource(data_dir / v.replace(":", "-"))
+    v: corpus.RecordSource(data_dir / v.replace(":", "-"))
     for v in conftest.VOICES
   }
 

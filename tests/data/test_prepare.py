@@ -8,13 +8,10 @@ import time
 
 import pytest
 
-from tests import commands
-from tests.data import (
-  bad_source,
-  conftest,
-)
+from tests.data import conftest
+from tests.helpers import bad_source, commands
 from tml_jax import errors, prepare
-from tml_jax.data import records
+from tml_jax.data import corpus
 from tml_jax.streams import tokenizer
 
 
@@ -38,7 +35,7 @@ def test_report_counts_every_reason(tmp_path, capsys):
   counts = {name: value["count"] for name, value in entry["skipped"].items()}
   assert counts == bad_source.REASONS
   assert entry["kept"] == bad_source.GOOD
-  assert len(records.RecordSource(tmp_path / "data/bad-fast")) == 12
+  assert len(corpus.RecordSource(tmp_path / "data/bad-fast")) == 12
   written = json.loads((tmp_path / "data" / prepare.REPORT).read_text())
   assert written == report
   table = capsys.readouterr().out
@@ -76,13 +73,13 @@ def test_a_second_run_keeps_what_is_finished(data_dir, config):
 def test_a_damaged_corpus_is_rebuilt(tmp_path):
   path = tmp_path / "data"
   run(path, "bad:fast")
-  digest = records.read_index(path / "bad-fast").digest
+  digest = corpus.read_index(path / "bad-fast").digest
   shard = (
-    path / "bad-fast" / records.read_index(path / "bad-fast").shards[0].file
+    path / "bad-fast" / corpus.read_index(path / "bad-fast").shards[0].file
   )
   shard.write_bytes(b"x" * shard.stat().st_size)
   run(path, "bad:fast")
-  assert records.verify(path / "bad-fast").digest == digest
+  assert corpus.verify(path / "bad-fast").digest == digest
 
 
 def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
@@ -108,11 +105,11 @@ def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
 
 def test_a_tokenizer_that_does_not_fit_is_said_before_any_work(tmp_path):
   run(tmp_path / "data", "bad:fast")
-  (tmp_path / "data/bad-fast" / records.INDEX).unlink()
+  (tmp_path / "data/bad-fast" / corpus.INDEX).unlink()
   (tmp_path / "data" / tokenizer.FILENAME).write_bytes(b"xx")
   with pytest.raises(errors.UserError, match="not a sentencepiece model"):
     run(tmp_path / "data", "bad:fast")
-  assert not (tmp_path / "data/bad-fast" / records.INDEX).exists()
+  assert not (tmp_path / "data/bad-fast" / corpus.INDEX).exists()
 
 
 def test_a_file_where_a_corpus_belongs(tmp_path):
@@ -126,7 +123,7 @@ def test_a_file_where_a_corpus_belongs(tmp_path):
 def test_a_killed_decoding_process_ends_the_run(tmp_path):
   with pytest.raises(errors.UserError, match="fewer than --processes=1"):
     run(tmp_path / "data", "bad:fast", "killed:a")
-  assert records.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
+  assert corpus.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
   assert not (tmp_path / "data/killed-a").exists()
 
 
@@ -165,7 +162,8 @@ def test_one_prepare_at_a_time(tmp_path):
 
 
 _SLOW = """
-from tests.data import bad_source, test_prepare
+from tests.data import test_prepare
+from tests.helpers import bad_source
 import sys
 if __name__ == "__main__":
   test_prepare.run(sys.argv[1], "bad:fast", "bad:slow")
@@ -190,14 +188,14 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   process.kill()
   process.wait()
   commands.wait_until_gone(process.pid)  # its pool dies with it
-  assert records.verify(path / "bad-fast").records == bad_source.GOOD
+  assert corpus.verify(path / "bad-fast").records == bad_source.GOOD
   assert not (path / "bad-slow").exists()
   assert not (path / tokenizer.FILENAME).exists()
-  finished = (path / "bad-fast" / records.INDEX).stat().st_mtime_ns
+  finished = (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns
   run(path, "bad:fast", "bad:slow", processes=2)
-  assert (path / "bad-fast" / records.INDEX).stat().st_mtime_ns == finished
-  digest = records.verify(path / "bad-slow").digest
-  assert digest == records.read_index(path / "bad-fast").digest
+  assert (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns == finished
+  digest = corpus.verify(path / "bad-slow").digest
+  assert digest == corpus.read_index(path / "bad-fast").digest
   assert not list(path.glob(".partial-*"))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import conftest
 from tml_jax import errors
-from tml_jax.data import mixture, records, splits
+from tml_jax.data import corpus, mixture, splits
 from tml_jax.data.scenarios import family, reply
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, timeline
@@ -17,7 +17,7 @@ COUNT = 150
 
 def scenario(data_dir, *, split=Split.TRAIN, seed=0, voices=conftest.VOICES):
   return reply.ReplyScenario(
-    {v: records.RecordSource(data_dir / v.replace(":", "-")) for v in voices},
+    {v: corpus.RecordSource(data_dir / v.replace(":", "-")) for v in voices},
     split=split,
     seed=seed,
     heldout_share=SHARE,
@@ -211,7 +211,7 @@ def test_a_voice_without_delay_words_is_refused(data_dir):
     def __getitem__(self, index):
       return self._kept[index]
 
-  voices = {"mute": Mute(records.RecordSource(data_dir / "procedural-low"))}
+  voices = {"mute": Mute(corpus.RecordSource(data_dir / "procedural-low"))}
   with pytest.raises(errors.UserError, match="voice mute cannot ask"):
     reply.ReplyScenario(
       voices,

@@ -2,7 +2,7 @@ import pytest
 
 from tml_jax import errors
 from tml_jax.data import source
-from tml_jax.data import sources as sources  # registers them
+from tml_jax.data import voices as voices  # registers them
 
 
 def test_unknown_source_names_the_nearest():

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from tests.data import conftest
 from tml_jax import errors
-from tml_jax.data import mixture, records, splits
+from tml_jax.data import corpus, mixture, splits
 from tml_jax.data.scenarios import family, tool_call
 from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, panel
+from tml_jax.evals import agents
+from tml_jax.evals.metrics import panel
 from tml_jax.streams import calls, clock, framing, timeline, tokenizer
 from tml_jax.streams.frame import Control
 from tml_jax.streams.timeline import EventKind, Role
@@ -24,7 +25,7 @@ COUNT = 60
 def scenario(data_dir, *, split=Split.TRAIN, seed=0):
   return tool_call.ToolCallScenario(
     {
-      v: records.RecordSource(data_dir / v.replace(":", "-"))
+      v: corpus.RecordSource(data_dir / v.replace(":", "-"))
       for v in conftest.VOICES
     },
     split=split,
@@ -125,7 +126,7 @@ def test_the_agent_says_the_answer(items):
 
 
 def tool_call_names():
-  from tml_jax.data.sources import phrases
+  from tml_jax.data.voices import phrases
 
   return [phrases.PHRASES[f"digits/{n}"] for n in tool_call.NUMBERS]
 
@@ -158,7 +159,7 @@ def test_everything_that_can_happen_happens(items):
 def test_the_recorded_agent_is_scored_best(items):
   """`evaluate` takes these scenarios as they are."""
   for item in items:
-    scored = panel.measure(dummies.recorded(item))
+    scored = panel.measure(agents.recorded(item))
     count = len(item.metadata["exchanges"])
     assert scored["tool_answered"] == scored["said_right"] == [(1, 1)] * count
     assert len(scored["tool_latency"]) == len(scored["call_latency"]) == count
@@ -231,7 +232,7 @@ def test_a_voice_without_numbers_is_refused(data_dir):
     def __getitem__(self, index):
       return self._recordings[index]
 
-  voices = {"mute": Mute(records.RecordSource(data_dir / "procedural-low"))}
+  voices = {"mute": Mute(corpus.RecordSource(data_dir / "procedural-low"))}
   with pytest.raises(errors.UserError, match="voice mute cannot ask for sums"):
     tool_call.ToolCallScenario(
       voices,

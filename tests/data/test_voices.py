@@ -11,7 +11,7 @@ import pytest
 from tests.data import test_audio
 from tml_jax import errors
 from tml_jax.data import audio, source, utterance
-from tml_jax.data.sources import asterisk, espeak, phrases, procedural
+from tml_jax.data.voices import asterisk, espeak, phrases, procedural
 
 ROOT = source.Settings(root=pathlib.Path("/"))
 

@@ -7,16 +7,17 @@ import functools
 import numpy as np
 import pytest
 
-from tests.sampling import small
+from tests.helpers import small_session
 from tml_jax import errors
-from tml_jax.evals import content, dummies, panel, run, show, suites
+from tml_jax.evals import agents, content, run, show, suites
 from tml_jax.evals import kept as kept_lib
-from tml_jax.sampling import tick
+from tml_jax.evals.metrics import panel
+from tml_jax.live import tick
 from tml_jax.streams import annotation, clock, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
-_TOKENIZER = small.Letters()
-_CONFIG = small.config(temperature=0.0)
+_TOKENIZER = small_session.Letters()
+_CONFIG = small_session.config(temperature=0.0)
 
 
 def _timeline(seed: int) -> Timeline:
@@ -74,14 +75,14 @@ class _Hums(suites.Suite):
     self.kept.append((timeline.id, len(frames)))
 
 
-_RUNNING = dict(model=small.model(_CONFIG), tokenizer=_TOKENIZER)
+_RUNNING = dict(model=small_session.model(_CONFIG), tokenizer=_TOKENIZER)
 
 
 def _converse(suite):
   held = {}
   seconds = run.converse(
     _CONFIG,
-    variables=small.variables(_CONFIG),
+    variables=small_session.variables(_CONFIG),
     items=suite.items(),
     done=lambda done: held.__setitem__(done.index, done),
     **_RUNNING,
@@ -97,7 +98,7 @@ def _evaluate(suite, **kept):
   return run.evaluate(
     suite,
     config=_CONFIG,
-    variables=small.variables(_CONFIG),
+    variables=small_session.variables(_CONFIG),
     **_RUNNING,
     **kept,
   )
@@ -114,7 +115,7 @@ def test_live_conversations_keep_their_order_and_their_numbers():
 
 
 def test_a_model_of_long_turns_meets_the_same_users():
-  config = small.config(temperature=0.0)
+  config = small_session.config(temperature=0.0)
   streams = dataclasses.replace(config.streams, turn_ms=400)
   config = dataclasses.replace(config, streams=streams)
   recorded = []
@@ -133,8 +134,8 @@ def test_a_model_of_long_turns_meets_the_same_users():
   report = run.evaluate(
     suite,
     config=config,
-    model=small.model(config),
-    variables=small.variables(config),
+    model=small_session.model(config),
+    variables=small_session.variables(config),
     tokenizer=_TOKENIZER,
   )
   assert recorded == [0, 1, 2]  # what is predicted
@@ -194,12 +195,13 @@ def test_forced_numbers_by_hand():
     for seed in range(3)
   ]
   arguments = dict(
-    model=small.model(_CONFIG), variables=small.variables(_CONFIG)
+    model=small_session.model(_CONFIG),
+    variables=small_session.variables(_CONFIG),
   )
   sums = content.forced(_CONFIG, recordings=recordings, **arguments)
   numbers = sums.scalars()
   (sequence,) = packing.pack(recordings, config=_CONFIG.streams)
-  hidden = small.hidden(_CONFIG, sequence)
+  hidden = small_session.hidden(_CONFIG, sequence)
   right, nats = [], []
   used = sequence["target_positions"] < _CONFIG.streams.seq_len
   for position, target, kind in zip(
@@ -209,7 +211,7 @@ def test_forced_numbers_by_hand():
     strict=True,
   ):
     if kind == 0:  # say-text
-      logits = small.logits(_CONFIG, hidden[position])
+      logits = small_session.logits(_CONFIG, hidden[position])
       right.append(int(np.argmax(logits)) == target)
       nats.append(np.log(np.exp(logits).sum()) - logits[target])
   assert len(right) == 3 * len("hum")
@@ -239,7 +241,7 @@ def test_dummies():
         [panel.measure(agent(_timeline(seed))) for seed in range(4)]
       )
     )
-    for name, agent in dummies.AGENTS.items()
+    for name, agent in agents.AGENTS.items()
   }
   assert list(found) == ["recorded", "silent", "always talking"]
   recorded = found["recorded"]

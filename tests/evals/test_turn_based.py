@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.sampling import small
+from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.config import Layout
-from tml_jax.data import layouts
-from tml_jax.evals import live as live_lib
-from tml_jax.evals import run, suites, turn_based
-from tml_jax.sampling import session, user, vad
+from tml_jax.data import turns as turns_lib
+from tml_jax.evals import duplex as live_lib
+from tml_jax.evals import run, suites, turn_based, vad
+from tml_jax.live import session, user
 from tml_jax.streams import clock, endpoint, framing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control
@@ -24,8 +24,8 @@ from tml_jax.streams.timeline import (
   Track,
 )
 
-_TOKENIZER = small.Letters()
-_CONFIG = small.config(temperature=1.0)
+_TOKENIZER = small_session.Letters()
+_CONFIG = small_session.config(temperature=1.0)
 _ENDPOINT = 0.5
 _QUIET, _SPEAK, _SHOW, _END = (
   frame_lib.token_id(control, config=_CONFIG.streams)
@@ -218,7 +218,9 @@ def test_the_same_frames_as_in_training():
   _, _, seen = _scripted(timeline, [])
   got = [frame for _, frame in seen]
   want = framing.frames(
-    layouts.turn_based(timeline, config=_CONFIG.streams, tokenizer=_TOKENIZER),
+    turns_lib.turn_based(
+      timeline, config=_CONFIG.streams, tokenizer=_TOKENIZER
+    ),
     config=_CONFIG.streams,
     tokenizer=_TOKENIZER,
   )
@@ -258,8 +260,8 @@ def _converse(timelines, *, first=0):
   held = {}
   run.converse(
     _CONFIG,
-    model=small.model(_CONFIG),
-    variables=small.variables(_CONFIG),
+    model=small_session.model(_CONFIG),
+    variables=small_session.variables(_CONFIG),
     items=[
       suites.Item("test", seed=first + i, load=lambda t=t: t)
       for i, t in enumerate(timelines)

@@ -6,8 +6,8 @@ import pytest
 
 from experiments import interaction as sizes
 from tml_jax import prepare
-from tml_jax.data import records, source
-from tml_jax.data import sources as sources  # registers them
+from tml_jax.data import corpus, source
+from tml_jax.data import voices as voices  # registers them
 from tml_jax.streams import tokenizer
 
 
@@ -20,7 +20,7 @@ def data_dir(tmp_path_factory) -> str:
     recordings = source.get("procedural")(voice, settings=settings)
     few = [recordings[i] for i in range(3)]
     texts |= {text for item in few for text in prepare.texts_of(item)}
-    records.write(few, path=root / f"procedural-{voice}", report={})
+    corpus.write(few, path=root / f"procedural-{voice}", report={})
   streams = sizes.get_config("tiny_procedural").streams
   tokenizer.train(sorted(texts), path=tokenizer.path(str(root)), config=streams)
   return str(root)

@@ -12,11 +12,10 @@ import pytest
 
 from experiments import topologies
 from launch import host_checks
-from tests import commands
-from tests.training import small
+from tests.helpers import commands, small_run
 
 FLAGS = (
-  *small.FLAGS,
+  *small_run.FLAGS,
   "--config.train.global_batch_size=8",
   "--config.mesh.data=2",
   "--config.mesh.fsdp=2",
@@ -98,7 +97,7 @@ def test_two_processes_that_agree(data_dir, tmp_path):
 
 def test_a_sum_over_an_axis_is_that_of_numpy():
   ones = dict(data=2, fsdp=2, expert=2, tensor=1, seq=1)
-  tiny = small.config(**ones, rules=topologies.RULES["cpu"])
+  tiny = small_run.config(**ones, rules=topologies.RULES["cpu"])
   for axis in ("data", "fsdp", "expert"):
     found = host_checks.add(tiny, axis)  # raises where one is wrong
     assert 0 < found["seconds"] < math.inf and found["mib"] == 1

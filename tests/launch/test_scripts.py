@@ -7,8 +7,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests import commands
-from tests.launch import cloud as cloud_lib
+from tests.helpers import cloud as cloud_lib
+from tests.helpers import commands
 
 LAUNCH = commands.ROOT / "launch"
 SCRIPTS = ("on_slice", "install_on_slice", "queued_resource", "gke/submit")

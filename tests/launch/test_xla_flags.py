@@ -8,7 +8,7 @@ import pytest
 
 from experiments import interaction, topologies
 from launch import xla_flags
-from tests import commands
+from tests.helpers import commands
 from tml_jax import errors
 
 ROW = ("medium", "v5p:2x2x2")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tml_jax.models import attention, cells
+from tml_jax.kernels.attention import cells
+from tml_jax.models import attention
 
 
 def dense(q, k, v, r, profiles, *, segments, window):

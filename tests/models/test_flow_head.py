@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.models import small
+from tests.helpers import small_trunk
 from tml_jax.models import flow_head
 from tml_jax.streams import clock
 
-FLOW = small.CONFIG.flow
+FLOW = small_trunk.CONFIG.flow
 
 
 def head():
-  module = flow_head.FlowHead(small.CONFIG, "float32", clock.TICKS)
+  module = flow_head.FlowHead(small_trunk.CONFIG, "float32", clock.TICKS)
   x, t, cond = jnp.zeros((2, 16, 80)), jnp.zeros(2), jnp.zeros((2, 32))
   return module, module.init(jax.random.key(0), x, t, cond)
 

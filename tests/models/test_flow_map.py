@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from tests.models import small
+from tests.helpers import small_trunk
 from tml_jax.models import flow_head
 from tml_jax.streams import clock
 
 FLOW = dataclasses.replace(
-  small.CONFIG.flow,
+  small_trunk.CONFIG.flow,
   mel_mean=0.0,
   mel_std=1.0,
   condition_drop=0.0,
@@ -195,8 +195,8 @@ def test_one_learned_step_beats_one_of_euler(learned):
 
 def test_a_head_without_a_map_has_no_weights_for_it():
   def names(map_weight):
-    config = small.config(
-      flow=dataclasses.replace(small.CONFIG.flow, map_weight=map_weight)
+    config = small_trunk.config(
+      flow=dataclasses.replace(small_trunk.CONFIG.flow, map_weight=map_weight)
     )
     head = flow_head.FlowHead(config, "float32", clock.TICKS)
     x, t = jnp.zeros((2, 16, 80)), jnp.zeros(2)

@@ -14,7 +14,7 @@ import pytest
 
 from tml_jax import errors
 from tml_jax.config import RematPolicy
-from tml_jax.interop import inkling_model as inkling
+from tml_jax.interop.inkling import model as inkling
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 from tml_jax.streams import clock

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.models import small
+from tests.helpers import small_trunk
 from tml_jax.config import Position, RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed
@@ -19,8 +19,8 @@ LENGTH, CHUNK = 40, 7
 
 @functools.cache
 def setup(**changes):
-  model = small.model(small.config(**changes))
-  variables = small.variables(model)
+  model = small_trunk.model(small_trunk.config(**changes))
+  variables = small_trunk.variables(model)
 
   @jax.jit
   def hidden(batch):
@@ -76,9 +76,9 @@ def test_any_chunking_equals_the_packed_forward(position, data):
   _, _, hidden, extend = setup(position=position)
   seed = data.draw(st.integers(0, 99))
   lengths = np.array([LENGTH, data.draw(st.integers(1, LENGTH)), 17])
-  batch = small.batch([[n] for n in lengths], length=LENGTH, seed=seed)
+  batch = small_trunk.batch([[n] for n in lengths], length=LENGTH, seed=seed)
   expected = np.asarray(hidden(batch)[0])
-  cache = new_cache(small.CONFIG, rows=3)
+  cache = new_cache(small_trunk.CONFIG, rows=3)
   done = np.zeros(3, np.int64)
   rng = np.random.default_rng(seed)
   while (done < lengths).any():
@@ -117,18 +117,18 @@ def extended(model, variables, batch, *, cache, length):
 def test_a_horizon_is_a_sliding_window():
   """Fifteen times round the rings, also those of global layers."""
   length = 120
-  window = small.CONFIG.sliding_window
+  window = small_trunk.CONFIG.sliding_window
   same = dict(rel_extent=window, log_scaling_floor=0)
-  sliding = small.model(small.config(attention_pattern="L", **same))
-  variables = small.variables(sliding)
-  batch = small.batch([[length]], length=length)
+  sliding = small_trunk.model(small_trunk.config(attention_pattern="L", **same))
+  variables = small_trunk.variables(sliding)
+  batch = small_trunk.batch([[length]], length=length)
   expected, _ = jax.jit(
     lambda batch: sliding.apply(variables, batch, method="hidden")
   )(batch)
   for pattern in ("L", "G"):
-    config = small.config(attention_pattern=pattern, **same)
+    config = small_trunk.config(attention_pattern=pattern, **same)
     states = extended(
-      small.model(config),
+      small_trunk.model(config),
       variables,
       batch,
       cache=new_cache(config, rows=1, horizon=window),
@@ -138,12 +138,12 @@ def test_a_horizon_is_a_sliding_window():
 
 
 def test_a_chunk_is_turned_by_its_own_times():
-  config = small.config(
+  config = small_trunk.config(
     num_layers=1, attention_pattern="G", position=Position.TIME_ROPE
   )
-  model = small.model(config)
-  variables = small.variables(model)
-  batch = small.batch([[LENGTH]], length=LENGTH)
+  model = small_trunk.model(config)
+  variables = small_trunk.variables(model)
+  batch = small_trunk.batch([[LENGTH]], length=LENGTH)
   expected = jax.jit(
     lambda batch: model.apply(variables, batch, method="hidden")
   )(batch)[0]
@@ -160,10 +160,10 @@ def test_a_chunk_is_turned_by_its_own_times():
 def test_sinks_stay_and_what_was_evicted_is_never_seen():
   """One global layer: what an embedding reaches is what its key reaches."""
   length, horizon, sinks = 60, 12, 5
-  config = small.config(num_layers=1, attention_pattern="G")
-  model = small.model(config)
-  variables = small.variables(model)
-  batch = small.batch([[length]], length=length)
+  config = small_trunk.config(num_layers=1, attention_pattern="G")
+  model = small_trunk.model(config)
+  variables = small_trunk.variables(model)
+  batch = small_trunk.batch([[length]], length=length)
 
   def run(batch, sinks):
     cache = new_cache(config, rows=1, horizon=horizon, sinks=sinks)
@@ -175,7 +175,9 @@ def test_sinks_stay_and_what_was_evicted_is_never_seen():
     for position in (1, 20):
       other = dict(batch)
       changed = np.arange(length) == position
-      other["tokens"] = (batch["tokens"] + changed) % small.CONFIG.vocab_size
+      other["tokens"] = (
+        batch["tokens"] + changed
+      ) % small_trunk.CONFIG.vocab_size
       for key in ("audio_positions", "patch_positions"):
         hit = batch[key] == position
         other[key] = np.where(hit, length, batch[key]).astype(np.int32)
@@ -189,8 +191,8 @@ def test_sinks_stay_and_what_was_evicted_is_never_seen():
 
 def test_a_resting_row_keeps_its_cache():
   _, _, _, extend = setup()
-  batch = small.batch([[20], [20]], length=LENGTH)
-  cache = new_cache(small.CONFIG, rows=2)
+  batch = small_trunk.batch([[20], [20]], length=LENGTH)
+  cache = new_cache(small_trunk.CONFIG, rows=2)
   start, full = np.zeros(2, np.int64), np.array([7, 7])
   _, cache = extend(cut(batch, start_B=start, count_B=full, size=7), cache)
   _, after = extend(
@@ -207,7 +209,7 @@ def test_a_resting_row_keeps_its_cache():
 @given(first=st.integers(1, LENGTH - 1), seed=st.integers(0, 99))
 def test_packed_segments_equal_segments_alone(first, seed):
   _, _, hidden, _ = setup()
-  batch = small.batch([[first, LENGTH - first]], length=LENGTH, seed=seed)
+  batch = small_trunk.batch([[first, LENGTH - first]], length=LENGTH, seed=seed)
   alone = dict(batch)
   # The second segment moved to the front, the rest padding.
   order = np.roll(np.arange(LENGTH), -first)
@@ -228,8 +230,8 @@ def test_packed_segments_equal_segments_alone(first, seed):
 
 
 def test_without_clock_and_bias_only_differences_of_time_count():
-  batch = small.batch([[LENGTH]], length=LENGTH)
-  batch["tokens"][:, ::5] = small.TURN
+  batch = small_trunk.batch([[LENGTH]], length=LENGTH)
+  batch["tokens"][:, ::5] = small_trunk.TURN
   batch["windows"] = np.sort(batch["windows"] % 40)
   later = batch | dict(windows=batch["windows"] + 30)
   slower = batch | dict(windows=batch["windows"] * 2)
@@ -247,7 +249,7 @@ def test_without_clock_and_bias_only_differences_of_time_count():
 @pytest.mark.parametrize("position", [5, 20])
 def test_nothing_depends_on_what_comes_later(position):
   _, _, hidden, _ = setup()
-  batch = small.batch([[LENGTH]], length=LENGTH)
+  batch = small_trunk.batch([[LENGTH]], length=LENGTH)
   other = dict(batch)
   later = np.arange(LENGTH) > position
   other["tokens"] = np.where(later, 11, batch["tokens"]).astype(np.int32)
@@ -265,7 +267,7 @@ def test_nothing_depends_on_what_comes_later(position):
 
 def test_loads_count_every_choice_of_every_kind():
   _, _, hidden, _ = setup()
-  batch = small.batch([[12, 20], [30]], length=LENGTH)
+  batch = small_trunk.batch([[12, 20], [30]], length=LENGTH)
   aux = hidden(batch)[1]
   valid = batch["segment_ids"] > 0
   kinds = np.where(valid, int(embed.Kind.TEXT), -1)
@@ -287,11 +289,11 @@ def test_loads_count_every_choice_of_every_kind():
 
 def gradient(policy):
   """Loss and gradients of a two-layer model on a batch with padding."""
-  config = small.config(num_layers=2, attention_pattern="LG")
-  model = small.model(config, remat_policy=policy)
-  variables = small.variables(model)
-  batch = small.batch([[13, 4], [11]], length=20)
-  batch["tokens"][:, ::5] = small.TURN  # else the clock would not matter
+  config = small_trunk.config(num_layers=2, attention_pattern="LG")
+  model = small_trunk.model(config, remat_policy=policy)
+  variables = small_trunk.variables(model)
+  batch = small_trunk.batch([[13, 4], [11]], length=20)
+  batch["tokens"][:, ::5] = small_trunk.TURN  # else the clock would not matter
   mel = np.random.default_rng(0).standard_normal((2, 16, 80))
   t = jnp.full(2, 0.3)
 
@@ -333,10 +335,10 @@ def test_remat_changes_no_gradient(policy):
 
 
 def test_further_tokens_are_causal_and_stay_in_their_segment():
-  config = small.config(num_mtp_layers=2, num_layers=1)
-  model = small.model(config)
-  variables = small.variables(model)
-  batch = small.batch([[9, 8]], length=20)
+  config = small_trunk.config(num_mtp_layers=2, num_layers=1)
+  model = small_trunk.model(config)
+  variables = small_trunk.variables(model)
+  batch = small_trunk.batch([[9, 8]], length=20)
 
   @jax.jit
   def run(tokens):
@@ -358,7 +360,7 @@ def test_further_tokens_are_causal_and_stay_in_their_segment():
 
 
 def test_padded_rows_of_the_vocabulary_are_left_out():
-  model = small.model(small.config(vocab_padding=7))
+  model = small_trunk.model(small_trunk.config(vocab_padding=7))
   _, variables, _, _ = setup()
   h = np.random.default_rng(0).standard_normal((2, 3, 32))
   logits = model.apply(variables, h.astype(np.float32), method="logits")
@@ -369,8 +371,8 @@ def test_padded_rows_of_the_vocabulary_are_left_out():
 
 def test_bfloat16_runs_and_stays_near():
   _, variables, hidden, _ = setup()
-  batch = small.batch([[30]], length=LENGTH)
-  model = small.model(small.CONFIG, dtype="bfloat16")
+  batch = small_trunk.batch([[30]], length=LENGTH)
+  model = small_trunk.model(small_trunk.CONFIG, dtype="bfloat16")
   h, _ = jax.jit(lambda batch: model.apply(variables, batch, method="hidden"))(
     batch
   )

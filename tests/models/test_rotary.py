@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.models import small
+from tests.helpers import small_trunk
 from tml_jax.config import Position
 from tml_jax.models import embed, rotary
 from tml_jax.streams import clock
@@ -56,8 +56,8 @@ def test_times_of_a_packed_frame():
 
 
 def test_a_rotated_model_has_no_bias_to_learn():
-  config = small.config(position=Position.TIME_ROPE, clock_features=0)
-  params = small.variables(small.model(config))["params"]
+  config = small_trunk.config(position=Position.TIME_ROPE, clock_features=0)
+  params = small_trunk.variables(small_trunk.model(config))["params"]
   layer = params["trunk"]["layer_00"]["attention"]
   assert not {"relative", "profiles"} & set(layer)
   assert "clock" not in params["embed"]

@@ -10,12 +10,12 @@ import pytest
 from flax import linen as nn
 
 from experiments import topologies
-from tests.models import small
+from tests.helpers import small_trunk
 from tml_jax import errors
 from tml_jax.config import MeshConfig
 from tml_jax.parallel import mesh as mesh_lib
 
-CONFIG = small.config(num_layers=2, attention_pattern="LG")
+CONFIG = small_trunk.config(num_layers=2, attention_pattern="LG")
 ONE = MeshConfig(
   data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES["cpu"]
 )
@@ -28,7 +28,7 @@ MESHES = {
 
 
 def loss(params, router, batch):
-  model = small.model(CONFIG)
+  model = small_trunk.model(CONFIG)
   apply = functools.partial(model.apply, dict(params=params, router=router))
   h, aux = apply(batch, method="hidden")
   entropy = jax.nn.logsumexp(apply(h, method="logits"), axis=-1)
@@ -38,9 +38,9 @@ def loss(params, router, batch):
 
 @functools.cache
 def inputs():
-  model = small.model(CONFIG)
+  model = small_trunk.model(CONFIG)
   rows = [[20], [7, 12], [11], [19], [4, 4, 4], [13], [20], [1, 18]]
-  return small.variables(model), small.batch(rows, length=20)
+  return small_trunk.variables(model), small_trunk.batch(rows, length=20)
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def alone():
 def test_loss_and_gradients_equal_one_device(name):
   variables, batch = inputs()
   mesh = mesh_lib.create(MESHES[name], devices=jax.devices()[:8])
-  model, rules = small.model(CONFIG), MESHES[name].axis_rules
+  model, rules = small_trunk.model(CONFIG), MESHES[name].axis_rules
   boxed = jax.eval_shape(model.init, jax.random.key(0), batch)
   shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
   rows = mesh_lib.batch_sharding(mesh, rules=rules, batch_size=8)
@@ -86,9 +86,9 @@ def test_loss_and_gradients_equal_one_device(name):
 def test_every_parameter_has_a_place_at_full_scale_names():
   """Every logical name of the model is one string per dim."""
   boxed = jax.eval_shape(
-    small.model(small.config(num_mtp_layers=1)).init,
+    small_trunk.model(small_trunk.config(num_mtp_layers=1)).init,
     jax.random.key(0),
-    small.batch([[3]], length=4),
+    small_trunk.batch([[3]], length=4),
   )
   leaves = jax.tree.leaves(
     boxed, is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)

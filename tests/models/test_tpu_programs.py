@@ -12,7 +12,8 @@ import jax
 import pytest
 
 from experiments import topologies
-from tests.training import small
+from tests.helpers import small_run
+from tml_jax.compiled import collectives, costs, executed, hlo, roofline, scopes
 from tml_jax.config import (
   PLAIN,
   MeshConfig,
@@ -20,17 +21,8 @@ from tml_jax.config import (
   MoeMatmul,
   RematPolicy,
 )
-from tml_jax.models import experts, grouped
-from tml_jax.parallel import (
-  chips,
-  collectives,
-  costs,
-  executed,
-  hlo,
-  roofline,
-  scopes,
-  topology,
-)
+from tml_jax.kernels.experts import grouped, tiled
+from tml_jax.parallel import chips, topology
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import flops, muon
 from tml_jax.training import program as program_lib
@@ -119,10 +111,10 @@ def layer(execution, *, name: str, tokens: int = TOKENS):
     return abstract(shape, *names, config=config, mesh=mesh, dtype=dtype)
 
   into = (EXPERTS, D_MODEL, D_FF)
-  weights = experts.Weights(
-    gate_EDF=array(into, *experts.NAMES.gate_EDF),
-    up_EDF=array(into, *experts.NAMES.up_EDF),
-    down_EFD=array((EXPERTS, D_FF, D_MODEL), *experts.NAMES.down_EFD),
+  weights = tiled.Weights(
+    gate_EDF=array(into, *tiled.NAMES.gate_EDF),
+    up_EDF=array(into, *tiled.NAMES.up_EDF),
+    down_EFD=array((EXPERTS, D_FF, D_MODEL), *tiled.NAMES.down_EFD),
   )
   rows = (devices, tokens)
   x = array((*rows, D_MODEL), "batch", "time", "none")
@@ -131,7 +123,7 @@ def layer(execution, *, name: str, tokens: int = TOKENS):
 
   def step(x, weights, shares, chosen, dy):
     def form(x, weights, shares):
-      return experts.apply(
+      return tiled.apply(
         x,
         weights=weights,
         experts_BTk=chosen,
@@ -209,7 +201,7 @@ def test_the_kernels_alone(name):
     shape = (mesh.size, *shape)
     return abstract(shape, *names, config=config, mesh=mesh, dtype=dtype)
 
-  weights = experts.Weights(
+  weights = tiled.Weights(
     gate_EDF=array((EXPERTS, D_MODEL, D_FF)),
     up_EDF=array((EXPERTS, D_MODEL, D_FF)),
     down_EFD=array((EXPERTS, D_FF, D_MODEL)),
@@ -275,7 +267,7 @@ def test_muon_multiplies_every_matrix_once(name):
 @pytest.mark.parametrize("dispatch", list(MoeDispatch)[1:3])
 def test_a_whole_train_step(dispatch):
   """Small, two layers, every part of a step; kernels in every layer."""
-  config = small.config(**axes_of(SLICES[0]))
+  config = small_run.config(**axes_of(SLICES[0]))
   model = dataclasses.replace(config.model, d_model=128, expert_d_ff=128)
   execution = execution_of(dispatch, buffer=1.25)
   train = dataclasses.replace(

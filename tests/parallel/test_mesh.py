@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from experiments import interaction, topologies
-from tests.training import small
-from tml_jax import config_text, errors
+from tests.helpers import small_run
+from tml_jax import errors
 from tml_jax.config import MoeDispatch, MoeMatmul
+from tml_jax.config import text as config_text
 from tml_jax.models import norm
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import program
@@ -35,7 +36,7 @@ def test_constraints_of_the_model_place_activations():
 
 def test_hidden_states_inside_the_step_are_sharded():
   """Not only the input and the result: an activation on the way."""
-  config = small.config(data=4, seq=2)
+  config = small_run.config(data=4, seq=2)
   mesh = mesh_lib.create(config.mesh)
   step = program.create(config, mesh=mesh)
   text = step.lower().as_text()
@@ -99,7 +100,7 @@ def test_bad_meshes_raise(axes, message):
   ],
 )
 def test_what_a_mesh_cannot_run_raises_before_tracing(axes, changes, message):
-  config = config_text.with_fields(small.config(**axes), changes)
+  config = config_text.with_fields(small_run.config(**axes), changes)
   mesh = mesh_lib.create(config.mesh, devices=jax.devices()[:8])
   with pytest.raises(errors.UserError, match=message):
     program.create(config, mesh=mesh)

@@ -8,7 +8,7 @@ import torch
 import transformers
 from hypothesis import strategies as st
 
-from tests import speech
+from tests.helpers import speech
 from tml_jax.streams import clock, dmel
 
 

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from tests import commands
-from tml_jax.evals import ablation, panel
+from tests.helpers import commands
+from tml_jax.evals import ablation
+from tml_jax.evals.metrics import panel
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import commands
+from tests.helpers import commands
 from tml_jax import errors
 from tml_jax.training import checkpoint
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.training import small
+from tests.helpers import small_run
 from tests.training import test_step as plain
 from tml_jax.config import Config
 from tml_jax.models import moe
@@ -15,7 +15,7 @@ from tml_jax.training import step as step_lib
 
 
 def _balanced(**execution) -> Config:
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(
     cfg.train,
     load_balance_loss_weight=0.5,
@@ -54,12 +54,12 @@ def test_by_hand():
 @pytest.mark.slow  # two gradients are compiled
 def test_is_added_to_the_loss():
   cfg = _balanced()
-  without = small.config()
+  without = small_run.config()
   off = plain._gradient(
-    without, jax.devices()[:1], small.batch(without, seed=0)
+    without, jax.devices()[:1], small_run.batch(without, seed=0)
   )
   gradient, loss, sums = plain._gradient(
-    cfg, jax.devices()[:1], small.batch(cfg, seed=0)
+    cfg, jax.devices()[:1], small_run.batch(cfg, seed=0)
   )
   layers = sums.load_KLE.shape[1]
   assert layers == 2 and 1.0 < sums.balance < 4.0
@@ -77,12 +77,12 @@ def test_is_added_to_the_loss():
 )
 def test_of_any_cut(axes, accumulation_steps, scan_layers):
   cfg = _balanced()
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   _, loss, sums = plain._gradient(cfg, jax.devices()[:1], batch)
   cut = _balanced(scan_layers=scan_layers)
   cut = dataclasses.replace(
     cut,
-    mesh=small.config(**axes).mesh,
+    mesh=small_run.config(**axes).mesh,
     train=dataclasses.replace(cut.train, accumulation_steps=accumulation_steps),
   )
   devices = jax.devices() if axes else jax.devices()[:1]
@@ -112,7 +112,7 @@ def test_works_in_training():
   state = state.replace(
     router=jax.tree.map(lambda bias: bias.at[0].set(0.1), state.router)
   )
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   imbalance = []
   for _ in range(60):
     state, values = step(state, batch)

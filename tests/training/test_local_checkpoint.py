@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import interaction
-from tests import commands
+from tests.helpers import commands
 from tml_jax import errors
 from tml_jax.training import local_checkpoint, local_directory
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from tests.training import small
+from tests.helpers import small_run
 from tml_jax.config import PLAIN, Dtype, Optimizer
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import muon, optim
@@ -19,7 +19,7 @@ from tml_jax.training import state as state_lib
 
 @functools.cache
 def abstract_variables(scan_layers):
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(
     cfg.train, execution=dataclasses.replace(PLAIN, scan_layers=scan_layers)
   )
@@ -64,7 +64,7 @@ def test_update_is_that_of_optax():
   _, shapes = abstract_variables(False)
   params = draw(shapes, 0)
   config = dataclasses.replace(
-    small.config().train.optim, name=Optimizer.MUON, weight_decay=0.1
+    small_run.config().train.optim, name=Optimizer.MUON, weight_decay=0.1
   )
   ours = optim.create(config, steps=10)
 
@@ -118,7 +118,7 @@ def test_update_is_that_of_optax():
 )
 def test_matrices_dealt_over_a_mesh_come_out_the_same(axes):
   boxed, shapes = abstract_variables(True)
-  config = small.config(**axes).mesh
+  config = small_run.config(**axes).mesh
   mesh, rules = mesh_lib.create(config), config.axis_rules
   kinds = optim.matrices(shapes)
 
@@ -154,7 +154,7 @@ def test_moments_in_bfloat16():
   params = draw(shapes, 0)
   for name in Optimizer:
     config = dataclasses.replace(
-      small.config().train.optim, name=name, moment_dtype=Dtype.BFLOAT16
+      small_run.config().train.optim, name=name, moment_dtype=Dtype.BFLOAT16
     )
     optimizer = optim.create(config, steps=10)
     state = jax.eval_shape(optimizer.init, params)

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests import processes
-from tests.training import saving, small
+from tests.helpers import processes, saving, small_run
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import checkpoint, optim
 from tml_jax.training import state as state_lib
@@ -36,7 +35,7 @@ def start(tmp_path_factory, data_dir):
 
   def run(workdir, *flags: str, count: int = 2, each=()) -> processes.Run:
     return processes.start(
-      *("-m", "tml_jax.train", *small.FLAGS),
+      *("-m", "tml_jax.train", *small_run.FLAGS),
       "--config.data.logical_shards=8",
       "--config.train.global_batch_size=8",
       "--config.train.optim.name=adamw",  # compiles faster than Muon
@@ -255,7 +254,7 @@ def test_evaluation_inside_training_on_two_processes(start, tmp_path):
 def test_saved_on_two_processes_restored_on_one_with_other_axes(tmp_path):
   succeed(
     processes.start(
-      *("-m", "tests.training.saving", f"--workdir={tmp_path}"),
+      *("-m", "tests.helpers.saving", f"--workdir={tmp_path}"),
       count=2,
       devices=4,
       cache="",
@@ -263,7 +262,7 @@ def test_saved_on_two_processes_restored_on_one_with_other_axes(tmp_path):
   )
   saved = dict(np.load(tmp_path / "saved.npz"))
   for axes in (dict(fsdp=8), dict(data=2, fsdp=2, tensor=2), dict(expert=4)):
-    cfg = small.config(**axes)
+    cfg = small_run.config(**axes)
     size = int(np.prod(list(axes.values())))
     abstract = state_lib.abstract(
       cfg,

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import commands
-from tests.training import small
+from tests.helpers import commands, small_run
 from tml_jax import trace as trace_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
@@ -33,7 +32,7 @@ def _train(*flags: str, workdir) -> subprocess.CompletedProcess:
   return commands.run(
     "-m",
     "tml_jax.train",
-    *small.FLAGS,
+    *small_run.FLAGS,
     f"--workdir={workdir}",
     *flags,
     timeout=300,
@@ -269,7 +268,7 @@ def test_a_run_is_traced_and_measured(tmp_path, data_dir):
 @pytest.mark.slow
 def test_sigusr1_prints_stacks_of_a_run(tmp_path, data_dir):
   process = subprocess.Popen(
-    [sys.executable, "-m", "tml_jax.train", *small.FLAGS]
+    [sys.executable, "-m", "tml_jax.train", *small_run.FLAGS]
     + [f"--workdir={tmp_path}", f"--data_dir={data_dir}"]
     + ["--config.train.steps=2"],
     cwd=commands.ROOT,

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from tests.training import small
+from tests.helpers import small_run
 from tml_jax.config import PLAIN, Optimizer
-from tml_jax.models import layers as layers_lib
+from tml_jax.models import stacking as layers_lib
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import optim
 from tml_jax.training import state as state_lib
@@ -16,7 +16,7 @@ from tml_jax.training import step as step_lib
 
 
 def _config(*, scan_layers, name):
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(
     cfg.train,
     global_batch_size=4,
@@ -41,7 +41,7 @@ def _step(cfg, state_of):
     opt_state=optimizer.init(params),
     ema=params,
   )
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
     step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
     return step(state, batch)

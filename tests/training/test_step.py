@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training import small
+from tests.helpers import small_run
 from tml_jax import errors
 from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
 from tml_jax.models import interaction
@@ -51,8 +51,8 @@ def _gradient(cfg, devices, batch):
 
 @pytest.fixture(scope="module")
 def one_device():
-  cfg = small.config()
-  return _gradient(cfg, jax.devices()[:1], small.batch(cfg, seed=0))
+  cfg = small_run.config()
+  return _gradient(cfg, jax.devices()[:1], small_run.batch(cfg, seed=0))
 
 
 def _assert_close(got, want, atol=1e-5):
@@ -77,8 +77,8 @@ def _assert_close(got, want, atol=1e-5):
   ids=lambda axes: "-".join(f"{k}{v}" for k, v in axes.items()),
 )
 def test_eight_devices_equal_one(axes, one_device):
-  cfg = small.config(**axes)
-  got = _gradient(cfg, jax.devices(), small.batch(cfg, seed=0))
+  cfg = small_run.config(**axes)
+  got = _gradient(cfg, jax.devices(), small_run.batch(cfg, seed=0))
   gradient, loss, sums = got
   np.testing.assert_allclose(loss, one_device[1], atol=1e-5)
   _assert_close(gradient, one_device[0])
@@ -86,7 +86,7 @@ def test_eight_devices_equal_one(axes, one_device):
 
 
 def test_state_is_sharded_at_birth():
-  cfg = small.config(fsdp=4, tensor=2)
+  cfg = small_run.config(fsdp=4, tensor=2)
   _, _, _, state = _setup(cfg, jax.devices())
   query = state.params["trunk"]["layer_00"]["attention"]["query"]
   assert query.sharding.shard_shape(query.shape) == (8, 2, 8)
@@ -105,20 +105,20 @@ def test_state_is_sharded_at_birth():
 
 def test_mesh_errors_name_sizes():
   with pytest.raises(errors.UserError, match="need 3 devices.*there are 8"):
-    mesh_lib.create(small.config(data=3).mesh)
-  cfg = small.config(tensor=8)
+    mesh_lib.create(small_run.config(data=3).mesh)
+  cfg = small_run.config(tensor=8)
   with pytest.raises(errors.UserError, match="size 2 cannot.*8 devices"):
     _setup(cfg, jax.devices())
 
 
 def test_accumulation_is_weighted_by_valid_targets(one_device):
   """Microbatches with different counts add up to the whole batch's mean."""
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(cfg.train, accumulation_steps=4)
   got = _gradient(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
-    small.batch(cfg, seed=0),
+    small_run.batch(cfg, seed=0),
   )
   np.testing.assert_allclose(got[1], one_device[1], atol=1e-5)
   _assert_close(got[0], one_device[0])
@@ -132,23 +132,23 @@ def test_accumulation_is_weighted_by_valid_targets(one_device):
   ],
 )
 def test_remat_changes_nothing(policy, one_device):
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(cfg.train, remat_policy=policy)
   got = _gradient(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
-    small.batch(cfg, seed=0),
+    small_run.batch(cfg, seed=0),
   )
   _assert_close(got[0], one_device[0])
 
 
 def test_bfloat16_keeps_float32_state_and_a_near_loss(one_device):
-  cfg = small.config()
+  cfg = small_run.config()
   train = dataclasses.replace(cfg.train, dtype=Dtype.BFLOAT16)
   gradient, loss, _ = _gradient(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
-    small.batch(cfg, seed=0),
+    small_run.batch(cfg, seed=0),
   )
   assert all(g.dtype == np.float32 for g in jax.tree.leaves(gradient))
   np.testing.assert_allclose(loss, one_device[1], rtol=0.01)
@@ -156,7 +156,7 @@ def test_bfloat16_keeps_float32_state_and_a_near_loss(one_device):
 
 def test_loss_is_the_weighted_mean_by_hand():
   """Text loss against log-softmax written out, on one sequence."""
-  cfg = small.config()
+  cfg = small_run.config()
   cfg = dataclasses.replace(
     cfg,
     train=dataclasses.replace(
@@ -164,7 +164,7 @@ def test_loss_is_the_weighted_mean_by_hand():
     ),
   )
   _, model, _, state = _setup(cfg, jax.devices()[:1])
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   variables = {"params": state.params, "router": state.router}
   hidden, _ = jax.jit(model.apply, static_argnames="method")(
     variables, batch, method="hidden"
@@ -203,7 +203,7 @@ def test_loss_is_the_weighted_mean_by_hand():
   [Optimizer.MUON, pytest.param(Optimizer.ADAMW, marks=pytest.mark.slow)],
 )
 def test_steps_reduce_the_loss(name):
-  cfg = small.config()
+  cfg = small_run.config()
   cfg = dataclasses.replace(
     cfg,
     train=dataclasses.replace(
@@ -213,7 +213,7 @@ def test_steps_reduce_the_loss(name):
   )
   _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
   step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   first = last = None
   for _ in range(12):
     state, values = step(state, batch)
@@ -234,7 +234,7 @@ def test_router_bias_evens_out_the_load():
 
 
 def test_router_balance_works_in_training():
-  cfg = small.config()
+  cfg = small_run.config()
   optim_config = dataclasses.replace(
     cfg.train.optim,
     router_bias_rate=0.02,
@@ -251,7 +251,7 @@ def test_router_balance_works_in_training():
   state = state.replace(
     router=jax.tree.map(lambda bias: bias.at[0].set(0.5), state.router)
   )
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
   imbalance = []
   for _ in range(60):
     state, values = step(state, batch)
@@ -261,8 +261,8 @@ def test_router_balance_works_in_training():
 
 
 def test_own_audio_noise_moves_one_level_of_own_audio_only():
-  cfg = small.config()
-  batch = small.batch(cfg, seed=0)
+  cfg = small_run.config()
+  batch = small_run.batch(cfg, seed=0)
   keys = jax.random.split(jax.random.key(1), len(batch["tokens"]))
   noisy = losses.disturb_own_audio(batch, keys, share=0.2)["audio_dmel"]
   moved = np.abs(np.asarray(noisy, int) - batch["audio_dmel"].astype(int))
@@ -275,7 +275,7 @@ def test_own_audio_noise_moves_one_level_of_own_audio_only():
 
 
 def test_matrices_of_muon_cover_the_trunk_and_the_dmel_bag_only():
-  cfg = small.config()
+  cfg = small_run.config()
   _, _, _, state = _setup(cfg, jax.devices()[:1])
   axes = optim.matrices(state.params)
   chosen = {
@@ -295,7 +295,7 @@ def test_matrices_of_muon_cover_the_trunk_and_the_dmel_bag_only():
 
 
 def test_schedules():
-  base = small.config().train.optim
+  base = small_run.config().train.optim
   for kind, end in (
     (Schedule.CONSTANT, 1.0),
     (Schedule.COSINE, 0.1),
@@ -326,13 +326,13 @@ def test_moving_average():
 
 def test_step_flops_follow_xla_on_a_dense_model():
   """The formula against XLA's own count of an unrolled dense program."""
-  cfg = small.config()
+  cfg = small_run.config()
   model_config = dataclasses.replace(
     cfg.model, num_dense_layers=2, d_ff=64, attention_pattern="G"
   )
   cfg = dataclasses.replace(cfg, model=model_config)
   _, model, _, state = _setup(cfg, jax.devices()[:1])
-  batch = small.batch(cfg, seed=0)
+  batch = small_run.batch(cfg, seed=0)
 
   def forward(params):
     hidden, _ = model.apply(

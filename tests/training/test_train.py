@@ -13,8 +13,7 @@ import time
 
 import pytest
 
-from tests import commands
-from tests.training import small
+from tests.helpers import commands, small_run
 
 STEPS = 30  # enough to be stopped in, also on a slow machine
 
@@ -30,7 +29,7 @@ def start(tmp_path_factory, data_dir):
     environment["JAX_COMPILATION_CACHE_DIR"] = cache
     environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.Popen(
-      [sys.executable, "-m", "tml_jax.train", *small.FLAGS]
+      [sys.executable, "-m", "tml_jax.train", *small_run.FLAGS]
       + [f"--workdir={workdir}", f"--data_dir={data_dir}"]
       + [f"--config.train.steps={STEPS}", *flags],
       cwd=commands.ROOT,

@@ -27,7 +27,7 @@ from absl import flags
 
 from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.data import layouts, mixture, records, source
+from tml_jax.data import corpus, mixture, source, turns
 from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import framing, packing, tokenizer
@@ -248,7 +248,7 @@ class Groups:
     start = (group * self._num_shards + shard) * self._group_size
     recordings = [
       framing.frames(
-        layouts.lay_out(
+        turns.lay_out(
           self._dataset[i], config=self._config, tokenizer=self._tokenizer
         ),
         config=self._config.streams,
@@ -375,7 +375,7 @@ def _identity(
     "layout": str(config.data.layout),
     "tokenizer": tokenizer.digest(tokenizer.path(data_dir)),
     "corpora": {
-      folder: records.read_index(pathlib.Path(data_dir) / folder).digest
+      folder: corpus.read_index(pathlib.Path(data_dir) / folder).digest
       for folder in folders
     },
   }

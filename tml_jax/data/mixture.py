@@ -17,7 +17,8 @@ import grain
 
 from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.data import records, scenarios, source, splits
+from tml_jax.data import corpus as corpus_lib
+from tml_jax.data import scenarios, source, splits
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, tokenizer
@@ -98,7 +99,7 @@ def open_entry(
   config: Config,
   data_dir: str | os.PathLike[str],
   split: Split,
-  voices: dict[str, records.RecordSource],
+  voices: dict[str, corpus_lib.RecordSource],
   grid: clock.Grid,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
@@ -127,11 +128,11 @@ def open_entry(
 
 def _open_corpus(
   entry: str, *, data_dir: str | os.PathLike[str]
-) -> records.RecordSource:
+) -> corpus_lib.RecordSource:
   root = pathlib.Path(data_dir)
-  if (root / entry / records.INDEX).is_file():
-    return records.RecordSource(root / entry)
-  prepared = [path.parent.name for path in root.glob(f"*/{records.INDEX}")]
+  if (root / entry / corpus_lib.INDEX).is_file():
+    return corpus_lib.RecordSource(root / entry)
+  prepared = [path.parent.name for path in root.glob(f"*/{corpus_lib.INDEX}")]
   raise errors.UserError(
     f"data.mixture names {entry!r}, which is neither a scenario family nor a "
     f"corpus in {root}; "
@@ -141,7 +142,7 @@ def _open_corpus(
 
 def open_voices(
   config: Config, *, data_dir: str | os.PathLike[str]
-) -> dict[str, records.RecordSource]:
+) -> dict[str, corpus_lib.RecordSource]:
   """Voices by their entry in config.data.voices.
 
   Corpora of conversations, whose recordings are no prompts, are left out.
@@ -150,7 +151,7 @@ def open_voices(
     errors.UserError: a corpus is missing or broken.
   """
   corpora = {
-    entry: records.RecordSource(
+    entry: corpus_lib.RecordSource(
       pathlib.Path(data_dir) / source.parse(entry).folder
     )
     for entry in config.data.voices

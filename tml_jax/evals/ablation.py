@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tml_jax import errors
-from tml_jax.evals import panel
-from tml_jax.evals.panel import Metric
+from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.panel import Metric
 
 METRICS: dict[str, Metric] = {
   metric.name: metric for metric in (*panel.METRICS, *panel.CONTENT)

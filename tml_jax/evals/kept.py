@@ -11,9 +11,10 @@ import pathlib
 import re
 from typing import Any
 
-from tml_jax import errors, writable
-from tml_jax.evals import content, suites, ticks
-from tml_jax.evals.floor import Series
+from tml_jax import errors, files
+from tml_jax.evals import content, suites
+from tml_jax.evals.metrics.floor import Series
+from tml_jax.logs import ticks
 from tml_jax.streams import annotation
 from tml_jax.streams.timeline import Timeline
 
@@ -77,7 +78,7 @@ class Kept:
     path = self._content_path(family, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = {"of": self._of_content(names), "sums": content.to_json(sums)}
-    writable.write_atomically(path, content=json.dumps(text) + "\n")
+    files.write_atomically(path, content=json.dumps(text) + "\n")
 
   def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
     first = _name(family, names[0]) if names else ""

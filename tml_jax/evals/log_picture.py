@@ -1,7 +1,7 @@
 """A tick log as a picture: who sounded when, what was due, what was said.
 
 For: the HTML report of `evaluate`. Not for: a session with its sound (`sample`
-draws that, `sampling.picture`). Start reading at `draw`.
+draws that, `logs.picture`). Start reading at `draw`.
 """
 
 import base64
@@ -10,9 +10,9 @@ import warnings
 
 import numpy as np
 
-from tml_jax.evals import heard as heard_lib
-from tml_jax.evals import panel
-from tml_jax.evals.ticks import Log
+from tml_jax.evals.metrics import heard as heard_lib
+from tml_jax.evals.metrics import panel
+from tml_jax.logs.ticks import Log
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
 

@@ -17,22 +17,16 @@ import numpy as np
 import tqdm
 
 from tml_jax.config import Config
-from tml_jax.data import layouts
-from tml_jax.evals import (
-  content,
-  floor,
-  observe,
-  panel,
-  suites,
-  ticks,
-  turn_based,
-)
+from tml_jax.data import turns
+from tml_jax.evals import content, suites, turn_based
+from tml_jax.evals import duplex as live_lib
 from tml_jax.evals import kept as kept_lib
-from tml_jax.evals import live as live_lib
-from tml_jax.evals.floor import Series
+from tml_jax.evals.metrics import floor, panel
+from tml_jax.evals.metrics.floor import Series
+from tml_jax.live import pool as pool_lib
+from tml_jax.live import session, user
+from tml_jax.logs import observe, ticks
 from tml_jax.models import interaction
-from tml_jax.sampling import pool as pool_lib
-from tml_jax.sampling import session, user
 from tml_jax.streams import clock, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
@@ -248,7 +242,7 @@ def _forced(
         variables=variables,
         recordings=[
           framing.frames(
-            layouts.lay_out(
+            turns.lay_out(
               items[i].recorded() if items[i].recorded else loaded[i],
               config=config,
               tokenizer=tokenizer,

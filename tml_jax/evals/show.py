@@ -7,8 +7,9 @@ For: people. Not for: the numbers themselves (`panel`) or the pictures
 import html as html_lib
 import math
 
-from tml_jax.evals import log_picture, panel, run
-from tml_jax.evals.panel import Metric, Value
+from tml_jax.evals import log_picture, run
+from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.panel import Metric, Value
 
 FEW = "*"
 NOTE = (

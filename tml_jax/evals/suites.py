@@ -16,8 +16,10 @@ from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.data import mixture, scenarios, source
 from tml_jax.data.splits import Split
-from tml_jax.evals import dummies, panel, ticks
-from tml_jax.evals.floor import Series
+from tml_jax.evals import agents as agents_lib
+from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.floor import Series
+from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
@@ -58,7 +60,7 @@ class Suite(abc.ABC):
   """
 
   metrics: tuple[panel.Metric, ...] = panel.METRICS
-  agents: Mapping[str, Callable[[Timeline], ticks.Log]] = dummies.AGENTS
+  agents: Mapping[str, Callable[[Timeline], ticks.Log]] = agents_lib.AGENTS
   left_out: Mapping[str, str] = types.MappingProxyType({})
 
   @abc.abstractmethod

@@ -1,7 +1,7 @@
 """The harness of today's voice agents around the model: listen, then speak.
 
 For: the baseline that an interaction model is compared with, on the same users
-and the same clock. Not for: its training data (`data.layouts`, the same rules).
+and the same clock. Not for: its training data (`data.turns`, the same rules).
 Start at `turns`, with the options of `hold`.
 
 Every 200 ms, at the end of a window:
@@ -30,10 +30,10 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.config import Config, Layout
-from tml_jax.data import layouts
-from tml_jax.evals import live as live_lib
-from tml_jax.sampling import session, user
-from tml_jax.sampling import vad as vad_lib
+from tml_jax.data import turns as turns_lib
+from tml_jax.evals import duplex as live_lib
+from tml_jax.evals import vad as vad_lib
+from tml_jax.live import session, user
 from tml_jax.streams import clock, endpoint
 from tml_jax.streams.frame import Frame
 
@@ -71,7 +71,7 @@ def as_trained(config: Config) -> live_lib.Hold:
   """What the layout of a run's data asks for."""
   if config.data.layout is Layout.DUPLEX:
     return live_lib.duplex
-  return hold(config, vad="energy", endpoint_seconds=layouts.ENDPOINT_SECONDS)
+  return hold(config, vad="energy", endpoint_seconds=turns_lib.ENDPOINT_SECONDS)
 
 
 def turns(

@@ -24,17 +24,9 @@ from tml_jax.config import (
   Numerics,
   Position,
 )
-from tml_jax.models import (
-  blockwise,
-  cached,
-  cells,
-  flash,
-  invariant,
-  norm,
-  rotary,
-  short_conv,
-)
+from tml_jax.kernels.attention import blockwise, cells, flash
 from tml_jax.models import cache as cache_lib
+from tml_jax.models import cached, invariant, norm, rotary, short_conv
 
 
 @jax.named_scope("global")

@@ -1,7 +1,7 @@
 """What a layer keeps of each session between chunks; it never grows.
 
 For: `InteractionModel.extend` and whoever holds sessions. Not for: joining or
-leaving of sessions (`sampling.pool`). Start at `Ring`, then `Cache`.
+leaving of sessions (`live.pool`). Start at `Ring`, then `Cache`.
 
 Every layer keeps its last positions in a ring. Global layers also keep the
 first positions of a session for good: attention sinks, without which a window

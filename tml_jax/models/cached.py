@@ -11,8 +11,8 @@ extent of the bias.
 import jax
 import jax.numpy as jnp
 
+from tml_jax.kernels.attention import cells
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import cells
 
 
 @jax.named_scope("cached")

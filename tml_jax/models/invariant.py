@@ -26,8 +26,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from tml_jax.kernels.attention import cells
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import cells, norm
+from tml_jax.models import norm
 
 QUERIES, KEYS = 16, 128  # of a tile and a block
 

@@ -18,7 +18,8 @@ from flax import linen as nn
 from jax import ad_checkpoint
 
 from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, Numerics
-from tml_jax.models import experts, norm
+from tml_jax.kernels.experts import tiled
+from tml_jax.models import norm
 
 BALANCE = "balance"  # collection of `load_balance`, [B] of each layer
 
@@ -168,9 +169,9 @@ class MoE(nn.Module):
     self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
     into = (num_experts, d_model, d_ff)
     out = (num_experts, d_ff, d_model)
-    self.gate = declare("gate", into, experts.NAMES.gate_EDF)
-    self.up = declare("up", into, experts.NAMES.up_EDF)
-    self.down = declare("down", out, experts.NAMES.down_EFD)
+    self.gate = declare("gate", into, tiled.NAMES.gate_EDF)
+    self.up = declare("up", into, tiled.NAMES.up_EDF)
+    self.down = declare("down", out, tiled.NAMES.down_EFD)
     into, names = (d_model, shared, d_ff), ("embed", "shared", "mlp")
     self.shared_gate = declare("shared_gate", into, names)
     self.shared_up = declare("shared_up", into, names)
@@ -208,7 +209,7 @@ class MoE(nn.Module):
       experts_per_token=config.experts_per_token,
     )
     routing = norm.rowwise(decide, logits, numerics=self.numerics)
-    weights = experts.Weights(
+    weights = tiled.Weights(
       gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
     ).astype(self.dtype)
     shared = self._shared(x_BTD, routing.shared_shares_NS)
@@ -223,7 +224,7 @@ class MoE(nn.Module):
       )
       self.sow(BALANCE, "loss", losses_B)
     with jax.named_scope("experts"):
-      y_BTD = experts.apply(
+      y_BTD = tiled.apply(
         x_BTD,
         weights=weights,
         experts_BTk=chosen_BTk,

@@ -21,7 +21,7 @@ from tml_jax.config import (
 )
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import layers as layers_lib
+from tml_jax.models import stacking as layers_lib
 
 
 class Layer(nn.Module):

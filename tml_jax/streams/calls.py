@@ -1,7 +1,7 @@
 """The text of calls and results, as the model writes and reads it.
 
 For: whoever makes or reads such text: sessions and scenarios. Not for: running
-calls (`sampling.background`). A `<call>` message is NAME ARGUMENTS; calls are
+calls (`tools.background`). A `<call>` message is NAME ARGUMENTS; calls are
 numbered from 1 in the order in which they end. A `<result>` message is
 NUMBER: TEXT, and a result may come in several of them:
 

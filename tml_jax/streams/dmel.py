@@ -2,7 +2,7 @@
 
 For: turning samples into model inputs (dMel) and flow targets (fine mel), and
 generated fine mel back into dMel. Not for: waveforms from mel
-(`sampling.vocoder`). Start reading at `dmel`.
+(`vocoder.griffin_lim`). Start reading at `dmel`.
 
 Both transforms look at the past only: frame i ends with its hop, its window
 reaches back. Sources: Bai et al., dMel (arXiv 2407.15835); the constants are

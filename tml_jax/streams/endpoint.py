@@ -1,8 +1,8 @@
 """Turns of a user, as a harness cuts them from what it hears.
 
 For: the turn-based baseline, the same rule for its training data
-(`data.layouts`) and its sessions (`evals.turn_based`). Not for: finding speech
-(`sampling.vad`). Start at `Endpointer`. An interaction model needs none of it.
+(`data.turns`) and its sessions (`evals.turn_based`). Not for: finding speech
+(`evals.vad`). Start at `Endpointer`. An interaction model needs none of it.
 
 A spoken turn begins with the first 0.1 s of speech and is over after the
 endpoint time-out without any, both seen at the end of a window. What is

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import sentencepiece
 
-from tml_jax import errors, writable
+from tml_jax import errors, files
 from tml_jax.config import StreamsConfig
 
 FILENAME = "tokenizer.model"
@@ -97,7 +97,7 @@ def train(
       f"sentencepiece cannot train {config.text_vocab_size} pieces "
       f"(streams.text_vocab_size) on {len(lines)} transcripts: {error}"
     ) from error
-  writable.write_atomically(pathlib.Path(path), content=model.getvalue())
+  files.write_atomically(pathlib.Path(path), content=model.getvalue())
   return Tokenizer.load(path, config=config)
 
 

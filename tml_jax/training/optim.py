@@ -8,7 +8,7 @@ import jax
 import optax
 
 from tml_jax.config import OptimConfig, Optimizer, Schedule
-from tml_jax.models import layers
+from tml_jax.models import stacking
 from tml_jax.training import muon
 
 # Matrices that map hidden to hidden: logical names, the dims they sum over and
@@ -134,7 +134,7 @@ def matrices(params):
   def kind(path, leaf):
     names = tuple(key.key for key in path[-2:])
     # A dense layer's matrices have the names of an expert's.
-    stacked = layers.stacked_dims([key.key for key in path])
+    stacked = stacking.stacked_dims([key.key for key in path])
     is_experts = names in _EXPERTS and leaf.ndim - stacked > 2
     return _EXPERTS[names] if is_experts else _MATRICES.get(names)
 
@@ -145,7 +145,7 @@ def _decayed(params):
   """Weight decay applies to matrices, not to gains and biases."""
 
   def decayed(path, leaf):
-    stacked = layers.stacked_dims([key.key for key in path])
+    stacked = stacking.stacked_dims([key.key for key in path])
     return leaf.ndim - stacked >= 2
 
   return jax.tree_util.tree_map_with_path(decayed, params)

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 
 from tml_jax.config import PLAIN, Config, RematPolicy
-from tml_jax.models import interaction, layers
+from tml_jax.models import interaction, stacking
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import clock, frame, packing
 
@@ -78,11 +78,11 @@ def create_sampler(config: Config) -> interaction.InteractionModel:
 
 def unrolled(variables: dict[str, Any], *, config: Config) -> dict[str, Any]:
   """Variables of the trained model as `create_sampler` takes them."""
-  layout = layers.Layout.of(
+  layout = stacking.Layout.of(
     config.model, scan_layers=config.train.execution.scan_layers
   )
   return {
-    name: layers.unstack(collection, layout=layout)
+    name: stacking.unstack(collection, layout=layout)
     for name, collection in variables.items()
   }
 

@@ -12,7 +12,7 @@ import optax
 from flax import linen as nn
 
 from tml_jax.config import Config
-from tml_jax.models import interaction, layers
+from tml_jax.models import interaction, stacking
 from tml_jax.training import losses
 from tml_jax.training import state as state_lib
 
@@ -33,7 +33,7 @@ def create(
   It returns the new state and arrays for `metrics.summarise`.
   """
   optim = config.train.optim
-  layout = layers.Layout.of(
+  layout = stacking.Layout.of(
     config.model, scan_layers=config.train.execution.scan_layers
   )
 
@@ -47,9 +47,9 @@ def create(
     new_state = state_lib.TrainState(
       step=state.step + 1,
       params=params,
-      router=layers.stack(
+      router=stacking.stack(
         balance(
-          layers.unstack(state.router, layout=layout),
+          stacking.unstack(state.router, layout=layout),
           sums.load_KLE,
           rate=optim.router_bias_rate,
         ),

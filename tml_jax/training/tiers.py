@@ -13,7 +13,7 @@ from typing import Any
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import TrainConfig
 from tml_jax.data import loader as loader_lib
-from tml_jax.parallel import distributed
+from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import checkpoint, local_checkpoint, local_directory
 from tml_jax.training import state as state_lib
 
@@ -43,7 +43,7 @@ class Tiers:
     *,
     workdir: str,
     local_dir: str,
-    processes: distributed.Processes,
+    processes: processes_lib.Processes,
   ):
     """Opens both tiers; the workdir was created before."""
     self._train = train

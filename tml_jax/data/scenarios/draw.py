@@ -1,7 +1,7 @@
 """The scenario "draw": the user asks for letters, the agent draws them.
 
 For: drawing while speaking and listening. Not for: rendering what is drawn
-(`sampling.drawing`). Start reading at `DrawScenario._compose`.
+(`tools.drawing`). Start reading at `DrawScenario._compose`.
 
 The user says "record" and one or two letters. One window after hearing them
 the agent begins to draw, a `<draw>` message a letter in SVG path commands, as

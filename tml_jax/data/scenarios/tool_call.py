@@ -1,7 +1,7 @@
 """The scenario "tool_call": the user asks for a sum and goes on talking.
 
 For: calls whose results come later, while somebody may be speaking. Not for:
-running tools (`sampling.background`): the results are part of the timeline.
+running tools (`tools.background`): the results are part of the timeline.
 Start reading at `ToolCallScenario._compose`.
 
 The user asks "three plus four", alone or in the middle of other words, and

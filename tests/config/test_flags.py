@@ -1,0 +1,157 @@
+"""The command line: what parses, and one line for what does not."""
+
+import json
+
+import pytest
+
+from tests.helpers import commands
+
+# Prints what arrived; at exit, whether jax was ever imported.
+_MAIN = """
+import atexit, dataclasses, json, sys
+from tml_jax.config import flags as config_flags
+from tml_jax.config import text as config_text
+def main(config):
+  hash(config)
+  print(json.dumps([config_text.flatten(config), config_flags.overrides()]))
+atexit.register(lambda: print("jax" if "jax" in sys.modules else "no jax"))
+config_flags.run(main{options})
+"""
+_TINY = "--config=experiments/interaction.py:tiny"
+
+
+def _run(*flags: str, options: str = ""):
+  return commands.run("-c", _MAIN.replace("{options}", options), *flags)
+
+
+def test_overrides_are_typed():
+  result = _run(
+    _TINY,
+    "--config.model.num_layers=2",
+    "--config.train.optim.learning_rate=1e-3",
+    "--config.train.optim.clip_norm=2",
+    "--config.train.dtype=bfloat16",
+    "--config.model.hmlp_widths=8,16,32",
+    "--config.data.voices=espeak:en-us,asterisk:fr",
+    "--config.name",
+    "mine",
+  )
+  assert result.returncode == 0, result.stderr
+  line, jax = result.stdout.splitlines()
+  flat, overrides = json.loads(line)
+  wanted = {
+    "model.num_layers": 2,
+    "train.optim.learning_rate": 1e-3,
+    "train.optim.clip_norm": 2.0,
+    "train.dtype": "bfloat16",
+    "model.hmlp_widths": [8, 16, 32],
+    "data.voices": ["espeak:en-us", "asterisk:fr"],
+    "name": "mine",
+  }
+  assert overrides == wanted
+  assert {name: flat[name] for name in wanted} == wanted
+  assert isinstance(flat["train.optim.clip_norm"], float)
+  assert flat["model.d_model"] == 128
+  assert jax == "no jax"
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (
+      [_TINY, "--config.model.num_layer=2"],
+      "unknown field --config.model.num_layer;"
+      " the nearest is --config.model.num_layers",
+    ),
+    (
+      [_TINY, "--config.train.learning_rate", "2"],
+      "the nearest is --config.train.optim.learning_rate",
+    ),
+    ([_TINY, "--config.model=2"], "--config.model is a section"),
+    ([_TINY, "--config.model.num_layers=a"], "=a: it takes an integer"),
+    ([_TINY, "--config.model.num_layers=1.5"], "=1.5: it takes an integer"),
+    ([_TINY, "--config.sample.top_p=high"], "=high: it takes a number"),
+    ([_TINY, "--config.model.flow.guidance=nan"], "nan: it takes a finite"),
+    ([_TINY, "--config.train.optim.eps=inf"], "inf: it takes a finite number"),
+    (
+      [_TINY, "--config.train.dtype=float16"],
+      "=float16: it takes one of float32, bfloat16",
+    ),
+    ([_TINY, "--config.model.hmlp_widths=1,2"], "(1, 2): it takes 3 items"),
+    ([_TINY, "--config.model.num_heads=3"], "model.num_heads = 3: must be"),
+    ([_TINY + "y"], "one of tiny, tiny_procedural, interactive, medium"),
+    (["--config=experiments/interaction.py"], "no size ''"),
+    (["--config=experiments/none.py:tiny"], "no file 'experiments/none.py'"),
+    (["--config=pyproject.toml"], "expected FILE.py:NAME"),
+    ([_TINY, "--workdr=x"], "Did you mean: workdir ?"),
+    ([_TINY, "stray"], "unexpected argument 'stray'"),
+    ([], "--config is missing"),
+    (["--config.model.num_layers=2"], "--config is missing"),
+    (
+      [_TINY, "--workdir=gs://bucket/run"],
+      "--workdir=gs://bucket/run is a URL and this takes a path: mount",
+    ),
+  ],
+)
+def test_bad_flags_end_in_one_line_before_jax(flags, message):
+  result = _run(*flags)
+  assert result.returncode == 2
+  assert result.stdout == "no jax\n"
+  assert len(result.stderr.splitlines()) == 1
+  assert result.stderr.startswith("error: ")
+  assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+  "code, message",
+  [
+    ("def get_config(:", "invalid syntax"),
+    ("import nothing_of_this_name", "No module named"),
+    ("x = 1", "has no function get_config"),
+    ("def get_config(): return 1", "must return a Config, not int"),
+  ],
+)
+def test_a_broken_experiment_is_one_line(code, message, tmp_path):
+  (tmp_path / "mine.py").write_text(code)
+  result = _run(f"--config={tmp_path}/mine.py")
+  assert result.returncode == 2 and result.stdout == "no jax\n"
+  assert len(result.stderr.splitlines()) == 1
+  assert message in result.stderr and f"{tmp_path}/mine.py" in result.stderr
+
+
+def test_the_config_of_a_run_can_be_changed_by_flags(tmp_path):
+  from experiments import interaction
+  from tml_jax.config import text as config_text
+
+  text = config_text.to_text(interaction.medium())
+  (tmp_path / config_text.FILE_NAME).write_text(text, encoding="utf-8")
+  result = _run(
+    f"--workdir={tmp_path}",
+    "--config.sample.top_p=0.5",
+    options=", config_from=config_flags.ConfigFrom.WORKDIR",
+  )
+  assert result.returncode == 0, result.stderr
+  flat, _ = json.loads(result.stdout.splitlines()[0])
+  assert flat["name"] == "medium"
+  assert flat["sample.top_p"] == 0.5
+
+
+def test_a_workdir_without_a_run_is_refused(tmp_path):
+  options = ", config_from=config_flags.ConfigFrom.WORKDIR"
+  result = _run("--workdir", str(tmp_path), options=options)
+  assert result.returncode == 2
+  assert f"--workdir={tmp_path} has no config.txt" in result.stderr
+  result = _run(options=options)
+  assert result.returncode == 2
+  assert "--workdir is missing" in result.stderr
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+  result = commands.run(
+    "-c",
+    "from tml_jax.config import flags as config_flags\n"
+    "config_flags.run(lambda config: 1 / 0)",
+    _TINY,
+  )
+  assert result.returncode == 1
+  assert "ZeroDivisionError" in result.stderr

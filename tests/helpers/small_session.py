@@ -1,0 +1,154 @@
+"""A model for tests of sessions: small, random, with everything in it."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from experiments import interaction as sizes
+from tml_jax.config import Config
+from tml_jax.config import checks as config_checks
+from tml_jax.live import pool as pool_lib
+from tml_jax.live import session
+from tml_jax.models import interaction
+from tml_jax.streams import clock, packing
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.frame import Control, Frame
+
+TEXT_ROWS = 64
+
+
+def config(**sample) -> Config:
+  """Two layers, one sliding and one global, both MoE; `sample` fields."""
+  tiny = sizes.get_config("tiny")
+  return dataclasses.replace(
+    tiny,
+    name="small",
+    streams=dataclasses.replace(
+      tiny.streams,
+      text_vocab_size=TEXT_ROWS,
+      max_text_in=5,
+      max_text_out=4,
+      video_height=40,
+      video_width=80,
+      seq_len=1024,
+      max_audio=512,
+      max_patches=64,
+      max_targets=512,
+    ),
+    model=dataclasses.replace(
+      tiny.model,
+      vocab_size=TEXT_ROWS + config_checks.CONTROL_ROWS,
+      d_model=32,
+      num_layers=2,
+      attention_pattern="LG",
+      head_dim=8,
+      swa_head_dim=8,
+      sliding_window=16,
+      rel_extent=64,
+      num_experts=4,
+      expert_d_ff=32,
+      hmlp_widths=(4, 8, 8),
+      moe_tile=8,
+      flow=dataclasses.replace(tiny.model.flow, width=32, depth=1, steps=2),
+    ),
+    sample=dataclasses.replace(tiny.sample, **sample),
+  )
+
+
+def model(cfg: Config) -> interaction.InteractionModel:
+  return interaction.InteractionModel(
+    config=cfg.model,
+    turn_token=frame_lib.token_id(Control.TURN, config=cfg.streams),
+    dtype=str(cfg.train.dtype),
+    remat_policy=cfg.train.remat_policy,
+    numerics=cfg.numerics,
+    grid=clock.of(cfg.streams),
+  )
+
+
+@functools.cache
+def variables(cfg: Config):
+  """Random in every leaf: what starts at zero would hide mistakes."""
+  empty = packing.empty_sequence(cfg.streams)
+  batch = {name: value[None] for name, value in empty.items()}
+  initial = jax.jit(model(cfg).init)(jax.random.key(0), batch)
+  leaves, tree = jax.tree.flatten(nn.unbox(initial))
+  random = np.random.default_rng(0)
+  return jax.tree.unflatten(
+    tree,
+    [x + 0.2 * random.normal(size=x.shape).astype(x.dtype) for x in leaves],
+  )
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _logits(variables, hidden_D, *, cfg):
+  net = model(cfg)
+  return net.apply(variables, hidden_D, method=net.logits)
+
+
+def logits(cfg: Config, hidden_D) -> np.ndarray:
+  """[..., V] of hidden states."""
+  return np.asarray(_logits(variables(cfg), hidden_D, cfg=cfg))
+
+
+@functools.partial(jax.jit, static_argnames="cfg")
+def _hidden(variables, batch, *, cfg):
+  net = model(cfg)
+  return net.apply(variables, batch, method=net.hidden)[0]
+
+
+def hidden(cfg: Config, sequence) -> np.ndarray:
+  """[T + 1, D] of one packed sequence; the last row stands for "unused"."""
+  batch = {name: value[None] for name, value in sequence.items()}
+  states = np.asarray(_hidden(variables(cfg), batch, cfg=cfg)[0])
+  return np.concatenate([states, states[-1:]])
+
+
+def pool(cfg: Config, *, slots: int) -> pool_lib.SessionPool:
+  return pool_lib.SessionPool(
+    cfg,
+    model=model(cfg),
+    variables=variables(cfg),
+    slots=slots,
+    text_pieces=Letters.num_pieces,
+  )
+
+
+class User:
+  """Somebody at the other end: sound, now and then a picture or a line."""
+
+  def __init__(self, cfg: Config, *, seed: int):
+    self._random = np.random.default_rng(seed)
+    self._samples = clock.of(cfg.streams).samples
+    self._shape = (cfg.streams.video_height, cfg.streams.video_width, 3)
+
+  def speak_to(self, live: session.Session) -> Frame:
+    random = self._random
+    if random.random() < 0.15:
+      channel = [Control.USER_TEXT, Control.RESULT][random.integers(2)]
+      length = int(random.integers(0, 9))
+      live.type(channel, random.integers(TEXT_ROWS, size=length))
+    images = []
+    if random.random() < 0.2:
+      images = list(
+        random.integers(256, size=(2, *self._shape), dtype=np.uint8)
+      )
+    loudness = 10 ** random.uniform(-4, -1)
+    samples = loudness * random.normal(size=self._samples).astype(np.float32)
+    return live.perceive(samples.astype(np.float32), images=images)
+
+
+class Letters:
+  """A tokenizer of one token a letter; the last four rows have no piece."""
+
+  _PIECES = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,!?-'\n"
+  num_pieces = len(_PIECES)
+
+  def encode(self, text: str) -> list[int]:
+    return [self._PIECES.index(letter) for letter in text]
+
+  def decode(self, ids: list[int]) -> str:
+    return "".join(self._PIECES[i] for i in ids)  # IndexError as in the real

@@ -1,0 +1,133 @@
+"""Sources that no import takes: one error, and nothing is written."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from tests.helpers import importing, small_run
+from tml_jax import errors
+from tml_jax.interop.inkling import importing as importing_lib
+from tml_jax.interop.inkling import safetensors_files
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from tests.helpers import hf  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+  """A text-only checkpoint: its directory."""
+  path = tmp_path_factory.mktemp("text")
+  hf.save_text(path)
+  return path
+
+
+@pytest.fixture
+def broken(text, tmp_path):
+  """A copy of the text-only checkpoint, to break."""
+  return pathlib.Path(shutil.copytree(text, tmp_path / "broken"))
+
+
+def refused(src, tmp_path):
+  """The message; nothing was written."""
+  workdir = tmp_path / "new" / "run"
+  with pytest.raises(errors.UserError) as error:
+    importing.import_(src, workdir, data=8)
+  assert not workdir.parent.exists()
+  return str(error.value)
+
+
+def edit(path, change):
+  values = json.loads(path.read_text())
+  change(values)
+  path.write_text(json.dumps(values))
+
+
+def test_missing_extra_and_wrong_tensors_are_one_error(broken, tmp_path):
+  from safetensors.torch import load_file, save_file
+
+  index = broken / safetensors_files.INDEX
+  weight_map = json.loads(index.read_text())["weight_map"]
+  gone = "model.layers.1.self_attn.k_proj.weight"
+  wrong = "model.layers.2.mlp.gate.weight"
+  for name in (gone, wrong):
+    path = broken / weight_map[name]
+    tensors = load_file(path)
+    if name == gone:
+      del tensors[name], weight_map[name]
+    else:
+      tensors[name] = torch.zeros(3, 4)
+      tensors["model.layers.2.extra"] = torch.zeros(5)
+      weight_map["model.layers.2.extra"] = weight_map[wrong]
+    save_file(tensors, path)
+  edit(index, lambda values: values.update(weight_map=weight_map))
+  message = refused(broken, tmp_path)
+  assert f"missing tensors: {gone}" in message
+  assert "unexpected tensors: model.layers.2.extra" in message
+  assert f"{wrong} is (3, 4), config.json gives (10, 48)" in message
+
+
+def test_a_truncated_file_is_refused(broken, tmp_path):
+  path = sorted(broken.glob("model-*"))[1]
+  path.write_bytes(path.read_bytes()[:-1])
+  assert f"{path.name} is truncated" in refused(broken, tmp_path)
+
+
+def test_missing_index_entries_are_listed(broken, tmp_path):
+  index = broken / safetensors_files.INDEX
+  names = ("lm_head.weight", "model.norm.weight")
+
+  def change(values):
+    for name in names:
+      del values["weight_map"][name]
+
+  edit(index, change)
+  message = refused(broken, tmp_path)
+  assert f"missing tensors: {', '.join(names)}" in message
+  # And where it is, in a file that holds listed tensors too.
+  assert f"not in {safetensors_files.INDEX}: model.norm.weight" in message
+
+
+@pytest.mark.parametrize(
+  "change, shown",
+  [
+    (dict(hidden_act="gelu"), "hidden_act = 'gelu' (supported: 'silu')"),
+    (dict(quantization_config={"bits": 4}), "quantization_config"),
+    (dict(hidden_size=64), "is (48,), config.json gives (64,)"),
+    (dict(num_attention_heads=None), "num_attention_heads is missing"),
+  ],
+)
+def test_settings_that_do_not_fit_are_named(broken, tmp_path, change, shown):
+  def apply(values):
+    values.update(change)
+    for name in [key for key, value in change.items() if value is None]:
+      del values[name]
+
+  edit(broken / "config.json", apply)
+  assert shown in refused(broken, tmp_path)
+
+
+def test_places_that_cannot_be_written_are_refused(text, tmp_path):
+  for make, shown in (
+    (lambda path: (path / "checkpoints" / "3").mkdir(parents=True), "holds"),
+    (lambda path: (path.mkdir(), (path / "x").touch()), "is not empty"),
+    (lambda path: path.touch(), "is a file"),
+  ):
+    workdir = tmp_path / shown.replace(" ", "")
+    make(workdir)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(errors.UserError, match=shown):
+      importing.import_(text, workdir, data=8)
+    assert sorted(tmp_path.rglob("*")) == before
+  with pytest.raises(errors.UserError, match="cannot be written"):
+    importing.import_(text, "/proc/nowhere/run", data=8)
+
+
+def test_a_config_of_another_model_is_refused_with_every_difference(text):
+  with pytest.raises(errors.UserError) as error:
+    importing_lib.plan(small_run.config(), src=str(text), model_from_src=False)
+  message = str(error.value)
+  for shown in ("d_model is 32", "num_layers is 2", "text_vocab_size is 64"):
+    assert shown in message

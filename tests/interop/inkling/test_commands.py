@@ -1,0 +1,154 @@
+"""Import, train from it, export: as a user does, each in a process."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from experiments import interaction
+from tests.helpers import commands, small_run
+from tml_jax.interop.inkling import config as config_lib
+
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+INKLING = ("-m", "tml_jax.interop.inkling")
+
+
+def save_text_model(path, text):
+  """Random `InklingForCausalLM` with the settings of our config."""
+  torch.manual_seed(0)
+  values = config_lib.to_json(text, dtype="float32")["text_config"]
+  values |= dict(unpadded_vocab_size=text.streams.text_vocab_size)
+  model = transformers.InklingForCausalLM(
+    transformers.InklingTextConfig(**values)
+  )
+  model.save_pretrained(path, max_shard_size="30MB")
+  return model
+
+
+def tiny_model(**changes):
+  """The config of `small.FLAGS`, and further changes of the model."""
+  config = interaction.get_config("tiny_procedural")
+  fields = dict(num_layers=1, d_model=32, expert_d_ff=32) | changes
+  model = dataclasses.replace(config.model, **fields)
+  streams = dataclasses.replace(
+    config.streams, text_vocab_size=model.vocab_size - 64
+  )
+  return dataclasses.replace(config, model=model, streams=streams)
+
+
+def run(*args):
+  result = commands.run(*args, timeout=400)
+  assert result.returncode == 0, result.stderr[-3000:]
+  return result
+
+
+def losses(result):
+  return re.findall(r"step (\d)/\d  loss ([\d.]+)", result.stderr)
+
+
+@pytest.mark.slow
+def test_import_train_and_export(tmp_path, data_dir):
+  source, imported = str(tmp_path / "hf"), str(tmp_path / "imported")
+  model = save_text_model(source, tiny_model())
+  result = run(
+    *INKLING,
+    "--import",
+    f"--src={source}",
+    f"--workdir={imported}",
+    *small_run.FLAGS,
+  )
+  assert "tensors read into" in result.stdout
+  assert "flow_head" in result.stdout and "rows 960 to 1023" in result.stdout
+
+  # The first loss is the imported model's, not a fresh one's.
+  train = ("-m", "tml_jax.train", *small_run.FLAGS, f"--data_dir={data_dir}")
+  train += ("--config.train.checkpoint_every=2",)
+  fresh = run(*train, "--config.train.steps=2", f"--workdir={tmp_path}/a")
+  first = (
+    *train,
+    f"--init_from={imported}",
+    f"--workdir={tmp_path}/b",
+  )
+  begun = run(*first, "--config.train.steps=2")
+  assert "weights of step 0" in begun.stderr
+  assert losses(begun)[0] != losses(fresh)[0]
+  # The same command goes on with the run's own weights.
+  resumed = run(*first, "--config.train.steps=3")
+  assert "resumed from step 2" in resumed.stderr
+
+  refused = commands.run(
+    *first[:-1], f"--workdir={tmp_path}/c", "--config.model.expert_d_ff=64"
+  )
+  assert refused.returncode == 2
+  assert "mlp/gate: (8, 32, 32) in the checkpoint" in refused.stderr
+  assert not (tmp_path / "c").exists()
+
+  # transformers knows one vision tower only.
+  out = tmp_path / "out"
+  export = (*INKLING, "--export", f"--out={out}", "--dtype=float32")
+  refused = commands.run(*export, f"--workdir={imported}")
+  assert refused.returncode == 2 and "model.hmlp_widths" in refused.stderr
+  assert not out.exists()
+  run(
+    *INKLING,
+    "--import",
+    f"--src={source}",
+    f"--workdir={tmp_path}/towers",
+    *small_run.FLAGS,
+    "--config.model.hmlp_widths=128,320,4800",
+  )
+  run(*export, f"--workdir={tmp_path}/towers", "--max_shard_gb=0.05")
+  loaded = transformers.InklingForConditionalGeneration.from_pretrained(out)
+  name = "layers.0.mlp.experts.gate_up_proj"
+  expected = model.state_dict()[f"model.{name}"]
+  found = loaded.state_dict()[f"model.language_model.{name}"]
+  assert torch.equal(found, expected)
+  assert len(list(out.glob("*.safetensors"))) > 1
+  for tail in ("config.json", "model.safetensors.index.json"):
+    assert json.loads((out / tail).read_text())
+
+
+@pytest.mark.slow
+def test_without_a_config_the_model_is_the_sources(tmp_path):
+  source, imported = str(tmp_path / "hf"), str(tmp_path / "imported")
+  save_text_model(source, tiny_model())
+  command = (
+    *INKLING,
+    "--import",
+    f"--src={source}",
+    f"--workdir={imported}",
+  )
+  result = commands.run(*command)
+  assert result.returncode == 2
+  assert "need 512 devices and there are 1" in result.stderr
+  assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+  "flags, shown",
+  [
+    ((), "give either --import or --export"),
+    (("--import",), "--workdir is missing"),
+    (("--import", "--workdir=NEW"), "--src is missing"),
+    (("--import", "--workdir=NEW", "--src=nowhere"), "no such directory"),
+    (
+      ("--import", "--workdir=tests", "--src=x"),
+      "--workdir=tests is not empty",
+    ),
+    (("--export", "--out=NEW"), "--workdir is missing"),
+    (
+      ("--export", "--workdir=tests", "--out=NEW"),
+      "--workdir=tests has no config.txt",
+    ),
+  ],
+)
+def test_bad_flags_are_one_line(tmp_path, flags, shown):
+  flags = [flag.replace("NEW", str(tmp_path / "new")) for flag in flags]
+  result = commands.run(*INKLING, *flags)
+  assert result.returncode == 2
+  assert shown in result.stderr
+  assert result.stderr.count("\n") == 1
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,194 @@
+"""What a session leaves behind says what happened, and when."""
+
+import dataclasses
+import functools
+import wave
+
+import numpy as np
+import pytest
+
+from tests.helpers import small_session
+from tml_jax.logs import report, transcript
+from tml_jax.streams import clock
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.timeline import (
+  Event,
+  EventKind,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  Word,
+)
+from tml_jax.vocoder import griffin_lim
+
+_TOKENIZER = small_session.Letters()
+_MEL = np.full((16, 80), -2.0, np.float32)
+_RENDER = functools.partial(
+  griffin_lim.render, iterations=4, seed=0, grid=clock.TICKS
+)
+
+
+def _frames(decisions: str, *, say=(), messages=()) -> list[Frame]:
+  """One frame a letter, `s` speaks; `say` and `messages` by window."""
+  say, messages = dict(say), dict(messages)
+  return [
+    Frame(
+      window=k,
+      own_dmel=None,
+      user_dmel=None,
+      patches=frame_lib.no_patches(),
+      text_in=(),
+      say=tuple(_TOKENIZER.encode(say.get(k, ""))),
+      text_out=messages.get(k, ()),
+      speak=letter == "s",
+      target_mel=_MEL if letter == "s" else None,
+    )
+    for k, letter in enumerate(decisions)
+  ]
+
+
+def _timeline(windows: int) -> Timeline:
+  sound = np.zeros(windows * clock.TICKS.samples, np.float32)
+  sound[3200:6400] = 0.5
+  return Timeline(
+    id="test",
+    duration=windows * clock.TICKS.seconds,
+    tracks=(
+      Track(
+        Role.USER,
+        sound,
+        (Word(0.2, 0.3, "say"), Word(0.3, 0.4, "it")),
+        (Span(0.2, 0.4), Span(1.0, 1.2)),
+        "u",
+      ),
+      Track(Role.AGENT, sound, (Word(0.0, 1.0, "unheard"),), (), "a"),
+    ),
+    events=(Event(0.5, EventKind.USER_TEXT, "typed"),),
+  )
+
+
+def _lines(frames):
+  found = transcript.lines(
+    frames,
+    timeline=_timeline(len(frames)),
+    tokenizer=_TOKENIZER,
+    grid=clock.TICKS,
+  )
+  return [(round(x.start, 1), round(x.end, 1), x.who, x.text) for x in found]
+
+
+def test_transcript():
+  burst = lambda text, complete: Burst(  # noqa: E731
+    Control.SHOW, tuple(_TOKENIZER.encode(text)), complete
+  )
+  frames = _frames(
+    "qqssqqsqs",
+    say={2: "yes ", 3: "sir", 7: "mute", 8: "e"},
+    messages={4: (burst("two ", False),), 5: (burst("parts", True),)},
+  )
+  assert _lines(frames) == [
+    (0.2, 0.4, "user", "say it"),
+    (0.5, 0.5, "user types", "typed"),
+    (0.6, 1.0, "agent", "yes sir"),
+    (1.0, 1.2, "user", "(speech)"),
+    (1.0, 1.2, "agent shows", "two parts"),
+    (1.4, 1.6, "agent", "mute"),
+    (1.8, 2.0, "agent", "e"),
+  ]
+
+
+def test_transcript_of_odd_sessions():
+  assert _lines(_frames("sq"))[0] == (0.2, 0.4, "agent", "(sound without text)")
+  silent = _lines(_frames("qq", say={0: "hm"}))
+  assert silent[0] == (0.2, 0.2, "agent", "hm (without sound)")
+  unfinished = (Burst(Control.CALL, (0,), complete=False),)
+  written = _lines(_frames("q", messages={0: unfinished}))
+  assert (0.2, 0.2, "agent calls", "a (unfinished)") in written
+  odd = _TOKENIZER.encode("a\n")
+  assert transcript.spell(odd, tokenizer=_TOKENIZER) == "a�"
+
+
+def test_calls_and_results_have_their_times():
+  burst = lambda channel, text, complete: Burst(  # noqa: E731
+    channel, tuple(_TOKENIZER.encode(text)), complete
+  )
+  frames = _frames("qqqqq", messages={1: (burst(Control.CALL, "add", True),)})
+  for k, (text, complete) in {3: ("fo", False), 4: ("ur", True)}.items():
+    frames[k] = dataclasses.replace(
+      frames[k], text_in=(burst(Control.RESULT, text, complete),)
+    )
+  assert [line for line in _lines(frames) if line[2] not in ("user",)] == [
+    (0.4, 0.4, "agent calls", "add"),
+    (0.5, 0.5, "user types", "typed"),
+    (0.6, 1.0, "result", "four"),
+  ]
+  # The record of a session that goes on knows as much as there has been.
+  record = transcript.Record(_TOKENIZER, grid=clock.TICKS)
+  for frame in frames[:4]:
+    record.observe(frame)
+  assert [str(line).split(None, 2)[2] for line in record.lines()] == [
+    "agent calls    add",
+    "result         fo (unfinished)",
+  ]
+
+
+@pytest.fixture(name="held")
+def _held():
+  frames = _frames("qqssqq", say={2: "yes"})
+  return report.Held(
+    timeline=_timeline(6),
+    frames=frames,
+    tick_seconds=np.array([0.01, 0.02, 0.01, 0.01, 0.01, 0.03]),
+    title="a test",
+    grid=clock.TICKS,
+  )
+
+
+def test_files_of_a_session(held, tmp_path):
+  summary = report.write(
+    held, directory=tmp_path / "out", render=_RENDER, tokenizer=_TOKENIZER
+  )
+  names = sorted(path.name for path in (tmp_path / "out").iterdir())
+  assert names == sorted(
+    [
+      "agent.wav",
+      "conversation.wav",
+      "session.png",
+      "transcript.txt",
+    ]
+  )
+  with wave.open(str(tmp_path / "out/conversation.wav")) as file:
+    assert (file.getnchannels(), file.getframerate()) == (2, 16000)
+    data = np.frombuffer(file.readframes(1 << 20), "<i2").reshape(-1, 2)
+  windows = data.reshape(6, clock.TICKS.samples, 2)
+  assert windows.any(axis=1).tolist() == [
+    [False, False],
+    [True, False],
+    [False, False],
+    [False, True],  # decided in window 2
+    [False, True],
+    [False, False],
+  ]
+  with wave.open(str(tmp_path / "out/agent.wav")) as file:
+    agent = np.frombuffer(file.readframes(1 << 20), "<i2")
+  np.testing.assert_array_equal(agent, data[:, 1])
+  assert (tmp_path / "out/session.png").read_bytes()[:4] == b"\x89PNG"
+  transcript_text = (tmp_path / "out/transcript.txt").read_text()
+  assert transcript_text in summary
+  assert "10.0 ms (median), at most 30.0 ms: 20.0 times real" in summary
+  assert "user      1.2 s, sound in   0.2 s:   -6.0 dBFS RMS" in summary
+
+
+def test_a_failing_write_leaves_what_was_there(held, tmp_path, monkeypatch):
+  (tmp_path / "agent.wav").write_text("older")
+
+  def fail(*_, **__):
+    raise RuntimeError("disk full")
+
+  monkeypatch.setattr(report.picture, "draw", fail)
+  with pytest.raises(RuntimeError, match="disk full"):
+    report.write(held, directory=tmp_path, render=_RENDER, tokenizer=_TOKENIZER)
+  assert [path.name for path in tmp_path.iterdir()] == ["agent.wav"]
+  assert (tmp_path / "agent.wav").read_text() == "older"

@@ -1,0 +1,1 @@
+"""What a compiled program costs: memory, time, bytes that are exchanged."""

@@ -1,0 +1,304 @@
+"""What one instruction of a compiled program costs: FLOPs and HBM bytes.
+
+For: `flops` and `hbm_bytes` of an instruction of `executed.Walk`, run once. Not
+for: collectives (`collectives.py`), time (`roofline.py`). Start reading at
+`flops`. FLOPs are those of matrix products (dots, convolutions, kernels that
+state them), two for a multiplication and addition, as in `training/flops.py`;
+elementwise work shows in the bytes.
+"""
+
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+
+from tml_jax.compiled import hlo
+
+_WINDOW_FIELD = re.compile(r"(\w+)=(\S+)")
+_DIM_LABELS = re.compile(r"([\w?]+)_([\w?]+)->([\w?]+)")
+_ESTIMATE = re.compile(r'"cost_estimate":\{([^{}]*)\}')
+# Custom calls that move or allocate data and multiply nothing.
+_NO_FLOPS = (
+  "AllocateBuffer",
+  "AssumeGatherIndicesInBound",
+  "AsyncCollective",
+  "ConcatBitcast",
+  "ConvertTile",
+  "GatherScatterIndices",
+  "MoveToHost",
+  "MoveToDevice",
+  "PlaceHolder",
+  "PrepareAsyncCall",
+  "ResizeNearest",
+  "Sharding",
+  "SPMDFullToShardShape",
+  "SPMDShardToFullShape",
+  "TopK",
+  "ZeroCrop",
+  "X64",
+  "annotate_device_placement",
+  "xla.sdy",
+)
+# Instructions that touch no memory themselves: names, control, or work that
+# is counted inside of them.
+_FREE = frozenset(
+  """parameter constant tuple get-tuple-element bitcast while conditional call
+  after-all partition-id replica-id iota opt-barrier domain token slice-done
+  async-start async-update async-done call-start call-done copy-done
+  all-gather-done all-reduce-done collective-permute-done send recv send-done
+  recv-done add-dependency rng-get-and-update-state""".split()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """What a kernel says about itself."""
+
+  flops: float
+  bytes: float
+
+
+def custom_call_target(item: hlo.Instruction) -> str:
+  return (item.attribute("custom_call_target") or "").strip('"')
+
+
+def estimate(item: hlo.Instruction) -> Estimate | None:
+  """The cost estimate of a Pallas kernel; None when it gives none."""
+  match = _ESTIMATE.search(item.attributes)
+  if match is None:
+    return None
+  fields = json.loads("{" + match[1] + "}")
+  return Estimate(
+    flops=float(fields.get("flops", 0)),
+    bytes=float(fields.get("bytes_accessed", 0)),
+  )
+
+
+def flops(
+  item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> float | None:
+  """FLOPs of matrix products; None for a kernel that does not state them."""
+  if item.opcode == "dot":
+    return _dot_flops(item, scope)
+  if item.opcode == "convolution":
+    return _convolution_flops(item, scope)
+  if item.opcode == "ragged-dot":
+    # Without a kernel: every row against one expert is what it needs.
+    left = scope.by_name[item.operands[0]].arrays[0]
+    return 2.0 * item.arrays[0].elements * left.dims[-1]
+  if item.opcode == "custom-call":
+    target = custom_call_target(item)
+    if target.startswith(_NO_FLOPS):
+      return 0.0
+    if "matmul" in target.lower():  # CPU libraries: [.., M, K] @ [.., K, N]
+      left = scope.by_name[item.operands[0]].arrays[0]
+      return 2.0 * item.arrays[0].elements * left.dims[-1]
+    known = estimate(item)
+    return None if known is None else known.flops
+  if item.opcode == "fusion":
+    inner = module.computations[item.called["calls"][0]]
+    total = 0.0
+    for part in inner.instructions:
+      value = flops(part, scope=inner, module=module)
+      if value is None:
+        return None
+      total += value
+    return total
+  return 0.0
+
+
+def _numbers(text: str | None) -> list[int]:
+  return [int(x) for x in (text or "").split(",") if x]
+
+
+def _dot_flops(item: hlo.Instruction, scope: hlo.Computation) -> float:
+  left = scope.by_name[item.operands[0]].arrays[0]
+  contracting = _numbers(item.attribute("lhs_contracting_dims"))
+  depth = math.prod(left.dims[dim] for dim in contracting)
+  return 2.0 * item.arrays[0].elements * depth
+
+
+def _convolution_flops(item: hlo.Instruction, scope: hlo.Computation) -> float:
+  """Counts products with padding and holes left out.
+
+  A TPU writes every dot as a convolution; batch dims become spatial dims
+  whose window slides over holes, so that output times window overcounts.
+  """
+  left, right = (scope.by_name[name].arrays[0] for name in item.operands[:2])
+  out = item.arrays[0]
+  labels = _DIM_LABELS.search(item.attribute("dim_labels"))
+  left_labels, right_labels, out_labels = labels[1], labels[2], labels[3]
+  window = _window(item.attribute("window"))
+  positions = 1.0
+  for letter in (c for c in out_labels if c.isdigit()):
+    positions *= _valid_positions(
+      out=out.dims[out_labels.index(letter)],
+      size=left.dims[left_labels.index(letter)],
+      kernel=right.dims[right_labels.index(letter)],
+      **window.get(int(letter), {}),
+    )
+  batch = out.dims[out_labels.index("b")]
+  features = out.dims[out_labels.index("f")]
+  # Of one group; so is `batch` of the output.
+  depth = right.dims[right_labels.index("i")]
+  return 2.0 * batch * features * depth * positions
+
+
+def _window(text: str | None) -> dict[int, dict[str, int]]:
+  """Arguments of `_valid_positions` by spatial dim."""
+  result: dict[int, dict[str, int]] = {}
+  names = {
+    "stride": "stride",
+    "lhs_dilate": "holes",
+    "rhs_dilate": "dilation",
+    "pad": "pad",
+  }
+  for key, values in _WINDOW_FIELD.findall(text or ""):
+    if key not in names:  # the size is the kernel's; reversal moves nothing
+      continue
+    for dim, value in enumerate(values.split("x")):
+      number = int(value.split("_")[0])
+      result.setdefault(dim, {})[names[key]] = number
+  return result
+
+
+def _valid_positions(
+  *,
+  out: int,
+  size: int,
+  kernel: int,
+  stride: int = 1,
+  holes: int = 1,
+  dilation: int = 1,
+  pad: int = 0,
+) -> int:
+  """Pairs (output, kernel element) that meet an element of the input."""
+  place = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
+  inside = (place >= 0) & (place % holes == 0) & (place // holes < size)
+  return int(inside.sum())
+
+
+def hbm_bytes(
+  item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> float:
+  """Bytes read from and written to HBM; on-chip memory does not count.
+
+  A slice of a large array reads the slice, an update in place writes the
+  update: scans over stacked layers do both in every iteration.
+  """
+  if item.opcode in _FREE:
+    return 0.0
+  operands = scope.operands_of(item)
+  if item.opcode == "custom-call":
+    known = estimate(item)
+    if known is not None and known.bytes:
+      return known.bytes
+    if custom_call_target(item).startswith("AllocateBuffer"):
+      return 0.0
+  if item.opcode == "fusion":
+    return _fusion_bytes(item, scope=scope, module=module)
+  if item.opcode == "slice-start":  # ((source), destination, context)
+    source, part = item.arrays[:2]
+    return float(part.bytes * ((source.space == 0) + (part.space == 0)))
+  if item.opcode.endswith("-start"):  # (destination, source, context)
+    return _sum(item.arrays[:1]) + sum(_sum(o.arrays) for o in operands)
+  if item.opcode in ("dynamic-slice", "slice", "gather"):
+    part, ends = item.arrays, (operands[0].arrays, item.arrays)
+  elif item.opcode == "dynamic-update-slice":
+    part, ends = operands[1].arrays, (operands[1].arrays, item.arrays)
+  elif item.opcode == "scatter":
+    part, ends = operands[-1].arrays, (operands[-1].arrays, item.arrays)
+  else:
+    part, ends = (), ()
+  if ends:
+    in_hbm = sum(end[0].space == 0 for end in ends)
+    return float(in_hbm * sum(a.bytes for a in part))
+  return _sum(item.arrays) + sum(_sum(o.arrays) for o in operands)
+
+
+def _sum(arrays: tuple[hlo.Array, ...]) -> float:
+  return float(sum(a.bytes for a in arrays if a.space == 0))
+
+
+def _fusion_bytes(
+  item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> float:
+  inner = module.computations[item.called["calls"][0]]
+  total = 0.0
+  for index, operand in enumerate(scope.operands_of(item)):
+    if index in inner.parameters:
+      whole = _sum(operand.arrays)
+      read = _read_of(inner.parameters[index], scope=inner, module=module)
+      total += whole if read is None else min(whole, read)
+  return total + min(
+    _sum(item.arrays), _written_by(inner.root, scope=inner, space=item.arrays)
+  )
+
+
+def _read_of(
+  value: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> float | None:
+  """Bytes read of a fusion's parameter; None means all of it."""
+  total = 0.0
+  for user in scope.users.get(value.name, []):
+    if user.opcode in ("dynamic-slice", "slice", "gather"):
+      if user.operands[0] != value.name:
+        return None
+      total += sum(a.bytes for a in user.arrays)
+    elif user.opcode == "dynamic-update-slice":
+      if user.operands[0] != value.name:
+        return None  # it is the update: read whole; else written in place
+    elif user.opcode in ("bitcast", "copy", "fusion"):
+      if user.opcode == "fusion":
+        inner = module.computations[user.called["calls"][0]]
+        index = user.operands.index(value.name)
+        part = _read_of(inner.parameters[index], scope=inner, module=module)
+      else:
+        part = _read_of(user, scope=scope, module=module)
+        if not scope.users.get(user.name):  # it is the result
+          part = None
+      if part is None:
+        return None
+      total += part
+    elif user.opcode == "tuple" or _is_handover(user):
+      continue
+    else:
+      return None
+  return total
+
+
+def _is_handover(item: hlo.Instruction) -> bool:
+  """A collective that goes on beside a fusion's own work."""
+  return item.opcode == "all-gather" or (
+    item.opcode == "custom-call"
+    and custom_call_target(item).startswith("AsyncCollective")
+  )
+
+
+def _written_by(
+  root: hlo.Instruction,
+  *,
+  scope: hlo.Computation,
+  space: tuple[hlo.Array, ...],
+) -> float:
+  """Bytes that a fusion writes; `space` gives the memory of its results."""
+  if root.opcode == "tuple":
+    parts = scope.operands_of(root)
+    if len(parts) != len(space):
+      return _sum(space)
+    return sum(
+      _written_by(part, scope=scope, space=(array,))
+      for part, array in zip(parts, space, strict=True)
+    )
+  if all(a.space for a in space) or root.opcode == "parameter":
+    return 0.0
+  if _is_handover(root):
+    return 0.0
+  while root.opcode in ("bitcast", "copy"):
+    root = scope.by_name[root.operands[0]]
+  if root.opcode == "dynamic-update-slice":
+    update = scope.by_name[root.operands[1]]
+    return float(sum(a.bytes for a in update.arrays))
+  return _sum(space)

@@ -1,0 +1,343 @@
+"""Command line to frozen `Config`: what every entry point starts with.
+
+For: `--config=experiments/interaction.py:tiny --config.model.num_layers=2`,
+and errors that take one line. Not for: values or their checks (config.py,
+experiments/). Start reading at `run`. Imports neither jax nor anything that
+does: a misspelt flag must not cost the start of an accelerator.
+
+  def main(config: Config): ...           # import jax in here
+  if __name__ == "__main__":
+    config_flags.run(main)
+"""
+
+import dataclasses
+import difflib
+import enum
+import importlib.util
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_dict
+from ml_collections import config_flags as ml_config_flags
+
+from tml_jax import errors
+from tml_jax.config import Config
+from tml_jax.config import text as config_text
+
+_FLAG = "config"
+_FIELD = re.compile(rf"--?(?:no)?{_FLAG}\.([^=]*)")
+
+ml_config_flags.DEFINE_config_file(
+  _FLAG,
+  help_string="The experiment, FILE.py:NAME (for instance"
+  " experiments/interaction.py:tiny), or config.txt of a run;"
+  " --config.SECTION.FIELD=VALUE changes one field (tuples: A,B,C).",
+)
+# Shared by every entry point that keeps or reads a run; defined once here, as
+# absl refuses two definitions when tests import several entry points.
+WORKDIR = flags.DEFINE_string(
+  "workdir", "", "Directory of the run: config, checkpoints, metrics."
+)
+JSON = flags.DEFINE_string(
+  "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
+)
+OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
+# Flags of all commands that name files; --src of the Inkling import reads URLs.
+_PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
+
+
+class ConfigFrom(enum.Enum):
+  """Where a command finds its config."""
+
+  FLAG = "flag"  # --config, which is required
+  WORKDIR = "workdir"  # --config, else config.txt in --workdir
+  TOPOLOGY = "topology"  # --config=FILE.py:NAME, placed on --topology
+
+
+def run(
+  main: Callable[[Config], Any],
+  *,
+  config_from: ConfigFrom = ConfigFrom.FLAG,
+  default: str = "",
+  config_type: type = Config,
+) -> None:
+  """Parses the flags, calls `main(config)` and exits.
+
+  `default` is the --config of a command that works without one, `config_type`
+  what the experiments of the command return.
+
+  Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
+  and exit status 2. Ctrl-C is one line too.
+  """
+
+  def parse(argv: list[str]) -> Config:
+    if default and not has_config(argv):
+      argv = [argv[0], f"--{_FLAG}={default}", *argv[1:]]
+    return parse_config(argv, config_from=config_from, config_type=config_type)
+
+  try:
+    app.run(main, flags_parser=parse)
+  except errors.UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+    sys.exit(130)  # 128 + SIGINT, as shells have it
+
+
+def parse_config(
+  argv: list[str], *, config_from: ConfigFrom, config_type: type = Config
+) -> Any:
+  """Parses all flags of `argv` (program name first); returns the config."""
+  flags.FLAGS[_FLAG].parser.config_type = config_type
+  # The library reads the overrides from sys.argv when it parses --config.
+  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  _check_paths(argv)
+  if config_from == ConfigFrom.WORKDIR:
+    argv = _add_config_of_workdir(argv)
+  if config_from == ConfigFrom.TOPOLOGY:
+    argv = _add_topology(argv)
+  sys.argv = argv
+  for argument in argv[1:]:
+    _check_field_name(argument, config_type=config_type)
+  missing = errors.UserError(
+    "--config is missing: give an experiment, for instance"
+    " --config=experiments/interaction.py:tiny"
+  )
+  if not has_config(argv) and any(_FIELD.match(item) for item in argv):
+    raise missing
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    raise errors.UserError(_one_line(error, config_type=config_type)) from error
+  if len(rest) > 1:
+    raise errors.UserError(
+      f"unexpected argument {rest[1]!r}: every argument is a flag, --name=value"
+    )
+  values = flags.FLAGS[_FLAG].value
+  if values is None:
+    raise missing
+  return config_text.from_dict(config_type, values.to_dict())
+
+
+def overrides() -> dict[str, Any]:
+  """The fields given as `--config.a.b=value`; none outside of `run`."""
+  if flags.FLAGS[_FLAG].value is None:  # in a notebook, in a test
+    return {}
+  return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
+
+
+class _Parser(flags.ArgumentParser):
+  """Loads a frozen Config and opens it as a locked ConfigDict.
+
+  ml_collections assigns every override to the loaded object, which a frozen
+  dataclass forbids; `parse_config` freezes the result again.
+  """
+
+  config_type = Config  # of the command; `parse_config` sets it
+
+  def parse(self, path: str) -> config_dict.ConfigDict:
+    config = _load(path, config_type=self.config_type)
+    return config_dict.ConfigDict(config_text.to_dict(config)).lock()
+
+
+class _TupleParser(flags.ArgumentParser):
+  """`a,b,c`: integers where all are, else strings."""
+
+  def parse(self, argument: str | tuple) -> tuple:
+    if isinstance(argument, tuple):  # the default
+      return argument
+    items = tuple(item for item in argument.split(",") if item)
+    try:
+      return tuple(int(item) for item in items)
+    except ValueError:
+      return items
+
+
+# DEFINE_config_file, the documented way in, takes no parser.
+flags.FLAGS[_FLAG].parser = _Parser()
+ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
+
+
+def _load(path: str, *, config_type: type) -> Any:
+  """The config at FILE.py:NAME, or in a run's config.txt."""
+  file, separator, name = path.partition(":")
+  if not os.path.isfile(file):
+    raise errors.UserError(
+      f"--config={path}: there is no file {file!r}; paths are relative to"
+      f" the current directory, {os.getcwd()}"
+    )
+  if file.endswith(".txt"):
+    return config_text.load(file, config_type=config_type)
+  module = load_module(path)
+  if not hasattr(module, "get_config"):
+    raise errors.UserError(
+      f"--config={path}: {file} has no function get_config"
+    )
+  config = module.get_config(*([name] if separator else []))
+  if not isinstance(config, config_type):
+    raise errors.UserError(
+      f"--config={path}: get_config must return a {config_type.__name__}, not"
+      f" {type(config).__name__}"
+    )
+  return config
+
+
+def experiment_file() -> str:
+  """FILE.py of the command's --config."""
+  path = ml_config_flags.get_config_filename(flags.FLAGS[_FLAG])
+  return path.partition(":")[0]
+
+
+def load_module(path: str) -> types.ModuleType:
+  """The module of an experiment file, FILE.py or FILE.py:NAME."""
+  file = path.partition(":")[0]
+  if not file.endswith(".py"):
+    raise errors.UserError(
+      f"--config={path}: expected FILE.py:NAME or a run's config.txt"
+    )
+  directory = os.path.dirname(os.path.abspath(file))
+  if os.path.exists(os.path.join(directory, "__init__.py")):
+    sys.path.append(os.path.dirname(directory))  # its neighbours' imports
+  spec = importlib.util.spec_from_file_location("experiment", file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, ImportError) as error:
+    raise errors.UserError(f"--config={path}: {error}; mend {file}") from error
+  return module
+
+
+def has_config(argv: list[str]) -> bool:
+  """Whether --config itself is among the arguments."""
+  return any(re.match(rf"--?{_FLAG}(=|$)", argument) for argument in argv)
+
+
+def _check_paths(argv: list[str]) -> None:
+  """Refuses URLs: gs://bucket would become a directory named `gs:`."""
+  for name in _PATHS:
+    value = _value_of(name, argv=argv)
+    if "://" in value:
+      raise errors.UserError(
+        f"--{name}={value} is a URL and this takes a path: mount the bucket"
+        " with gcsfuse (docs/run_on_tpu.md) and give the directory"
+      )
+
+
+def _add_config_of_workdir(argv: list[str]) -> list[str]:
+  """Puts `--config=WORKDIR/config.txt` first unless --config is there."""
+  if has_config(argv):
+    return argv
+  path = _value_of("workdir", argv=argv)
+  if path:
+    file = os.path.join(path, config_text.FILE_NAME)
+    if not os.path.isfile(file):
+      raise errors.UserError(
+        f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
+        " of a run"
+      )
+    return [argv[0], f"--{_FLAG}={file}", *argv[1:]]
+  raise errors.UserError("--workdir is missing: give the directory of a run")
+
+
+def _add_topology(argv: list[str]) -> list[str]:
+  """`--config=FILE.py:NAME --topology=T --num_slices=N` with NAME@T:N."""
+  topology = _value_of("topology", argv=argv)
+  if not topology:
+    raise errors.UserError(
+      "--topology is missing: name a slice, for instance --topology=v5p:8x8x8"
+    )
+  slices = _value_of("num_slices", argv=argv)
+  place = topology if slices in ("", "1") else f"{topology}:{slices}"
+  path = _value_of(_FLAG, argv=argv)
+  if ".py:" not in path or path.endswith(f"@{place}"):
+    return argv
+  if "@" in path:
+    raise errors.UserError(
+      f"--config={path} and --topology={place} name two places: leave out @"
+      " and what follows it"
+    )
+  return [
+    item.replace(path, f"{path}@{place}") if item.endswith(path) else item
+    for item in argv
+  ]
+
+
+def _value_of(name: str, *, argv: list[str]) -> str:
+  """Value of --name in `argv`, the last one; empty if it is not there."""
+  value = ""
+  for i, argument in enumerate(argv):
+    match = re.match(rf"--?{name}(?:=(.*))?$", argument)
+    if match is not None:
+      following = argv[i + 1] if i + 1 < len(argv) else ""
+      value = following if match[1] is None else match[1]
+  return value
+
+
+def _check_field_name(argument: str, *, config_type: type) -> None:
+  """Refuses `--config.PATH` when the config has no such field."""
+  match = _FIELD.match(argument)
+  if match is None:
+    return
+  fields = config_text.field_types(config_type)
+  path = match[1]
+  if path in fields:
+    return
+  if any(name.startswith(path + ".") for name in fields):
+    raise errors.UserError(
+      f"--{_FLAG}.{path} is a section; set one of its fields, for instance"
+      f" --{_FLAG}."
+      + next(name for name in fields if name.startswith(path + "."))
+    )
+  raise errors.UserError(
+    f"unknown field --{_FLAG}.{path}; the nearest is"
+    f" --{_FLAG}.{nearest(path, names=list(fields))}"
+  )
+
+
+def config_of_row(
+  name: str,
+  *,
+  changes: Mapping[str, Mapping[str, Any]],
+  base: Config,
+  file: str,
+) -> Config:
+  """The config of a row of the experiment `file`, by its changes of `base`.
+
+  Raises:
+    errors.UserError: no such row.
+  """
+  if name not in changes:
+    raise errors.UserError(
+      f"{file} has no row {name!r}; the nearest is"
+      f" {nearest(name, names=list(changes))}"
+    )
+  config = config_text.with_fields(base, dict(changes[name]))
+  return dataclasses.replace(config, name=f"{base.name}_{name}")
+
+
+def nearest(path: str, *, names: list[str]) -> str:
+  """The name most like `path`; a slip in the last part counts least."""
+  last = path.rsplit(".", 1)[-1]
+
+  def likeness(name: str) -> float:
+    whole = difflib.SequenceMatcher(None, path, name).ratio()
+    part = difflib.SequenceMatcher(None, last, name.rsplit(".", 1)[-1]).ratio()
+    return whole + part
+
+  return max(names, key=likeness)
+
+
+def _one_line(error: Exception, *, config_type: type) -> str:
+  """The message of absl; for a field, the type it takes instead."""
+  text = " ".join(str(error).split())
+  match = re.match(rf"flag (--{_FLAG}\.([\w.]+)=.*?): ", text)
+  if match is None:
+    return text
+  field_type = config_text.field_types(config_type)[match[2]]
+  return f"{match[1]}: it takes {config_text.describe_type(field_type)}"

@@ -1,0 +1,1 @@
+"""Full-Duplex-Bench: its folders, its scores, and a suite of both."""

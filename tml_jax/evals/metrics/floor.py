@@ -1,0 +1,199 @@
+"""Who has the floor: replies, yields, interruptions, selectivity, gaps.
+
+For: what one log says about turn-taking. Not for: sums over logs (`panel`) or
+speech at given times (`timed`). Start reading at `measure`. Times are seconds;
+a run, its onset, what is due and what was asked: see `heard`.
+
+Definitions after the panel of tau-voice (tau2-bench, 200 ms ticks) and
+Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
+
+  responded       R_R: the agent begins within the chance of a TURN, which is
+                  over when the user speaks again. tau drops a last turn with
+                  no successor; here the log's end is one. A reply that began
+                  before the user's end is none: who always talks answers
+                  nobody (Full-Duplex-Bench clips such latencies to 0).
+  latency         L_R: onset - end of the user's speech, of responses, to the
+                  sample and not to the tick. Only of turns due at most
+                  `PROMPT_SECONDS` after their end: not of asked delays.
+  late            |onset - due| of responses, in any turn with a `due`.
+  yielded         R_Y: of BARGE_INs into the agent's speech, those with a
+                  quiet tick that begins within `YIELD_SECONDS` of the user's
+                  onset. Where the agent was silent there is nothing to yield.
+  yield_latency   L_Y: from the user's onset to that tick.
+  interruptions   I_A: onsets while the user has spoken to the agent in the
+                  tick before and goes on, and nothing was due, per turn of
+                  the user (TURN, TIMED, BARGE_IN). May exceed 1.
+  selectivity     S_BC, S_VT, S_ND (here SIDE_TALK and BACKGROUND apart): of
+                  events, those without error. Where the agent speaks, error =
+                  a quiet tick within `KEEP_SECONDS`, or speech that nobody
+                  asked for, which tau does not count; where it is silent, an
+                  unasked onset during the event or `ANSWER_SECONDS` after it.
+                  Where the agent speaks and the recorded one comes to its own
+                  end within `KEEP_SECONDS`, an event says nothing.
+                  "Within" excludes its end, as tau's ranges of ticks do.
+  takeover        of PAUSEs, those in which the agent speaks unasked.
+                  Full-Duplex-Bench takes any speech of the whole clip that
+                  lasts 1 s or has 4 words; here any, in the pause alone.
+  false_fires     unasked runs a minute.
+  overlap         share of the user's directed speech that the agent talks in,
+                  FOLLOW, which asks for it, left out.
+  floor_transfer  onset of the agent - end of the user's last run before it:
+                  gaps are positive, overlaps negative (floor transfer offset,
+                  Heldner & Edlund 2010). In ticks of 200 ms; the same of the
+                  recorded agent, for comparison.
+"""
+
+import collections
+
+import numpy as np
+
+from tml_jax.evals.metrics.heard import EPSILON, Heard, runs_of, seconds
+from tml_jax.streams import clock
+from tml_jax.streams.annotation import Annotation, Kind
+
+PROMPT_SECONDS = 1.0
+YIELD_SECONDS = 2.0
+KEEP_SECONDS = 1.0
+ANSWER_SECONDS = 2.0
+SELECTIVE = {
+  Kind.BACKCHANNEL: "selectivity_backchannel",
+  Kind.VOCAL_TIC: "selectivity_vocal_tic",
+  Kind.SIDE_TALK: "selectivity_side_talk",
+  Kind.BACKGROUND: "selectivity_background",
+}
+TRANSFER, RECORDED = "floor_transfer", "floor_transfer_recorded"
+
+# (value, weight) of every event, by the name of its series; a ratio is the sum
+# of values over the sum of weights.
+Series = dict[str, list[tuple[float, float]]]
+
+
+def measure(heard: Heard) -> Series:
+  """All series of the module; those without an event are not there."""
+  result: Series = collections.defaultdict(list)
+  _responses(heard, result)
+  _yields(heard, result)
+  _interruptions(heard, result)
+  for kind, name in SELECTIVE.items():
+    for event in heard.log.of_kind(kind):
+      kept = is_kept(heard, event)
+      if kept is not None:
+        result[name].append((float(kept), 1))
+  for pause in heard.log.of_kind(Kind.PAUSE):
+    taken = any(
+      run.onset < pause.end - EPSILON and run.end > pause.start + EPSILON
+      for run in heard.unasked
+    )
+    result["takeover"].append((float(taken), 1))
+  minutes = seconds(len(heard.log.ticks)) / 60
+  result["false_fires"].append((len(heard.unasked), minutes))
+  _overlap(heard, result)
+  for name, agent in (
+    (TRANSFER, heard.log.agent),
+    (RECORDED, heard.log.recorded_agent),
+  ):
+    result[name] += [(t, 1) for t in transfers(agent, user=heard.directed)]
+  return dict(result)
+
+
+def _responses(heard: Heard, result: Series) -> None:
+  for reply in heard.of(Kind.TURN):
+    onset = heard.onset(reply)
+    result["responded"].append((float(onset is not None), 1))
+    if onset is None:
+      continue
+    due = reply.to.due
+    if due is None or due - reply.to.end <= PROMPT_SECONDS + EPSILON:
+      result["latency"].append((round(onset - reply.to.end, 6), 1))
+    if due is not None:
+      result["late"].append((round(abs(onset - due), 6), 1))
+
+
+def _yields(heard: Heard, result: Series) -> None:
+  agent = heard.log.agent
+  for event in heard.log.of_kind(Kind.BARGE_IN):
+    tick = clock.TICKS.window_of(event.start)
+    if tick >= len(agent) or not agent[tick]:
+      continue
+    quiet = _quiet_after(heard, event, within=YIELD_SECONDS)
+    result["yielded"].append((float(quiet is not None), 1))
+    if quiet is not None:
+      result["yield_latency"].append((round(quiet - event.start, 6), 1))
+
+
+def _quiet_after(
+  heard: Heard, event: Annotation, *, within: float
+) -> float | None:
+  """When the first quiet tick after the event's start begins."""
+  agent = heard.log.agent
+  for tick in range(clock.TICKS.window_of(event.start) + 1, len(agent)):
+    if seconds(tick) - event.start > within - EPSILON:
+      return None
+    if not agent[tick]:
+      return seconds(tick)
+  return None
+
+
+def _interruptions(heard: Heard, result: Series) -> None:
+  kinds = (Kind.TURN, Kind.TIMED, Kind.BARGE_IN)
+  turns = {(a.start, a.end) for a in heard.log.of_kind(*kinds)}
+  directed = heard.directed
+  onsets = [
+    run.onset
+    for i, run in enumerate(heard.runs)
+    if i not in heard.asked
+    and run.first > 0
+    and directed[run.first - 1]
+    and directed[run.first]
+  ]
+  for start, end in sorted(turns):
+    count = sum(start + EPSILON < onset < end - EPSILON for onset in onsets)
+    result["interruptions"].append((count, 1))
+
+
+def is_kept(heard: Heard, event: Annotation) -> bool | None:
+  """Whether the agent did as it would have done without the event.
+
+  None where it speaks and would have come to its end anyway.
+  """
+  tick = clock.TICKS.window_of(event.start)
+  run = heard.at(tick)
+  if run is None:
+    later = heard.onsets(
+      event.start + 2 * EPSILON, event.end + ANSWER_SECONDS - 2 * EPSILON
+    )
+    unasked = heard.unasked
+    return not any(heard.runs[i] in unasked for i in later)
+  if heard.runs[run] in heard.unasked:
+    return False
+  until = event.start + KEEP_SECONDS
+  for first, stop in runs_of(heard.log.recorded_agent):
+    over = seconds(stop)
+    if first <= tick < stop and over < until - EPSILON:
+      return None
+  return _quiet_after(heard, event, within=KEEP_SECONDS) is None
+
+
+def _overlap(heard: Heard, result: Series) -> None:
+  spoken = heard.directed & ~heard.log.covered(Kind.FOLLOW)
+  if spoken.any():
+    both = int((spoken & heard.log.agent).sum())
+    result["overlap"].append((both, int(spoken.sum())))
+
+
+def transfers(agent: np.ndarray, *, user: np.ndarray) -> list[int]:
+  """Ticks from the user's end to the agent's onset, at every change of floor.
+
+  A run of the agent within one of the user is no change. Both are [ticks]
+  bool.
+  """
+  result, last = [], None
+  for first, stop in runs_of(agent):
+    before = [run for run in runs_of(user) if run[0] < first]
+    if not before or before[-1] == last:
+      continue  # nobody spoke, or the agent goes on
+    if before[-1][1] >= stop:
+      continue
+    last = before[-1]
+    result.append(first - last[1])
+  return result

@@ -1,0 +1,1 @@
+"""Inkling weights in and out; start at `__main__` or at `model`."""

@@ -1,0 +1,1 @@
+"""Attention over whole sequences, one file a form."""

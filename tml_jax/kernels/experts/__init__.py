@@ -1,0 +1,1 @@
+"""The product of tokens with their experts, one file a form."""

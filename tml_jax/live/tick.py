@@ -1,0 +1,327 @@
+"""One micro-turn of B sessions in one compiled call.
+
+For: perceive a window, decide, and make the sound of the next one. Not for:
+what the host remembers between ticks (`session`, `pool`). Start at `tick`.
+
+Legend: B sessions, C positions of a chunk, N output tokens, V vocabulary,
+D d_model, F fine frames, M mel channels.
+"""
+
+import functools
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tml_jax.config import Config, Numerics
+from tml_jax.live import decode
+from tml_jax.models import cache as cache_lib
+from tml_jax.models import flow_head, interaction, invariant, norm
+from tml_jax.streams import clock, dmel, packing
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import patches as patches_lib
+from tml_jax.streams.frame import Frame, State
+
+_FLOW_STREAM = 1 << 20  # fold_in constant, away from token indices
+_SOUND_ROWS = 16  # sessions whose sound is made at once if invariant
+
+
+@flax.struct.dataclass
+class Decided:
+  """What B sessions decided in one window.
+
+  Attributes:
+    tokens_BN: output tokens, N = max_text_out + 1.
+    counts_B: how many of them count; 0 for a resting session.
+    hidden_BND: the state each token was drawn from; `model.logits` of it are
+      the logits before the grammar.
+    mel_BFM: log10 fine mel of the next window; only where the last token is
+      `<speak>`.
+  """
+
+  tokens_BN: jax.Array
+  counts_B: jax.Array
+  hidden_BND: jax.Array
+  mel_BFM: jax.Array
+
+
+def tick(
+  variables: dict[str, Any],
+  *,
+  cache: cache_lib.Cache,
+  chunk: dict[str, jax.Array],
+  seeds_B: jax.Array,
+  quiet_B: jax.Array,
+  text_pieces: int,
+  model: interaction.InteractionModel,
+  config: Config,
+) -> tuple[Decided, cache_lib.Cache]:
+  """Perceives a chunk, decides, and makes the sound of the next window.
+
+  Compiles once per chunk size and number of sessions.
+
+  Args:
+    variables: of the model.
+    cache: of the sessions, donated.
+    chunk: inputs of one window, see `empty_chunk`.
+    seeds_B: int32; with the index of the window they give the random numbers,
+      so that a session does not depend on its neighbours.
+    quiet_B: bool; whose frame ends with `<quiet>`, undecided by the model.
+    text_pieces: of the tokenizer; static.
+    model: static.
+    config: static.
+  """
+  grammar = decode.Grammar.create(
+    config.streams,
+    vocab_size=config.model.vocab_size - config.model.vocab_padding,
+    text_pieces=text_pieces,
+  )
+  bound = model.bind(variables)
+  keys_B = jax.vmap(_key)(seeds_B, chunk["windows"][:, 0])
+  with jax.named_scope("perceive"):
+    hidden_BCD, cache = bound.extend(chunk, cache)
+  last_B11 = jnp.maximum(chunk["lengths"] - 1, 0)[:, None, None]
+  carry = _Carry.create(
+    cache,
+    hidden_BD=jnp.take_along_axis(hidden_BCD, last_B11, axis=1)[:, 0],
+    active_B=chunk["lengths"] > 0,
+    config=config,
+  )
+  carry = jax.lax.while_loop(
+    lambda carry: carry.active_B.any(),
+    lambda carry: _emit(
+      carry,
+      bound=bound,
+      chunk=chunk,
+      keys_B=keys_B,
+      quiet_B=quiet_B,
+      grammar=grammar,
+      config=config,
+    ),
+    carry,
+  )
+  speak = frame_lib.token_id(frame_lib.Control.SPEAK, config=config.streams)
+  size = len(seeds_B)
+  mel_BFM = jax.lax.cond(
+    (carry.tokens_BN == speak).any(),
+    lambda: _in_groups(
+      functools.partial(_sound, bound, config=config),
+      (carry.hidden_BD, keys_B),
+      size=_SOUND_ROWS,
+      config=config,
+    ),
+    lambda: jnp.full((size, *_mel_shape(config)), dmel.LOG_MIN, jnp.float32),
+  )
+  return Decided(
+    tokens_BN=carry.tokens_BN,
+    counts_B=carry.counts_B,
+    hidden_BND=carry.hidden_BND,
+    mel_BFM=mel_BFM,
+  ), carry.cache
+
+
+_jit = functools.partial(
+  jax.jit,
+  tick,
+  static_argnames=("text_pieces", "model", "config"),
+  donate_argnames="cache",
+)
+compiled = {
+  numerics: _jit(compiler_options=numerics.compiler_options)
+  for numerics in Numerics
+}
+
+
+def _in_groups(function, arrays, *, size: int, config: Config) -> jax.Array:
+  """`function` of rows of B sessions; in groups of `size` if invariant."""
+  if config.numerics is Numerics.DEFAULT:
+    return function(*arrays)
+  return norm.in_tiles(function, *arrays, rows=size)
+
+
+def _key(seed: jax.Array, window: jax.Array) -> jax.Array:
+  return jax.random.fold_in(jax.random.key(seed), window)
+
+
+@flax.struct.dataclass
+class _Carry:
+  """Between two output tokens of a window; as `Decided` where named alike."""
+
+  cache: cache_lib.Cache
+  hidden_BD: jax.Array  # of the last position of each session
+  tokens_BN: jax.Array
+  hidden_BND: jax.Array
+  counts_B: jax.Array
+  states_B: jax.Array  # of the grammar
+  active_B: jax.Array  # has not decided yet
+
+  @classmethod
+  def create(
+    cls,
+    cache: cache_lib.Cache,
+    *,
+    hidden_BD: jax.Array,
+    active_B: jax.Array,
+    config: Config,
+  ) -> "_Carry":
+    size, width = hidden_BD.shape
+    steps = config.streams.max_text_out + 1
+    pad = decode.pad_id(config.streams)
+    return cls(
+      cache=cache,
+      hidden_BD=hidden_BD,
+      tokens_BN=jnp.full((size, steps), pad, jnp.int32),
+      hidden_BND=jnp.zeros((size, steps, width), hidden_BD.dtype),
+      counts_B=jnp.zeros(size, jnp.int32),
+      states_B=jnp.full(size, int(State.SAY), jnp.int32),
+      active_B=active_B,
+    )
+
+
+@jax.named_scope("token")
+def _emit(
+  carry: _Carry,
+  *,
+  bound,
+  chunk,
+  keys_B: jax.Array,
+  quiet_B: jax.Array,
+  grammar: decode.Grammar,
+  config: Config,
+) -> _Carry:
+  """Draws the next output token of every undecided session and reads it."""
+  active_B, counts_B = carry.active_B, carry.counts_B
+  logits_BV = _in_groups(
+    bound.logits, (carry.hidden_BD,), size=norm.ROWS, config=config
+  )
+  token_B = _in_groups(
+    functools.partial(
+      decode.choose,
+      text_vocab_size=config.streams.text_vocab_size,
+      config=config.sample,
+    ),
+    (
+      logits_BV,
+      grammar.allowed(carry.states_B, used_B=counts_B),
+      jax.vmap(jax.random.fold_in)(keys_B, counts_B),
+    ),
+    size=1,
+    config=config,
+  )
+  quiet = frame_lib.token_id(frame_lib.Control.QUIET, config=config.streams)
+  token_B = jnp.where(quiet_B, quiet, token_B)
+  hidden_B1D, cache = bound.extend(
+    _token_chunk(token_B, active_B, chunk=chunk, config=config), carry.cache
+  )
+  state_B = jnp.asarray(grammar.next_state)[carry.states_B, token_B]
+  slots = jnp.arange(carry.tokens_BN.shape[1])
+  slot_BN = (slots == counts_B[:, None]) & active_B[:, None]
+  is_decided_B = state_B >= State.QUIET
+  return carry.replace(
+    cache=cache,
+    hidden_BD=jnp.where(active_B[:, None], hidden_B1D[:, 0], carry.hidden_BD),
+    tokens_BN=jnp.where(slot_BN, token_B[:, None], carry.tokens_BN),
+    hidden_BND=jnp.where(
+      slot_BN[..., None], carry.hidden_BD[:, None], carry.hidden_BND
+    ),
+    counts_B=counts_B + active_B,
+    # A session that has decided keeps a state that has a row in the table.
+    states_B=jnp.where(active_B & ~is_decided_B, state_B, State.SAY),
+    active_B=active_B & ~is_decided_B,
+  )
+
+
+def _mel_shape(config: Config) -> tuple[int, int]:
+  return clock.of(config.streams).fine_frames, config.model.dmel_channels
+
+
+@jax.named_scope("sound")
+def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
+  """Fine mel of the next window of every session."""
+  keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, _FLOW_STREAM)
+  mel_BFM = flow_head.sample(
+    bound.velocity,
+    cond_D=hidden_BD,
+    null_D=bound.null_condition(),
+    noise_FC=flow_head.noise(
+      keys_B,
+      shape=_mel_shape(config),
+      temperature=config.sample.flow_temperature,
+    ),
+    config=config.model.flow,
+  )
+  return jnp.clip(mel_BFM, dmel.LOG_MIN, dmel.LOG_MAX)
+
+
+def _token_chunk(token_B, active_B, *, chunk, config: Config):
+  """The chunk of one output token."""
+  empty = empty_chunk(
+    config, batch_size=len(token_B), size=1, audio=0, patches=0
+  )
+  chunk = jax.tree.map(jnp.asarray, empty) | {
+    "windows": jnp.broadcast_to(chunk["windows"][:, :1], empty["tokens"].shape),
+    "lengths": active_B.astype(jnp.int32),
+  }
+  return chunk | {"tokens": chunk["tokens"].at[:, 0].set(token_B)}
+
+
+def empty_chunk(
+  config: Config, *, batch_size: int, size: int, audio: int, patches: int
+) -> dict[str, np.ndarray]:
+  """A chunk in which every session rests.
+
+  Args:
+    config: for the id of padding.
+    batch_size: B.
+    size: C positions.
+    audio: slots for dMel tokens.
+    patches: slots for patches.
+
+  With invariant numerics each of the three is the next size that makes whole
+  tiles of rows.
+  """
+  if config.numerics is Numerics.INVARIANT:
+    size, audio, patches = (
+      invariant.rows(each, batch_size=batch_size)
+      for each in (size, audio, patches)
+    )
+  patch = (patches_lib.PAIR, patches_lib.PATCH, patches_lib.PATCH, 3)
+  b = batch_size
+  return {
+    "tokens": np.full((b, size), decode.pad_id(config.streams), np.int32),
+    "windows": np.zeros((b, size), np.int32),
+    "audio_dmel": np.zeros((b, audio, clock.MEL_CHANNELS), np.uint8),
+    "audio_positions": np.full((b, audio), size, np.int32),
+    "audio_streams": np.zeros((b, audio), np.int32),
+    "patches": np.zeros((b, patches, *patch), np.uint8),
+    "patch_positions": np.full((b, patches), size, np.int32),
+    "lengths": np.zeros(b, np.int32),
+  }
+
+
+def write_inputs(
+  chunk: dict[str, np.ndarray], frame: Frame, *, row: int, config: Config
+) -> None:
+  """Lays the perceived part of `frame` into row `row` of a chunk."""
+  tokens = frame_lib.layout_inputs(frame, config=config.streams)
+  chunk["tokens"][row, : len(tokens)] = tokens
+  chunk["windows"][row] = frame.window
+  chunk["lengths"][row] = len(tokens)
+  cursor, slot = 1, 0
+  for stream, levels in (
+    (packing.OWN, frame.own_dmel),
+    (packing.USER, frame.user_dmel),
+  ):
+    if levels is not None:
+      slots = slice(slot, slot + len(levels))
+      chunk["audio_dmel"][row, slots] = levels
+      chunk["audio_streams"][row, slots] = stream
+      positions = np.arange(cursor, cursor + len(levels))
+      chunk["audio_positions"][row, slots] = positions
+      cursor, slot = cursor + len(levels), slots.stop
+  count = len(frame.patches)
+  chunk["patches"][row, :count] = frame.patches
+  positions = np.arange(cursor, cursor + count)
+  chunk["patch_positions"][row, :count] = positions

@@ -1,0 +1,1 @@
+"""What a conversation leaves: ticks, transcript, pictures, reports."""

@@ -1,0 +1,135 @@
+"""What a session leaves behind: sound, transcript, picture.
+
+For: writing a finished session to a directory. Not for: holding it
+(`session`) or its tick log (`logs.ticks`). Start reading at `write`.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+import wave
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tml_jax.data import audio as audio_lib
+from tml_jax.live import user
+from tml_jax.logs import picture, transcript
+from tml_jax.streams import clock
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.tokenizer import Tokenizer
+
+AGENT, BOTH = "agent.wav", "conversation.wav"
+TRANSCRIPT, PICTURE = "transcript.txt", "session.png"
+
+# The mel of each window, None where quiet, to the samples of all.
+Render = Callable[[list[np.ndarray | None]], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+  """A session that is over.
+
+  Attributes:
+    timeline: whose user was talked to.
+    frames: one per window.
+    tick_seconds: [windows] wall-clock time of each decision.
+    title: for the picture.
+    grid: of the windows.
+    files: more to write, by name.
+  """
+
+  timeline: Timeline
+  frames: list[Frame]
+  tick_seconds: np.ndarray
+  title: str
+  grid: clock.Grid
+  files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def write(
+  held: Held, *, directory: pathlib.Path, render: Render, tokenizer: Tokenizer
+) -> str:
+  """Writes all files or, when killed, none that is half; returns a summary."""
+  heard = agent_audio(held.frames, render=render)
+  microphone = user.microphone(held.timeline, grid=held.grid).reshape(-1)
+  lines = transcript.lines(
+    held.frames, timeline=held.timeline, tokenizer=tokenizer, grid=held.grid
+  )
+  directory.mkdir(parents=True, exist_ok=True)
+  partial = directory / f".partial-{os.getpid()}"
+  partial.mkdir()
+  try:
+    write_wav(partial / AGENT, channels=[heard])
+    write_wav(partial / BOTH, channels=[microphone, heard])
+    text = "".join(f"{line}\n" for line in lines)
+    (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
+    picture.draw(
+      held.frames,
+      timeline=held.timeline,
+      lines=lines,
+      title=held.title,
+      grid=held.grid,
+      path=partial / PICTURE,
+    )
+    for name, content in held.files.items():
+      (partial / name).write_bytes(content)
+    for path in sorted(partial.iterdir()):
+      os.replace(path, directory / path.name)
+  finally:
+    shutil.rmtree(partial)
+  return "\n".join(
+    [
+      "  from      to  who            what (seconds)",
+      *map(str, lines),
+      "",
+      f"user   {levels(microphone, grid=held.grid)}",
+      f"agent  {levels(heard, grid=held.grid)}",
+      speed(held.tick_seconds, grid=held.grid),
+      *(
+        f"wrote {directory / name}"
+        for name in (AGENT, BOTH, TRANSCRIPT, PICTURE, *held.files)
+      ),
+    ]
+  )
+
+
+def agent_audio(frames: list[Frame], *, render: Render) -> np.ndarray:
+  """[samples] float32: what the agent said, by the vocoder."""
+  decided = [frame.target_mel if frame.speak else None for frame in frames]
+  return render([None, *decided[:-1]])  # a decision sounds in the next window
+
+
+def levels(audio: np.ndarray, *, grid: clock.Grid) -> str:
+  """Duration, peak and RMS of the windows that sound."""
+  by_window = audio.reshape(-1, grid.samples)
+  sounding = by_window[np.abs(by_window).max(axis=1) > 0]
+  line = f"{len(audio) / clock.SAMPLE_RATE:6.1f} s, sound in "
+  line += f"{len(sounding) * grid.seconds:5.1f} s"
+  if not len(sounding):
+    return line
+  peak = audio_lib.decibels(float(np.abs(audio).max()) ** 2)
+  rms = audio_lib.decibels(float(np.square(sounding).mean()))
+  return f"{line}: {rms:6.1f} dBFS RMS, peak {peak:6.1f} dBFS"
+
+
+def speed(seconds: np.ndarray, *, grid: clock.Grid) -> str:
+  """How fast the session ran."""
+  median, worst = np.median(seconds), seconds.max()
+  factor = grid.seconds / median
+  return (
+    f"a {grid.ms} ms window took {1000 * median:.1f} ms (median), at most "
+    f"{1000 * worst:.1f} ms: {factor:.1f} times real time"
+  )
+
+
+def write_wav(path: pathlib.Path, *, channels: list[np.ndarray]) -> None:
+  """16-bit PCM at 16 kHz."""
+  samples = np.clip(np.stack(channels, axis=1), -1, 1)
+  with wave.open(str(path), "wb") as file:
+    file.setnchannels(len(channels))
+    file.setsampwidth(2)
+    file.setframerate(clock.SAMPLE_RATE)
+    file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())

@@ -1,0 +1,188 @@
+"""Flags of tools, and what `sample` attaches to the session it runs.
+
+For: `python -m tml_jax.sample --tools=calculator,search --corpus=DIR`. Not for:
+the tools (`tools`) or when results are read (`session_tools`). Start reading
+at `runner`, then `Attached`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from absl import flags
+
+from tml_jax import errors
+from tml_jax.config import Config
+from tml_jax.logs import transcript
+from tml_jax.streams import clock
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import EventKind, Timeline
+from tml_jax.streams.tokenizer import Tokenizer
+from tml_jax.tools import background, drawing, session_tools
+from tml_jax.tools.background import Call, Ticket
+
+CALLS = "calls.jsonl"
+NAMES = ("calculator", "clock", "timer", "search", "chat")
+_TOOLS = flags.DEFINE_list(
+  "tools", [], f"What calls may name: {', '.join(NAMES)}. See docs/tools.md."
+)
+_CORPUS = flags.DEFINE_string("corpus", "", "Text files for the tool search.")
+_CHAT_URL = flags.DEFINE_string(
+  "chat_url", "", "For the tool chat: base of an OpenAI-compatible API."
+)
+_CHAT_MODEL = flags.DEFINE_string("chat_model", "", "The model's name there.")
+_CHAT_KEY_ENV = flags.DEFINE_string(
+  "chat_key_env", "", "Environment variable with the key for --chat_url."
+)
+_TOOL_TIME = flags.DEFINE_enum(
+  "tool_time",
+  "session",
+  ["session", "wall"],
+  "session: a result comes in --tool_delay after its call on the session's"
+  " clock, which waits for it. wall: when it is there, at any speed.",
+)
+_TOOL_DELAY = flags.DEFINE_float(
+  "tool_delay",
+  1.0,
+  "Seconds between a call and its result.",
+  lower_bound=clock.TOKEN_MS / 1000,
+  upper_bound=3600,
+)
+
+
+def runner() -> background.Runner | None:
+  """What runs the tools of --tools; None where it names none.
+
+  A call of no tool's name goes to the background model, if there is one.
+
+  Raises:
+    errors.UserError: a tool that cannot be used as the flags say.
+  """
+  for name in _TOOLS.value:
+    if name not in NAMES:
+      raise errors.UserError(
+        f"--tools={name}: no such tool; there are {', '.join(NAMES)}"
+      )
+  for flag, tool in (
+    (_CORPUS, "search"),
+    (_CHAT_URL, "chat"),
+    (_CHAT_MODEL, "chat"),
+    (_CHAT_KEY_ENV, "chat"),
+  ):
+    if flag.value and tool not in _TOOLS.value:
+      raise errors.UserError(
+        f"--{flag.name}={flag.value} is for the tool {tool}: add it to --tools"
+      )
+  if not _TOOLS.value:
+    return None
+  tools = {name: _open(name) for name in _TOOLS.value}
+  return background.Runner(tools, otherwise="chat" if "chat" in tools else "")
+
+
+def _open(name: str) -> background.Background:
+  from tml_jax.tools import calculator, chat, search
+  from tml_jax.tools import clock as clock_tool
+
+  if name == "calculator":
+    return calculator.Calculator()
+  if name == "clock":
+    return clock_tool.Clock()
+  if name == "timer":
+    return clock_tool.Timer()
+  if name == "search":
+    if not _CORPUS.value:
+      raise errors.UserError("--tools=search needs --corpus=DIR")
+    return search.Search(_CORPUS.value)
+  if not (_CHAT_URL.value and _CHAT_MODEL.value):
+    raise errors.UserError("--tools=chat needs --chat_url and --chat_model")
+  variable = _CHAT_KEY_ENV.value
+  if variable and not os.environ.get(variable):
+    raise errors.UserError(f"--chat_key_env={variable}: the variable is empty")
+  key = os.environ[variable] if variable else ""
+  return chat.Chat(_CHAT_URL.value, model=_CHAT_MODEL.value, key=key)
+
+
+def without_results(timeline: Timeline) -> Timeline:
+  """A scenario without its own results, where tools make new ones."""
+  return dataclasses.replace(
+    timeline,
+    events=tuple(e for e in timeline.events if e.kind != EventKind.RESULT),
+  )
+
+
+class _Nobody:
+  """Takes calls of a session without tools: they are written down."""
+
+  def start(self, call: Call, **_) -> Ticket:
+    return Ticket.failed(call, "nobody was there to answer: --tools is empty")
+
+
+class Attached:
+  """Calls and drawing of one session, between its ticks.
+
+  The drawing's SVG lies in `out` as it grows.
+  """
+
+  def __init__(
+    self,
+    runner: background.Runner | None,
+    *,
+    timeline: Timeline,
+    tokenizer: Tokenizer,
+    config: Config,
+    out: pathlib.Path,
+  ):
+    grid = clock.of(config.streams)
+    windows = grid.num_windows(_TOOL_DELAY.value)
+    arrival = session_tools.Live()
+    if _TOOL_TIME.value == "session":
+      arrival = session_tools.Stated(lambda call: windows)
+    self._runner = runner
+    self._tools = session_tools.SessionTools(
+      runner or _Nobody(),
+      tokenizer=tokenizer,
+      config=config.streams,
+      arrival=arrival,
+      limits=background.Limits(),
+      heard=lambda now: [
+        line
+        for line in transcript.heard(timeline, until=now)
+        if line.who != transcript.TYPED  # the session has read it itself
+      ],
+    )
+    self._drawing = drawing.Drawing(tokenizer, grid=grid)
+    self._out = out
+    for name in (CALLS, drawing.SVG, drawing.PNG):  # of an earlier session
+      (out / name).unlink(missing_ok=True)
+
+  @property
+  def senses(self) -> set:
+    """The kinds of window that results make, for warming up."""
+    from tml_jax.live import session
+
+    return set() if self._runner is None else {session.Senses.ALL}
+
+  def step(self, frame: Frame) -> list[list[int]]:
+    """Takes a finished frame; returns `<result>` messages to be queued."""
+    results = self._tools.step(frame)
+    if self._drawing.observe(frame):
+      partial = self._out / f".{drawing.SVG}.partial"
+      partial.write_text(self._drawing.svg(), encoding="utf-8")
+      os.replace(partial, self._out / drawing.SVG)
+    return [] if self._runner is None else results
+
+  def close(self) -> dict[str, bytes]:
+    """Ends what runs; returns the files of this session."""
+    self._tools.close()
+    if self._runner is not None:
+      self._runner.close()
+    calls = self._tools.to_json()
+    files = {}
+    if calls:
+      lines = [json.dumps(call, ensure_ascii=False) + "\n" for call in calls]
+      files[CALLS] = "".join(lines).encode()
+    if self._drawing.messages:
+      files[drawing.SVG] = self._drawing.svg().encode()
+      files[drawing.PNG] = self._drawing.png()
+    return files

@@ -1,0 +1,115 @@
+"""A trained run opened for use: the model and its newest weights.
+
+For: `sample` and `evaluate`. Not for: going on with training. One device
+holds everything, whatever mesh the run was trained on.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from tml_jax import errors, workdir
+from tml_jax.config import Config, MeshConfig
+
+_ONE_DEVICE = MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A model that can talk.
+
+  Attributes:
+    model: the module, with its layers one by one.
+    variables: what `model.apply` takes; averaged weights where the run keeps
+      an average.
+    step: optimizer steps behind them.
+  """
+
+  model: Any
+  variables: dict[str, Any]
+  step: int
+
+
+def check(path: str, *, flag: str = "workdir", command: str = "train") -> None:
+  """Finds what can be seen without starting jax.
+
+  Raises:
+    errors.UserError: no run at `path`, the value of `flag`, or no checkpoint
+      in it; `command` makes one.
+  """
+  if not path:
+    raise errors.UserError(f"--{flag} is missing: give the directory of a run")
+  if not pathlib.Path(path).is_dir():
+    raise errors.UserError(f"--{flag}={path}: there is no such directory")
+  if not workdir.has_checkpoints(path):
+    raise errors.UserError(
+      f"no checkpoint in {path}; run `python -m tml_jax.{command} "
+      f"--workdir={path}` first"
+    )
+
+
+def load(config: Config, *, path: str, data_dir: str) -> Trained:
+  """Restores the newest finished checkpoint of the run at `path`.
+
+  Raises:
+    errors.UserError: no finished checkpoint, of another model, or trained
+      with another tokenizer than that of `data_dir`.
+  """
+  import jax
+
+  from tml_jax.parallel import hosts
+  from tml_jax.parallel import mesh as mesh_lib
+  from tml_jax.streams import tokenizer
+  from tml_jax.training import checkpoint, optim
+  from tml_jax.training import state as state_lib
+
+  model = state_lib.create_model(config)
+  abstract = state_lib.abstract(
+    config,
+    model=model,
+    optimizer=optim.create(config.train.optim, steps=config.train.steps),
+    mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
+  )
+  hosts.check_fits(
+    abstract.variables,
+    what=f"--workdir={path}",
+    fix="use a host with more, as one device holds all of the model",
+  )
+  weights = checkpoint.Weights(path)
+  weights.check(abstract.variables)
+  weights.check_tokenizer(tokenizer.path(data_dir))
+  variables = jax.device_get(weights.restore(abstract.variables))
+  weights.close()
+  return Trained(
+    model=state_lib.create_sampler(config),
+    variables=state_lib.unrolled(variables, config=config),
+    step=weights.step,
+  )
+
+
+def load_vocoder(path: str) -> tuple[Any, dict[str, Any]]:
+  """The network of the vocoder at `path`, and its newest variables.
+
+  Raises:
+    errors.UserError: no finished checkpoint, or of another model.
+  """
+  import jax
+  from flax import linen as nn
+
+  from tml_jax.training import checkpoint
+  from tml_jax.vocoder import network as network_lib
+  from tml_jax.vocoder.config import VocoderConfig
+
+  config = workdir.load_config(path, config_type=VocoderConfig)
+  network = network_lib.Vocoder(config.model)
+  example = network_lib.example(config.model, batch_size=1, frames=1)
+  shapes = nn.meta.unbox(
+    jax.eval_shape(network.init, jax.random.key(0), *example)
+  )
+  weights = checkpoint.Weights(path)
+  weights.check({"router": {}} | shapes)
+  variables = weights.restore(
+    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+  )
+  weights.close()
+  return network, variables

@@ -1,0 +1,1 @@
+"""Sound from mel, with a trained network or without."""

@@ -1,0 +1,90 @@
+"""Pieces of prepared speech: what a vocoder is trained and tested on.
+
+For: whole prompts of a split, and random pieces of them by step. Not for:
+conversations (`mixture`). Start at `Clips`.
+"""
+
+import pathlib
+
+import numpy as np
+
+from tml_jax import errors
+from tml_jax.data import corpus as corpus_lib
+from tml_jax.data import source, splits
+from tml_jax.streams import clock
+
+
+def of_voice(
+  voice: str, *, data_dir: str, split: splits.Split, share: float
+) -> list[tuple[np.ndarray, str]]:
+  """Prompts of a voice in a split: samples at 16 kHz, and what is said."""
+  folder = pathlib.Path(data_dir) / source.parse(voice).folder
+  corpus = corpus_lib.RecordSource(folder)
+  items = (corpus[i] for i in range(len(corpus)))
+  return [
+    (item.tracks[0].audio, item.metadata["text"])
+    for item in items
+    if splits.contains(split, item.metadata["prompt"], share=share)
+  ]
+
+
+class Clips:
+  """Random pieces of many prompts, a pure function of the step.
+
+  Attributes:
+    identity: of the data; a resumed run must have the same.
+  """
+
+  def __init__(
+    self,
+    voices: tuple[str, ...],
+    *,
+    data_dir: str,
+    split: splits.Split,
+    share: float,
+    seed: int,
+  ):
+    """Reads all prompts; two hours take 500 MB.
+
+    Raises:
+      errors.UserError: a voice is not prepared, or has no prompt in the split.
+    """
+    self._split, self._seed = split, seed
+    self._audio = []
+    self.identity = {}
+    for voice in voices:
+      found = of_voice(voice, data_dir=data_dir, split=split, share=share)
+      if not found:
+        raise errors.UserError(
+          f"{voice} has no prompt in split {split}; change data.heldout_share"
+        )
+      self._audio += [audio for audio, _ in found]
+      path = pathlib.Path(data_dir) / source.parse(voice).folder
+      self.identity[voice] = corpus_lib.read_index(path).digest
+    lengths = np.array([len(audio) for audio in self._audio], float)
+    self._odds = lengths / lengths.sum()
+    self.seconds = lengths.sum() / clock.SAMPLE_RATE
+
+  def batch(
+    self, step: int, *, size: int, samples: int, gain_db: float
+  ) -> np.ndarray:
+    """Pieces [size, samples] float32 of step `step`.
+
+    A prompt comes as often as it is long. Of a short one all is there, at a
+    random place in silence. Each piece is up to `gain_db` louder or softer,
+    as far as it does not clip.
+    """
+    random = splits.generator(
+      family="clips", split=self._split, seed=self._seed, index=step
+    )
+    result = np.zeros((size, samples), np.float32)
+    chosen = random.choice(len(self._audio), size=size, p=self._odds)
+    for row, index in zip(result, chosen, strict=True):
+      audio = self._audio[index]
+      room = len(audio) - samples
+      at = int(random.integers(min(room, 0), max(room, 0) + 1))
+      piece = audio[max(at, 0) : max(at, 0) + samples]
+      row[max(-at, 0) : max(-at, 0) + len(piece)] = piece
+      gain = 10 ** (random.uniform(-gain_db, gain_db) / 20)
+      row *= min(gain, 1.0 / max(float(np.abs(row).max()), 1e-3))
+    return result

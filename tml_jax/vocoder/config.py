@@ -1,0 +1,91 @@
+"""The typed configuration of a vocoder: `experiments/vocoder.py` returns it.
+
+For: `train_vocoder` and what uses its weights. Not for: the interaction model
+(`config`), which makes mel and never sees a waveform. Start at
+`VocoderConfig`.
+"""
+
+import dataclasses
+
+from tml_jax.config import OptimConfig
+from tml_jax.config import checks as config_checks
+
+
+def _require_positive(config, *, section: str, names: str) -> None:
+  for name in names.split():
+    value = getattr(config, name)
+    config_checks.require(value > 0, f"{section}.{name} = {value}: above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoderModelConfig:
+  """The network that finds 401 magnitudes behind 80 mel channels."""
+
+  width: int
+  depth: int  # blocks; each sees kernel - 1 frames further back
+  hidden: int  # between the two pointwise layers of a block
+  kernel: int  # frames
+  mel_mean: float  # log10 fine mel is standardised by these two
+  mel_std: float
+
+  def __post_init__(self):
+    _require_positive(
+      self, section="model", names="width depth hidden kernel mel_std"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoderDataConfig:
+  """Which prepared voices it hears."""
+
+  voices: tuple[str, ...]  # as `data.voices` of the interaction model
+  heldout_share: float  # of prompt ids, by hash
+  windows: int  # of 200 ms in one example
+  gain_db: float  # examples are played up to this much louder or softer
+  seed: int
+
+  def __post_init__(self):
+    _require_positive(self, section="data", names="windows")
+    config_checks.require(
+      len(self.voices) > 0, "data.voices = (): name at least one"
+    )
+    config_checks.require(
+      0 < self.heldout_share < 1,
+      f"data.heldout_share = {self.heldout_share}: between 0 and 1",
+    )
+    config_checks.require(
+      0 <= self.gain_db < 40, f"data.gain_db = {self.gain_db}: 0 to 40"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoderTrainConfig:
+  """Steps, batch and the weights of the loss's terms."""
+
+  steps: int
+  batch_size: int
+  seed: int
+  magnitude_weight: float  # of the predicted spectrum itself
+  stft_weight: float  # of its sound at other resolutions
+  mel_weight: float
+  log_every: int
+  checkpoint_every: int
+  keep_checkpoints: int
+  optim: OptimConfig
+
+  def __post_init__(self):
+    _require_positive(
+      self,
+      section="train",
+      names="steps batch_size log_every checkpoint_every keep_checkpoints",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VocoderConfig:
+  """One experiment."""
+
+  name: str
+  model: VocoderModelConfig
+  data: VocoderDataConfig
+  train: VocoderTrainConfig
