@@ -1,7 +1,7 @@
 """MaxText's nearest configuration, in figures recorded earlier.
 
 For: benchmarks/tpu.py, which sets them beside ours. Not for: running MaxText.
-Start at `section`. Source: reference/maxtext.md.
+Start at `section`. Source: its own AOT script on that machine.
 """
 
 # From the same kind of machine, MaxText at commit e591f30: run, tokens a step

@@ -4,7 +4,7 @@ For: sliding-window and global layers, packed training sequences (`__call__`)
 and cached chunks (`extend`). Not for: cross attention. Start at `Attention`;
 `full` and `local` cut a sequence into the cells of `cells.py`; `flash.py` has
 the kernels for TPUs, `cached.py` what a tick computes. Formulas:
-reference/interaction_models.md section 1.9.
+Inkling's, as in Hugging Face transformers 5.23.
 
 Legend: B batch, T time, S keys, N query heads, K kv heads, G = N // K,
 H head dim, R d_rel, E extent of the bias, C blocks.

@@ -2,8 +2,8 @@
 
 For: [B, T, D] embeddings of a packed batch or of a chunk. Not for: deciding
 where tokens go (`streams.frame` does). Start at `Embedder`. Formulas:
-reference/interaction_models.md sections 1.9 (text, audio, vision) and 3
-(hMLP, arXiv 2203.09795).
+Inkling's (text, audio, vision), as in Hugging Face transformers 5.23, and
+hMLP's (arXiv 2203.09795).
 
 Legend: B batch, T time, D d_model, A audio slots, C mel channels, V levels,
 P patch slots.

@@ -2,7 +2,7 @@
 
 For: the second half of a layer. Not for: the arithmetic of routed experts
 (`experts.py`) nor moving the router's bias (training does). Start at `MoE`.
-Formulas: reference/interaction_models.md section 1.9.
+Formulas: Inkling's, as in Hugging Face transformers 5.23.
 
 Legend: B batch, T time, N tokens in any number of dims (B and T stay apart:
 merged they would not stay cut over a mesh along both), D d_model, F d_ff, E

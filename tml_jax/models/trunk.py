@@ -1,8 +1,8 @@
 """The stack of layers.
 
 For: hidden states from embeddings. Not for: embedding, heads, losses, nor
-further tokens (`mtp.py`). Start at `Trunk`. Formulas:
-reference/interaction_models.md section 1.9.
+further tokens (`mtp.py`). Start at `Trunk`. Formulas: Inkling's,
+as in Hugging Face transformers 5.23.
 
 Legend: B batch, T time, D d_model, L MoE layers, E experts, K kinds.
 """

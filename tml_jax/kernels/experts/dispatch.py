@@ -6,8 +6,8 @@ which axis: the logical rules in force while tracing say that. Start at
 
 All-gather and reduce-scatter over the expert axis move N * D numbers for every
 device of an expert group, whatever the number of choices. With 6 to 8 choices
-and 8 devices an all-to-all moves as much or more (reference/moe_on_tpu.md
-section 2c: 258 against 387 GB a step), and needs room for the worst case.
+and 8 devices an all-to-all moves as much or more (compiled for
+v5p:8x8x8: 258 against 387 GB a step), and needs room for the worst case.
 
 Legend: B batch, T time, D d_model, N tokens of an expert group, k choices, E
 experts (of this device inside the map), F expert_d_ff.
