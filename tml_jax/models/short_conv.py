@@ -1,9 +1,9 @@
 """Causal depthwise short convolution with its own residual, in float32.
 
 y_t = x_t + sum_j w_j * x_(t-j), j = 0..K-1, taps outside the segment being
-zero. Formula: Inkling's, as in Hugging Face transformers 5.23. For: keys, values
-and both residual branches of a layer. Not for: anything with a stride or an
-activation. Start at `convolve`; `extend` is the same with a cache.
+zero. Formula: Inkling's, as in Hugging Face transformers 5.23. For: keys,
+values and both residual branches of a layer. Not for: anything with a stride or
+an activation. Start at `convolve`; `extend` is the same with a cache.
 
 Legend: B batch, T time, S chunk, K taps, D channels (any number of dims).
 """
