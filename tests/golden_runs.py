@@ -44,9 +44,11 @@ def _one_device(dtype: Dtype, optimizer: Optimizer) -> Config:
 def _mesh(dtype: Dtype, optimizer: Optimizer) -> Config:
   """A smaller one on eight devices, two microbatches a step."""
   config = sizes.get_config("tiny_procedural")
+  lengths = dict(seq_len=256, max_audio=224, max_speak=24, max_targets=96)
   return _with(
     dataclasses.replace(
       config,
+      streams=dataclasses.replace(config.streams, **lengths),
       model=dataclasses.replace(
         config.model,
         d_model=64,
