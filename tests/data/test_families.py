@@ -169,7 +169,7 @@ def test_a_recording_fits_one_sequence(name, items_of, data_dir):
     frames = framing.frames(item, config=STREAMS, tokenizer=pieces)
     packed = packing.pack([frames], config=STREAMS)
     assert len(packed) == 1
-    assert packed[0]["segment_ids"].max() == 1
+    assert packed[0].packed.segment_ids.max() == 1
 
 
 @pytest.mark.parametrize("name", NEW)
