@@ -175,11 +175,7 @@ class Family(abc.ABC):
       events=tuple(score.events),
       metadata={
         "family": self.name,
-        "split": str(split),
-        "seed": seed,
-        "index": index,
         "noise": noise_kind,
-        "exchanges": score.exchanges,
         "asked": score.asked,
         annotation.KEY: [annotation.to_json(a) for a in score.annotations],
       },
