@@ -7,7 +7,7 @@ For: the layout that packer, live tick, model and losses share, and
 Legend: T positions, A dMel tokens, P patches, N targets, S `<speak>` decisions
 of F fine frames. Shapes are those of one sequence; a batch of B sequences or
 sessions has B in front. A slot whose position is T is unused. NamedTuples are
-pytrees of jax, which is not needed here.
+pytrees of jax, whose arrays the model finds in them; nothing here needs it.
 """
 
 from collections.abc import Sequence
