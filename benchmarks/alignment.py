@@ -23,7 +23,9 @@ from absl import app, flags
 from tml_jax.config import Config, Numerics
 from tml_jax.live import pool as pool_lib
 from tml_jax.models import cache as cache_lib
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
+from tml_jax.streams.batch import Batch, Chunk, Inputs
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.training import state as state_lib
 
@@ -85,15 +87,15 @@ class Model:
   @functools.cached_property
   def _hidden(self):
     return self.compile(
-      lambda v, batch: self.module.apply(v, batch, method="hidden")[0]
+      lambda v, packed: self.module.apply(v, packed, method="hidden")[0]
     )
 
   def forward(self, sequences, *, sharding=None) -> np.ndarray:
     """Hidden states [B, T, D] of packed sequences as one batch."""
-    batch = {n: np.stack([s[n] for s in sequences]) for n in sequences[0]}
+    packed = batch_lib.stack(sequences, like=sequences[0]).packed
     if sharding is not None:
-      batch = jax.device_put(batch, sharding)
-    return np.asarray(self._hidden(self.variables, batch))
+      packed = jax.device_put(packed, sharding)
+    return np.asarray(self._hidden(self.variables, packed))
 
 
 def _user(config: Config, live, *, random) -> Frame:
@@ -130,7 +132,7 @@ def talk(model: Model, *, slots: int, slot: int, windows: int):
   return frames, np.concatenate(states)
 
 
-def _pack(model: Model, recordings) -> dict[str, np.ndarray]:
+def _pack(model: Model, recordings) -> Batch:
   sequences = packing.pack(recordings, config=model.config.streams)
   assert len(sequences) == 1, "the recordings do not fit one sequence"
   return sequences[0]
@@ -138,14 +140,34 @@ def _pack(model: Model, recordings) -> dict[str, np.ndarray]:
 
 def _at_targets(sequence, hidden_TD, *, segment: int) -> np.ndarray:
   """States that predict the output tokens of one segment."""
-  positions = sequence["target_positions"]
-  positions = positions[positions < len(sequence["tokens"])]
-  return hidden_TD[positions[sequence["segment_ids"][positions] == segment]]
+  segment_ids = sequence.packed.segment_ids
+  positions = sequence.targets.positions
+  positions = positions[positions < len(segment_ids)]
+  return hidden_TD[positions[segment_ids[positions] == segment]]
+
+
+def _part(inputs: Inputs, *, start: int, count: int) -> Inputs:
+  """Positions [start, start + count) as a row of a chunk of _PREFILL."""
+
+  def cut(values):
+    return np.pad(values[start : start + count], (0, _PREFILL - count))
+
+  def move(positions):
+    moved = positions - start
+    return np.where((moved >= 0) & (moved < count), moved, _PREFILL)
+
+  part = inputs._replace(
+    tokens=cut(inputs.tokens),
+    windows=cut(inputs.windows),
+    audio_positions=move(inputs.audio_positions),
+    patch_positions=move(inputs.patch_positions),
+  )
+  return jax.tree.map(lambda x: x[None], part)
 
 
 def _prefill(model: Model, sequence) -> np.ndarray:
   """States [T, D] of one session by chunks of _PREFILL positions."""
-  length = int((sequence["segment_ids"] == 1).sum())
+  length = int((sequence.packed.segment_ids == 1).sum())
   cache = cache_lib.init_cache(
     model.config.model,
     batch_size=1,
@@ -160,15 +182,8 @@ def _prefill(model: Model, sequence) -> np.ndarray:
   states = []
   for start in range(0, length, _PREFILL):
     count = min(_PREFILL, length - start)
-    chunk = {k: v[None] for k, v in sequence.items()}
-    for name in ("tokens", "windows"):
-      part = sequence[name][start : start + count]
-      chunk[name] = np.pad(part, (0, _PREFILL - count))[None]
-    for name in ("audio_positions", "patch_positions"):
-      moved = chunk[name] - start
-      inside = (moved >= 0) & (moved < count)
-      chunk[name] = np.where(inside, moved, _PREFILL)
-    chunk["lengths"] = np.array([count], np.int32)
+    inputs = _part(sequence.packed.inputs, start=start, count=count)
+    chunk = Chunk(inputs, np.array([count], np.int32))
     hidden, cache = extend(model.variables, chunk, cache)
     states.append(np.asarray(hidden[0, :count]))
   return np.concatenate(states)

@@ -49,8 +49,10 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
 
   @jax.jit
   def run(variables, batch):
-    hidden, _ = agent.model.apply(variables, batch, method=agent.model.hidden)
-    return interaction.take(hidden, batch["speak_positions"])
+    hidden, _ = agent.model.apply(
+      variables, batch.packed, method=agent.model.hidden
+    )
+    return interaction.take(hidden, batch.speech.positions)
 
   loader = loader_lib.Loader(
     config, data_dir=data_flags.data_dir(), split=split
@@ -58,9 +60,9 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
   conditions, mels = [], []
   for _ in range(batches):
     batch = next(loader)
-    used = batch["speak_weights"] > 0
+    used = batch.speech.weights > 0
     conditions.append(np.asarray(run(agent.variables, batch))[used])
-    mels.append(batch["speak_mel"][used])
+    mels.append(batch.speech.mel[used])
   loader.close()
   return np.concatenate(conditions), np.concatenate(mels)
 

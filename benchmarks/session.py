@@ -28,6 +28,7 @@ from tml_jax.live import pool as pool_lib
 from tml_jax.live import session as session_lib
 from tml_jax.live import tick as tick_lib
 from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
 from tml_jax.training import program as program_lib
 from tml_jax.training import state as state_lib
@@ -48,8 +49,8 @@ def config() -> Config:
 @functools.cache
 def variables(cfg: Config):
   model = state_lib.create_sampler(cfg)
-  batch = state_lib.example_batch(cfg, batch_size=1)
-  init = jax.jit(lambda key: nn.unbox(model.init(key, batch)))
+  example = state_lib.example_batch(cfg, batch_size=1).packed
+  init = jax.jit(lambda key: nn.unbox(model.init(key, example)))
   return init(jax.random.key(0))
 
 
@@ -215,20 +216,22 @@ def recompute(
     streams = dataclasses.replace(
       cfg.streams, seq_len=length, max_audio=min(audio, length)
     )
-    batch = state_lib.example_batch(
+    packed = state_lib.example_batch(
       dataclasses.replace(cfg, streams=streams), batch_size=1
+    ).packed
+    packed = packed._replace(
+      segment_ids=jnp.ones_like(packed.segment_ids),
+      positions=jnp.arange(length)[None],
     )
-    batch["segment_ids"] = jnp.ones_like(batch["segment_ids"])
-    batch["positions"] = jnp.arange(length)[None]
     run = jax.jit(
-      lambda variables, batch: model.apply(
-        variables, batch, method=model.hidden
+      lambda variables, packed: model.apply(
+        variables, packed, method=model.hidden
       )[0]
     )
     times = []
     for _ in range(2):
       start = time.perf_counter()
-      jax.block_until_ready(run(variables(cfg), batch))
+      jax.block_until_ready(run(variables(cfg), packed))
       times.append(1e3 * (time.perf_counter() - start))
     rows[str(minutes)] = {
       "positions": length,
@@ -259,7 +262,7 @@ def invariant_cost(cfg: Config) -> dict[str, float]:
       recordings.setdefault(session, []).append(frame)
   sequences = packing.pack(list(recordings.values()), config=cfg.streams)
   sequences = sequences[: cfg.train.global_batch_size]
-  batch = {n: np.stack([s[n] for s in sequences]) for n in sequences[0]}
+  batch = batch_lib.stack(sequences, like=sequences[0])
   steps = [_train_step(form) for form in forms]
   times = [[], []]
   for _ in range(8):

@@ -31,7 +31,9 @@ from absl import app, flags
 from experiments import interaction
 from tml_jax.config import Config, Optimizer
 from tml_jax.kernels.experts import tiled
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import packing
+from tml_jax.streams.batch import Batch
 from tml_jax.training import flops, optim
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
@@ -89,19 +91,19 @@ def moe_config() -> Config:
   )
 
 
-def text_batch(config: Config) -> dict[str, np.ndarray]:
+def text_batch(config: Config) -> Batch:
   """Random text, every position predicting the next one."""
   random = np.random.default_rng(0)
   empty = packing.empty_sequence(config.streams)
   size, length = config.train.global_batch_size, config.streams.seq_len
-  batch = {name: np.stack([value] * size) for name, value in empty.items()}
-  for name in ("tokens", "targets"):
-    batch[name] = random.integers(
+  batch = batch_lib.stack([empty] * size, like=empty)
+  for tokens in (batch.packed.inputs.tokens, batch.targets.tokens):
+    tokens[:] = random.integers(
       config.streams.text_vocab_size, size=(size, length), dtype=np.int32
     )
-  batch["segment_ids"][:] = 1
-  batch["positions"][:] = batch["target_positions"][:] = np.arange(length)
-  batch["target_weights"][:] = 1.0
+  batch.packed.segment_ids[:] = 1
+  batch.packed.positions[:] = batch.targets.positions[:] = np.arange(length)
+  batch.targets.weights[:] = 1.0
   return batch
 
 

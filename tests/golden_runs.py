@@ -186,8 +186,8 @@ def session() -> Golden:
     config, sample=dataclasses.replace(config.sample, temperature=0.8)
   )
   model = state_lib.create_sampler(config)
-  batch = state_lib.example_batch(config, batch_size=1)
-  variables = nn.unbox(jax.jit(model.init)(jax.random.key(0), batch))
+  packed = state_lib.example_batch(config, batch_size=1).packed
+  variables = nn.unbox(jax.jit(model.init)(jax.random.key(0), packed))
   leaves, tree = jax.tree.flatten(variables)
   random = np.random.default_rng(0)
   # Every leaf: what starts at zero would hide mistakes.

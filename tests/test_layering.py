@@ -33,7 +33,7 @@ IMPORTS = {
   },
   "vocoder": {"config", "data", "models", "streams", "training"},
   "live": {"config", "data", "models", "parallel", "streams"},
-  "logs": {"config", "data", "live", "streams"},
+  "logs": {"config", "data", "streams"},
   "tools": {"config", "live", "logs", "streams"},
   "evals": {"config", "data", "live", "logs", "models", "streams"},
   "interop": {

@@ -173,9 +173,9 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
     mesh=mesh,
     sessions=sessions,
     model=state_lib.create_model(config),
-    example=state_lib.example_batch(config, batch_size=1),
+    example=state_lib.example_batch(config, batch_size=1).packed,
   )
-  positions = program.chunk["tokens"].shape[1] + 1
+  positions = program.chunk.inputs.tokens.shape[1] + 1
   facts |= {"sessions": sessions, "tokens_per_step": sessions * positions}
   needed = flops.tick_flops(config, sessions=sessions, positions=positions)
   return program, facts, needed

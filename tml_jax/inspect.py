@@ -9,7 +9,6 @@ sharding. docs/parameters.md explains the table of `--params`.
 
 import dataclasses
 import pathlib
-from typing import Any
 
 from absl import flags
 
@@ -18,6 +17,7 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.data import flags as data_flags
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 
 _PARAMS = flags.DEFINE_bool(
@@ -153,7 +153,10 @@ def parameter_rows(config: Config) -> tuple[Row, ...]:
     config.train.remat_policy,
     grid=clock.of(config.streams),
   )
-  variables = jax.eval_shape(model.init, jax.random.key(0), _batch(config))
+  # The least that reaches every parameter.
+  inputs = batch_lib.empty_inputs((1, 8), audio=1, patches=1, pad=0)
+  packed = batch_lib.Packed(inputs, inputs.tokens, inputs.tokens)
+  variables = jax.eval_shape(model.init, jax.random.key(0), packed)
   shapes = flax.traverse_util.flatten_dict(
     flax.linen.meta.unbox(variables["params"]), sep="/"
   )
@@ -220,29 +223,6 @@ def _module(path: str, *, config: Config) -> str:
   if names[2] in ("router", "scale"):
     return "router"
   return "shared experts" if "shared" in names[2] else "routed experts"
-
-
-def _batch(config: Config) -> dict[str, Any]:
-  """Shapes of the smallest batch that reaches every parameter."""
-  import jax
-  import numpy as np
-
-  def shape(*dims, dtype=np.int32):
-    return jax.ShapeDtypeStruct((1, *dims), dtype)
-
-  time, audio, patches = 8, 1, 1
-  tokens = shape(time)
-  return {
-    "tokens": tokens,
-    "segment_ids": tokens,
-    "positions": tokens,
-    "windows": tokens,
-    "audio_dmel": shape(audio, config.model.dmel_channels, dtype=np.uint8),
-    "audio_positions": shape(audio),
-    "audio_streams": shape(audio),
-    "patches": shape(patches, 2, 40, 40, 3, dtype=np.uint8),
-    "patch_positions": shape(patches),
-  }
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
     functools.partial(_convert, corpus.recordings), range(count), chunksize=8
   )
 
-  def usable() -> Iterator[timeline.Timeline]:
+  def usable() -> Iterator[corpus_lib.Record]:
     kept = 0
     for result in tqdm.tqdm(
       results, total=count, desc=corpus.folder, mininterval=1.0
@@ -177,7 +177,7 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
           entry["examples"].append(result.detail)
       else:
         kept += 1
-        yield timeline.from_bytes(result)
+        yield result
     if not kept:  # raised here, so that no corpus is put in place
       raise errors.UserError(
         f"{corpus.folder}: none of {count} recordings can be used: {skipped}"
@@ -186,8 +186,8 @@ def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
   path = root / corpus.folder
   try:
     # Closed at once when this is interrupted, and the progress bar with it.
-    with contextlib.closing(usable()) as timelines:
-      corpus_lib.write(timelines, path=path, report={"skipped": skipped})
+    with contextlib.closing(usable()) as records:
+      corpus_lib.write(records, path=path, report={"skipped": skipped})
   except OSError as error:
     raise errors.UserError(
       f"cannot write {path}: {error}; mend that and run this again: finished"
@@ -201,8 +201,10 @@ class _Skipped:
   detail: str
 
 
-def _convert(recordings: source.Source, index: int) -> bytes | _Skipped:
-  """Runs in a worker: one recording as bytes, or why not."""
+def _convert(
+  recordings: source.Source, index: int
+) -> corpus_lib.Record | _Skipped:
+  """Runs in a worker: one recording as it is written, or why not."""
   try:
     item = recordings[index]
   except source.BadRecording as error:
@@ -211,7 +213,7 @@ def _convert(recordings: source.Source, index: int) -> bytes | _Skipped:
     timeline.validate(item)
   except ValueError as error:
     return _Skipped(str(source.Reason.INVALID), str(error))
-  return timeline.to_bytes(item)
+  return corpus_lib.Record.of(item)
 
 
 def _has_tokenizer(root: pathlib.Path) -> bool:

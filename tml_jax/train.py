@@ -334,9 +334,9 @@ def check_weights(config: Config, *, path: str) -> None:
 
   weights = checkpoint.Weights(path)
   model = state_lib.create_model(config)
-  batch = state_lib.example_batch(config, batch_size=1)
+  example = state_lib.example_batch(config, batch_size=1).packed
   shapes = jax.eval_shape(
-    lambda key: nn.meta.unbox(model.init(key, batch)), jax.random.key(0)
+    lambda key: nn.meta.unbox(model.init(key, example)), jax.random.key(0)
   )
   weights.check({"router": {}} | shapes)
   weights.close()

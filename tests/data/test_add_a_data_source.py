@@ -92,4 +92,4 @@ def test_the_worked_source(tmp_path, module):
   batches = loader.Loader(config, data_dir=data_dir, split=Split.TRAIN)
   batch = next(batches)
   batches.close()
-  assert (batch["speak_weights"].sum(axis=1) > 0).all()
+  assert (batch.speech.weights.sum(axis=1) > 0).all()

@@ -10,6 +10,10 @@ from tml_jax.data import audio, utterance
 from tml_jax.data import corpus as corpus_lib
 
 
+def records(count):
+  return map(corpus_lib.Record.of, utterances(count))
+
+
 def utterances(count):
   for i in range(count):
     yield utterance.build(
@@ -26,7 +30,7 @@ def utterances(count):
 @pytest.fixture
 def corpus(tmp_path):
   path = tmp_path / "v-a"
-  corpus_lib.write(utterances(7), path=path, report={"skipped": {}})
+  corpus_lib.write(records(7), path=path, report={"skipped": {}})
   return path
 
 
@@ -57,9 +61,9 @@ def test_a_corpus_survives_pickling(corpus):
 
 def test_writing_is_deterministic_and_replaces(corpus):
   before = corpus_lib.read_index(corpus)
-  corpus_lib.write(utterances(7), path=corpus, report={"skipped": {}})
+  corpus_lib.write(records(7), path=corpus, report={"skipped": {}})
   assert corpus_lib.read_index(corpus).digest == before.digest
-  corpus_lib.write(utterances(5), path=corpus, report={"skipped": {}})
+  corpus_lib.write(records(5), path=corpus, report={"skipped": {}})
   assert len(corpus_lib.RecordSource(corpus)) == 5
   assert corpus_lib.read_index(corpus).digest != before.digest
 
@@ -110,7 +114,7 @@ def test_broken_index(corpus, content):
 
 def test_an_interrupted_write_leaves_the_old_corpus(corpus):
   def stops():
-    yield from utterances(3)
+    yield from records(3)
     raise KeyboardInterrupt
 
   before = corpus_lib.verify(corpus)
@@ -121,7 +125,7 @@ def test_an_interrupted_write_leaves_the_old_corpus(corpus):
   with pytest.raises(KeyboardInterrupt):
     corpus_lib.write(stops(), path=fresh, report={})
   assert not fresh.exists()
-  corpus_lib.write(utterances(2), path=fresh, report={})  # over the remains
+  corpus_lib.write(records(2), path=fresh, report={})  # over the remains
   assert len(corpus_lib.RecordSource(fresh)) == 2
   assert not list(corpus.parent.glob(".partial-v-new"))
   shutil.rmtree(fresh)

@@ -11,7 +11,7 @@ from tml_jax.data.scenarios import draw, family
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents
 from tml_jax.evals.metrics import panel
-from tml_jax.streams import clock, timeline
+from tml_jax.streams import annotation, clock, timeline
 from tml_jax.streams.timeline import EventKind, Role
 
 SHARE = 0.1
@@ -42,26 +42,30 @@ def test_invariants(data_dir, index, split):
   assert 6 <= item.duration <= 20
   user, agent = item.track(Role.USER), item.track(Role.AGENT)
   drawn = [e for e in item.events if e.kind == EventKind.DRAW]
-  for e in item.metadata["exchanges"]:
-    start, end = e["user_start"] - 1e-6, e["user_end"] + 1e-6
-    asked = [w.text for w in user.words if start <= w.start < end]
-    assert asked == ["record", *e["letters"]]
-    last = max(s.end for s in user.spans if s.end <= end)
+  questions = item.metadata["asked"]
+  for line, a in enumerate(annotation.of(item)):
+    word, *letters = [
+      w.text for w in user.words if a.start - 1e-6 <= w.start < a.end
+    ]
+    assert word == "record"
+    last = max(s.end for s in user.spans if s.end <= a.end + 1e-6)
     window = (round(last * clock.SAMPLE_RATE) - 1) // clock.TICKS.samples
-    assert e["onset_window"] == window + 2
-    onset = e["onset_window"] * clock.TICKS.seconds
-    said = [w.text for w in agent.words if onset - 1e-6 <= w.start]
-    assert said[: len(e["letters"])] == [*e["letters"]]
+    onset = clock.TICKS.window_of(a.due)
+    assert onset == window + 2
+    said = [w.text for w in agent.words if a.due - 1e-6 <= w.start]
+    assert said[: len(letters)] == letters
     # One message a letter, from the window before the agent is heard: the
     # first commands are decided together with the first sound.
-    messages = [drawn.pop(0) for _ in e["letters"]]
-    assert [m.text for m in messages] == e["drawn"]
-    assert {clock.TICKS.window_of(m.time) for m in messages} == {
-      e["onset_window"] - 1
-    }
-    heldout = splits.is_heldout(f"draw/{e['letters']}", share=SHARE)
+    messages = [drawn.pop(0) for _ in letters]
+    assert [m.text for m in messages] == [
+      draw.path(letter, x=draw.ADVANCE * i, y=draw.LINE * line)
+      for i, letter in enumerate(letters)
+    ]
+    assert {clock.TICKS.window_of(m.time) for m in messages} == {onset - 1}
+    assert questions[line] == f"draw/{''.join(letters)}"
+    heldout = splits.is_heldout(questions[line], share=SHARE)
     assert heldout == (split == Split.HELDOUT)
-    for letter in e["letters"]:
+    for letter in letters:
       assert not splits.is_heldout(f"letters/{letter}", share=SHARE)
   assert not drawn
   scored = panel.measure(agents.recorded(item))

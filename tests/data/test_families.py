@@ -27,11 +27,6 @@ from tml_jax.streams.timeline import EventKind, Role
 SHARE = 0.1
 COUNT = 8
 STREAMS = interaction.get_config("interactive").streams
-NEW = sorted(
-  name
-  for name, scenario in scenarios.FAMILIES.items()
-  if issubclass(scenario, instructed.Instructed)
-)
 SILENT = {Kind.PAUSE, Kind.SILENT_UNTIL}  # the agent says nothing meanwhile
 UNANSWERED = {
   Kind.BACKCHANNEL,
@@ -169,17 +164,17 @@ def test_a_recording_fits_one_sequence(name, items_of, data_dir):
     frames = framing.frames(item, config=STREAMS, tokenizer=pieces)
     packed = packing.pack([frames], config=STREAMS)
     assert len(packed) == 1
-    assert packed[0]["segment_ids"].max() == 1
+    assert packed[0].packed.segment_ids.max() == 1
 
 
-@pytest.mark.parametrize("name", NEW)
+@pytest.mark.parametrize("name", scenarios.FAMILIES)
 def test_splits_share_nothing_that_is_asked(name, items_of):
   for split in Split:
     assert any(item.metadata["asked"] for item in items_of(name, split))
     for item in items_of(name, split):
       for asked in item.metadata["asked"]:
         assert splits.contains(split, asked, share=SHARE)
-        assert asked not in instructed.WORDS
+        assert asked not in scenarios.FAMILIES[name].words
 
 
 @pytest.mark.parametrize("name", ["barge_in", "correction"])

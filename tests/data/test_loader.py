@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -29,16 +30,13 @@ def take(batches, count):
 
 def assert_equal(a, b):
   assert len(a) == len(b)
-  for x, y in zip(a, b, strict=True):
-    assert x.keys() == y.keys()
-    for name in x:
-      np.testing.assert_array_equal(x[name], y[name], err_msg=name)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def joined(parts):
   """Global batches from those of processes with neighbouring rows."""
   return [
-    {name: np.concatenate([p[name] for p in batches]) for name in batches[0]}
+    jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
     for batches in zip(*parts, strict=True)
   ]
 
@@ -53,20 +51,19 @@ def reference(config, data_dir):
 
 
 def test_batches_are_full_of_valid_sequences(config, reference):
-  shapes = {
-    k: v.shape for k, v in packing.empty_sequence(config.streams).items()
-  }
+  shapes = jax.tree.map(
+    lambda x: (4, *x.shape), packing.empty_sequence(config.streams)
+  )
   for batch in reference:
-    assert {k: v.shape[1:] for k, v in batch.items()} == shapes
-    assert {v.shape[0] for v in batch.values()} == {4}
+    assert jax.tree.map(np.shape, batch) == shapes
     for row in range(4):
-      sequence = {name: values[row] for name, values in batch.items()}
+      sequence = jax.tree.map(lambda x, row=row: x[row], batch)
       frames = packing.unpack(sequence, config=config.streams)
       assert sum(map(len, frames)) > 5
       again = packing.pack(frames, config=config.streams)
-      for name in sequence:
-        np.testing.assert_array_equal(again[0][name], sequence[name])
-  assert len({batch["tokens"].tobytes() for batch in reference}) == 8
+      jax.tree.map(np.testing.assert_array_equal, again[0], sequence)
+  tokens = {batch.packed.inputs.tokens.tobytes() for batch in reference}
+  assert len(tokens) == 8
 
 
 def test_two_processes_yield_the_rows_of_one(config, data_dir, reference):

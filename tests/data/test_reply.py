@@ -8,7 +8,9 @@ from tml_jax import errors
 from tml_jax.data import corpus, mixture, splits
 from tml_jax.data.scenarios import family, reply
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock, timeline
+from tml_jax.data.voices import phrases
+from tml_jax.streams import annotation, clock, timeline
+from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Role
 
 SHARE = 0.1
@@ -33,70 +35,68 @@ def items(data_dir):
 
 
 def exchanges(items):
-  return [(item, e) for item in items for e in item.metadata["exchanges"]]
+  """Every item with each of its annotations: one an exchange."""
+  return [(item, a) for item in items for a in annotation.of(item)]
+
+
+def words_of(item, a):
+  """What the user says in an exchange: the instruction, the prompt."""
+  words = [
+    w for w in item.track(Role.USER).words if a.start - 1e-6 <= w.start < a.end
+  ]
+  count = 2 if a.kind is Kind.TIMED else 0
+  return words[:count], words[count:]
 
 
 def test_the_rule_of_timing(items):
   """Measured on the audio, not on what the scenario says about itself."""
-  for item, e in exchanges(items):
-    spoken = [
-      s
-      for s in item.track(Role.USER).spans
-      if s.end <= e["user_end"] + 1e-6 and s.end > e["prompt_start"]
-    ]
+  seconds = {"one": 1, "two": 2, "three": 3}
+  for item, a in exchanges(items):
+    instruction, _ = words_of(item, a)
+    delay = 5 * seconds[instruction[1].text] if instruction else 1
+    spoken = [s for s in item.track(Role.USER).spans if s.end <= a.end + 1e-6]
     last_sample = round(spoken[-1].end * clock.SAMPLE_RATE) - 1
-    expected = last_sample // clock.TICKS.samples + 1 + e["delay_windows"]
-    assert e["onset_window"] == expected
+    onset = last_sample // clock.TICKS.samples + 1 + delay
+    assert a.due == pytest.approx(onset * clock.TICKS.seconds)
     agent = item.track(Role.AGENT).audio
-    start = e["onset_window"] * clock.TICKS.samples
-    before = agent[round(e["user_start"] * clock.SAMPLE_RATE) : start]
-    assert not before.any()
+    start = onset * clock.TICKS.samples
+    assert not agent[round(a.start * clock.SAMPLE_RATE) : start].any()
     assert np.abs(agent[start : start + clock.TICKS.samples]).max() > 0.01
-    stop = e["end_window"] * clock.TICKS.samples
-    assert agent[stop - clock.TICKS.samples : stop].any()
-    assert not agent[stop : stop + clock.TICKS.samples].any()
-    assert e["delay_windows"] in ((5, 10, 15) if e["instruction"] else (1,))
+    # It is over before the user speaks again.
+    stop = round(a.until * clock.SAMPLE_RATE)
+    assert not agent[stop - clock.TICKS.samples : stop].any()
 
 
-def test_what_the_user_asks_for_is_the_delay(items):
-  names = {5: "one", 10: "two", 15: "three"}
-  for item, e in exchanges(items):
-    words = [
-      w.text
-      for w in item.track(Role.USER).words
-      if e["user_start"] - 1e-6 <= w.start < e["prompt_start"] - 1e-6
-    ]
-    expected = ["wait", names[e["delay_windows"]]] if e["instruction"] else []
-    assert words == expected
-    if e["instruction"]:
-      assert 0.4 <= e["prompt_start"] - _end_of(words, item, e) <= 1.0
-
-
-def _end_of(words, item, e):
-  track = item.track(Role.USER)
-  return [w.end for w in track.words if w.start < e["prompt_start"] - 1e-6][-1]
+def test_an_instruction_comes_before_the_prompt(items):
+  found = [
+    words_of(item, a) for item, a in exchanges(items) if a.kind is Kind.TIMED
+  ]
+  assert found
+  for instruction, prompt in found:
+    assert instruction[0].text == "wait"
+    assert 0.4 <= prompt[0].start - instruction[1].end <= 1.1
 
 
 def test_the_agent_says_the_prompt_back(items):
-  for item, e in exchanges(items):
-    start = e["onset_window"] * clock.TICKS.seconds
-    stop = e["end_window"] * clock.TICKS.seconds
-    said = [
-      w.text
-      for w in item.track(Role.AGENT).words
-      if start - 1e-6 <= w.start < stop
-    ]
-    assert " ".join(said) == e["text"]
-    assert e["user_voice"] != e["agent_voice"]
-    assert item.track(Role.AGENT).voice == e["agent_voice"]
-    assert item.track(Role.USER).voice == e["user_voice"]
+  for item in items:
+    found = annotation.of(item)
+    for a, prompt in zip(found, item.metadata["asked"], strict=True):
+      said = [
+        w.text
+        for w in item.track(Role.AGENT).words
+        if a.due - 1e-6 <= w.start < a.until
+      ]
+      asked = [w.text for w in words_of(item, a)[1]]
+      assert " ".join(said) == a.text == phrases.PHRASES[prompt]
+      assert said == asked
+    assert item.track(Role.USER).voice != item.track(Role.AGENT).voice
 
 
 def test_timelines_are_valid(items):
   for item in items:
     timeline.validate(item)
     assert 8 <= item.duration <= 20
-    assert len(item.metadata["exchanges"]) in (2, 3)
+    assert len(annotation.of(item)) in (2, 3)
     assert timeline.from_bytes(timeline.to_bytes(item)).metadata == (
       item.metadata
     )
@@ -123,13 +123,13 @@ def test_noise_is_on_the_user_only(items):
 
 def test_shares(items):
   found = exchanges(items)
-  instructed = np.mean([e["instruction"] for _, e in found])
+  instructed = np.mean([a.kind is Kind.TIMED for _, a in found])
   assert 0.42 < instructed < 0.58
   noisy = np.mean([item.metadata["noise"] != "none" for item in items])
   assert 0.38 < noisy < 0.62
   video = np.mean([len(item.video) > 0 for item in items])
   assert 0.04 < video < 0.18
-  pairs = {(e["user_voice"], e["agent_voice"]) for _, e in found}
+  pairs = {tuple(track.voice for track in item.tracks) for item in items}
   assert len(pairs) == 2
 
 
@@ -159,7 +159,7 @@ def test_splits_never_share_an_utterance_or_a_seed(data_dir, items):
   fresh = scenario(data_dir, split=Split.FRESH)
 
   def prompts(items):
-    return {e["user_prompt"] for _, e in exchanges(items)}
+    return {prompt for item in items for prompt in item.metadata["asked"]}
 
   trained = prompts(items)
   tested = prompts(heldout[i] for i in range(60))
@@ -170,7 +170,7 @@ def test_splits_never_share_an_utterance_or_a_seed(data_dir, items):
   renewed = [fresh[i] for i in range(60)]
   assert not any(splits.is_heldout(p, share=SHARE) for p in prompts(renewed))
   assert all(
-    a.metadata["exchanges"] != b.metadata["exchanges"]
+    annotation.of(a) != annotation.of(b)
     for a, b in zip(items, renewed, strict=False)
   )
   keys = {
@@ -228,4 +228,4 @@ def test_evaluation_gets_both_test_splits(config, data_dir):
     items = mixture.build(config, data_dir=data_dir, split=split)
     found = [items[i] for i in range(5)]
     assert len({item.id for item in found}) == 5
-    assert {item.metadata["split"] for item in found} == {str(split)}
+    assert {item.id.split("/")[1] for item in found} == {str(split)}

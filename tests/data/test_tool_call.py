@@ -1,5 +1,6 @@
 """Sums whose answers come later: timing measured on the audio."""
 
+import dataclasses
 import pickle
 
 import hypothesis
@@ -14,7 +15,14 @@ from tml_jax.data.scenarios import family, tool_call
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents
 from tml_jax.evals.metrics import panel
-from tml_jax.streams import calls, clock, framing, timeline, tokenizer
+from tml_jax.streams import (
+  annotation,
+  calls,
+  clock,
+  framing,
+  timeline,
+  tokenizer,
+)
 from tml_jax.streams.frame import Control
 from tml_jax.streams.timeline import EventKind, Role
 
@@ -65,8 +73,8 @@ def check(item):
   busy = _windows(user.spans) | _windows(agent.spans)
   asked = [e for e in item.events if e.kind == EventKind.CALL]
   answered = [e for e in item.events if e.kind == EventKind.RESULT]
-  exchanges = item.metadata["exchanges"]
-  assert len(asked) == len(answered) == len(exchanges) >= 1
+  answers = annotation.of(item)  # in the order of the questions
+  assert len(asked) == len(answered) == len(answers) >= 1
   arrivals = {}
   for number, call in enumerate(asked, start=1):
     (result,) = [e for e in answered if calls.parse_result(e.text)[0] == number]
@@ -80,21 +88,25 @@ def check(item):
     # Written when the last word of the question has been heard.
     last = max(s.end for s in user.spans if s.end <= call.time)
     assert call.time - last == pytest.approx(clock.TICKS.seconds, abs=0.02)
+  assert arrivals == {
+    number: clock.TICKS.window_of(a.end)
+    for number, a in enumerate(answers, start=1)
+  }
   # An agent without other knowledge than the past, window by window.
-  waiting, onsets = dict(arrivals), []
-  until = 0
+  waiting, onsets = dict(arrivals), {}
   for window in range(clock.TICKS.num_windows(item.duration)):
     there = [n for n, w in waiting.items() if w + 1 <= window]
-    if window >= until and window not in busy and there:
+    if window not in busy and there:
       number = min(there, key=arrivals.get)
       del waiting[number]
-      onsets.append((number, window + 1))
+      onsets[number] = window + 1
       said = [s for s in agent.spans if s.start >= (window + 1) * 0.2 - 1e-6]
       assert said and clock.TICKS.window_of(said[0].start) == window + 1
-      (exchange,) = [e for e in exchanges if e["number"] == number]
-      until = exchange["end_window"]
   assert not waiting
-  assert onsets == [(e["number"], e["onset_window"]) for e in exchanges]
+  assert onsets == {
+    number: clock.TICKS.window_of(a.due)
+    for number, a in enumerate(answers, start=1)
+  }
   # Nobody speaks over the other.
   assert not _windows(user.spans) & _windows(agent.spans)
 
@@ -114,15 +126,47 @@ def _scenario_of(data_dir, split):
   return _OPEN[split]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sum:
+  """A question of an item; windows."""
+
+  call: str
+  called: int
+  result: str
+  arrival: int
+  onset: int
+  said: str
+
+
+def _sums_of(item) -> dict[int, _Sum]:
+  """By number."""
+  results = dict(
+    calls.parse_result(e.text)
+    for e in item.events
+    if e.kind == EventKind.RESULT
+  )
+  asked = [e for e in item.events if e.kind == EventKind.CALL]
+  return {
+    number: _Sum(
+      call=call.text,
+      called=clock.TICKS.window_of(call.time),
+      result=results[number],
+      arrival=clock.TICKS.window_of(a.end),
+      onset=clock.TICKS.window_of(a.due),
+      said=a.text,
+    )
+    for number, (call, a) in enumerate(
+      zip(asked, annotation.of(item), strict=True), start=1
+    )
+  }
+
+
 def test_the_agent_says_the_answer(items):
   names = tool_call_names()
   for item in items:
-    words = item.track(Role.AGENT).words
-    for e in item.metadata["exchanges"]:
-      start, stop = e["onset_window"] * 0.2, e["end_window"] * 0.2
-      said = " ".join(w.text for w in words if start - 1e-6 <= w.start < stop)
-      failed = e["result"].startswith(calls.FAILED)
-      assert said == ("i am sorry" if failed else names[int(e["result"])])
+    for each in _sums_of(item).values():
+      failed = each.result.startswith(calls.FAILED)
+      assert each.said == ("i am sorry" if failed else names[int(each.result)])
 
 
 def tool_call_names():
@@ -133,34 +177,29 @@ def tool_call_names():
 
 def test_everything_that_can_happen_happens(items):
   """Results in the middle of speech, in pauses, out of order, and failures."""
-  found = [(i, e) for i in items for e in i.metadata["exchanges"]]
+  found = [(i, e) for i in items for e in _sums_of(i).values()]
   during = [
-    e["result_window"] in _windows(item.track(Role.USER).spans)
-    for item, e in found
+    e.arrival in _windows(item.track(Role.USER).spans) for item, e in found
   ]
   assert 0.1 < np.mean(during) < 0.7
-  failed = [e["result"].startswith(calls.FAILED) for _, e in found]
+  failed = [e.result.startswith(calls.FAILED) for _, e in found]
   assert 0.02 < np.mean(failed) < 0.25
-  numbers = [[e["number"] for e in i.metadata["exchanges"]] for i in items]
-  assert any(n != sorted(n) for n in numbers)
+  onsets = [[e.onset for e in _sums_of(i).values()] for i in items]
+  assert any(n != sorted(n) for n in onsets)
   # While a call runs the user goes on talking, in half of all cases at least.
   going_on = [
-    any(
-      e["call_window"] < w < e["onset_window"]
-      for w in _windows(item.track(Role.USER).spans)
-    )
+    any(e.called < w < e.onset for w in _windows(item.track(Role.USER).spans))
     for item, e in found
   ]
   assert np.mean(going_on) > 0.4
-  arrivals = {e["result_window"] - e["call_window"] for _, e in found}
-  assert len(arrivals) > 15
+  assert len({e.arrival - e.called for _, e in found}) > 15
 
 
 def test_the_recorded_agent_is_scored_best(items):
   """`evaluate` takes these scenarios as they are."""
   for item in items:
     scored = panel.measure(agents.recorded(item))
-    count = len(item.metadata["exchanges"])
+    count = len(annotation.of(item))
     assert scored["tool_answered"] == scored["said_right"] == [(1, 1)] * count
     assert len(scored["tool_latency"]) == len(scored["call_latency"]) == count
     assert scored["false_fires"][0][0] == scored["overlap"][0][0] == 0
@@ -169,18 +208,15 @@ def test_the_recorded_agent_is_scored_best(items):
 
 def test_questions_of_a_split_are_its_own(data_dir, items):
   def asked(items):
-    return {e["call"] for i in items for e in i.metadata["exchanges"]}
+    return {e.call for i in items for e in _sums_of(i).values()}
 
   heldout = scenario(data_dir, split=Split.HELDOUT)
   tested = asked(heldout[i] for i in range(40))
   assert tested and not tested & asked(items)
   for item in [*items, *(heldout[i] for i in range(20))]:
-    for e in item.metadata["exchanges"]:
+    for e in _sums_of(item).values():
       # No number that the reply family keeps for its tests.
-      numbers = [
-        e["result"],
-        *e["call"].split()[1].replace("-", "+").split("+"),
-      ]
+      numbers = [e.result, *e.call.split()[1].replace("-", "+").split("+")]
       for n in numbers:
         if n.isdigit():
           assert not splits.is_heldout(f"digits/{n}", share=SHARE)
@@ -207,11 +243,10 @@ def test_frames(items, config, data_dir):
         if burst.complete:
           texts[burst.channel][pieces.decode(tokens)] = frame.window
           tokens = []
-    for e in item.metadata["exchanges"]:
-      written = texts[Control.CALL][e["call"]]
-      assert e["call_window"] <= written < e["result_window"]
-      text = calls.result_text(e["number"], e["result"])
-      assert e["result_window"] <= texts[Control.RESULT][text]
+    for number, e in _sums_of(item).items():
+      assert e.called <= texts[Control.CALL][e.call] < e.arrival
+      text = calls.result_text(number, e.result)
+      assert e.arrival <= texts[Control.RESULT][text]
 
 
 def test_it_is_an_entry_of_the_mixture(config, data_dir):

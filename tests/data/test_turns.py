@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -223,8 +224,8 @@ def test_the_loader_lays_out(config, data_dir):
     states.append(batches.get_state())
     batches.close()
     both = 0
-    for row in range(len(batch["tokens"])):
-      sequence = {name: values[row] for name, values in batch.items()}
+    for row in range(len(batch.targets.tokens)):
+      sequence = jax.tree.map(lambda x, row=row: x[row], batch)
       for frames in packing.unpack(sequence, config=cfg.streams):
         both += sum(
           f.own_dmel is not None and f.user_dmel is not None for f in frames

@@ -203,11 +203,12 @@ def test_forced_numbers_by_hand():
   (sequence,) = packing.pack(recordings, config=_CONFIG.streams)
   hidden = small_session.hidden(_CONFIG, sequence)
   right, nats = [], []
-  used = sequence["target_positions"] < _CONFIG.streams.seq_len
+  decided = sequence.targets
+  used = decided.positions < _CONFIG.streams.seq_len
   for position, target, kind in zip(
-    sequence["target_positions"][used],
-    sequence["targets"][used],
-    sequence["target_kinds"][used],
+    decided.positions[used],
+    decided.tokens[used],
+    decided.kinds[used],
     strict=True,
   ):
     if kind == 0:  # say-text

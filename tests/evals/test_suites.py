@@ -29,7 +29,7 @@ def test_items_of_the_mixture_or_of_families(config, data_dir):
     ]
     loaded = [item.load() for item in items]
     assert len({timeline.id for timeline in loaded}) == 6
-    assert {timeline.metadata["split"] for timeline in loaded} == {str(split)}
+    assert {timeline.id.split("/")[1] for timeline in loaded} == {str(split)}
     assert all(annotation.of(timeline) for timeline in loaded)
   named = suite(config, data_dir, families=("tool_call",), count=2)
   assert [item.family for item in named.items()] == ["tool_call"] * 2

@@ -6,8 +6,10 @@ import numpy as np
 
 from experiments import interaction as sizes
 from tml_jax.config import Config
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import packing
+from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Burst, Control, Frame
 
 # As flags, for runs in a process of their own.
@@ -71,7 +73,7 @@ def config(**mesh: int) -> Config:
   )
 
 
-def batch(cfg: Config, *, seed: int) -> dict[str, np.ndarray]:
+def batch(cfg: Config, *, seed: int) -> Batch:
   """A global batch of random frames with text, sound and pictures.
 
   The sequences hold different numbers of targets, so that an average taken
@@ -102,12 +104,10 @@ def batch(cfg: Config, *, seed: int) -> dict[str, np.ndarray]:
       )
       own = random.integers(16, size=(4, 80), dtype=np.uint8) if speak else None
     sequences += packing.pack([frames[:1], frames[1:]], config=cfg.streams)
-  stacked = {
-    name: np.stack([s[name] for s in sequences]) for name in sequences[0]
-  }
+  stacked = batch_lib.stack(sequences, like=sequences[0])
   assert len(sequences) == cfg.train.global_batch_size
   assert (
     frame_lib.token_id(Control.QUIET, config=cfg.streams)
-    in (stacked["targets"])
+    in stacked.targets.tokens
   )
   return stacked

@@ -13,8 +13,10 @@ from tml_jax.config import checks as config_checks
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import session
 from tml_jax.models import interaction
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
 from tml_jax.streams import frame as frame_lib
+from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Control, Frame
 
 TEXT_ROWS = 64
@@ -73,8 +75,8 @@ def model(cfg: Config) -> interaction.InteractionModel:
 def variables(cfg: Config):
   """Random in every leaf: what starts at zero would hide mistakes."""
   empty = packing.empty_sequence(cfg.streams)
-  batch = {name: value[None] for name, value in empty.items()}
-  initial = jax.jit(model(cfg).init)(jax.random.key(0), batch)
+  packed = batch_lib.stack([empty], like=empty).packed
+  initial = jax.jit(model(cfg).init)(jax.random.key(0), packed)
   leaves, tree = jax.tree.flatten(nn.unbox(initial))
   random = np.random.default_rng(0)
   return jax.tree.unflatten(
@@ -95,15 +97,15 @@ def logits(cfg: Config, hidden_D) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames="cfg")
-def _hidden(variables, batch, *, cfg):
+def _hidden(variables, packed, *, cfg):
   net = model(cfg)
-  return net.apply(variables, batch, method=net.hidden)[0]
+  return net.apply(variables, packed, method=net.hidden)[0]
 
 
-def hidden(cfg: Config, sequence) -> np.ndarray:
+def hidden(cfg: Config, sequence: Batch) -> np.ndarray:
   """[T + 1, D] of one packed sequence; the last row stands for "unused"."""
-  batch = {name: value[None] for name, value in sequence.items()}
-  states = np.asarray(_hidden(variables(cfg), batch, cfg=cfg)[0])
+  packed = batch_lib.stack([sequence], like=sequence).packed
+  states = np.asarray(_hidden(variables(cfg), packed, cfg=cfg)[0])
   return np.concatenate([states, states[-1:]])
 
 

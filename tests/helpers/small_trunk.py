@@ -9,7 +9,9 @@ import numpy as np
 
 from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
 from tml_jax.models import interaction
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Packed
 
 TURN = 3
 CONFIG = ModelConfig(
@@ -70,9 +72,7 @@ def model(config, *, dtype="float32", remat_policy=RematPolicy.NONE):
   )
 
 
-def batch(
-  segments: list[list[int]], *, seed: int = 0, length: int
-) -> dict[str, np.ndarray]:
+def batch(segments: list[list[int]], *, seed: int = 0, length: int) -> Packed:
   """Rows of segments of the given lengths, padded; random content.
 
   A quarter of the valid positions is audio, one position of a segment of
@@ -80,31 +80,33 @@ def batch(
   """
   rng = np.random.default_rng(seed)
   rows = len(segments)
-  result = dict(
-    tokens=rng.integers(0, CONFIG.vocab_size, (rows, length)),
-    segment_ids=np.zeros((rows, length)),
-    positions=np.zeros((rows, length)),
-    windows=rng.integers(0, 9000, (rows, length)),
-    audio_positions=np.full((rows, length), length),
-    audio_streams=rng.integers(0, 2, (rows, length)),
-    patch_positions=np.full((rows, 4), length),
+  inputs = batch_lib.empty_inputs(
+    (rows, length), audio=length, patches=4, pad=0
   )
-  result = {key: value.astype(np.int32) for key, value in result.items()}
+  inputs.tokens[:] = rng.integers(0, CONFIG.vocab_size, (rows, length))
+  inputs.windows[:] = rng.integers(0, 9000, (rows, length))
+  inputs.audio_streams[:] = rng.integers(0, 2, (rows, length))
+  segment_ids, positions = np.zeros((2, rows, length), np.int32)
   for row, lengths in enumerate(segments):
     start, audio, patches = 0, [], []
     for index, count in enumerate(lengths):
       span = slice(start, start + count)
-      result["segment_ids"][row, span] = index + 1
-      result["positions"][row, span] = np.arange(count)
+      segment_ids[row, span] = index + 1
+      positions[row, span] = np.arange(count)
       chosen = start + rng.permutation(count)
       audio += list(chosen[: count // 4])
       patches += list(chosen[-1:]) if count > 4 else []
       start += count
-    result["audio_positions"][row, : len(audio)] = audio
-    result["patch_positions"][row, : len(patches[:4])] = patches[:4]
-  result["audio_dmel"] = rng.integers(0, 16, (rows, length, 80), np.uint8)
-  result["patches"] = rng.integers(0, 256, (rows, 4, 2, 40, 40, 3), np.uint8)
-  return result
+    inputs.audio_positions[row, : len(audio)] = audio
+    inputs.patch_positions[row, : len(patches[:4])] = patches[:4]
+  inputs.audio_dmel[:] = rng.integers(0, 16, (rows, length, 80), np.uint8)
+  inputs.patches[:] = rng.integers(0, 256, inputs.patches.shape, np.uint8)
+  return Packed(inputs, segment_ids, positions)
+
+
+def changed(packed: Packed, **arrays) -> Packed:
+  """With other arrays of its inputs."""
+  return packed._replace(inputs=packed.inputs._replace(**arrays))
 
 
 def variables(model, *, seed: int = 0):

@@ -20,7 +20,9 @@ def data_dir(tmp_path_factory) -> str:
     recordings = source.get("procedural")(voice, settings=settings)
     few = [recordings[i] for i in range(3)]
     texts |= {text for item in few for text in prepare.texts_of(item)}
-    corpus.write(few, path=root / f"procedural-{voice}", report={})
+    corpus.write(
+      map(corpus.Record.of, few), path=root / f"procedural-{voice}", report={}
+    )
   streams = sizes.get_config("tiny_procedural").streams
   tokenizer.train(sorted(texts), path=tokenizer.path(str(root)), config=streams)
   return str(root)

@@ -66,10 +66,11 @@ def test_streamed_equals_teacher_forced(position, say_text, turn_ms):
   forced = []
   for sequence in packing.pack(recordings, config=cfg.streams):
     hidden = small_session.hidden(cfg, sequence)
-    logits = small_session.logits(cfg, hidden[sequence["target_positions"]])
-    segments = sequence["segment_ids"]
-    used = sequence["target_positions"] < len(segments)
-    owner = segments[sequence["target_positions"][used]]
+    positions = sequence.targets.positions
+    logits = small_session.logits(cfg, hidden[positions])
+    segments = sequence.packed.segment_ids
+    used = positions < len(segments)
+    owner = segments[positions[used]]
     for segment in range(1, segments.max() + 1):
       forced.append(np.asarray(logits[used][owner == segment]))
   # Packing is first fit, in order: here no segment is cut or reordered.

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.live import session, user
-from tml_jax.streams import clock
+from tml_jax.streams import clock, microphone
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -168,7 +168,7 @@ def test_everything_lands_in_its_window():
     ),
   )
   np.testing.assert_allclose(
-    user.microphone(timeline, grid=clock.TICKS)[:, 0],
+    microphone.hear(timeline, grid=clock.TICKS)[:, 0],
     [0.2, 0.4, 0.3, 0.4, 0.5, 0],
   )
   part = user.UserPart(

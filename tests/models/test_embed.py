@@ -91,16 +91,16 @@ def test_clock_tells_neighbouring_windows_apart_after_an_hour():
 def test_only_turn_tokens_carry_the_clock():
   model = small_trunk.model(small_trunk.CONFIG)
   variables = small_trunk.variables(model)
-  batch = small_trunk.batch([[20]], length=20)
-  batch["tokens"][:] = 5
-  batch["tokens"][0, [2, 9]] = small_trunk.TURN
-  batch["audio_positions"][:] = 20
-  batch["patch_positions"][:] = 20
+  inputs = small_trunk.batch([[20]], length=20).inputs
+  inputs.tokens[:] = 5
+  inputs.tokens[0, [2, 9]] = small_trunk.TURN
+  inputs.audio_positions[:] = 20
+  inputs.patch_positions[:] = 20
   embedder = embed.Embedder(
     small_trunk.CONFIG, small_trunk.TURN, "float32", TICKS
   )
   params = {"params": variables["params"]["embed"]}
-  a = embedder.apply(params, batch)
-  b = embedder.apply(params, batch | dict(windows=batch["windows"] + 1))
+  a = embedder.apply(params, inputs)
+  b = embedder.apply(params, inputs._replace(windows=inputs.windows + 1))
   moved = np.abs(a - b).max(-1)[0] > 1e-6
   np.testing.assert_array_equal(np.flatnonzero(moved), [2, 9])

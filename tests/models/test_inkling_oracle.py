@@ -18,6 +18,7 @@ from tml_jax.interop.inkling import model as inkling
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Chunk
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -203,8 +204,8 @@ def test_cached_decode_agrees(chunks):
   for count in chunks:
     piece = np.zeros((1, size), np.int64)
     piece[:, :count] = tokens[:, start : start + count]
-    chunk = inkling.whole_segments(piece, config=config)
-    logits, cache = step(chunk | dict(lengths=np.array([count])), cache)
+    chunk = Chunk(inkling.whole_segments(piece).inputs, np.array([count]))
+    logits, cache = step(chunk, cache)
     actual.append(logits[0, :count])
     start += count
   np.testing.assert_allclose(

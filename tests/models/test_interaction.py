@@ -13,6 +13,7 @@ from tests.helpers import small_trunk
 from tml_jax.config import Position, RematPolicy
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed
+from tml_jax.streams.batch import Chunk, Packed
 
 LENGTH, CHUNK = 40, 7
 
@@ -46,21 +47,26 @@ def new_cache(config, *, rows, horizon=LENGTH, sinks=0):
 
 def cut(batch, *, start_B, count_B, size):
   """Positions [start, start + count) of each row as a chunk of `size`."""
-  rows = len(start_B)
-  chunk = {}
-  for key in ("tokens", "windows", "segment_ids", "positions"):
-    chunk[key] = np.zeros((rows, size), np.int32)
-    for row in range(rows):
-      span = slice(start_B[row], start_B[row] + count_B[row])
-      chunk[key][row, : count_B[row]] = batch[key][row, span]
-  for key in ("audio_positions", "patch_positions"):
-    moved = batch[key] - start_B[:, None]
+
+  def part(values):
+    result = np.zeros((len(start_B), size), np.int32)
+    for row, (start, count) in enumerate(zip(start_B, count_B, strict=True)):
+      result[row, :count] = values[row, start : start + count]
+    return result
+
+  def move(positions):
+    moved = positions - start_B[:, None]
     inside = (moved >= 0) & (moved < count_B[:, None])
-    chunk[key] = np.where(inside, moved, size).astype(np.int32)
-  for key in ("audio_dmel", "audio_streams", "patches"):
-    chunk[key] = batch[key]
-  chunk["lengths"] = count_B.astype(np.int32)
-  return chunk
+    return np.where(inside, moved, size).astype(np.int32)
+
+  inputs = batch.inputs
+  inputs = inputs._replace(
+    tokens=part(inputs.tokens),
+    windows=part(inputs.windows),
+    audio_positions=move(inputs.audio_positions),
+    patch_positions=move(inputs.patch_positions),
+  )
+  return Chunk(inputs, count_B.astype(np.int32))
 
 
 @pytest.mark.parametrize(
@@ -173,14 +179,19 @@ def test_sinks_stay_and_what_was_evicted_is_never_seen():
     base = run(batch, kept)
     assert np.isfinite(base).all()
     for position in (1, 20):
-      other = dict(batch)
-      changed = np.arange(length) == position
-      other["tokens"] = (
-        batch["tokens"] + changed
-      ) % small_trunk.CONFIG.vocab_size
-      for key in ("audio_positions", "patch_positions"):
-        hit = batch[key] == position
-        other[key] = np.where(hit, length, batch[key]).astype(np.int32)
+      inputs = batch.inputs
+      tokens = inputs.tokens + (np.arange(length) == position)
+      other = small_trunk.changed(
+        batch,
+        tokens=tokens % small_trunk.CONFIG.vocab_size,
+        **{
+          name: np.where(slots == position, length, slots).astype(np.int32)
+          for name, slots in (
+            ("audio_positions", inputs.audio_positions),
+            ("patch_positions", inputs.patch_positions),
+          )
+        },
+      )
       moved = np.abs(run(other, kept) - base).max(-1) > 0
       # Each of three short convolutions in a row carries it 3 positions on.
       reach = position + horizon - 1 + 3 * 3
@@ -210,18 +221,26 @@ def test_a_resting_row_keeps_its_cache():
 def test_packed_segments_equal_segments_alone(first, seed):
   _, _, hidden, _ = setup()
   batch = small_trunk.batch([[first, LENGTH - first]], length=LENGTH, seed=seed)
-  alone = dict(batch)
+
   # The second segment moved to the front, the rest padding.
-  order = np.roll(np.arange(LENGTH), -first)
-  for key in ("tokens", "windows", "segment_ids", "positions"):
-    alone[key] = batch[key][:, order]
-  alone["segment_ids"] = np.where(
-    np.arange(LENGTH) < LENGTH - first, 1, 0
-  ).astype(np.int32)[None]
-  for key in ("audio_positions", "patch_positions"):
-    moved = batch[key] - first
-    inside = (moved >= 0) & (batch[key] < LENGTH)
-    alone[key] = np.where(inside, moved, LENGTH).astype(np.int32)
+  def roll(values):
+    return np.roll(values, -first, axis=1)
+
+  def move(positions):
+    inside = (positions >= first) & (positions < LENGTH)
+    return np.where(inside, positions - first, LENGTH).astype(np.int32)
+
+  inputs = batch.inputs
+  alone = Packed(
+    inputs._replace(
+      tokens=roll(inputs.tokens),
+      windows=roll(inputs.windows),
+      audio_positions=move(inputs.audio_positions),
+      patch_positions=move(inputs.patch_positions),
+    ),
+    segment_ids=(np.arange(LENGTH) < LENGTH - first).astype(np.int32)[None],
+    positions=roll(batch.positions),
+  )
   packed, single = hidden(batch)[0], hidden(alone)[0]
   np.testing.assert_allclose(
     packed[:, first:], single[:, : LENGTH - first], atol=1e-5, rtol=1e-5
@@ -231,10 +250,11 @@ def test_packed_segments_equal_segments_alone(first, seed):
 
 def test_without_clock_and_bias_only_differences_of_time_count():
   batch = small_trunk.batch([[LENGTH]], length=LENGTH)
-  batch["tokens"][:, ::5] = small_trunk.TURN
-  batch["windows"] = np.sort(batch["windows"] % 40)
-  later = batch | dict(windows=batch["windows"] + 30)
-  slower = batch | dict(windows=batch["windows"] * 2)
+  windows = np.sort(batch.inputs.windows % 40)
+  batch.inputs.tokens[:, ::5] = small_trunk.TURN
+  batch = small_trunk.changed(batch, windows=windows)
+  later = small_trunk.changed(batch, windows=windows + 30)
+  slower = small_trunk.changed(batch, windows=windows * 2)
   for changes, by_later, by_slower in (
     ({}, True, True),  # the clock
     (dict(clock_features=0), False, False),
@@ -250,13 +270,13 @@ def test_without_clock_and_bias_only_differences_of_time_count():
 def test_nothing_depends_on_what_comes_later(position):
   _, _, hidden, _ = setup()
   batch = small_trunk.batch([[LENGTH]], length=LENGTH)
-  other = dict(batch)
-  later = np.arange(LENGTH) > position
-  other["tokens"] = np.where(later, 11, batch["tokens"]).astype(np.int32)
-  other["windows"] = batch["windows"] + later.astype(np.int32)
-  moved = batch["audio_positions"] > position
-  other["audio_dmel"] = np.where(
-    moved[..., None], 15 - batch["audio_dmel"], batch["audio_dmel"]
+  inputs, later = batch.inputs, np.arange(LENGTH) > position
+  moved = (inputs.audio_positions > position)[..., None]
+  other = small_trunk.changed(
+    batch,
+    tokens=np.where(later, 11, inputs.tokens).astype(np.int32),
+    windows=inputs.windows + later.astype(np.int32),
+    audio_dmel=np.where(moved, 15 - inputs.audio_dmel, inputs.audio_dmel),
   )
   a, b = hidden(batch)[0], hidden(other)[0]
   np.testing.assert_allclose(
@@ -269,15 +289,15 @@ def test_loads_count_every_choice_of_every_kind():
   _, _, hidden, _ = setup()
   batch = small_trunk.batch([[12, 20], [30]], length=LENGTH)
   aux = hidden(batch)[1]
-  valid = batch["segment_ids"] > 0
+  inputs, valid = batch.inputs, batch.segment_ids > 0
   kinds = np.where(valid, int(embed.Kind.TEXT), -1)
   for row in range(2):
     for position, stream in zip(
-      batch["audio_positions"][row], batch["audio_streams"][row], strict=True
+      inputs.audio_positions[row], inputs.audio_streams[row], strict=True
     ):
       if position < LENGTH:
         kinds[row, position] = 1 + stream
-    for position in batch["patch_positions"][row]:
+    for position in inputs.patch_positions[row]:
       if position < LENGTH:
         kinds[row, position] = int(embed.Kind.PATCH)
   expected = [2 * (kinds == kind).sum() for kind in embed.Kind]
@@ -293,7 +313,8 @@ def gradient(policy):
   model = small_trunk.model(config, remat_policy=policy)
   variables = small_trunk.variables(model)
   batch = small_trunk.batch([[13, 4], [11]], length=20)
-  batch["tokens"][:, ::5] = small_trunk.TURN  # else the clock would not matter
+  # Else the clock would not matter.
+  batch.inputs.tokens[:, ::5] = small_trunk.TURN
   mel = np.random.default_rng(0).standard_normal((2, 16, 80))
   t = jnp.full(2, 0.3)
 
@@ -342,13 +363,13 @@ def test_further_tokens_are_causal_and_stay_in_their_segment():
 
   @jax.jit
   def run(tokens):
-    changed = batch | dict(tokens=tokens)
+    changed = small_trunk.changed(batch, tokens=tokens)
     h, _ = model.apply(variables, batch, method="hidden")
     return model.apply(variables, changed, hidden_BTD=h, method="mtp_hidden")
 
-  base = run(batch["tokens"])
+  base = run(batch.inputs.tokens)
   assert base.shape == (2, 1, 20, 32)
-  tokens = batch["tokens"].copy()
+  tokens = batch.inputs.tokens.copy()
   tokens[0, 6] = (tokens[0, 6] + 1) % 40
   moved = np.abs(run(tokens) - base).max(-1)[:, 0] > 1e-6
   for layer in range(2):

@@ -5,6 +5,7 @@ import numpy as np
 from tests.helpers import small_trunk
 from tml_jax.config import Position
 from tml_jax.models import embed, rotary
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 
 
@@ -39,18 +40,16 @@ def test_scores_depend_on_how_far_apart_in_time():
 
 def test_times_of_a_packed_frame():
   """Two windows: 5 with both sides, 6 with the user; text, a pause before."""
-  batch = dict(
-    tokens=np.zeros((1, 18), np.int32),
-    windows=np.array([[5] * 11 + [6] * 7], np.int32),
-    # <turn> own x4 user x4 say <speak> <turn> user x4 text <quiet>
-    audio_positions=np.array([[*range(1, 9), *range(12, 16), 18, 18]]),
-  )
-  times = embed.times(batch, position=Position.TIME_ROPE, grid=clock.TICKS)
+  inputs = batch_lib.empty_inputs((1, 18), audio=14, patches=0, pad=0)
+  inputs.windows[:] = [5] * 11 + [6] * 7
+  # <turn> own x4 user x4 say <speak> <turn> user x4 text <quiet>
+  inputs.audio_positions[0, :12] = [*range(1, 9), *range(12, 16)]
+  times = embed.times(inputs, position=Position.TIME_ROPE, grid=clock.TICKS)
   want = [23, 20, 21, 22, 23, 20, 21, 22, 23, 23, 23]
   want += [27, 24, 25, 26, 27, 27, 27]
   np.testing.assert_array_equal(times[0], want)
   assert (
-    embed.times(batch, position=Position.RELATIVE_BIAS, grid=clock.TICKS)
+    embed.times(inputs, position=Position.RELATIVE_BIAS, grid=clock.TICKS)
     is None
   )
 

@@ -32,7 +32,7 @@ def loss(params, router, batch):
   apply = functools.partial(model.apply, dict(params=params, router=router))
   h, aux = apply(batch, method="hidden")
   entropy = jax.nn.logsumexp(apply(h, method="logits"), axis=-1)
-  weights = (batch["segment_ids"] > 0).astype(jnp.float32)
+  weights = (batch.segment_ids > 0).astype(jnp.float32)
   return (entropy * weights).sum() / weights.sum(), aux.load_LE
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -130,18 +131,16 @@ def _equal(got, want):
 def test_sequences_obey_the_grammar_and_the_bounds(recordings):
   table = frame_lib.transitions(CONFIG, vocab_size=320)
   for sequence in packing.pack(recordings, config=CONFIG):
-    shapes = packing.empty_sequence(CONFIG)
-    assert {k: v.shape for k, v in sequence.items()} == {
-      k: v.shape for k, v in shapes.items()
-    }
-    state = frame_lib.State.SAY
-    used = sequence["target_positions"] < CONFIG.seq_len
+    shapes = jax.tree.map(np.shape, packing.empty_sequence(CONFIG))
+    assert jax.tree.map(np.shape, sequence) == shapes
+    state, targets = frame_lib.State.SAY, sequence.targets
+    used = targets.positions < CONFIG.seq_len
     for target, position in zip(
-      sequence["targets"][used], sequence["target_positions"][used], strict=True
+      targets.tokens[used], targets.positions[used], strict=True
     ):
       # Every target is the very next token of the same segment.
-      assert sequence["tokens"][position + 1] == target
-      segments = sequence["segment_ids"]
+      assert sequence.packed.inputs.tokens[position + 1] == target
+      segments = sequence.packed.segment_ids
       assert segments[position] == segments[position + 1] > 0
       state = table[state, target]
       assert state != frame_lib.FORBIDDEN
@@ -174,7 +173,7 @@ def test_long_recording_continues_with_its_clock():
     for f in r
   ]
   assert windows == list(range(25)) and len(sequences) == 3
-  assert all(s["positions"][0] == 0 for s in sequences)
+  assert all(s.packed.positions[0] == 0 for s in sequences)
 
 
 def test_frame_too_big_for_a_sequence_names_the_limit():
@@ -289,7 +288,7 @@ def test_windows_of_other_lengths(ms):
     mel[last - first : 232 - first], ticks[: 232 - last], atol=1e-4
   )
   packed = packing.pack([frames], config=config)
-  assert packed[0]["speak_mel"].shape[1:] == (grid.fine_frames, 80)
+  assert packed[0].speech.mel.shape[1:] == (grid.fine_frames, 80)
   unpacked = packing.unpack(packed[0], config=config)[0]
   for a, b in zip(frames, unpacked, strict=True):
     assert_same(a, b)

@@ -28,9 +28,9 @@ def abstract_variables(scan_layers):
     model=dataclasses.replace(cfg.model, num_layers=4, num_dense_layers=2),
     train=train,
   )
-  batch = state_lib.example_batch(cfg, batch_size=1)
+  packed = state_lib.example_batch(cfg, batch_size=1).packed
   model = state_lib.create_model(cfg)
-  boxed = jax.eval_shape(model.init, jax.random.key(0), batch)["params"]
+  boxed = jax.eval_shape(model.init, jax.random.key(0), packed)["params"]
   return boxed, nn.unbox(boxed)
 
 

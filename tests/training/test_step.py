@@ -12,7 +12,7 @@ from tml_jax import errors
 from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.streams import packing
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams.frame import Kind
 from tml_jax.training import flops, losses, metrics, muon, optim
 from tml_jax.training import state as state_lib
@@ -167,17 +167,17 @@ def test_loss_is_the_weighted_mean_by_hand():
   batch = small_run.batch(cfg, seed=0)
   variables = {"params": state.params, "router": state.router}
   hidden, _ = jax.jit(model.apply, static_argnames="method")(
-    variables, batch, method="hidden"
+    variables, batch.packed, method="hidden"
   )
   logits_BTV = np.asarray(
     model.apply(variables, hidden, method="logits"), np.float64
   )
   total = weight = 0.0
-  for row in range(len(batch["targets"])):
+  for row in range(len(batch.targets.tokens)):
     for position, target, w in zip(
-      batch["target_positions"][row],
-      batch["targets"][row],
-      batch["target_weights"][row],
+      batch.targets.positions[row],
+      batch.targets.tokens[row],
+      batch.targets.weights[row],
       strict=True,
     ):
       if position == cfg.streams.seq_len:
@@ -185,7 +185,7 @@ def test_loss_is_the_weighted_mean_by_hand():
       logits = logits_BTV[row, position]
       total += w * (np.log(np.exp(logits).sum()) - logits[target])
       weight += w
-  keys = jax.random.split(jax.random.key(0), len(batch["targets"]))
+  keys = jax.random.split(jax.random.key(0), len(batch.targets.tokens))
   value, _ = losses.loss(
     state.params,
     router=state.router,
@@ -263,13 +263,14 @@ def test_router_balance_works_in_training():
 def test_own_audio_noise_moves_one_level_of_own_audio_only():
   cfg = small_run.config()
   batch = small_run.batch(cfg, seed=0)
-  keys = jax.random.split(jax.random.key(1), len(batch["tokens"]))
-  noisy = losses.disturb_own_audio(batch, keys, share=0.2)["audio_dmel"]
-  moved = np.abs(np.asarray(noisy, int) - batch["audio_dmel"].astype(int))
-  own = (batch["audio_streams"] == packing.OWN) & (
-    batch["audio_positions"] < cfg.streams.seq_len
+  inputs = batch.packed.inputs
+  keys = jax.random.split(jax.random.key(1), len(inputs.tokens))
+  noisy = losses.disturb_own_audio(batch, keys, share=0.2).packed.inputs
+  moved = np.abs(np.asarray(noisy.audio_dmel, int) - inputs.audio_dmel)
+  own = (inputs.audio_streams == batch_lib.OWN) & (
+    inputs.audio_positions < cfg.streams.seq_len
   )
-  user = batch["audio_streams"] == packing.USER
+  user = inputs.audio_streams == batch_lib.USER
   assert moved.max() == 1 and moved[user].max() == 0
   assert 0.1 < moved[own].mean() < 0.2  # clipping at the ends takes some
 
@@ -336,9 +337,11 @@ def test_step_flops_follow_xla_on_a_dense_model():
 
   def forward(params):
     hidden, _ = model.apply(
-      {"params": params, "router": state.router}, batch, method=model.hidden
+      {"params": params, "router": state.router},
+      batch.packed,
+      method=model.hidden,
     )
-    rows = interaction.take(hidden, batch["target_positions"])
+    rows = interaction.take(hidden, batch.targets.positions)
     return model.apply({"params": params}, rows, method=model.logits).sum()
 
   compiled = jax.jit(forward).lower(state.params).compile()

@@ -71,6 +71,18 @@ class Index:
     return f"{zlib.crc32(data.encode()):08x}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """A serialised timeline, and how many seconds it lasts."""
+
+  data: bytes
+  seconds: float
+
+  @classmethod
+  def of(cls, item: timeline.Timeline) -> "Record":
+    return cls(timeline.to_bytes(item), item.duration)
+
+
 class RecordSource:
   """A prepared corpus as a `Source`."""
 
@@ -178,7 +190,7 @@ def verify(path: str | os.PathLike[str]) -> Index:
 
 
 def write(
-  timelines: Iterable[timeline.Timeline],
+  records: Iterable[Record],
   *,
   path: str | os.PathLike[str],
   report: dict[str, Any],
@@ -189,7 +201,7 @@ def write(
   is removed. A corpus that exists at `path` is replaced.
 
   Args:
-    timelines: read once; `report` is stored after the last one was read.
+    records: read once; `report` is stored after the last one was read.
     path: the folder of the corpus.
     report: JSON values for `Index.report`; may fill up while reading.
 
@@ -209,12 +221,12 @@ def write(
     for name in names
   ]
   counts, seconds = [0] * _NUM_SHARDS, 0.0
-  for i, item in enumerate(timelines):
-    data = timeline.to_bytes(item)
+  for i, record in enumerate(records):
+    checksum = struct.pack("<I", zlib.crc32(record.data))
     with _as_os_error():
-      writers[i % _NUM_SHARDS].write(struct.pack("<I", zlib.crc32(data)) + data)
+      writers[i % _NUM_SHARDS].write(checksum + record.data)
     counts[i % _NUM_SHARDS] += 1
-    seconds += item.duration
+    seconds += record.seconds
   shards = []
   for name, writer, count in zip(names, writers, counts, strict=True):
     with _as_os_error():

@@ -30,16 +30,11 @@ from tml_jax.config import Config
 from tml_jax.data import corpus, mixture, source, turns
 from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import framing, packing, tokenizer
+from tml_jax.streams.batch import Batch
 
 _VERSION = 1
-# Arrays whose unused tail is left out until a batch is made, and where their
-# slots are listed: most sequences have no video at all.
-_TRIMMED = {
-  "audio_dmel": "audio_positions",
-  "patches": "patch_positions",
-  "speak_mel": "speak_positions",
-}
 # Groups of sequences that may wait for their turn before the prefetching
 # starts anew: shards drift apart as groups pack into different numbers.
 _MAX_WAITING = 4
@@ -58,8 +53,7 @@ class Position:
 class Loader:
   """An endless iterator over local batches.
 
-  A batch is a dict of arrays as in `packing.empty_sequence`, with a leading
-  dimension for the rows of this process.
+  A batch has the rows of this process.
   """
 
   def __init__(
@@ -93,10 +87,7 @@ class Loader:
     self._dataset = mixture.build(config, data_dir=data_dir, split=split)
     self._tokenizer_path = tokenizer.path(data_dir)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
-    self._shapes = {
-      name: (array.shape, array.dtype)
-      for name, array in packing.empty_sequence(config.streams).items()
-    }
+    self._empty = packing.empty_sequence(config.streams)
     self._largest_group = 1
     self._stream = None
     self._restart()
@@ -104,17 +95,12 @@ class Loader:
   def __iter__(self) -> "Loader":
     return self
 
-  def __next__(self) -> dict[str, np.ndarray]:
+  def __next__(self) -> Batch:
     sequences = [self._next_of(shard) for shard in self._rows]
     longest = max(map(len, self._waiting.values()))
     if longest > _MAX_WAITING * self._largest_group:
       self._restart()
-    batch = {}
-    for name, (shape, dtype) in self._shapes.items():
-      batch[name] = np.zeros((len(sequences), *shape), dtype)
-      for row, sequence in zip(batch[name], sequences, strict=True):
-        row[: len(sequence[name])] = sequence[name]
-    return batch
+    return batch_lib.stack(sequences, like=self._empty)
 
   @property
   def identity(self) -> dict[str, Any]:
@@ -170,7 +156,7 @@ class Loader:
       close()
     self._stream = None
 
-  def _next_of(self, shard: int) -> dict[str, np.ndarray]:
+  def _next_of(self, shard: int) -> Batch:
     waiting = self._waiting[shard]
     while not waiting:
       self._receive()
@@ -260,23 +246,36 @@ class Groups:
     return {
       "shard": shard,
       "group": group,
-      "sequences": [self._trim(sequence) for sequence in sequences],
+      "sequences": [_trim(sequence) for sequence in sequences],
     }
-
-  def _trim(self, sequence: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    trimmed = dict(sequence)
-    for name, positions in _TRIMMED.items():
-      used = np.count_nonzero(
-        sequence[positions] < self._config.streams.seq_len
-      )
-      trimmed[name] = sequence[name][:used].copy()
-    return trimmed
 
   def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"_tokenizer": None}
 
   def __repr__(self) -> str:  # Grain puts it in error messages
     return f"Groups(shards={self._shards}, first={self._first})"
+
+
+def _trim(sequence: Batch) -> Batch:
+  """Large arrays up to their last slot in use, until a batch is made.
+
+  Most sequences have no video at all.
+  """
+  inputs, speech = sequence.packed.inputs, sequence.speech
+  length = len(inputs.tokens)
+
+  def used(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    return values[: np.count_nonzero(positions < length)].copy()
+
+  return sequence._replace(
+    packed=sequence.packed._replace(
+      inputs=inputs._replace(
+        audio_dmel=used(inputs.audio_dmel, inputs.audio_positions),
+        patches=used(inputs.patches, inputs.patch_positions),
+      )
+    ),
+    speech=speech._replace(mel=used(speech.mel, speech.positions)),
+  )
 
 
 def shards_of(rows: Sequence[int], *, config: Config) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ import dataclasses
 import numpy as np
 
 from tml_jax.config import Config, Layout, StreamsConfig
-from tml_jax.streams import clock, endpoint, framing
+from tml_jax.streams import clock, endpoint, framing, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.endpoint import Brings, Turn
 from tml_jax.streams.timeline import (
@@ -235,13 +235,7 @@ def _windows_for(
 
 def _user(timeline: Timeline, parts: list[_Part], *, count: int) -> Track:
   """What the microphone hears of the turns."""
-  heard = np.zeros(
-    (clock.TICKS.num_windows(timeline.duration), clock.TICKS.samples),
-    np.float32,
-  )
-  for track in timeline.tracks:
-    if track.role != Role.AGENT:
-      heard.reshape(-1)[: len(track.audio)] += track.audio
+  heard = microphone.hear(timeline, grid=clock.TICKS)
   audio = np.zeros((count, clock.TICKS.samples), np.float32)
   for part in parts:
     for i, window in enumerate(part.turn.windows):

@@ -73,7 +73,7 @@ def timeline_of(
   prompt: str,
   text: str,
 ) -> Timeline:
-  """The Timeline of a voice corpus: one track, four metadata."""
+  """The Timeline of a voice corpus: one track, three metadata."""
   return Timeline(
     id=f"{voice}/{prompt}",
     duration=len(samples) / clock.SAMPLE_RATE,
@@ -87,7 +87,6 @@ def timeline_of(
       ),
     ),
     metadata={
-      "voice": voice,
       "language": language,
       "prompt": prompt,
       "text": text,

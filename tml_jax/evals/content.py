@@ -14,7 +14,9 @@ import numpy as np
 
 from tml_jax.config import Config
 from tml_jax.models import flow_head, interaction
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, dmel, packing
+from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Frame, Kind
 
 _BATCH = 4
@@ -105,19 +107,18 @@ def forced(
 ) -> Sums:
   """Predictions of text and mel, given all that was recorded before."""
   sequences = packing.pack(recordings, config=config.streams)
-  padding = -len(sequences) % _BATCH
-  sequences += [packing.empty_sequence(config.streams)] * padding
+  empty = packing.empty_sequence(config.streams)
+  sequences += [empty] * (-len(sequences) % _BATCH)
   result = nothing()
   for first in range(0, len(sequences), _BATCH):
-    group = sequences[first : first + _BATCH]
-    batch = {name: np.stack([s[name] for s in group]) for name in group[0]}
+    batch = batch_lib.stack(sequences[first : first + _BATCH], like=empty)
     key = jax.random.fold_in(jax.random.key(0), first)
     text, mels = jax.device_get(
       _predict(variables, batch, key, model=model, config=config)
     )
-    used = batch["speak_weights"] > 0
+    used = batch.speech.weights > 0
     # Sums of squares in float64: their difference is what is wanted.
-    target = batch["speak_mel"][used].astype(np.float64)
+    target = batch.speech.mel[used].astype(np.float64)
     misses = [np.square(mel[used] - target).sum() for mel in mels]
     result += Sums(
       text=text.astype(np.float64),
@@ -130,23 +131,25 @@ def forced(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
-def _predict(variables, batch, key, *, model, config: Config):
+def _predict(variables, batch: Batch, key, *, model, config: Config):
   """Sums [kinds, 3] (right, nats, count), a sample of mel, expected mel."""
-  hidden, _ = model.apply(variables, batch, method=model.hidden)
-  rows = interaction.take(hidden, batch["target_positions"])
+  hidden, _ = model.apply(variables, batch.packed, method=model.hidden)
+  rows = interaction.take(hidden, batch.targets.positions)
   logits = model.apply(variables, rows, method=model.logits)
-  picked = jnp.take_along_axis(logits, batch["targets"][..., None], -1)[..., 0]
-  used = batch["target_positions"] < hidden.shape[1]
+  picked = jnp.take_along_axis(logits, batch.targets.tokens[..., None], -1)[
+    ..., 0
+  ]
+  used = batch.targets.positions < hidden.shape[1]
   right = picked >= logits.max(-1)
   nats = jax.nn.logsumexp(logits, -1) - picked
   sums = []
   for kind in _TEXT_KINDS:
-    mask = used & (batch["target_kinds"] == kind)
+    mask = used & (batch.targets.kinds == kind)
     sums.append([(mask & right).sum(), jnp.where(mask, nats, 0).sum()])
     sums[-1].append(mask.sum())
   sums = jnp.array(sums, jnp.float32)
-  condition = interaction.take(hidden, batch["speak_positions"])
-  noise = jax.random.normal(key, batch["speak_mel"].shape)
+  condition = interaction.take(hidden, batch.speech.positions)
+  noise = jax.random.normal(key, batch.speech.mel.shape)
   bound = model.bind(variables)
   mels = [
     jnp.clip(

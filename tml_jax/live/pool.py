@@ -26,6 +26,7 @@ from tml_jax.live.session import Senses, Session
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Chunk
 from tml_jax.streams.frame import Frame
 
 _take = jax.jit(cache_lib.Cache.take)
@@ -223,7 +224,7 @@ class SessionPool:
     jax.block_until_ready(empty_cache(self.config, 1))
 
   def _run(
-    self, chunk: dict[str, np.ndarray], *, quiet: Collection[Session] = ()
+    self, chunk: Chunk, *, quiet: Collection[Session] = ()
   ) -> tick_lib.Decided:
     seeds = [0 if s is None else s.seed for s in self._sessions]
     tick = tick_lib.compiled[self.config.numerics]
@@ -248,14 +249,12 @@ def empty_cache(config: Config, size: int) -> cache_lib.Cache:
     horizon=config.sample.horizon,
     sinks=config.sample.sinks,
     # The same for pools of any size, so that sessions may change pools.
-    chunk=empty_chunk(config, Senses.ALL, slots=1)["tokens"].shape[1],
+    chunk=empty_chunk(config, Senses.ALL, slots=1).inputs.tokens.shape[1],
     dtype=str(config.train.dtype),
   )
 
 
-def empty_chunk(
-  config: Config, senses: Senses, *, slots: int
-) -> dict[str, np.ndarray]:
+def empty_chunk(config: Config, senses: Senses, *, slots: int) -> Chunk:
   """Room for the largest window of a kind."""
   audio = 2 * clock.of(config.streams).audio_tokens  # of both sides
   size, patches = 1 + audio, 0

@@ -26,6 +26,7 @@ from tml_jax.live import pool, tick
 from tml_jax.live.session import Senses
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams.batch import Chunk, Packed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Program:
     model: the model, its layers one by one.
     variables: weights in the model's dtype; routers in float32.
     cache: of all sessions.
-    chunk: inputs of a window.
+    chunk: abstract inputs of a window.
     seeds: of the sessions.
     quiet: whether they may not speak.
   """
@@ -48,7 +49,7 @@ class Program:
   model: interaction.InteractionModel
   variables: dict[str, Any]
   cache: Any
-  chunk: dict[str, jax.ShapeDtypeStruct]
+  chunk: Chunk
   seeds: jax.ShapeDtypeStruct
   quiet: jax.ShapeDtypeStruct
 
@@ -91,7 +92,7 @@ def create(
   mesh: jax.sharding.Mesh,
   sessions: int,
   model: interaction.InteractionModel,
-  example: dict[str, jax.Array],
+  example: Packed,
 ) -> Program:
   """The tick of `sessions` sessions on `mesh`; allocates nothing.
 
@@ -100,7 +101,7 @@ def create(
     mesh: the mesh.
     sessions: how many.
     model: as it is trained.
-    example: a batch that its `init` takes.
+    example: what its `init` takes.
 
   Raises:
     errors.UserError: sessions or a weight that the mesh cannot divide.

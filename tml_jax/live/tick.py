@@ -19,9 +19,10 @@ from tml_jax.config import Config, Numerics
 from tml_jax.live import decode
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import flow_head, interaction, invariant, norm
-from tml_jax.streams import clock, dmel, packing
+from tml_jax.streams import batch as batch_lib
+from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import patches as patches_lib
+from tml_jax.streams.batch import Chunk, Inputs
 from tml_jax.streams.frame import Frame, State
 
 _FLOW_STREAM = 1 << 20  # fold_in constant, away from token indices
@@ -51,7 +52,7 @@ def tick(
   variables: dict[str, Any],
   *,
   cache: cache_lib.Cache,
-  chunk: dict[str, jax.Array],
+  chunk: Chunk,
   seeds_B: jax.Array,
   quiet_B: jax.Array,
   text_pieces: int,
@@ -79,14 +80,14 @@ def tick(
     text_pieces=text_pieces,
   )
   bound = model.bind(variables)
-  keys_B = jax.vmap(_key)(seeds_B, chunk["windows"][:, 0])
+  keys_B = jax.vmap(_key)(seeds_B, chunk.inputs.windows[:, 0])
   with jax.named_scope("perceive"):
     hidden_BCD, cache = bound.extend(chunk, cache)
-  last_B11 = jnp.maximum(chunk["lengths"] - 1, 0)[:, None, None]
+  last_B11 = jnp.maximum(chunk.lengths - 1, 0)[:, None, None]
   carry = _Carry.create(
     cache,
     hidden_BD=jnp.take_along_axis(hidden_BCD, last_B11, axis=1)[:, 0],
-    active_B=chunk["lengths"] > 0,
+    active_B=chunk.lengths > 0,
     config=config,
   )
   carry = jax.lax.while_loop(
@@ -255,21 +256,25 @@ def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
   return jnp.clip(mel_BFM, dmel.LOG_MIN, dmel.LOG_MAX)
 
 
-def _token_chunk(token_B, active_B, *, chunk, config: Config):
+def _token_chunk(token_B, active_B, *, chunk: Chunk, config: Config) -> Chunk:
   """The chunk of one output token."""
   empty = empty_chunk(
     config, batch_size=len(token_B), size=1, audio=0, patches=0
   )
-  chunk = jax.tree.map(jnp.asarray, empty) | {
-    "windows": jnp.broadcast_to(chunk["windows"][:, :1], empty["tokens"].shape),
-    "lengths": active_B.astype(jnp.int32),
-  }
-  return chunk | {"tokens": chunk["tokens"].at[:, 0].set(token_B)}
+  inputs = jax.tree.map(jnp.asarray, empty.inputs)
+  windows = chunk.inputs.windows[:, :1]
+  return Chunk(
+    inputs=inputs._replace(
+      tokens=inputs.tokens.at[:, 0].set(token_B),
+      windows=jnp.broadcast_to(windows, inputs.tokens.shape),
+    ),
+    lengths=active_B.astype(jnp.int32),
+  )
 
 
 def empty_chunk(
   config: Config, *, batch_size: int, size: int, audio: int, patches: int
-) -> dict[str, np.ndarray]:
+) -> Chunk:
   """A chunk in which every session rests.
 
   Args:
@@ -287,41 +292,22 @@ def empty_chunk(
       invariant.rows(each, batch_size=batch_size)
       for each in (size, audio, patches)
     )
-  patch = (patches_lib.PAIR, patches_lib.PATCH, patches_lib.PATCH, 3)
-  b = batch_size
-  return {
-    "tokens": np.full((b, size), decode.pad_id(config.streams), np.int32),
-    "windows": np.zeros((b, size), np.int32),
-    "audio_dmel": np.zeros((b, audio, clock.MEL_CHANNELS), np.uint8),
-    "audio_positions": np.full((b, audio), size, np.int32),
-    "audio_streams": np.zeros((b, audio), np.int32),
-    "patches": np.zeros((b, patches, *patch), np.uint8),
-    "patch_positions": np.full((b, patches), size, np.int32),
-    "lengths": np.zeros(b, np.int32),
-  }
+  return Chunk(
+    inputs=batch_lib.empty_inputs(
+      (batch_size, size),
+      audio=audio,
+      patches=patches,
+      pad=decode.pad_id(config.streams),
+    ),
+    lengths=np.zeros(batch_size, np.int32),
+  )
 
 
 def write_inputs(
-  chunk: dict[str, np.ndarray], frame: Frame, *, row: int, config: Config
+  chunk: Chunk, frame: Frame, *, row: int, config: Config
 ) -> None:
   """Lays the perceived part of `frame` into row `row` of a chunk."""
   tokens = frame_lib.layout_inputs(frame, config=config.streams)
-  chunk["tokens"][row, : len(tokens)] = tokens
-  chunk["windows"][row] = frame.window
-  chunk["lengths"][row] = len(tokens)
-  cursor, slot = 1, 0
-  for stream, levels in (
-    (packing.OWN, frame.own_dmel),
-    (packing.USER, frame.user_dmel),
-  ):
-    if levels is not None:
-      slots = slice(slot, slot + len(levels))
-      chunk["audio_dmel"][row, slots] = levels
-      chunk["audio_streams"][row, slots] = stream
-      positions = np.arange(cursor, cursor + len(levels))
-      chunk["audio_positions"][row, slots] = positions
-      cursor, slot = cursor + len(levels), slots.stop
-  count = len(frame.patches)
-  chunk["patches"][row, :count] = frame.patches
-  positions = np.arange(cursor, cursor + count)
-  chunk["patch_positions"][row, :count] = positions
+  chunk.lengths[row] = len(tokens)
+  views = Inputs(*(array[row] for array in chunk.inputs))
+  batch_lib.place_frame(views, frame, tokens=tokens)

@@ -16,7 +16,7 @@ from tml_jax.config import StreamsConfig
 from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.live import session
-from tml_jax.streams import clock
+from tml_jax.streams import clock, framing, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.endpoint import Brings
 from tml_jax.streams.frame import Control, Frame
@@ -30,21 +30,6 @@ from tml_jax.streams.timeline import (
 )
 from tml_jax.streams.tokenizer import Tokenizer
 
-_CHANNELS = {
-  EventKind.USER_TEXT: Control.USER_TEXT,
-  EventKind.RESULT: Control.RESULT,
-}
-
-
-def microphone(timeline: Timeline, *, grid: clock.Grid) -> np.ndarray:
-  """[windows, samples] float32: everything but the agent's own track."""
-  count = grid.num_windows(timeline.duration)
-  audio = np.zeros(count * grid.samples, np.float32)
-  for track in timeline.tracks:
-    if track.role != Role.AGENT:
-      audio[: len(track.audio)] += track.audio
-  return audio.reshape(count, grid.samples)
-
 
 class UserPart:
   """What the user of a timeline says, shows and types, in order.
@@ -57,7 +42,7 @@ class UserPart:
     self, timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
   ):
     self.grid = grid
-    self._samples = microphone(timeline, grid=grid)
+    self._samples = microphone.hear(timeline, grid=grid)
     self._images: dict[int, list[np.ndarray]] = {}
     for image in timeline.video:
       self._images.setdefault(grid.window_of(image.time), []).append(
@@ -65,9 +50,9 @@ class UserPart:
       )
     self._typed: dict[int, list[tuple[Control, list[int]]]] = {}
     for event in sorted(timeline.events, key=lambda event: event.time):
-      if event.kind in _CHANNELS:
+      if event.kind in framing.TYPED:
         self._typed.setdefault(grid.window_of(event.time), []).append(
-          (_CHANNELS[event.kind], tokenizer.encode(event.text))
+          (framing.TYPED[event.kind], tokenizer.encode(event.text))
         )
 
   def __len__(self) -> int:

@@ -9,9 +9,8 @@ import warnings
 
 import numpy as np
 
-from tml_jax.live import user
 from tml_jax.logs.transcript import Line
-from tml_jax.streams import annotation, clock, dmel, framing
+from tml_jax.streams import annotation, clock, dmel, framing, microphone
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 
@@ -60,9 +59,9 @@ def draw(
   _legend(canvas, timeline)
   user_text, user_mel, agent_text, agent_mel, decisions = panels
 
-  audio = user.microphone(timeline, grid=grid).reshape(-1)
-  microphone = dmel.fine_mel(audio, grid=grid)
-  _mel(user_mel, microphone[: len(frames) * grid.fine_frames], seconds)
+  heard = microphone.hear(timeline, grid=grid).reshape(-1)
+  mel = dmel.fine_mel(heard, grid=grid)
+  _mel(user_mel, mel[: len(frames) * grid.fine_frames], seconds)
   _mel(agent_mel, _agent_mel(frames, grid=grid), seconds)
   room = width * 0.93 / seconds / _LETTER_INCHES  # letters a second
   by_agent = [line for line in lines if line.who.startswith("agent")]

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tml_jax.data import audio as audio_lib
-from tml_jax.live import user
 from tml_jax.logs import picture, transcript
-from tml_jax.streams import clock
+from tml_jax.streams import clock, microphone
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -54,7 +53,7 @@ def write(
 ) -> str:
   """Writes all files or, when killed, none that is half; returns a summary."""
   heard = agent_audio(held.frames, render=render)
-  microphone = user.microphone(held.timeline, grid=held.grid).reshape(-1)
+  user = microphone.hear(held.timeline, grid=held.grid).reshape(-1)
   lines = transcript.lines(
     held.frames, timeline=held.timeline, tokenizer=tokenizer, grid=held.grid
   )
@@ -63,7 +62,7 @@ def write(
   partial.mkdir()
   try:
     write_wav(partial / AGENT, channels=[heard])
-    write_wav(partial / BOTH, channels=[microphone, heard])
+    write_wav(partial / BOTH, channels=[user, heard])
     text = "".join(f"{line}\n" for line in lines)
     (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
     picture.draw(
@@ -85,7 +84,7 @@ def write(
       "  from      to  who            what (seconds)",
       *map(str, lines),
       "",
-      f"user   {levels(microphone, grid=held.grid)}",
+      f"user   {levels(user, grid=held.grid)}",
       f"agent  {levels(heard, grid=held.grid)}",
       speed(held.tick_seconds, grid=held.grid),
       *(

@@ -20,6 +20,7 @@ from flax import linen as nn
 from tml_jax.config import ModelConfig, Numerics, Position
 from tml_jax.models import norm
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Inputs, Packed
 
 # Published preprocessing of CLIP (openai/CLIP, clip.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -58,20 +59,21 @@ def place(
   return jax.vmap(row)(x_BTD, values_BAD, positions_BA)
 
 
-def kinds(batch: dict[str, jax.Array]) -> jax.Array:
+def kinds(packed: Packed) -> jax.Array:
   """`Kind` of each position, -1 for padding, int32 [B, T]."""
-  text = jnp.where(batch["segment_ids"] > 0, Kind.TEXT, -1).astype(jnp.int32)
-  audio = batch["audio_streams"].astype(jnp.int32) + Kind.OWN_AUDIO
-  marked = place(text, values_BAD=audio, positions_BA=batch["audio_positions"])
+  inputs = packed.inputs
+  text = jnp.where(packed.segment_ids > 0, Kind.TEXT, -1).astype(jnp.int32)
+  audio = inputs.audio_streams.astype(jnp.int32) + Kind.OWN_AUDIO
+  marked = place(text, values_BAD=audio, positions_BA=inputs.audio_positions)
   return place(
     marked,
-    values_BAD=jnp.full_like(batch["patch_positions"], Kind.PATCH),
-    positions_BA=batch["patch_positions"],
+    values_BAD=jnp.full_like(inputs.patch_positions, Kind.PATCH),
+    positions_BA=inputs.patch_positions,
   )
 
 
 def times(
-  batch: dict[str, jax.Array], *, position: Position, grid: clock.Grid
+  inputs: Inputs, *, position: Position, grid: clock.Grid
 ) -> jax.Array | None:
   """When each position is, in dMel tokens from the start, int32 [B, T].
 
@@ -83,8 +85,8 @@ def times(
   if position is not Position.TIME_ROPE:
     return None
   tokens = grid.audio_tokens
-  ends = batch["windows"] * tokens + tokens - 1
-  positions_BA = batch["audio_positions"]
+  ends = inputs.windows * tokens + tokens - 1
+  positions_BA = inputs.audio_positions
   before = tokens - 1 - jnp.arange(positions_BA.shape[1]) % tokens
   last = ends.shape[1] - 1
   at = jnp.take_along_axis(ends, jnp.minimum(positions_BA, last), axis=1)
@@ -256,25 +258,23 @@ class Embedder(nn.Module):
     """Rows of the text table, not normed."""
     return self.table[tokens_BT].astype(self.dtype)
 
-  def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
-    """[B, T, D]; `batch` as packed by `streams.packing`."""
-    tokens_BT = batch["tokens"]
+  def __call__(self, inputs: Inputs) -> jax.Array:
+    """[B, T, D] of a batch or a chunk."""
+    tokens_BT = inputs.tokens
     x_BTD = norm.spread(self.norm(self.text(tokens_BT)))
     if self.config.clock_features:
       x_BTD += jnp.where(
         (tokens_BT == self.turn_token)[..., None],
-        self.clock(batch["windows"]),
+        self.clock(inputs.windows),
         0.0,
       ).astype(self.dtype)
     x_BTD = place(
       x_BTD,
-      values_BAD=self.dmel(
-        batch["audio_dmel"], streams_BA=batch["audio_streams"]
-      ),
-      positions_BA=batch["audio_positions"],
+      values_BAD=self.dmel(inputs.audio_dmel, streams_BA=inputs.audio_streams),
+      positions_BA=inputs.audio_positions,
     )
     return place(
       x_BTD,
-      values_BAD=self.hmlp(norm.spread(batch["patches"])),
-      positions_BA=batch["patch_positions"],
+      values_BAD=self.hmlp(norm.spread(inputs.patches)),
+      positions_BA=inputs.patch_positions,
     )

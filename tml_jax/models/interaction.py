@@ -27,6 +27,7 @@ from tml_jax.config import (
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed, flow_head, mtp, norm, trunk
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Chunk, Inputs, Packed
 
 
 @flax.struct.dataclass
@@ -79,11 +80,11 @@ class InteractionModel(nn.Module):
       names=("embed", "vocab"),
     )
 
-  def __call__(self, batch: dict[str, jax.Array]) -> jax.Array:
+  def __call__(self, packed: Packed) -> jax.Array:
     """Touches every parameter: this is what `init` runs."""
-    h_BTD, _ = self.hidden(batch)
+    h_BTD, _ = self.hidden(packed)
     if self.config.num_mtp_layers:
-      self.mtp_hidden(batch, hidden_BTD=h_BTD)
+      self.mtp_hidden(packed, hidden_BTD=h_BTD)
     cond_BD = h_BTD[:, 0]
     mel = (self.grid.fine_frames, self.config.dmel_channels)
     x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
@@ -91,21 +92,21 @@ class InteractionModel(nn.Module):
     self.velocity(x_BFC, t_B, cond_BD, t_B)
     return self.logits(cond_BD)
 
-  def hidden(self, batch: dict[str, jax.Array]) -> tuple[jax.Array, Aux]:
-    """Hidden states after the final norm, [B, T, D], of a packed batch."""
+  def hidden(self, packed: Packed) -> tuple[jax.Array, Aux]:
+    """Hidden states after the final norm, [B, T, D]."""
     h_BTD, load_KLE = self.trunk(
-      norm.spread(self.embed(batch)),
-      segment_ids_BT=batch["segment_ids"],
-      positions_BT=batch["positions"],
-      times_BT=self._times(batch),
-      kinds_BT=embed.kinds(batch),
+      norm.spread(self.embed(packed.inputs)),
+      segment_ids_BT=packed.segment_ids,
+      positions_BT=packed.positions,
+      times_BT=self._times(packed.inputs),
+      kinds_BT=embed.kinds(packed),
       num_kinds=len(embed.Kind),
     )
     return h_BTD, Aux(load_KLE=load_KLE)
 
-  def _times(self, batch: dict[str, jax.Array]) -> jax.Array | None:
+  def _times(self, inputs: Inputs) -> jax.Array | None:
     position = self.config.position
-    return embed.times(batch, position=position, grid=self.grid)
+    return embed.times(inputs, position=position, grid=self.grid)
 
   def logits(self, h_D: jax.Array) -> jax.Array:
     """float32 [..., V]; gather the positions with a target first.
@@ -138,35 +139,31 @@ class InteractionModel(nn.Module):
     """What replaces a dropped condition of `velocity`, [D]."""
     return self.flow_head.null()
 
-  def mtp_hidden(
-    self, batch: dict[str, jax.Array], *, hidden_BTD: jax.Array
-  ) -> jax.Array:
+  def mtp_hidden(self, packed: Packed, *, hidden_BTD: jax.Array) -> jax.Array:
     """[num_mtp_layers, B, T, D]; entry k predicts token t + 2 + k.
 
-    `hidden_BTD` is what `hidden` gave for the same batch, whose `logits`
+    `hidden_BTD` is what `hidden` gave for the same positions, whose `logits`
     predict t + 1. Where a segment ends before that token there is nothing to
     predict; the caller gives such positions no weight.
     """
     return self.mtp(
       hidden_BTD,
-      tokens_BTD=self.embed.text(batch["tokens"]),
-      segment_ids_BT=batch["segment_ids"],
-      positions_BT=batch["positions"],
+      tokens_BTD=self.embed.text(packed.inputs.tokens),
+      segment_ids_BT=packed.segment_ids,
+      positions_BT=packed.positions,
     )
 
   def extend(
-    self, chunk: dict[str, jax.Array], cache: cache_lib.Cache
+    self, chunk: Chunk, cache: cache_lib.Cache
   ) -> tuple[jax.Array, cache_lib.Cache]:
     """Appends a chunk of at most C positions to each session.
 
-    `chunk` has the keys of a batch for C positions (unused slots point at C)
-    and `lengths` [B], the valid prefix of each row, 0 for a row that rests.
     Segments and positions come from the cache: a session is one segment.
     Hidden states beyond the prefix are meaningless.
     """
     return self.trunk.extend(
-      self.embed(chunk),
+      self.embed(chunk.inputs),
       cache=cache,
-      lengths_B=chunk["lengths"],
-      times_BT=self._times(chunk),
+      lengths_B=chunk.lengths,
+      times_BT=self._times(chunk.inputs),
     )

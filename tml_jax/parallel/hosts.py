@@ -27,13 +27,16 @@ def local_rows(sharding: jax.sharding.Sharding, *, size: int) -> list[int]:
 
 
 def put(
-  batch: dict[str, np.ndarray],
+  batch: Any,
   *,
   rows: Sequence[int],
   sharding: jax.sharding.Sharding,
   size: int,
-) -> dict[str, jax.Array]:
-  """Global arrays [size, ...] of which each process has its `local_rows`."""
+) -> Any:
+  """Global arrays [size, ...] of which each process has its `local_rows`.
+
+  `batch` is a tree of them, and so is the result.
+  """
 
   def one(value: np.ndarray) -> jax.Array:
     def block(index: tuple[slice, ...]) -> np.ndarray:
@@ -46,7 +49,7 @@ def put(
       (size, *value.shape[1:]), sharding, block
     )
 
-  return {name: one(value) for name, value in batch.items()}
+  return jax.tree.map(one, batch)
 
 
 def num_bytes(tree: Any) -> int:

@@ -9,7 +9,7 @@ import collections
 import numpy as np
 
 from tml_jax.config import SayText, StreamsConfig
-from tml_jax.streams import clock, dmel, patches
+from tml_jax.streams import clock, dmel, microphone, patches
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.frame import Control, Frame
@@ -100,12 +100,10 @@ def _microphone(
   timeline: Timeline, count: int, *, grid: clock.Grid
 ) -> np.ndarray | None:
   """[count, A, 80] dMel of what the session's microphone hears."""
-  tracks = [t for t in timeline.tracks if t.role != Role.AGENT]
-  if not tracks:
+  if all(track.role == Role.AGENT for track in timeline.tracks):
     return None
-  audio = np.zeros(count * grid.samples, np.float32)
-  for track in tracks:
-    audio[: len(track.audio)] += track.audio
+  heard = microphone.hear(timeline, grid=grid)
+  audio = np.pad(heard.reshape(-1), (0, count * grid.samples - heard.size))
   levels = dmel.dmel(audio, grid=grid)
   return levels.reshape(count, grid.audio_tokens, -1)
 

@@ -3,8 +3,7 @@
 For: what the train step eats. Not for: batching or shuffling (`data.loader`).
 Start reading at `pack`. A recording that fits one sequence is never cut; a
 longer one is cut between frames and goes on as a segment of its own, its
-clock running on. Arrays: T positions, A dMel tokens, P patches, S `<speak>`
-decisions of F fine frames, N targets; a slot whose position is T is unused.
+clock running on.
 """
 
 import dataclasses
@@ -13,22 +12,23 @@ import functools
 import numpy as np
 
 from tml_jax.config import StreamsConfig
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import patches as patches_lib
+from tml_jax.streams.batch import Batch, Packed, Speech, Targets
 from tml_jax.streams.frame import Control, Frame, Kind
 
-OWN, USER = 0, 1  # values of audio_streams
+# What a frame takes of a sequence, in the order of `_Placed.cost`.
 _LIMITS = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
 
 
 def pack(
   recordings: list[list[Frame]], *, config: StreamsConfig
-) -> list[dict[str, np.ndarray]]:
+) -> list[Batch]:
   """First-fit packing, deterministic in the order of `recordings`.
 
   Returns:
-    Sequences with the arrays of `empty_sequence`.
+    Sequences in the shapes of `empty_sequence`.
 
   Raises:
     ValueError: one frame exceeds a whole sequence; names the limit.
@@ -51,41 +51,36 @@ def pack(
   return [_write(b, config=config) for b in bins]
 
 
-def empty_sequence(config: StreamsConfig) -> dict[str, np.ndarray]:
-  """A sequence of nothing but padding; also the shapes and types of one.
-
-  Returns:
-    tokens, segment_ids (0 = padding), positions (within the segment),
-    windows [T] int32; audio_dmel [A, 80] uint8, audio_positions,
-    audio_streams [A] int32 (0 own, 1 user); patches [P, 2, 40, 40, 3] uint8,
-    patch_positions [P] int32; target_positions (whose hidden state predicts),
-    targets, target_kinds [N] int32, target_weights [N] float32;
-    speak_positions [S] int32, speak_mel [S, F, 80] float32 (log10),
-    speak_weights [S] float32.
-  """
+def empty_sequence(config: StreamsConfig) -> Batch:
+  """A sequence of nothing but padding; also the shapes and types of one."""
   c = config
-  pad = frame_lib.token_id(Control.PAD, config=c)
-  patch = (patches_lib.PAIR, patches_lib.PATCH, patches_lib.PATCH, 3)
-  mel = (clock.of(c).fine_frames, clock.MEL_CHANNELS)
+  zeros = functools.partial(np.zeros, dtype=np.int32)
+  weights = functools.partial(np.zeros, dtype=np.float32)
   unused = functools.partial(np.full, fill_value=c.seq_len, dtype=np.int32)
-  return {
-    "tokens": np.full(c.seq_len, pad, np.int32),
-    "segment_ids": np.zeros(c.seq_len, np.int32),
-    "positions": np.zeros(c.seq_len, np.int32),
-    "windows": np.zeros(c.seq_len, np.int32),
-    "audio_dmel": np.zeros((c.max_audio, clock.MEL_CHANNELS), np.uint8),
-    "audio_positions": unused(c.max_audio),
-    "audio_streams": np.zeros(c.max_audio, np.int32),
-    "patches": np.zeros((c.max_patches, *patch), np.uint8),
-    "patch_positions": unused(c.max_patches),
-    "target_positions": unused(c.max_targets),
-    "targets": np.zeros(c.max_targets, np.int32),
-    "target_weights": np.zeros(c.max_targets, np.float32),
-    "target_kinds": np.zeros(c.max_targets, np.int32),
-    "speak_positions": unused(c.max_speak),
-    "speak_mel": np.zeros((c.max_speak, *mel), np.float32),
-    "speak_weights": np.zeros(c.max_speak, np.float32),
-  }
+  mel = (c.max_speak, clock.of(c).fine_frames, clock.MEL_CHANNELS)
+  return Batch(
+    packed=Packed(
+      inputs=batch_lib.empty_inputs(
+        (c.seq_len,),
+        audio=c.max_audio,
+        patches=c.max_patches,
+        pad=frame_lib.token_id(Control.PAD, config=c),
+      ),
+      segment_ids=zeros(c.seq_len),
+      positions=zeros(c.seq_len),
+    ),
+    targets=Targets(
+      positions=unused(c.max_targets),
+      tokens=zeros(c.max_targets),
+      kinds=zeros(c.max_targets),
+      weights=weights(c.max_targets),
+    ),
+    speech=Speech(
+      positions=unused(c.max_speak),
+      mel=weights(mel),
+      weights=weights(c.max_speak),
+    ),
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,113 +130,116 @@ def _cut(
   return [*pieces, placed[start:]] if placed else []
 
 
-def _write(packed: _Bin, *, config: StreamsConfig) -> dict[str, np.ndarray]:
+def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
   out = empty_sequence(config)
-  at = {"token": 0, "audio": 0, "patch": 0, "speak": 0, "target": 0}
+  at = np.zeros_like(packed.used)
   for segment, piece in enumerate(packed.segments, start=1):
-    origin = at["token"]
+    origin = at[0]
     for placed in piece:
       _write_frame(placed, out, at, config=config)
-    span = slice(origin, at["token"])
-    out["segment_ids"][span] = segment
-    out["positions"][span] = np.arange(at["token"] - origin)
+      at += placed.cost_array
+    span = slice(origin, at[0])
+    out.packed.segment_ids[span] = segment
+    out.packed.positions[span] = np.arange(at[0] - origin)
   return out
 
 
 def _write_frame(
-  placed: _Placed,
-  out: dict[str, np.ndarray],
-  at: dict[str, int],
-  *,
-  config: StreamsConfig,
+  placed: _Placed, out: Batch, at: np.ndarray, *, config: StreamsConfig
 ) -> None:
-  """Appends one frame to the arrays `out` at the cursors `at`."""
-  frame, layout, token = placed.frame, placed.layout, at["token"]
-  stop = token + len(layout.tokens)
-  out["tokens"][token:stop] = layout.tokens
-  out["windows"][token:stop] = frame.window
-  cursor = token + 1  # after <turn>
-  for stream, levels in ((OWN, frame.own_dmel), (USER, frame.user_dmel)):
-    if levels is not None:
-      slots = slice(at["audio"], at["audio"] + len(levels))
-      out["audio_dmel"][slots] = levels
-      out["audio_positions"][slots] = np.arange(cursor, cursor + len(levels))
-      out["audio_streams"][slots] = stream
-      cursor, at["audio"] = cursor + len(levels), slots.stop
-  count = len(frame.patches)
-  slots = slice(at["patch"], at["patch"] + count)
-  out["patches"][slots] = frame.patches
-  out["patch_positions"][slots] = np.arange(cursor, cursor + count)
-  at["patch"] = slots.stop
-  first = token + layout.num_inputs
-  slots = slice(at["target"], at["target"] + stop - first)
-  out["target_positions"][slots] = np.arange(first - 1, stop - 1)
-  out["targets"][slots] = layout.tokens[layout.num_inputs :]
-  out["target_kinds"][slots] = layout.kinds
+  """Writes one frame into `out`, of which `at` counts what is taken."""
+  frame, layout = placed.frame, placed.layout
+  position, audio, patch, speak, target = at.tolist()
+  batch_lib.place_frame(
+    out.packed.inputs,
+    frame,
+    tokens=layout.tokens,
+    position=position,
+    audio=audio,
+    patch=patch,
+  )
+  first, stop = position + layout.num_inputs, position + len(layout.tokens)
+  targets, slots = out.targets, slice(target, target + stop - first)
+  targets.positions[slots] = np.arange(first - 1, stop - 1)
+  targets.tokens[slots] = layout.tokens[layout.num_inputs :]
+  targets.kinds[slots] = layout.kinds
   weights = frame_lib.loss_weights(config)
-  out["target_weights"][slots] = weights[layout.kinds]
+  targets.weights[slots] = weights[layout.kinds]
   if layout.kinds[-1] == Kind.ONSET:
     # Speech begins with the first token that is not <quiet>.
-    out["target_weights"][slots.start] = weights[Kind.ONSET]
-  at["target"] = slots.stop
+    targets.weights[target] = weights[Kind.ONSET]
   if frame.speak:
-    out["speak_positions"][at["speak"]] = stop - 1
+    out.speech.positions[speak] = stop - 1
     if frame.target_mel is not None:
-      out["speak_mel"][at["speak"]] = frame.target_mel
-      out["speak_weights"][at["speak"]] = 1.0
-    at["speak"] += 1
-  at["token"] = stop
+      out.speech.mel[speak] = frame.target_mel
+      out.speech.weights[speak] = 1.0
 
 
-def unpack(
-  sequence: dict[str, np.ndarray], *, config: StreamsConfig
-) -> list[list[Frame]]:
+def unpack(sequence: Batch, *, config: StreamsConfig) -> list[list[Frame]]:
   """The frames of a packed sequence, one list per segment.
 
   Raises:
     ValueError: the tokens do not follow the grammar; names the position.
   """
-  slot = {
-    name: {int(p): i for i, p in enumerate(sequence[f"{name}_positions"])}
-    for name in ("audio", "patch", "speak")
-  }
+  slots = _Slots.of(sequence)
   turn = frame_lib.token_id(Control.TURN, config=config)
-  tokens, segments = sequence["tokens"], sequence["segment_ids"]
+  tokens, segments = sequence.packed.inputs.tokens, sequence.packed.segment_ids
   used = int((segments > 0).sum())
   starts = [*np.flatnonzero(tokens[:used] == turn).tolist(), used]
   recordings: dict[int, list[Frame]] = {}
   for start, stop in zip(starts[:-1], starts[1:], strict=True):
-    frame = _read_frame(sequence, slot, start, stop, config=config)
+    frame = _read_frame(sequence, slots, start, stop, config=config)
     recordings.setdefault(int(segments[start]), []).append(frame)
   return list(recordings.values())
 
 
-def _read_frame(sequence, slot, start, stop, *, config) -> Frame:
+@dataclasses.dataclass(frozen=True)
+class _Slots:
+  """Slots of a sequence by position."""
+
+  audio: dict[int, int]
+  patch: dict[int, int]
+  speak: dict[int, int]
+
+  @classmethod
+  def of(cls, sequence: Batch) -> "_Slots":
+    positions = (
+      sequence.packed.inputs.audio_positions,
+      sequence.packed.inputs.patch_positions,
+      sequence.speech.positions,
+    )
+    return cls(*({int(p): i for i, p in enumerate(each)} for each in positions))
+
+
+def _read_frame(
+  sequence: Batch, slots: _Slots, start, stop, *, config
+) -> Frame:
   """Parses the tokens [start, stop) of one frame."""
-  base = config.text_vocab_size
-  tokens = sequence["tokens"][start:stop].tolist()
+  base, inputs = config.text_vocab_size, sequence.packed.inputs
+  tokens = inputs.tokens[start:stop].tolist()
   cursor = 1
 
-  def run(placeholder: Control, name: str, values: str) -> np.ndarray:
+  def run(placeholder: Control, slot: dict[int, int], values) -> np.ndarray:
     nonlocal cursor
     first = cursor
     while cursor < len(tokens) and tokens[cursor] == base + placeholder:
       cursor += 1
-    slots = [slot[name][p] for p in range(start + first, start + cursor)]
-    return sequence[values][slots]
+    return values[[slot[p] for p in range(start + first, start + cursor)]]
 
-  own = run(Control.OWN_AUDIO, "audio", "audio_dmel")
-  user = run(Control.USER_AUDIO, "audio", "audio_dmel")
-  patches = run(Control.VIDEO, "patch", "patches")
+  own = run(Control.OWN_AUDIO, slots.audio, inputs.audio_dmel)
+  user = run(Control.USER_AUDIO, slots.audio, inputs.audio_dmel)
+  patches = run(Control.VIDEO, slots.patch, inputs.patches)
   text_in, cursor = frame_lib.parse_bursts(
     tokens, start=cursor, channels=frame_lib.CHANNELS_IN, config=config
   )
   outputs = frame_lib.parse_outputs(tokens[cursor:], config=config)
   mel = None
-  if outputs.speak and sequence["speak_weights"][slot["speak"][stop - 1]] > 0:
-    mel = sequence["speak_mel"][slot["speak"][stop - 1]]
+  if outputs.speak:
+    slot = slots.speak[stop - 1]
+    if sequence.speech.weights[slot] > 0:
+      mel = sequence.speech.mel[slot]
   return Frame(
-    window=int(sequence["windows"][start]),
+    window=int(inputs.windows[start]),
     own_dmel=own if len(own) else None,
     user_dmel=user if len(user) else None,
     patches=patches,

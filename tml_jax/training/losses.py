@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from tml_jax.config import Config
 from tml_jax.models import flow_head, interaction, moe, norm
-from tml_jax.streams import dmel, frame, packing
-
-Batch = dict[str, jax.Array]
+from tml_jax.streams import batch as batch_lib
+from tml_jax.streams import dmel, frame
+from tml_jax.streams.batch import Batch
 
 
 @flax.struct.dataclass
@@ -62,14 +62,14 @@ class Sums:
 def denominators(batch: Batch) -> Denominators:
   """Counts a global batch; at least 1, so that an empty one has no loss."""
   return Denominators(
-    text=jnp.maximum(batch["target_weights"].sum(), 1.0),
-    flow=jnp.maximum(batch["speak_weights"].sum(), 1.0),
+    text=jnp.maximum(batch.targets.weights.sum(), 1.0),
+    flow=jnp.maximum(batch.speech.weights.sum(), 1.0),
     sequences=jnp.maximum(_is_used(batch).sum(), 1.0),
   )
 
 
 def _is_used(batch: Batch) -> jax.Array:
-  return (batch["segment_ids"] > 0).any(axis=1).astype(jnp.float32)
+  return (batch.packed.segment_ids > 0).any(axis=1).astype(jnp.float32)
 
 
 def loss(
@@ -87,7 +87,7 @@ def loss(
   Args:
     params: trained parameters.
     router: selection-only balance biases.
-    batch: arrays of `packing.empty_sequence` with a leading B.
+    batch: B sequences.
     keys_B: one random key per sequence: noise does not depend on how the
       global batch is cut.
     denominators: of the global batch.
@@ -103,19 +103,19 @@ def loss(
   weight = config.train.load_balance_loss_weight
   (hidden_BTD, aux), collected = model.apply(
     variables,
-    batch,
+    batch.packed,
     method=model.hidden,
     mutable=[moe.BALANCE] if weight else [],
   )
 
-  h_BND = interaction.take(hidden_BTD, batch["target_positions"])
+  h_BND = interaction.take(hidden_BTD, batch.targets.positions)
   entropy_BN, right_BN = score(
     h_BND,
-    targets_BN=batch["targets"],
+    targets_BN=batch.targets.tokens,
     logits=unembed(params, model=model),
     chunk=config.train.execution.loss_chunk,
   )
-  text = (entropy_BN * batch["target_weights"]).sum() / denominators.text
+  text = (entropy_BN * batch.targets.weights).sum() / denominators.text
 
   flow_BS = flow_error(
     variables, hidden_BTD, batch=batch, keys_B=flow_B, model=model
@@ -127,17 +127,17 @@ def loss(
     loss_B = loss_LB.reshape(-1, len(keys_B)).sum(axis=0)
     balance += (loss_B * _is_used(batch)).sum() / denominators.sequences
 
-  valid_BN = batch["target_positions"] < hidden_BTD.shape[1]
-  kinds_BNK = jax.nn.one_hot(batch["target_kinds"], len(frame.Kind))
+  valid_BN = batch.targets.positions < hidden_BTD.shape[1]
+  kinds_BNK = jax.nn.one_hot(batch.targets.kinds, len(frame.Kind))
   kinds_BNK *= valid_BN[..., None]
   sums = Sums(
     cross_entropy=jnp.einsum("bn,bnk->k", entropy_BN, kinds_BNK),
     correct=jnp.einsum("bn,bnk->k", right_BN.astype(jnp.float32), kinds_BNK),
     count=kinds_BNK.sum((0, 1)),
     flow=flow_BS.sum(),
-    flow_count=batch["speak_weights"].sum(),
+    flow_count=batch.speech.weights.sum(),
     load_KLE=aux.load_KLE,
-    tokens=(batch["segment_ids"] > 0).sum().astype(jnp.float32),
+    tokens=(batch.packed.segment_ids > 0).sum().astype(jnp.float32),
     balance=balance / max(1, aux.load_KLE.shape[1]),
   )
   total = text + config.train.flow_loss_weight * flow
@@ -208,7 +208,7 @@ def flow_error(
 ) -> jax.Array:
   """Weighted flow-matching error of each `<speak>` position, float32 [B, S]."""
   condition_BSD = norm.spread(
-    interaction.take(hidden_BTD, batch["speak_positions"])
+    interaction.take(hidden_BTD, batch.speech.positions)
   )
   null_D = model.apply(variables, method=model.null_condition)
 
@@ -225,8 +225,8 @@ def flow_error(
       config=model.config.flow,
     )
 
-  error_BS = jax.vmap(one_sequence)(batch["speak_mel"], condition_BSD, keys_B)
-  return error_BS * batch["speak_weights"]
+  error_BS = jax.vmap(one_sequence)(batch.speech.mel, condition_BSD, keys_B)
+  return error_BS * batch.speech.weights
 
 
 @jax.named_scope("feedback_noise")
@@ -239,7 +239,8 @@ def disturb_own_audio(
   the noise makes it robust to the difference (dMel, arXiv 2407.15835, masks
   spans; CALM, arXiv 2509.06926, adds noise).
   """
-  levels = batch["audio_dmel"]
+  inputs = batch.packed.inputs
+  levels = inputs.audio_dmel
 
   def steps(key):
     uniform = jax.random.uniform(key, levels.shape[1:])
@@ -249,5 +250,6 @@ def disturb_own_audio(
 
   moved = levels.astype(jnp.int32) + jax.vmap(steps)(keys_B)
   moved = jnp.clip(moved, 0, dmel.LEVELS - 1).astype(levels.dtype)
-  own = (batch["audio_streams"] == packing.OWN)[..., None]
-  return {**batch, "audio_dmel": jnp.where(own, moved, levels)}
+  own = (inputs.audio_streams == batch_lib.OWN)[..., None]
+  noisy = inputs._replace(audio_dmel=jnp.where(own, moved, levels))
+  return batch._replace(packed=batch.packed._replace(inputs=noisy))

@@ -22,6 +22,7 @@ from tml_jax.config import (
 )
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams.batch import Batch
 from tml_jax.training import optim
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
@@ -47,7 +48,7 @@ class Program:
   abstract: state_lib.Abstract
   batch_sharding: jax.sharding.NamedSharding
 
-  def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+  def batch(self) -> Batch:
     """Shapes of a global batch, where its parts lie."""
     size = self.config.train.global_batch_size
     shapes = jax.eval_shape(

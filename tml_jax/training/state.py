@@ -17,6 +17,7 @@ from tml_jax.config import PLAIN, Config, RematPolicy
 from tml_jax.models import interaction, stacking
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import clock, frame, packing
+from tml_jax.streams.batch import Batch
 
 
 @flax.struct.dataclass
@@ -87,13 +88,12 @@ def unrolled(variables: dict[str, Any], *, config: Config) -> dict[str, Any]:
   }
 
 
-def example_batch(config: Config, *, batch_size: int) -> dict[str, jax.Array]:
+def example_batch(config: Config, *, batch_size: int) -> Batch:
   """Zeros in the shapes of a batch, for tracing."""
-  sequence = packing.empty_sequence(config.streams)
-  return {
-    name: jnp.zeros((batch_size, *value.shape), value.dtype)
-    for name, value in sequence.items()
-  }
+  return jax.tree.map(
+    lambda x: jnp.zeros((batch_size, *x.shape), x.dtype),
+    packing.empty_sequence(config.streams),
+  )
 
 
 def abstract(
@@ -110,8 +110,8 @@ def abstract(
   """
 
   def init(key: jax.Array) -> TrainState:
-    batch = example_batch(config, batch_size=1)
-    variables = nn.meta.unbox(model.init(key, batch))
+    example = example_batch(config, batch_size=1).packed
+    variables = nn.meta.unbox(model.init(key, example))
     # A dense model has no router.
     return begin(variables["params"], variables.get("router", {}))
 
@@ -128,7 +128,8 @@ def abstract(
     )
 
   key = jax.random.key(config.train.seed)
-  boxed = jax.eval_shape(model.init, key, example_batch(config, batch_size=1))
+  example = example_batch(config, batch_size=1).packed
+  boxed = jax.eval_shape(model.init, key, example)
   variables = mesh_lib.variable_shardings(
     boxed, mesh=mesh, rules=config.mesh.axis_rules
   )

@@ -13,11 +13,12 @@ from flax import linen as nn
 
 from tml_jax.config import Config
 from tml_jax.models import interaction, stacking
+from tml_jax.streams.batch import Batch
 from tml_jax.training import losses
 from tml_jax.training import state as state_lib
 
 StepFn = Callable[
-  [state_lib.TrainState, losses.Batch],
+  [state_lib.TrainState, Batch],
   tuple[state_lib.TrainState, dict[str, jax.Array]],
 ]
 

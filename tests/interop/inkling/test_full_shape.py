@@ -125,9 +125,9 @@ def test_every_parameter_has_its_place(config, rules):
   model = state_lib.create_model(config)
   batch = jax.eval_shape(lambda: state_lib.example_batch(config, batch_size=1))
   shapes = jax.eval_shape(
-    lambda key, batch: flax.linen.meta.unbox(model.init(key, batch)),
+    lambda key, packed: flax.linen.meta.unbox(model.init(key, packed)),
     jax.random.key(0),
-    batch,
+    batch.packed,
   )
   ours = flax.traverse_util.flatten_dict(shapes)
   stacks = {}

@@ -87,7 +87,7 @@ def both(models, window):
       logits = theirs._project_to_logits(hidden)
       expected.append((hidden[0].numpy(), logits[0].numpy()))
   model = model_lib._model(config)
-  batch = model_lib.whole_segments(tokens, config=config)
+  batch = model_lib.whole_segments(tokens)
 
   @jax.jit
   def run(variables, batch):

@@ -21,7 +21,6 @@ import numpy as np
 from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
-from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import EventKind
 
@@ -129,6 +128,7 @@ class DrawScenario(family.Family):
     score.pause(_LEAD, random=random)
     for line in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       asked = self._choose(self._letters(user, agent), random=random)
+      score.asked.append(f"{self.name}/{asked}")
       start, gain_db = score.cursor, random.uniform(*_GAIN_DB)
       words = [CUE, *(f"letters/{letter}" for letter in asked)]
       score.say_all(
@@ -146,21 +146,6 @@ class DrawScenario(family.Family):
         score.show(commands, kind=EventKind.DRAW)
       replies = [agent.load(f"letters/{letter}") for letter in asked]
       onset = score.answer(replies, delay_windows=REPLY_DELAY)
-      score.exchanges.append(
-        {
-          "user_start": start / clock.SAMPLE_RATE,
-          "user_end": end / clock.SAMPLE_RATE,
-          "onset_window": onset,
-          "end_window": score.quiet_window,
-          "delay_windows": REPLY_DELAY,
-          "instruction": False,
-          "letters": asked,
-          "drawn": drawn,
-          "user_voice": score.user_voice,
-          "agent_voice": score.agent_voice,
-          "text": " ".join(reply.metadata["text"] for reply in replies),
-        }
-      )
       score.pause(_BETWEEN_EXCHANGES, random=random)
       score.annotate(
         Kind.TURN,

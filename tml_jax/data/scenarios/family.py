@@ -89,7 +89,7 @@ class Family(abc.ABC):
 
     Args:
       voices: corpora by name; every timeline one utterance with metadata
-        voice, language, prompt and text.
+        language, prompt and text.
       split: whose prompts and whose random numbers.
       seed: of the family; the splits differ at every seed.
       heldout_share: of the prompt ids.
@@ -175,11 +175,7 @@ class Family(abc.ABC):
       events=tuple(score.events),
       metadata={
         "family": self.name,
-        "split": str(split),
-        "seed": seed,
-        "index": index,
         "noise": noise_kind,
-        "exchanges": score.exchanges,
         "asked": score.asked,
         annotation.KEY: [annotation.to_json(a) for a in score.annotations],
       },

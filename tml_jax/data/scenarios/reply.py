@@ -26,7 +26,6 @@ import numpy as np
 from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
-from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Timeline
 
@@ -75,6 +74,7 @@ class ReplyScenario(family.Family):
     score.pause(_LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       prompt = family.choose(prompts, random=random)
+      score.asked.append(prompt)
       gain_db = random.uniform(*_GAIN_DB)
       start = score.cursor
       instruction = bool(random.random() < _INSTRUCTION_SHARE)
@@ -90,27 +90,10 @@ class ReplyScenario(family.Family):
         )
         score.show(str(seconds))
         score.pause(_AFTER_INSTRUCTION, random=random)
-      prompt_start = score.cursor
       score.say(user.load(prompt), gain_db=gain_db)
       end = score.cursor
       reply = agent.load(prompt)
       onset = score.answer([reply], delay_windows=delay_windows)
-      score.exchanges.append(
-        {
-          "user_start": start / clock.SAMPLE_RATE,
-          "prompt_start": prompt_start / clock.SAMPLE_RATE,
-          "user_end": end / clock.SAMPLE_RATE,
-          "onset_window": onset,
-          "end_window": score.quiet_window,
-          "delay_windows": delay_windows,
-          "instruction": instruction,
-          "user_prompt": prompt,
-          "agent_prompt": prompt,
-          "user_voice": score.user_voice,
-          "agent_voice": score.agent_voice,
-          "text": reply.metadata["text"],
-        }
-      )
       score.pause(_BETWEEN_EXCHANGES, random=random)
       score.annotate(
         Kind.TIMED if instruction else Kind.TURN,

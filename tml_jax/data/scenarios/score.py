@@ -7,7 +7,6 @@ and the rule of reply timing. Not for: deciding what is said. Start reading at
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -54,7 +53,7 @@ class Score:
 
   Windows are those of `clock.TICKS`. An agent whose own `grid` is coarser
   begins and stops at the next boundary of that: it decides nowhere else. What
-  is asked of it (`annotate`) and `exchanges` stay where they were.
+  is asked of it (`annotate`) stays where it was.
   """
 
   user_voice: str
@@ -66,7 +65,6 @@ class Score:
   environment: list[Part] = dataclasses.field(default_factory=list)
   video: list[VideoFrame] = dataclasses.field(default_factory=list)
   events: list[Event] = dataclasses.field(default_factory=list)
-  exchanges: list[dict[str, Any]] = dataclasses.field(default_factory=list)
   annotations: list[Annotation] = dataclasses.field(default_factory=list)
   asked: list[str] = dataclasses.field(default_factory=list)
 

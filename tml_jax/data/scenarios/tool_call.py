@@ -70,10 +70,8 @@ class _Waiting:
   """A question whose answer has not been said."""
 
   turn: _Turn
-  number: int
   asked: int  # sample, where the question ends
-  called: int  # windows
-  arrival: int
+  arrival: int  # window
 
 
 class ToolCallScenario(family.Family):
@@ -125,11 +123,11 @@ class ToolCallScenario(family.Family):
     user = self._banks[score.user_voice]
     score.pause(_LEAD, random=random)
     waiting: list[_Waiting] = []
-    number, run = 0, None  # calls so far; where the user's speech began
+    number = 0  # calls so far
     for turn in [*self._plan(score, random=random), None]:
       start = None
       if turn is not None:
-        gap = random.uniform(*turn.gap) if run is not None else 0.0
+        gap = random.uniform(*turn.gap) if score.user else 0.0
         start = score.cursor + round(gap * clock.SAMPLE_RATE)
       while waiting:
         first = min(waiting, key=lambda w: w.arrival)
@@ -137,15 +135,13 @@ class ToolCallScenario(family.Family):
         if start is not None and due >= start // clock.TICKS.samples:
           break  # the user speaks again before that
         waiting.remove(first)
-        self._answer(score, first, run=run, window=due + 1)
-        run = None
+        self._answer(score, first, window=due + 1)
         if start is not None:
           pause = random.uniform(*_PAUSE)
           start = score.cursor + round(pause * clock.SAMPLE_RATE)
       if turn is None:
         break
       score.cursor = start
-      run = start if run is None else run
       gain_db = random.uniform(*_GAIN_DB)
       for i, prompt in enumerate(turn.said):
         if i:
@@ -168,7 +164,8 @@ class ToolCallScenario(family.Family):
     ]
 
     def prompt(gap) -> _Turn:
-      return _Turn((family.choose(prompts, random=random),), "", "", "", gap)
+      score.asked.append(family.choose(prompts, random=random))
+      return _Turn((score.asked[-1],), "", "", "", gap)
 
     def question(gap) -> _Turn:
       *said, answer = questions[int(random.integers(len(questions)))]
@@ -176,8 +173,10 @@ class ToolCallScenario(family.Family):
       result = answer.split("/")[1]
       if random.random() < _FAILURES and SORRY in agent:
         answer, result = SORRY, f"{calls.FAILED}: timed out"
-      request = calls.Request(TOOL, f"{a}{OPERATORS[said[1]]}{b}")
-      return _Turn(tuple(said), calls.call_text(request), answer, result, gap)
+      expression = f"{a}{OPERATORS[said[1]]}{b}"
+      score.asked.append(f"{self.name}/{expression}")
+      call = calls.call_text(calls.Request(TOOL, expression))
+      return _Turn(tuple(said), call, answer, result, gap)
 
     def going_on() -> tuple[float, float]:
       return _BREATH if random.random() < _BREATH_SHARE else _PAUSE
@@ -215,31 +214,17 @@ class ToolCallScenario(family.Family):
         calls.result_text(number, turn.result),
       )
     )
-    return _Waiting(turn, number, asked, called, arrival)
+    return _Waiting(turn, asked, arrival)
 
   def _answer(
     self,
     score: score_lib.Score,
     waiting: _Waiting,
     *,
-    run: int | None,
     window: int,
   ) -> None:
-    """The agent says a result.
-
-    Args:
-      score: the user or the agent was the last to speak.
-      waiting: what is answered.
-      run: sample at which the user's speech since the last answer began; None
-        where there was none.
-      window: where the agent begins.
-    """
-    spoken_until = score.cursor / clock.SAMPLE_RATE
-    since = spoken_until if run is None else run / clock.SAMPLE_RATE
-    if run is None:  # at the border of a window: no window is the user's
-      since = spoken_until = score.quiet_window * clock.TICKS.seconds
+    """The agent says a result from `window` on."""
     reply = self._banks[score.agent_voice].load(waiting.turn.answer)
-    delay = window - score.quiet_window
     score.cursor = score.speak([reply], window=window)
     score.annotate(
       Kind.TOOL,
@@ -247,23 +232,4 @@ class ToolCallScenario(family.Family):
       end=round((waiting.arrival + 0.5) * clock.TICKS.samples),
       onset=window,
       said=[reply],
-    )
-    score.exchanges.append(
-      {
-        "user_start": since,
-        "user_end": spoken_until,
-        "onset_window": window,
-        "end_window": score.quiet_window,
-        "delay_windows": delay,
-        "instruction": True,
-        "number": waiting.number,
-        "call": waiting.turn.call,
-        "call_window": waiting.called,
-        "result": waiting.turn.result,
-        "result_window": waiting.arrival,
-        "agent_prompt": waiting.turn.answer,
-        "user_voice": score.user_voice,
-        "agent_voice": score.agent_voice,
-        "text": reply.metadata["text"],
-      }
     )

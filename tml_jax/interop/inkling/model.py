@@ -25,7 +25,9 @@ from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
 from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import names as names_lib
 from tml_jax.models import embed, flow_head, interaction
+from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
+from tml_jax.streams.batch import Packed
 
 _FLOW = FlowConfig(
   width=64,
@@ -157,14 +159,14 @@ def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
   """Initial values of what the checkpoint does not give, nothing else."""
   embedder = embed.Embedder(config, NO_TOKEN, "float32", clock.TICKS)
   head = flow_head.FlowHead(config, "float32", clock.TICKS)
-  batch = whole_segments(np.zeros((1, 1), np.int32), config=config)
+  packed = whole_segments(np.zeros((1, 1), np.int32))
   mel = jnp.zeros((1, clock.TICKS.fine_frames, config.dmel_channels))
 
   @jax.jit
   def missing(key):
     cond = jnp.zeros((1, config.d_model))
     parts = dict(
-      embed=embedder.init(key, batch)["params"],
+      embed=embedder.init(key, packed.inputs)["params"],
       flow_head=head.init(key, mel, jnp.zeros(1), cond)["params"],
     )
     flat = traverse_util.flatten_dict(dict(params=nn.unbox(parts)))
@@ -180,22 +182,16 @@ def _model(config: ModelConfig) -> interaction.InteractionModel:
   )
 
 
-def whole_segments(
-  tokens: np.ndarray, *, config: ModelConfig
-) -> dict[str, Any]:
-  """A batch of one whole segment per row and no payload."""
-  rows, length = tokens.shape
-  index = np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape)
-  return dict(
-    tokens=np.asarray(tokens, np.int32),
-    segment_ids=np.ones_like(index),
-    positions=index,
-    windows=np.zeros_like(index),
-    audio_dmel=np.zeros((rows, 0, config.dmel_channels), np.uint8),
-    audio_positions=np.zeros((rows, 0), np.int32),
-    audio_streams=np.zeros((rows, 0), np.int32),
-    patches=np.zeros((rows, 0, 2, 40, 40, 3), np.float32),
-    patch_positions=np.zeros((rows, 0), np.int32),
+def whole_segments(tokens: np.ndarray) -> Packed:
+  """One whole segment per row [B, T] of token ids, without a payload."""
+  inputs = batch_lib.empty_inputs(tokens.shape, audio=0, patches=0, pad=0)
+  positions = np.broadcast_to(
+    np.arange(tokens.shape[1], dtype=np.int32), tokens.shape
+  )
+  return Packed(
+    inputs=inputs._replace(tokens=tokens.astype(np.int32)),
+    segment_ids=np.ones(tokens.shape, np.int32),
+    positions=positions,
   )
 
 
@@ -203,8 +199,7 @@ def text_logits(
   model_config: ModelConfig, params: Variables, tokens: Any
 ) -> jax.Array:
   """float32 logits [B, T, V] of token ids [B, T]."""
-  batch = whole_segments(np.asarray(tokens), config=model_config)
-  return _logits(model_config, params, batch)
+  return _logits(model_config, params, whole_segments(np.asarray(tokens)))
 
 
 def multimodal_logits(
@@ -233,17 +228,23 @@ def multimodal_logits(
     ValueError: a payload does not have one row per placeholder.
   """
   tokens = np.asarray(tokens)
-  batch = whole_segments(tokens, config=model_config)
-  batch["audio_dmel"], batch["audio_positions"] = _spread(
+  dmel, audio_positions = _spread(
     np.asarray(dmel), tokens == audio_token_id, what="dmel"
   )
-  batch["audio_streams"] = np.zeros_like(batch["audio_positions"])
-  batch["patches"], batch["patch_positions"] = _spread(
+  patches, patch_positions = _spread(
     np.asarray(pixel_patches, np.float32),
     tokens == image_token_id,
     what="pixel_patches",
   )
-  return _logits(model_config, params, batch)
+  packed = whole_segments(tokens)
+  inputs = packed.inputs._replace(
+    audio_dmel=dmel,
+    audio_positions=audio_positions,
+    audio_streams=np.zeros_like(audio_positions),
+    patches=patches,
+    patch_positions=patch_positions,
+  )
+  return _logits(model_config, params, packed._replace(inputs=inputs))
 
 
 def _spread(
@@ -267,13 +268,13 @@ def _spread(
   return payload, positions
 
 
-def _logits(config, variables, batch):
+def _logits(config, variables, packed: Packed):
   model = _model(config)
 
   @jax.jit
-  def run(variables, batch):
-    h_BTD, _ = model.apply(variables, batch, method="hidden")
+  def run(variables, packed):
+    h_BTD, _ = model.apply(variables, packed, method="hidden")
     return model.apply(variables, h_BTD, method="logits")
 
   with jax.default_matmul_precision("float32"):
-    return run(variables, batch)
+    return run(variables, packed)
