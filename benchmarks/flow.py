@@ -26,7 +26,6 @@ from absl import flags, logging
 
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock
 from tml_jax.training import trained
@@ -53,7 +52,7 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
     return interaction.take(hidden, batch["speak_positions"])
 
   loader = loader_lib.Loader(
-    config, data_dir=data_flags.data_dir(), split=split
+    config, data_dir=config_flags.data_dir(), split=split
   )
   conditions, mels = [], []
   for _ in range(batches):
@@ -205,7 +204,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def main(config: Config) -> None:
-  path, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
+  path, data_dir = config_flags.WORKDIR.value, config_flags.data_dir()
   trained.check(path)
   agent = trained.load(config, path=path, data_dir=data_dir)
   count = _BATCHES.value

@@ -17,7 +17,6 @@ from tml_jax import errors, files
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.streams import clock
 
 _PARAMS = flags.DEFINE_bool(
@@ -51,7 +50,7 @@ def main(config: Config) -> None:
     jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
   if _TIMELINE.value or _GALLERY.value:
-    data_dir, out = data_flags.data_dir(), config_flags.OUT.value
+    data_dir, out = config_flags.data_dir(), config_flags.OUT.value
     if not out:
       raise errors.UserError("--out is missing: name a directory to write")
     files.make(pathlib.Path(out), what=f"--out={out}")

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from experiments import interaction as sizes
 from tml_jax.config import Config
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import session
 from tml_jax.models import interaction
@@ -40,7 +40,7 @@ def config(**sample) -> Config:
     ),
     model=dataclasses.replace(
       tiny.model,
-      vocab_size=TEXT_ROWS + config_checks.CONTROL_ROWS,
+      vocab_size=TEXT_ROWS + streams_config.CONTROL_ROWS,
       d_model=32,
       num_layers=2,
       attention_pattern="LG",

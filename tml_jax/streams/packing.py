@@ -13,13 +13,14 @@ import functools
 import numpy as np
 
 from tml_jax.config import StreamsConfig
+from tml_jax.config import streams as streams_config
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Control, Frame, Kind
 
 OWN, USER = 0, 1  # values of audio_streams
-_LIMITS = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
+_LIMITS = streams_config.LIMITS
 
 
 def pack(

@@ -12,7 +12,7 @@ from typing import Any
 
 from tml_jax import errors
 from tml_jax.config import Config, ModelConfig, Position
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 
 # Block of ours in config.json, which other programs ignore.
 OURS = "tml_jax"
@@ -257,7 +257,7 @@ def vocabulary(settings: Settings) -> dict[str, int]:
   if settings.ours:
     padding = settings.vocab_size - settings.real_rows
     return dict(vocab_size=settings.vocab_size, vocab_padding=padding)
-  rows = settings.text_vocab_size + config_checks.CONTROL_ROWS
+  rows = settings.text_vocab_size + streams_config.CONTROL_ROWS
   if rows > settings.vocab_size:
     rows = -(-rows // 64) * 64  # so that the usual mesh axes divide it
   return dict(vocab_size=max(rows, settings.vocab_size), vocab_padding=0)
