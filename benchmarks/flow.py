@@ -27,7 +27,6 @@ from absl import flags, logging
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock
 from tml_jax.training import trained
 
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 2000, "Of each head.")
@@ -72,9 +71,9 @@ def train_head(config: Config, *, data, steps: int):
   import optax
   from flax import linen as nn
 
-  from tml_jax.models import flow_head
+  from tml_jax.models import execution, flow_head
 
-  head = flow_head.FlowHead(config.model, "float32", clock.TICKS)
+  head = flow_head.FlowHead(config.model, execution.PLAIN)
   condition, mel = data
   t = jnp.zeros(1)
   params = nn.meta.unbox(

@@ -144,13 +144,10 @@ def parameter_rows(config: Config) -> tuple[Row, ...]:
   import jax
 
   from tml_jax.models import interaction
+  from tml_jax.models.execution import Execution
 
   model = interaction.InteractionModel(
-    config.model,
-    -1,
-    str(config.train.dtype),
-    config.train.remat_policy,
-    grid=clock.of(config.streams),
+    config.model, Execution.of(config).on_one_device()
   )
   variables = jax.eval_shape(model.init, jax.random.key(0), _batch(config))
   shapes = flax.traverse_util.flatten_dict(

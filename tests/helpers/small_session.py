@@ -13,8 +13,8 @@ from tml_jax.config import streams as streams_config
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import session
 from tml_jax.models import interaction
+from tml_jax.models.execution import Execution
 from tml_jax.streams import clock, packing
-from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control, Frame
 
 TEXT_ROWS = 64
@@ -60,12 +60,7 @@ def config(**sample) -> Config:
 
 def model(cfg: Config) -> interaction.InteractionModel:
   return interaction.InteractionModel(
-    config=cfg.model,
-    turn_token=frame_lib.token_id(Control.TURN, config=cfg.streams),
-    dtype=str(cfg.train.dtype),
-    remat_policy=cfg.train.remat_policy,
-    numerics=cfg.numerics,
-    grid=clock.of(cfg.streams),
+    cfg.model, Execution.of(cfg).on_one_device()
   )
 
 

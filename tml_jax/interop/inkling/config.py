@@ -13,6 +13,7 @@ from typing import Any
 from tml_jax import errors
 from tml_jax.config import Config, ModelConfig, Position
 from tml_jax.config import streams as streams_config
+from tml_jax.streams import patches
 
 # Block of ours in config.json, which other programs ignore.
 OURS = "tml_jax"
@@ -323,8 +324,8 @@ def to_json(config: Config, *, dtype: str) -> dict[str, Any]:
     vision_config=dict(
       model_type="inkling_vision",
       n_layers=4,
-      patch_size=40,
-      temporal_patch_size=2,
+      patch_size=patches.PATCH,
+      temporal_patch_size=patches.PAIR,
       num_channels=3,
       text_hidden_size=model.d_model,
     ),
