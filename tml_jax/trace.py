@@ -67,7 +67,7 @@ def read(program: pathlib.Path, trace: pathlib.Path) -> Trace:
   import jax
 
   from tml_jax.compiled import hlo, scopes
-  from tml_jax.training import breakdown, profiling
+  from tml_jax.training import breakdown
 
   text = program.read_text(encoding="utf-8")
   # "HloModule jit_train_step, ..."
@@ -91,7 +91,7 @@ def read(program: pathlib.Path, trace: pathlib.Path) -> Trace:
       for event in line.events:
         stats = dict(event.stats)
         seconds = event.duration_ns / 1e9
-        if event.name == profiling.STEP and "step_num" in stats:
+        if event.name == breakdown.STEP and "step_num" in stats:
           step_seconds[int(stats["step_num"])] = seconds
         elif event.name in known_parts and "hlo_op" not in stats:
           parts[event.name] += seconds

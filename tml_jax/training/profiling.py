@@ -18,9 +18,8 @@ from absl import logging
 
 from tml_jax import workdir as workdir_lib
 from tml_jax.parallel import chips
-from tml_jax.training import profile_flags
+from tml_jax.training import breakdown, profile_flags
 
-STEP = "train"  # name of the steps in a trace
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 
 
@@ -71,7 +70,9 @@ class Profiler:
     """To be called before anything else of a step."""
     if step == self._requested.first:
       self._start()
-    self._annotation = jax.profiler.StepTraceAnnotation(STEP, step_num=step)
+    self._annotation = jax.profiler.StepTraceAnnotation(
+      breakdown.STEP, step_num=step
+    )
     self._annotation.__enter__()
 
   @contextlib.contextmanager
