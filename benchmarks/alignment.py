@@ -23,6 +23,7 @@ from absl import app, flags
 from tml_jax.config import Config, Numerics
 from tml_jax.live import pool as pool_lib
 from tml_jax.models import cache as cache_lib
+from tml_jax.models import norm
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
 from tml_jax.streams.batch import Batch, Chunk, Inputs
@@ -30,7 +31,6 @@ from tml_jax.streams.frame import Control, Frame
 from tml_jax.training import state as state_lib
 
 _PREFILL = 128  # positions of a chunk
-_ROWS = 128  # of a product of logits
 _TEXT_PIECES = 40
 
 
@@ -77,10 +77,10 @@ class Model:
     """[N, V], always by products of the same shape."""
     hidden = np.asarray(hidden_ND)
     count = len(hidden)
-    hidden = np.pad(hidden, ((0, -count % _ROWS), (0, 0)))
+    hidden = np.pad(hidden, ((0, -count % norm.ROWS), (0, 0)))
     parts = [
-      np.asarray(self._logits(self.variables, hidden[i : i + _ROWS]))
-      for i in range(0, len(hidden), _ROWS)
+      np.asarray(self._logits(self.variables, hidden[i : i + norm.ROWS]))
+      for i in range(0, len(hidden), norm.ROWS)
     ]
     return np.concatenate(parts)[:count]
 

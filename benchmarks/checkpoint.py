@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments import interaction
+from tml_jax import workdir
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.parallel import hosts
@@ -107,7 +108,7 @@ def rows_of(config: Config, *, path: pathlib.Path) -> dict[str, dict]:
   )
   rows = {}
   for name, tier, directory in (
-    ("workdir (Orbax)", orbax, path / checkpoint.DIRECTORY),
+    ("workdir (Orbax)", orbax, path / workdir.CHECKPOINTS),
     ("local", local, local.path),
   ):
     rows[name] = measure(

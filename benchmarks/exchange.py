@@ -43,7 +43,7 @@ def row(config, *, devices, dispatch: str, size: int) -> dict[str, float]:
     config.mesh,
     fsdp=len(devices) // size,
     expert=size,
-    rules=topologies.RULES[_TOPOLOGY.value.partition(":")[0]],
+    rules=topologies.RULES,
   )
   rules = mesh_config.axis_rules
   mesh = mesh_lib.create(mesh_config, devices=devices)

@@ -26,9 +26,7 @@ from absl import flags, logging
 
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock
 from tml_jax.training import trained
 
 _TRAIN_STEPS = flags.DEFINE_integer("train_steps", 2000, "Of each head.")
@@ -55,7 +53,7 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
     return interaction.take(hidden, batch.speech.positions)
 
   loader = loader_lib.Loader(
-    config, data_dir=data_flags.data_dir(), split=split
+    config, data_dir=config_flags.data_dir(), split=split
   )
   conditions, mels = [], []
   for _ in range(batches):
@@ -75,9 +73,9 @@ def train_head(config: Config, *, data, steps: int):
   import optax
   from flax import linen as nn
 
-  from tml_jax.models import flow_head
+  from tml_jax.models import execution, flow_head
 
-  head = flow_head.FlowHead(config.model, "float32", clock.TICKS)
+  head = flow_head.FlowHead(config.model, execution.PLAIN)
   condition, mel = data
   t = jnp.zeros(1)
   params = nn.meta.unbox(
@@ -207,7 +205,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def main(config: Config) -> None:
-  path, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
+  path, data_dir = config_flags.WORKDIR.value, config_flags.data_dir()
   trained.check(path)
   agent = trained.load(config, path=path, data_dir=data_dir)
   count = _BATCHES.value

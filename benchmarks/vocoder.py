@@ -23,7 +23,6 @@ import time
 from absl import app, flags, logging
 
 from tml_jax.config import flags as config_flags
-from tml_jax.data import flags as data_flags
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel
 from tml_jax.training import trained
@@ -47,7 +46,7 @@ def prompts(voice: str):
   import numpy as np
 
   found = clips_lib.of_voice(
-    voice, data_dir=data_flags.data_dir(), split=Split.HELDOUT, share=_SHARE
+    voice, data_dir=config_flags.data_dir(), split=Split.HELDOUT, share=_SHARE
   )
   low, high = (seconds * clock.SAMPLE_RATE for seconds in _SECONDS)
   kept = [item for item in found if low <= len(item[0]) <= high]

@@ -30,7 +30,7 @@ from tml_jax.config import (
   StreamsConfig,
   TrainConfig,
 )
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 
 
 def tml_interaction_small() -> Config:
@@ -155,7 +155,7 @@ def tml_interaction_small() -> Config:
     ),
     # 512 chips: the experts over 8, every matrix over 64.
     mesh=MeshConfig(
-      data=1, fsdp=64, expert=8, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+      data=1, fsdp=64, expert=8, tensor=1, seq=1, rules=topologies.RULES
     ),
     sample=SampleConfig(
       temperature=0.8,
@@ -226,7 +226,7 @@ def medium() -> Config:
     name="medium",
     streams=dataclasses.replace(
       reference.streams,
-      text_vocab_size=vocab_size - config_checks.CONTROL_ROWS,
+      text_vocab_size=vocab_size - streams_config.CONTROL_ROWS,
       seq_len=4096,
       max_audio=3328,
       max_patches=3072,
@@ -268,7 +268,7 @@ def tiny() -> Config:
     name="tiny",
     streams=dataclasses.replace(
       reference.streams,
-      text_vocab_size=vocab_size - config_checks.CONTROL_ROWS,
+      text_vocab_size=vocab_size - streams_config.CONTROL_ROWS,
       # What the user asked for is one token in a hundred; timing hangs on it.
       message_weight=4.0,
       max_text_in=8,

@@ -1,9 +1,9 @@
 """Where a size runs: `--config=experiments/interaction.py:NAME@TOPOLOGY`.
 
-For: one table of sharding rules for each family of topologies, and for each
-size and topology that we have compiled the sizes of the mesh axes and how the
-step is cut. Not for: what is learned; a row changes that only where memory
-forces it, and says so. Start reading at `RULES`, then `ROWS`. TOPOLOGY is
+For: the table of sharding rules, and for each size and topology that we have
+compiled the sizes of the mesh axes and how the step is cut. Not for: what is
+learned; a row changes that only where memory forces it, and says so. Start
+reading at `RULES`, then `ROWS`. TOPOLOGY is
 FAMILY:AxBxC as Google names slices (v5p:8x8x8), with :N behind it for N slices
 (v5p:8x8x8:2).
 """
@@ -21,10 +21,13 @@ from tml_jax.config import (
   MoeMatmul,
   RematPolicy,
 )
+from tml_jax.config import mesh as mesh_config
 from tml_jax.config import text as config_text
+from tml_jax.parallel import chips
 
-# Logical name of a dim -> mesh axes; a name without a rule is not sharded.
-_TORUS_3D = (
+# Logical name of a dim -> mesh axes; a name without a rule is not sharded. One
+# table serves all families: they differ in the sizes of the axes.
+RULES = (
   "batch:data+fsdp+expert",  # every chip has sequences of its own
   "time:seq",
   "embed:fsdp+seq",  # weights are dealt out over pieces of sequences too
@@ -36,12 +39,8 @@ _TORUS_3D = (
   "experts:expert",
   "expert_mlp:tensor+fsdp+seq",
 )
-RULES: dict[str, tuple[str, ...]] = {
-  "cpu": _TORUS_3D,  # GPUs as well: no torus, the compiler divides the work
-  "v5p": _TORUS_3D,
-  "v6e": _TORUS_3D,
-  "tpu7x": _TORUS_3D,  # a device is one of the two cores of a chip
-}
+# "cpu" is for GPUs as well: no torus, the compiler divides the work.
+FAMILIES = ("cpu", *chips.CHIPS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,8 +127,8 @@ def on(config: Config, *, topology: str) -> Config:
   --config.mesh.AXIS=SIZE.
 
   Raises:
-    errors.UserError: the family has no table of rules, the number of slices
-      is none, or the row names a set of XLA flags that there is not.
+    errors.UserError: no such family, the number of slices is none, or the row
+      names a set of XLA flags that there is not.
   """
   family, _, rest = topology.partition(":")
   size, _, count = rest.partition(":")
@@ -139,18 +138,16 @@ def on(config: Config, *, topology: str) -> Config:
       f"topology {topology!r}: {count!r} is no number of slices; write"
       f" {family}:{size} or {family}:{size}:2"
     )
-  if family not in RULES:
+  if family not in FAMILIES:
     raise errors.UserError(
       f"topology {topology!r}: experiments/topologies.py has no rules for"
-      f" {family!r}; write one of {', '.join(RULES)}, for instance v5p:8x8x8"
+      f" {family!r}; write one of {', '.join(FAMILIES)}, for instance v5p:8x8x8"
     )
-  mesh = dataclasses.replace(config.mesh, rules=RULES[family], slices=slices)
+  mesh = dataclasses.replace(config.mesh, rules=RULES, slices=slices)
   row = ROWS.get((config.name, topology))
   if row is not None:
-    ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+    sizes = dict.fromkeys(mesh_config.AXES, 1) | row.axes
     options = xla_flags.resolve(row.flag_sets)
-    mesh = dataclasses.replace(
-      mesh, **(ones | row.axes), compiler_options=options
-    )
+    mesh = dataclasses.replace(mesh, **sizes, compiler_options=options)
     config = config_text.with_fields(config, row.fields)
   return dataclasses.replace(config, mesh=mesh)

@@ -20,9 +20,9 @@ from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import corpus as corpus_lib
+from tml_jax.parallel import chips
 from tml_jax.streams import tokenizer
 
-_GIB = 2**30
 _SEEN_WITHIN_SECONDS = 15.0  # a file of another host, through its cache
 _REPEATS = 3
 
@@ -241,8 +241,8 @@ def room(config: Config, workdir: str) -> dict[str, float]:
     leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
     for leaf in jax.tree.leaves(program.abstract.state)
   )
-  state = of_device * jax.local_device_count() / _GIB
-  memory = _available_memory() / _GIB
+  state = of_device * jax.local_device_count() / chips.GIB
+  memory = _available_memory() / chips.GIB
   if memory < state:
     raise errors.UserError(
       f"{memory:.1f} GiB of host memory are free and a save copies"
@@ -252,7 +252,7 @@ def room(config: Config, workdir: str) -> dict[str, float]:
   directory = pathlib.Path(workdir).absolute()
   while not directory.exists():
     directory = directory.parent
-  disk = shutil.disk_usage(directory).free / _GIB
+  disk = shutil.disk_usage(directory).free / chips.GIB
   kept = config.train.keep_checkpoints + 1
   if disk < kept * state:
     raise errors.UserError(

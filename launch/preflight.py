@@ -22,7 +22,6 @@ from tml_jax import errors, train
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.parallel import processes as processes_lib
 
 _MAX_CLOCK_SECONDS = 5.0  # logs of several hosts are read side by side
@@ -268,11 +267,11 @@ def main(config: Config) -> None:
     with processes.together():
       if not config_flags.WORKDIR.value:
         raise errors.UserError("--workdir is missing: name that of the run")
-      data_flags.data_dir()
+      config_flags.data_dir()
     report = check_all(
       config,
       workdir=config_flags.WORKDIR.value,
-      data_dir=data_flags.data_dir(),
+      data_dir=config_flags.data_dir(),
       processes=processes,
     )
     if processes.is_first:

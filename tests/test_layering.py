@@ -35,7 +35,15 @@ IMPORTS = {
   "live": {"config", "data", "models", "parallel", "streams"},
   "logs": {"config", "data", "streams"},
   "tools": {"config", "live", "logs", "streams"},
-  "evals": {"config", "data", "live", "logs", "models", "streams"},
+  "evals": {
+    "config",
+    "data",
+    "live",
+    "logs",
+    "models",
+    "streams",
+    "workdir",
+  },
   "interop": {
     "config",
     "models",

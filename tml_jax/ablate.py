@@ -27,7 +27,6 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.evals import ablation, curve
 
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, A,B,C; `all` = all.")
@@ -94,7 +93,7 @@ class Job:
 
 
 def result_file(out: pathlib.Path, *, row: str, seed: int) -> pathlib.Path:
-  return out / row / f"seed_{seed}" / "evaluation.json"
+  return out / row / f"seed_{seed}" / workdir_lib.EVALUATION
 
 
 def main(base: Config) -> None:
@@ -105,7 +104,7 @@ def main(base: Config) -> None:
   out = pathlib.Path(config_flags.OUT.value)
   if not config_flags.OUT.value:
     raise errors.UserError("--out is missing: name a directory to write")
-  data_dir = data_flags.data_dir()
+  data_dir = config_flags.data_dir()
   jobs = plan(
     rows, names, file=file, get_config=get_config, out=out, data_dir=data_dir
   )
@@ -377,7 +376,7 @@ class _Tabulate:
 
     runs = {}
     for job in self._jobs:
-      if (job.workdir / "metrics.jsonl").exists():
+      if (job.workdir / workdir_lib.METRICS).exists():
         counted = inspect.parameter_rows(job.config)[-1]
         run = runs.setdefault(
           job.run, ablation_picture.Scale(counted.active, [])

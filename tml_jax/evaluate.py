@@ -25,7 +25,6 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.streams import clock
 from tml_jax.training import trained
 
@@ -78,9 +77,9 @@ def main(config: Config) -> None:
   start = time.time()
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
-  data_dir = data_flags.data_dir()
+  data_dir = config_flags.data_dir()
   output = _check_output(
-    config_flags.JSON.value or f"{workdir}/evaluation.json"
+    config_flags.JSON.value or f"{workdir}/{workdir_lib.EVALUATION}"
   )
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib

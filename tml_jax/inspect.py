@@ -16,7 +16,6 @@ from tml_jax import errors, files
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 
@@ -51,7 +50,7 @@ def main(config: Config) -> None:
     jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
   if _TIMELINE.value or _GALLERY.value:
-    data_dir, out = data_flags.data_dir(), config_flags.OUT.value
+    data_dir, out = config_flags.data_dir(), config_flags.OUT.value
     if not out:
       raise errors.UserError("--out is missing: name a directory to write")
     files.make(pathlib.Path(out), what=f"--out={out}")
@@ -145,13 +144,10 @@ def parameter_rows(config: Config) -> tuple[Row, ...]:
   import jax
 
   from tml_jax.models import interaction
+  from tml_jax.models.execution import Execution
 
   model = interaction.InteractionModel(
-    config.model,
-    -1,
-    str(config.train.dtype),
-    config.train.remat_policy,
-    grid=clock.of(config.streams),
+    config.model, Execution.of(config).on_one_device()
   )
   # The least that reaches every parameter.
   inputs = batch_lib.empty_inputs((1, 8), audio=1, patches=1, pad=0)

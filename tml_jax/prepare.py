@@ -28,7 +28,6 @@ from tml_jax import errors, files
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import flags as data_flags
 from tml_jax.data import source, workers
 from tml_jax.data import voices as voices  # registers them
 from tml_jax.streams import timeline, tokenizer
@@ -51,7 +50,7 @@ _PROCESSES = flags.DEFINE_integer(
 def main(config: Config) -> None:
   prepare(
     config,
-    data_dir=data_flags.data_dir(),
+    data_dir=config_flags.data_dir(),
     sounds_root=_SOUNDS_ROOT.value,
     processes=_PROCESSES.value,
   )

@@ -17,7 +17,6 @@ from tml_jax import errors
 from tml_jax import files as files_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.data import flags as data_flags
 from tml_jax.streams import clock
 from tml_jax.tools import flags as flags_lib
 from tml_jax.training import trained
@@ -65,7 +64,7 @@ def main(config: Config) -> None:
   if _VOCODER.value not in ("griffin_lim", "phases"):
     trained.check(_VOCODER.value, flag="vocoder", command="train_vocoder")
   _check_flags()
-  data_dir = data_flags.data_dir()
+  data_dir = config_flags.data_dir()
   runner = flags_lib.runner()
 
   from tml_jax.live import user

@@ -21,7 +21,6 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.data import flags as data_flags
 from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import local_directory, profile_flags
 
@@ -52,7 +51,7 @@ def main(
   cleanup: contextlib.ExitStack,
 ) -> None:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
-  workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
+  workdir, data_dir = config_flags.WORKDIR.value, config_flags.data_dir()
   init_from, local_dir = _INIT_FROM.value, _LOCAL_CHECKPOINT_DIR.value
   train = config.train
   processes.check_same(facts(config))
@@ -366,7 +365,7 @@ def check_held_out(config: Config) -> None:
   """Refuses what `evaluate` would refuse, before the first step."""
   from tml_jax.evals import suites
 
-  suite = suites.quick(config, data_dir=data_flags.data_dir())
+  suite = suites.quick(config, data_dir=config_flags.data_dir())
   suites.check_annotations(suite.items())
 
 
@@ -376,7 +375,7 @@ def evaluate(config: Config, *, variables) -> dict[str, float]:
   from tml_jax.streams import tokenizer
   from tml_jax.training import state as state_lib
 
-  data_dir = data_flags.data_dir()
+  data_dir = config_flags.data_dir()
   report = run.evaluate(
     suites.quick(config, data_dir=data_dir),
     config=config,

@@ -17,12 +17,11 @@ from absl import logging
 from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import flags as config_flags
-from tml_jax.data import flags as data_flags
 from tml_jax.vocoder.config import VocoderConfig
 
 
 def main(config: VocoderConfig) -> None:
-  workdir, data_dir = config_flags.WORKDIR.value, data_flags.data_dir()
+  workdir, data_dir = config_flags.WORKDIR.value, config_flags.data_dir()
   train, data = config.train, config.data
 
   from tml_jax.data import splits

@@ -25,6 +25,12 @@ from tml_jax.config import text as config_text
 
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 STARTS = "starts.jsonl"
+METRICS = "metrics.jsonl"
+EVALUATION = "evaluation.json"
+GOODPUT = "goodput.json"
+PLOTS = "plots"
+PROFILE = "profile"
+PROGRAM = "train_step.txt"  # in PROFILE; names the instructions of a trace
 IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 
 # Fields that a resumed run may change: they say how long, how often, on which

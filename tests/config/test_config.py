@@ -11,7 +11,7 @@ from tests import goldens
 from tml_jax import config as config_lib
 from tml_jax import errors
 from tml_jax.config import Config
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.config import text as config_text
 
 
@@ -183,22 +183,10 @@ def test_names_of_enum_members_are_their_values():
         assert member.name.lower() == member.value
 
 
-def test_constants_are_those_of_the_streams():
-  from tml_jax.streams import clock, dmel, patches
-
-  assert config_checks.TOKEN_MS == clock.TOKEN_MS
-  assert config_checks.TICK_MS == clock.TICKS.ms
-  assert config_checks.PATCH == patches.PATCH
-  assert config_checks.DMEL == {
-    "dmel_channels": clock.MEL_CHANNELS,
-    "dmel_levels": dmel.LEVELS,
-  }
-
-
 def test_control_tokens_fit_their_rows():
   from tml_jax.streams import frame
 
-  assert len(frame.Control) <= config_checks.CONTROL_ROWS
+  assert len(frame.Control) <= streams_config.CONTROL_ROWS
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from flax import linen as nn
 
 from experiments import interaction as sizes
 from tml_jax.config import Config
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import session
 from tml_jax.models import interaction
+from tml_jax.models.execution import Execution
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
-from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Control, Frame
 
@@ -42,7 +42,7 @@ def config(**sample) -> Config:
     ),
     model=dataclasses.replace(
       tiny.model,
-      vocab_size=TEXT_ROWS + config_checks.CONTROL_ROWS,
+      vocab_size=TEXT_ROWS + streams_config.CONTROL_ROWS,
       d_model=32,
       num_layers=2,
       attention_pattern="LG",
@@ -62,12 +62,7 @@ def config(**sample) -> Config:
 
 def model(cfg: Config) -> interaction.InteractionModel:
   return interaction.InteractionModel(
-    config=cfg.model,
-    turn_token=frame_lib.token_id(Control.TURN, config=cfg.streams),
-    dtype=str(cfg.train.dtype),
-    remat_policy=cfg.train.remat_policy,
-    numerics=cfg.numerics,
-    grid=clock.of(cfg.streams),
+    cfg.model, Execution.of(cfg).on_one_device()
   )
 
 

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
-from tml_jax.models import interaction
+from tml_jax.config import FlowConfig, ModelConfig
+from tml_jax.models import execution, interaction
 from tml_jax.streams import batch as batch_lib
-from tml_jax.streams import clock
 from tml_jax.streams.batch import Packed
 
 TURN = 3
@@ -60,15 +59,17 @@ CONFIG = ModelConfig(
     mel_std=1.5,
   ),
 )
+EXECUTION = dataclasses.replace(execution.PLAIN, turn_token=TURN)
 
 
 def config(**changes) -> ModelConfig:
   return dataclasses.replace(CONFIG, **changes)
 
 
-def model(config, *, dtype="float32", remat_policy=RematPolicy.NONE):
+def model(config, **changes) -> interaction.InteractionModel:
+  """With `changes` of `EXECUTION`."""
   return interaction.InteractionModel(
-    config, TURN, dtype, remat_policy, clock.TICKS
+    config, dataclasses.replace(EXECUTION, **changes)
   )
 
 

@@ -28,7 +28,7 @@ def close(actual, expected):
 
 def on_a_mesh(form, x, weights, shares, *, chosen, axes):
   """Values and gradients of `form` on eight devices."""
-  config = MeshConfig(rules=topologies.RULES["cpu"], **(ONES | axes))
+  config = MeshConfig(rules=topologies.RULES, **(ONES | axes))
   mesh = mesh_lib.create(config, devices=jax.devices()[:8])
 
   @jax.jit

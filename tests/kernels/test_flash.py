@@ -16,7 +16,7 @@ from tml_jax.kernels.attention import flash, flash_gradient, flash_pairs
 from tml_jax.parallel import mesh as mesh_lib
 
 ONE = MeshConfig(
-  data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+  data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES
 )
 
 

@@ -76,7 +76,7 @@ def test_the_exchange_on_a_mesh_changes_nothing(axes):
     tiled_lib.reference, x, weights, shares, chosen
   )
   ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-  config = MeshConfig(rules=topologies.RULES["cpu"], **(ones | axes))
+  config = MeshConfig(rules=topologies.RULES, **(ones | axes))
   mesh = mesh_lib.create(config, devices=jax.devices()[:8])
 
   @jax.jit

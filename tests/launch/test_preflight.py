@@ -97,7 +97,7 @@ def test_two_processes_that_agree(data_dir, tmp_path):
 
 def test_a_sum_over_an_axis_is_that_of_numpy():
   ones = dict(data=2, fsdp=2, expert=2, tensor=1, seq=1)
-  tiny = small_run.config(**ones, rules=topologies.RULES["cpu"])
+  tiny = small_run.config(**ones, rules=topologies.RULES)
   for axis in ("data", "fsdp", "expert"):
     found = host_checks.add(tiny, axis)  # raises where one is wrong
     assert 0 < found["seconds"] < math.inf and found["mib"] == 1

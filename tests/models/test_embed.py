@@ -9,7 +9,6 @@ import numpy as np
 
 from tests.helpers import small_trunk
 from tml_jax.models import embed, norm
-from tml_jax.streams.clock import TICKS
 
 
 def parameters(module, *arguments, **keywords):
@@ -21,7 +20,7 @@ def test_bag_is_the_normed_sum_of_table_rows():
   rng = np.random.default_rng(0)
   dmel = rng.integers(0, 16, (2, 3, 80), np.uint8)
   streams = np.array([[0, 1, 1], [1, 0, 0]])
-  bag = embed.DmelBag(small_trunk.CONFIG, "float32")
+  bag = embed.DmelBag(small_trunk.CONFIG, small_trunk.EXECUTION)
   params = parameters(bag, dmel, streams_BA=streams)
   np.testing.assert_array_equal(params["streams"], 0)
   params["streams"] = rng.standard_normal((2, 32)).astype(np.float32)
@@ -38,7 +37,7 @@ def test_patch_layers_fold_pixels_in_order():
   """Against one loop over places for the first fold."""
   rng = np.random.default_rng(0)
   patches = rng.integers(0, 256, (2, 40, 40, 3), np.uint8)
-  hmlp = embed.HMLP(small_trunk.CONFIG, "float32")
+  hmlp = embed.HMLP(small_trunk.CONFIG, small_trunk.EXECUTION)
   params = parameters(hmlp, patches[None])
   pixels = (patches / 255 - np.array(embed.CLIP_MEAN)) / embed.CLIP_STD
   x = pixels.astype(np.float32)
@@ -78,7 +77,9 @@ def test_place_drops_unused_slots():
 
 
 def test_clock_tells_neighbouring_windows_apart_after_an_hour():
-  clock = embed.Clock(small_trunk.config(clock_features=64), "float32", TICKS)
+  clock = embed.Clock(
+    small_trunk.config(clock_features=64), small_trunk.EXECUTION
+  )
   windows = np.array([[0, 1, 2, 18000, 18001]])
   params = parameters(clock, windows)
   params["kernel"] = np.eye(64, 32, dtype=np.float32)
@@ -96,9 +97,7 @@ def test_only_turn_tokens_carry_the_clock():
   inputs.tokens[0, [2, 9]] = small_trunk.TURN
   inputs.audio_positions[:] = 20
   inputs.patch_positions[:] = 20
-  embedder = embed.Embedder(
-    small_trunk.CONFIG, small_trunk.TURN, "float32", TICKS
-  )
+  embedder = embed.Embedder(small_trunk.CONFIG, small_trunk.EXECUTION)
   params = {"params": variables["params"]["embed"]}
   a = embedder.apply(params, inputs)
   b = embedder.apply(params, inputs._replace(windows=inputs.windows + 1))

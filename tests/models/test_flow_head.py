@@ -9,13 +9,12 @@ import numpy as np
 
 from tests.helpers import small_trunk
 from tml_jax.models import flow_head
-from tml_jax.streams import clock
 
 FLOW = small_trunk.CONFIG.flow
 
 
 def head():
-  module = flow_head.FlowHead(small_trunk.CONFIG, "float32", clock.TICKS)
+  module = flow_head.FlowHead(small_trunk.CONFIG, small_trunk.EXECUTION)
   x, t, cond = jnp.zeros((2, 16, 80)), jnp.zeros(2), jnp.zeros((2, 32))
   return module, module.init(jax.random.key(0), x, t, cond)
 

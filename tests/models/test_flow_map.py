@@ -11,7 +11,6 @@ import pytest
 
 from tests.helpers import small_trunk
 from tml_jax.models import flow_head
-from tml_jax.streams import clock
 
 FLOW = dataclasses.replace(
   small_trunk.CONFIG.flow,
@@ -198,7 +197,7 @@ def test_a_head_without_a_map_has_no_weights_for_it():
     config = small_trunk.config(
       flow=dataclasses.replace(small_trunk.CONFIG.flow, map_weight=map_weight)
     )
-    head = flow_head.FlowHead(config, "float32", clock.TICKS)
+    head = flow_head.FlowHead(config, small_trunk.EXECUTION)
     x, t = jnp.zeros((2, 16, 80)), jnp.zeros(2)
     shapes = jax.eval_shape(
       head.init, jax.random.key(0), x, t, jnp.zeros((2, 32)), t

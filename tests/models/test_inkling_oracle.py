@@ -13,11 +13,9 @@ import numpy as np
 import pytest
 
 from tml_jax import errors
-from tml_jax.config import RematPolicy
 from tml_jax.interop.inkling import model as inkling
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import interaction
-from tml_jax.streams import clock
+from tml_jax.models import execution, interaction
 from tml_jax.streams.batch import Chunk
 
 torch = pytest.importorskip("torch")
@@ -188,9 +186,7 @@ def test_cached_decode_agrees(chunks):
       past = output.past_key_values
       expected.append(output.logits[0, 0].numpy())
   config, variables = inkling.from_hf(model.state_dict(), model.config)
-  ours = interaction.InteractionModel(
-    config, -1, "float32", RematPolicy.NONE, clock.TICKS
-  )
+  ours = interaction.InteractionModel(config, execution.PLAIN)
   cache = cache_lib.init_cache(
     config, batch_size=1, horizon=40, sinks=0, chunk=9, dtype="float32"
   )

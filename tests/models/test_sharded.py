@@ -17,7 +17,7 @@ from tml_jax.parallel import mesh as mesh_lib
 
 CONFIG = small_trunk.config(num_layers=2, attention_pattern="LG")
 ONE = MeshConfig(
-  data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES["cpu"]
+  data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=topologies.RULES
 )
 RULES = ONE.axis_rules
 MESHES = {

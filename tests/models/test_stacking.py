@@ -1,7 +1,5 @@
 """Scanned layers compute what the same layers compute one by one."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +7,10 @@ import pytest
 from flax import linen as nn
 
 from tests.helpers import small_trunk
-from tml_jax.config import PLAIN, RematPolicy
+from tml_jax.config import RematPolicy
 from tml_jax.models import interaction
 from tml_jax.models import stacking as layers_lib
 
-SCANNED = dataclasses.replace(PLAIN, scan_layers=True)
 # A dense period, two scanned blocks of a run and a layer, a rest of one layer.
 CONFIG = small_trunk.config(
   num_layers=10, attention_pattern="LLG", num_dense_layers=1, d_ff=16
@@ -70,7 +67,7 @@ def test_scanned_equals_unrolled(policy):
       num_layers=5, attention_pattern="LG", num_dense_layers=0
     )
   plain = small_trunk.model(config)
-  scanned = plain.clone(execution=SCANNED, remat_policy=policy)
+  scanned = small_trunk.model(config, scan_layers=True, remat_policy=policy)
   variables = small_trunk.variables(plain)
   layout = layers_lib.Layout.of(config, scan_layers=True)
   stacked = {
@@ -110,7 +107,7 @@ def test_scanned_equals_unrolled(policy):
 
 
 def test_a_scanned_trunk_refuses_a_cache():
-  model = small_trunk.model(CONFIG).clone(execution=SCANNED)
+  model = small_trunk.model(CONFIG, scan_layers=True)
   with pytest.raises(ValueError, match="scanned layers"):
     jax.eval_shape(
       lambda key: model.init(key, {}, None, method=extend_trunk),

@@ -55,7 +55,7 @@ def environment():
 
 def mesh_config(**axes) -> MeshConfig:
   ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-  return MeshConfig(rules=topologies.RULES["v5p"], **(ones | axes))
+  return MeshConfig(rules=topologies.RULES, **(ones | axes))
 
 
 def mesh_of(name: str, *, config: MeshConfig) -> jax.sharding.Mesh:
@@ -273,7 +273,7 @@ def test_a_whole_train_step(dispatch):
   train = dataclasses.replace(
     config.train, execution=execution, remat_policy=RematPolicy.BLOCK
   )
-  mesh_axes = dataclasses.replace(config.mesh, rules=topologies.RULES["v5p"])
+  mesh_axes = dataclasses.replace(config.mesh, rules=topologies.RULES)
   config = dataclasses.replace(config, model=model, train=train, mesh=mesh_axes)
   mesh = mesh_of(SLICES[0], config=config.mesh)
   program = program_lib.create(config, mesh=mesh)

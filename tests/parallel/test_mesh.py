@@ -150,7 +150,7 @@ def test_a_topology_changes_only_where_and_how_it_runs():
   plain = interaction.get_config("tml_interaction_small")
   placed = interaction.get_config("tml_interaction_small@v5p:8x8x8:2")
   assert placed.mesh.slices == placed.mesh.data == 2
-  assert placed.mesh.rules == topologies.RULES["v5p"]
+  assert placed.mesh.rules == topologies.RULES
   assert placed.model == plain.model and placed.data == plain.data
   assert placed.train.global_batch_size == plain.train.global_batch_size
   assert placed.train.optim == plain.train.optim

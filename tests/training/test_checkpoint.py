@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from tests.helpers import commands
-from tml_jax import errors
+from tml_jax import errors, workdir
 from tml_jax.training import checkpoint
 
 
 def test_only_training_removes_what_killed_saves_left(tmp_path):
-  directory = tmp_path / checkpoint.DIRECTORY
+  directory = tmp_path / workdir.CHECKPOINTS
   left = directory / "7.orbax-checkpoint-tmp" / "state"
   left.mkdir(parents=True)
   with pytest.raises(errors.UserError, match="no finished checkpoint"):

@@ -1,9 +1,11 @@
 """Command line to frozen `Config`: what every entry point starts with.
 
 For: `--config=experiments/interaction.py:tiny --config.model.num_layers=2`,
-and errors that take one line. Not for: values or their checks (config.py,
-experiments/). Start reading at `run`. Imports neither jax nor anything that
-does: a misspelt flag must not cost the start of an accelerator.
+the flags that several commands share, and errors that take one line. Not for:
+values (experiments/), their checks (beside their fields), nor flags of one
+command, which are defined there. Start reading at `run`. Imports neither jax
+nor anything that does: a misspelt flag must not cost the start of an
+accelerator.
 
   def main(config: Config): ...           # import jax in here
   if __name__ == "__main__":
@@ -38,8 +40,8 @@ ml_config_flags.DEFINE_config_file(
   " experiments/interaction.py:tiny), or config.txt of a run;"
   " --config.SECTION.FIELD=VALUE changes one field (tuples: A,B,C).",
 )
-# Shared by every entry point that keeps or reads a run; defined once here, as
-# absl refuses two definitions when tests import several entry points.
+# What several commands share; absl refuses two definitions of a flag when one
+# process imports several entry points.
 WORKDIR = flags.DEFINE_string(
   "workdir", "", "Directory of the run: config, checkpoints, metrics."
 )
@@ -47,6 +49,12 @@ JSON = flags.DEFINE_string(
   "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
 )
 OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir",
+  "",
+  "Directory of the prepared data: one folder for each voice of"
+  " --config.data.voices, and tokenizer.model.",
+)
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
 
@@ -123,6 +131,20 @@ def parse_config(
   if values is None:
     raise missing
   return config_text.from_dict(config_type, values.to_dict())
+
+
+def data_dir() -> str:
+  """The value of --data_dir.
+
+  Raises:
+    errors.UserError: not given.
+  """
+  if not _DATA_DIR.value:
+    raise errors.UserError(
+      "--data_dir is missing: give the directory of the prepared data, which"
+      " `python -m tml_jax.prepare` writes"
+    )
+  return _DATA_DIR.value
 
 
 def overrides() -> dict[str, Any]:

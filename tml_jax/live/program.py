@@ -113,9 +113,11 @@ def create(
   # Few tokens: every choice has a row, wherever its expert is.
   whole = math.prod(mesh.shape[axis] for axis in rules.get("experts", ()))
   model = model.clone(
-    remat_policy=RematPolicy.NONE,
     execution=dataclasses.replace(
-      model.execution, scan_layers=False, moe_buffer=float(whole)
+      model.execution,
+      scan_layers=False,
+      moe_buffer=float(whole),
+      remat_policy=RematPolicy.NONE,
     ),
   )
   boxed = jax.eval_shape(model.init, jax.random.key(0), example)

@@ -16,17 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import (
-  PLAIN,
-  AttentionForm,
-  ExecutionConfig,
-  ModelConfig,
-  Numerics,
-  Position,
-)
+from tml_jax.config import AttentionForm, ModelConfig, Numerics, Position
 from tml_jax.kernels.attention import blockwise, cells, flash
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import cached, invariant, norm, rotary, short_conv
+from tml_jax.models.execution import Execution
 
 
 @jax.named_scope("global")
@@ -151,10 +145,8 @@ class Attention(nn.Module):
   """One layer's attention, global or sliding-window."""
 
   config: ModelConfig
+  execution: Execution
   is_global: bool
-  dtype: str
-  execution: ExecutionConfig = PLAIN
-  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
     config = self.config
@@ -213,8 +205,9 @@ class Attention(nn.Module):
   def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
     kernels = (self.query, self.key, self.value)
     kernels += (self.relative,) if self.has_bias else ()
+    dtype = self.execution.dtype
     q, k, v, *r = (
-      jnp.einsum("btd,dnh->btnh", x_BTD, kernel.astype(self.dtype))
+      jnp.einsum("btd,dnh->btnh", x_BTD, kernel.astype(dtype))
       for kernel in kernels
     )
     no_bias = (*q.shape[:3], self.config.d_rel)
@@ -223,13 +216,15 @@ class Attention(nn.Module):
   def _normed(self, x_BTNH, *, scale):
     eps = self.config.rms_norm_eps
     rms_norm = functools.partial(norm.rms_norm, scale=scale, eps=eps)
-    return norm.rowwise(rms_norm, x_BTNH, numerics=self.numerics)
+    return norm.rowwise(rms_norm, x_BTNH, numerics=self.execution.numerics)
 
   def _turned(self, x_BTNH, times_BT):
     """By the time of each position; as it is where there are no times."""
     if times_BT is None:
       return x_BTNH
-    return norm.rowwise(rotary.turn, x_BTNH, times_BT, numerics=self.numerics)
+    return norm.rowwise(
+      rotary.turn, x_BTNH, times_BT, numerics=self.execution.numerics
+    )
 
   def _scaled(self, q, r, n_BT):
     """Head norm, 1 / head_dim and, on global layers, log length scaling."""
@@ -244,7 +239,7 @@ class Attention(nn.Module):
       tau = tau[..., None, None]
       return (q * tau).astype(q.dtype), (r * tau).astype(r.dtype)
 
-    return norm.rowwise(scale, q, r, n_BT, numerics=self.numerics)
+    return norm.rowwise(scale, q, r, n_BT, numerics=self.execution.numerics)
 
   def __call__(
     self,
@@ -259,13 +254,13 @@ class Attention(nn.Module):
       k,
       kernel_KD=self.key_conv,
       segment_ids_BT=segment_ids_BT,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     v = short_conv.convolve(
       v,
       kernel_KD=self.value_conv,
       segment_ids_BT=segment_ids_BT,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     k = self._turned(self._normed(k, scale=self.key_norm), times_BT)
     q, r = self._scaled(q, r, positions_BT + 1)
@@ -283,7 +278,7 @@ class Attention(nn.Module):
         block=flash.GLOBAL_BLOCK if self.is_global else flash.LOCAL_BLOCK,
         **keywords,
       )
-    elif self.numerics is Numerics.INVARIANT:
+    elif self.execution.numerics is Numerics.INVARIANT:
       form, seen = (full, length) if self.is_global else (local, window)
       out = invariant.sequence(form, seen, q, *keywords.values())
     else:
@@ -291,7 +286,8 @@ class Attention(nn.Module):
     return self._output(out)
 
   def _output(self, out_BTNH: jax.Array) -> jax.Array:
-    return jnp.einsum("btnh,nhd->btd", out_BTNH, self.output.astype(self.dtype))
+    output = self.output.astype(self.execution.dtype)
+    return jnp.einsum("btnh,nhd->btd", out_BTNH, output)
 
   def extend(
     self,
@@ -328,14 +324,14 @@ class Attention(nn.Module):
       kernel_KD=self.key_conv,
       state_BKD=layer["key_conv"],
       lengths_B=lengths_B,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     v, value_conv = short_conv.extend(
       v,
       kernel_KD=self.value_conv,
       state_BKD=layer["value_conv"],
       lengths_B=lengths_B,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     k = self._turned(self._normed(k, scale=self.key_norm), times_BT)
     steps = jnp.arange(chunk)
@@ -352,7 +348,7 @@ class Attention(nn.Module):
       return put(old_BKSH, slot_BT, new_BKTH)
 
     keys, values = write("key", k), write("value", v)
-    is_invariant = self.numerics is Numerics.INVARIANT
+    is_invariant = self.execution.numerics is Numerics.INVARIANT
     out = (invariant.cached if is_invariant else cached.attend)(
       q,
       keys,

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig, Numerics, Position
+from tml_jax.config import ModelConfig, Position
 from tml_jax.models import norm
+from tml_jax.models.execution import Execution
 from tml_jax.streams import clock
 from tml_jax.streams.batch import Inputs, Packed
 
@@ -97,8 +98,7 @@ class DmelBag(nn.Module):
   """Sum over channels of one table row each, RMSNorm, plus the stream."""
 
   config: ModelConfig
-  dtype: str
-  numerics: Numerics = Numerics.DEFAULT
+  execution: Execution
 
   def setup(self):
     config = self.config
@@ -124,9 +124,10 @@ class DmelBag(nn.Module):
   def __call__(
     self, dmel_BAC: jax.Array, *, streams_BA: jax.Array
   ) -> jax.Array:
+    dtype = self.execution.dtype
     levels = jnp.arange(self.config.dmel_levels, dtype=jnp.int32)
     table, streams = (
-      norm.whole(weight.astype(self.dtype), names=(None, "embed"))
+      norm.whole(weight.astype(dtype), names=(None, "embed"))
       for weight in (self.table, self.streams)
     )
     scale = self.norm.scale
@@ -135,12 +136,12 @@ class DmelBag(nn.Module):
       # One-hot matmul: a gather of 80 rows a token has a scatter as gradient.
       onehot = dmel.astype(jnp.int32)[..., None] == levels
       shape = (*dmel.shape[:-1], table.shape[0])
-      onehot = onehot.reshape(shape).astype(self.dtype)
+      onehot = onehot.reshape(shape).astype(dtype)
       bag = norm.rms_norm(onehot @ table, scale=scale, eps=TOWER_EPS)
-      return bag + jax.nn.one_hot(stream, 2, dtype=self.dtype) @ streams
+      return bag + jax.nn.one_hot(stream, 2, dtype=dtype) @ streams
 
     return norm.rowwise(
-      embed, norm.spread(dmel_BAC), streams_BA, numerics=self.numerics
+      embed, norm.spread(dmel_BAC), streams_BA, numerics=self.execution.numerics
     )
 
 
@@ -148,8 +149,7 @@ class HMLP(nn.Module):
   """Patches of 2 x 40 x 40 x 3 in four folds and linear layers."""
 
   config: ModelConfig
-  dtype: str
-  numerics: Numerics = Numerics.DEFAULT
+  execution: Execution
 
   def setup(self):
     config = self.config
@@ -172,7 +172,7 @@ class HMLP(nn.Module):
   def __call__(self, patches: jax.Array) -> jax.Array:
     """[B, P, 2, 40, 40, 3] to [B, P, D]; bytes, or floats in CLIP's units."""
     kernels = [
-      norm.whole(kernel.astype(self.dtype), names=(None, name))
+      norm.whole(kernel.astype(self.execution.dtype), names=(None, name))
       for kernel, name in zip(
         self.kernels, (None, None, None, "embed"), strict=True
       )
@@ -185,7 +185,7 @@ class HMLP(nn.Module):
         mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
         scale = (1.0 / (255.0 * std)).astype(np.float32)
         x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
-      x = x.astype(self.dtype)
+      x = x.astype(self.execution.dtype)
       for i, (frames, side) in enumerate(HMLP_FOLDS):
         *lead, t, h, w, c = x.shape
         t, h, w = t // frames, h // side, w // side
@@ -200,15 +200,14 @@ class HMLP(nn.Module):
           x = jax.nn.gelu(x, approximate=False)
       return x[..., 0, 0, 0, :]
 
-    return norm.rowwise(embed, patches, numerics=self.numerics)
+    return norm.rowwise(embed, patches, numerics=self.execution.numerics)
 
 
 class Clock(nn.Module):
   """Linear layer on sinusoids of the time of a window."""
 
   config: ModelConfig
-  dtype: str
-  grid: clock.Grid
+  execution: Execution
 
   def setup(self):
     self.kernel = norm.param(
@@ -223,24 +222,22 @@ class Clock(nn.Module):
     count = self.config.clock_features // 2
     first, last = (math.log(period) for period in CLOCK_PERIODS)
     periods = np.exp(np.linspace(first, last, count))
-    turns = self.grid.seconds / periods.astype(np.float32)
+    turns = self.execution.grid.seconds / periods.astype(np.float32)
     angle = windows_BT[..., None].astype(jnp.float32) * turns * (2 * math.pi)
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
-    kernel = norm.whole(self.kernel.astype(self.dtype), names=(None, "embed"))
-    return features.astype(self.dtype) @ kernel
+    dtype = self.execution.dtype
+    kernel = norm.whole(self.kernel.astype(dtype), names=(None, "embed"))
+    return features.astype(dtype) @ kernel
 
 
 class Embedder(nn.Module):
   """The input side of the model."""
 
   config: ModelConfig
-  turn_token: int
-  dtype: str
-  grid: clock.Grid
-  numerics: Numerics = Numerics.DEFAULT
+  execution: Execution
 
   def setup(self):
-    config = self.config
+    config, execution = self.config, self.execution
     self.table = norm.param(
       self,
       name="table",
@@ -248,15 +245,17 @@ class Embedder(nn.Module):
       shape=(config.vocab_size, config.d_model),
       names=("vocab", "embed"),
     )
-    self.norm = norm.RMSNorm(config.d_model, config.rms_norm_eps, self.numerics)
-    self.dmel = DmelBag(config, self.dtype, self.numerics)
-    self.hmlp = HMLP(config, self.dtype, self.numerics)
+    self.norm = norm.RMSNorm(
+      config.d_model, config.rms_norm_eps, execution.numerics
+    )
+    self.dmel = DmelBag(config, execution)
+    self.hmlp = HMLP(config, execution)
     if config.clock_features:
-      self.clock = Clock(config, self.dtype, self.grid)
+      self.clock = Clock(config, execution)
 
   def text(self, tokens_BT: jax.Array) -> jax.Array:
     """Rows of the text table, not normed."""
-    return self.table[tokens_BT].astype(self.dtype)
+    return self.table[tokens_BT].astype(self.execution.dtype)
 
   def __call__(self, inputs: Inputs) -> jax.Array:
     """[B, T, D] of a batch or a chunk."""
@@ -264,10 +263,10 @@ class Embedder(nn.Module):
     x_BTD = norm.spread(self.norm(self.text(tokens_BT)))
     if self.config.clock_features:
       x_BTD += jnp.where(
-        (tokens_BT == self.turn_token)[..., None],
+        (tokens_BT == self.execution.turn_token)[..., None],
         self.clock(inputs.windows),
         0.0,
-      ).astype(self.dtype)
+      ).astype(self.execution.dtype)
     x_BTD = place(
       x_BTD,
       values_BAD=self.dmel(inputs.audio_dmel, streams_BA=inputs.audio_streams),

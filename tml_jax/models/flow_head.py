@@ -25,7 +25,7 @@ from flax import linen as nn
 
 from tml_jax.config import FlowConfig, ModelConfig
 from tml_jax.models import norm
-from tml_jax.streams import clock
+from tml_jax.models.execution import Execution
 
 NORM_EPS = 1e-6
 TIME_PERIOD = 10_000.0  # longest period of the sinusoids, t scaled by 1000
@@ -95,17 +95,17 @@ class FlowHead(nn.Module):
   """Velocity of standardised mel at time t, given a hidden state."""
 
   config: ModelConfig
-  dtype: str
-  grid: clock.Grid
+  execution: Execution
 
   def setup(self):
     flow, d_model = self.config.flow, self.config.d_model
-    width, mel = flow.width, self.grid.fine_frames * self.config.dmel_channels
+    execution, width = self.execution, flow.width
+    mel = execution.grid.fine_frames * self.config.dmel_channels
     zeros = nn.initializers.zeros
     inner = ("flow_in", "flow")
 
     def linear(inputs, outputs, names=inner, **keywords):
-      return Linear(inputs, outputs, names, self.dtype, **keywords)
+      return Linear(inputs, outputs, names, execution.dtype, **keywords)
 
     self.null_condition = norm.param(
       self,
@@ -140,14 +140,14 @@ class FlowHead(nn.Module):
     The dims before F, those of t, of span and those of cond before D broadcast
     against each other. Without `map_weight` the span has no influence.
     """
-    shape = x_FC.shape
+    shape, dtype = x_FC.shape, self.execution.dtype
     left = jnp.maximum(1.0 - t, MIN_TIME_LEFT)[..., None, None]
-    x = self.input(x_FC.reshape(*shape[:-2], -1).astype(self.dtype))
+    x = self.input(x_FC.reshape(*shape[:-2], -1).astype(dtype))
     t = time_features(t, count=self.config.flow.time_features)
-    t = self.time_out(jax.nn.silu(self.time_in(t.astype(self.dtype))))
+    t = self.time_out(jax.nn.silu(self.time_in(t.astype(dtype))))
     if self.config.flow.map_weight:
-      t += self.span(span_features(jnp.asarray(span)).astype(self.dtype))
-    guide = jax.nn.silu(t + self.condition(cond_D.astype(self.dtype)))
+      t += self.span(span_features(jnp.asarray(span)).astype(dtype))
+    guide = jax.nn.silu(t + self.condition(cond_D.astype(dtype)))
     for modulation, expand, contract in zip(
       self.modulations, self.expand, self.contract, strict=True
     ):

@@ -17,16 +17,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import (
-  PLAIN,
-  ExecutionConfig,
-  ModelConfig,
-  Numerics,
-  RematPolicy,
-)
+from tml_jax.config import ModelConfig
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import embed, flow_head, mtp, norm, trunk
-from tml_jax.streams import clock
+from tml_jax.models.execution import Execution
 from tml_jax.streams.batch import Chunk, Inputs, Packed
 
 
@@ -48,30 +42,17 @@ def take(x_BTD: jax.Array, positions_BN: jax.Array) -> jax.Array:
 
 
 class InteractionModel(nn.Module):
-  """One transformer that reads and emits micro-turns.
-
-  `turn_token` is the vocabulary row of `<turn>`, -1 where there is none; a
-  window of `grid` is one micro-turn.
-  """
+  """One transformer that reads and emits micro-turns."""
 
   config: ModelConfig
-  turn_token: int
-  dtype: str
-  remat_policy: RematPolicy
-  grid: clock.Grid
-  execution: ExecutionConfig = PLAIN
-  numerics: Numerics = Numerics.DEFAULT
+  execution: Execution
 
   def setup(self):
-    config, dtype = self.config, str(self.dtype)
-    self.embed = embed.Embedder(
-      config, self.turn_token, dtype, self.grid, self.numerics
-    )
-    self.trunk = trunk.Trunk(
-      config, dtype, self.remat_policy, self.execution, self.numerics
-    )
-    self.mtp = mtp.Mtp(config, dtype, self.remat_policy)
-    self.flow_head = flow_head.FlowHead(config, dtype, self.grid)
+    config, execution = self.config, self.execution
+    self.embed = embed.Embedder(config, execution)
+    self.trunk = trunk.Trunk(config, execution)
+    self.mtp = mtp.Mtp(config, execution)
+    self.flow_head = flow_head.FlowHead(config, execution)
     self.unembedding = norm.param(
       self,
       name="unembedding",
@@ -86,7 +67,7 @@ class InteractionModel(nn.Module):
     if self.config.num_mtp_layers:
       self.mtp_hidden(packed, hidden_BTD=h_BTD)
     cond_BD = h_BTD[:, 0]
-    mel = (self.grid.fine_frames, self.config.dmel_channels)
+    mel = (self.execution.grid.fine_frames, self.config.dmel_channels)
     x_BFC = jnp.zeros((cond_BD.shape[0], *mel), jnp.float32)
     t_B = jnp.zeros(cond_BD.shape[0])
     self.velocity(x_BFC, t_B, cond_BD, t_B)
@@ -106,7 +87,7 @@ class InteractionModel(nn.Module):
 
   def _times(self, inputs: Inputs) -> jax.Array | None:
     position = self.config.position
-    return embed.times(inputs, position=position, grid=self.grid)
+    return embed.times(inputs, position=position, grid=self.execution.grid)
 
   def logits(self, h_D: jax.Array) -> jax.Array:
     """float32 [..., V]; gather the positions with a target first.
@@ -114,10 +95,10 @@ class InteractionModel(nn.Module):
     The last `config.vocab_padding` rows of the vocabulary are left out.
     """
     rows = self.config.vocab_size - self.config.vocab_padding
-    kernel = self.unembedding[:, :rows].astype(self.dtype)
+    kernel = self.unembedding[:, :rows].astype(self.execution.dtype)
     return jnp.einsum(
       "...d,dv->...v",
-      (h_D / self.config.logits_divisor).astype(self.dtype),
+      (h_D / self.config.logits_divisor).astype(self.execution.dtype),
       kernel,
       preferred_element_type=jnp.float32,
     )

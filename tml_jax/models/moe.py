@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import PLAIN, ExecutionConfig, ModelConfig, Numerics
+from tml_jax.config import ModelConfig
 from tml_jax.kernels.experts import tiled
 from tml_jax.models import norm
+from tml_jax.models.execution import Execution
 
 BALANCE = "balance"  # collection of `load_balance`, [B] of each layer
 
@@ -123,7 +124,7 @@ class MLP(nn.Module):
   """Dense SwiGLU times a learned scalar."""
 
   config: ModelConfig
-  dtype: str
+  execution: Execution
 
   def setup(self):
     config = self.config
@@ -139,19 +140,18 @@ class MLP(nn.Module):
     self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    gate = x_BTD @ self.gate.astype(self.dtype)
-    up = x_BTD @ self.up.astype(self.dtype)
-    out = (jax.nn.silu(gate) * up) @ self.down.astype(self.dtype)
-    return out * self.scale.astype(self.dtype)
+    dtype = self.execution.dtype
+    gate = x_BTD @ self.gate.astype(dtype)
+    up = x_BTD @ self.up.astype(dtype)
+    out = (jax.nn.silu(gate) * up) @ self.down.astype(dtype)
+    return out * self.scale.astype(dtype)
 
 
 class MoE(nn.Module):
   """Routed experts plus shared experts, weighed jointly."""
 
   config: ModelConfig
-  dtype: str
-  execution: ExecutionConfig = PLAIN
-  numerics: Numerics = Numerics.DEFAULT
+  execution: Execution
 
   def setup(self):
     config = self.config
@@ -208,10 +208,10 @@ class MoE(nn.Module):
       scale=config.route_scale * self.scale,
       experts_per_token=config.experts_per_token,
     )
-    routing = norm.rowwise(decide, logits, numerics=self.numerics)
+    routing = norm.rowwise(decide, logits, numerics=self.execution.numerics)
     weights = tiled.Weights(
       gate_EDF=self.gate, up_EDF=self.up, down_EFD=self.down
-    ).astype(self.dtype)
+    ).astype(self.execution.dtype)
     shared = self._shared(x_BTD, routing.shared_shares_NS)
     chosen_BTk = routing.experts_Nk
     if self.is_initializing():  # every parameter has been touched
@@ -231,16 +231,16 @@ class MoE(nn.Module):
         shares_BTk=routing.shares_Nk,
         tile=config.moe_tile,
         execution=self.execution,
-        numerics=self.numerics,
+        numerics=self.execution.numerics,
       )
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk
 
   def _shared(self, x_BTD, shares_BTS):
     # As one dense product of S * F columns.
-    flat = (x_BTD.shape[-1], -1)
-    gate = x_BTD @ self.shared_gate.astype(self.dtype).reshape(flat)
-    up = x_BTD @ self.shared_up.astype(self.dtype).reshape(flat)
+    flat, dtype = (x_BTD.shape[-1], -1), self.execution.dtype
+    gate = x_BTD @ self.shared_gate.astype(dtype).reshape(flat)
+    up = x_BTD @ self.shared_up.astype(dtype).reshape(flat)
     shares = jnp.repeat(shares_BTS, self.config.expert_d_ff, axis=-1)
-    hidden = jax.nn.silu(gate) * up * shares.astype(self.dtype)
-    return hidden @ self.shared_down.astype(self.dtype).reshape(flat[::-1])
+    hidden = jax.nn.silu(gate) * up * shares.astype(dtype)
+    return hidden @ self.shared_down.astype(dtype).reshape(flat[::-1])

@@ -11,23 +11,23 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from tml_jax.config import ModelConfig, RematPolicy
+from tml_jax.config import ModelConfig
 from tml_jax.models import norm, trunk
+from tml_jax.models.execution import Execution
 
 
 class MtpLayer(nn.Module):
   """Joins a hidden state with the next token's embedding, then one layer."""
 
   config: ModelConfig
+  execution: Execution
   is_global: bool
-  dtype: str
-  remat_policy: RematPolicy
 
   def setup(self):
-    config = self.config
+    config, execution = self.config, self.execution
     size, eps = config.d_model, config.rms_norm_eps
-    self.hidden_norm = norm.RMSNorm(size, eps)
-    self.token_norm = norm.RMSNorm(size, eps)
+    self.hidden_norm = norm.RMSNorm(size, eps, execution.numerics)
+    self.token_norm = norm.RMSNorm(size, eps, execution.numerics)
     self.projection = norm.param(
       self,
       name="projection",
@@ -35,11 +35,11 @@ class MtpLayer(nn.Module):
       shape=(2 * size, size),
       names=("joined", "embed"),
     )
-    self.layer = trunk.remat(self.remat_policy, in_scan=False)(
+    self.layer = trunk.remat(execution.remat_policy, in_scan=False)(
       config,
+      execution,
       is_global=self.is_global,
       is_dense=True,
-      dtype=self.dtype,
       name="layer",
     )
 
@@ -52,9 +52,8 @@ class MtpLayer(nn.Module):
     positions_BT: jax.Array,
   ) -> jax.Array:
     joined = [self.hidden_norm(x_BTD), self.token_norm(token_BTD)]
-    x_BTD = jnp.concatenate(joined, axis=-1) @ self.projection.astype(
-      self.dtype
-    )
+    projection = self.projection.astype(self.execution.dtype)
+    x_BTD = jnp.concatenate(joined, axis=-1) @ projection
     x_BTD, _ = self.layer(
       x_BTD,
       segment_ids_BT=segment_ids_BT,
@@ -68,16 +67,14 @@ class Mtp(nn.Module):
   """`num_mtp_layers` chained layers; layer i predicts token t + 2 + i."""
 
   config: ModelConfig
-  dtype: str
-  remat_policy: RematPolicy
+  execution: Execution
 
   def setup(self):
     self.layers = [
       MtpLayer(
         self.config,
-        self.config.mtp_is_global(i),
-        self.dtype,
-        self.remat_policy,
+        self.execution,
+        is_global=self.config.mtp_is_global(i),
         name=f"layer_{i:02d}",
       )
       for i in range(self.config.num_mtp_layers)

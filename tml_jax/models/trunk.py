@@ -12,41 +12,31 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import (
-  PLAIN,
-  ExecutionConfig,
-  ModelConfig,
-  Numerics,
-  RematPolicy,
-)
+from tml_jax.config import ModelConfig, RematPolicy
 from tml_jax.models import attention, moe, norm, short_conv
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import stacking as layers_lib
+from tml_jax.models.execution import Execution
 
 
 class Layer(nn.Module):
   """x += conv(attention(norm(x))); x += conv(mlp(norm(x)))."""
 
   config: ModelConfig
+  execution: Execution
   is_global: bool
   is_dense: bool
-  dtype: str
-  execution: ExecutionConfig = PLAIN
-  numerics: Numerics = Numerics.DEFAULT
 
   def setup(self):
-    config = self.config
+    config, execution = self.config, self.execution
     size, eps = config.d_model, config.rms_norm_eps
-    self.attention_norm = norm.RMSNorm(size, eps, self.numerics)
+    self.attention_norm = norm.RMSNorm(size, eps, execution.numerics)
     self.attention = attention.Attention(
-      config, self.is_global, self.dtype, self.execution, self.numerics
+      config, execution, is_global=self.is_global
     )
-    self.mlp_norm = norm.RMSNorm(size, eps, self.numerics)
-    self.mlp = (
-      moe.MLP(config, self.dtype)
-      if self.is_dense
-      else moe.MoE(config, self.dtype, self.execution, self.numerics)
-    )
+    self.mlp_norm = norm.RMSNorm(size, eps, execution.numerics)
+    feed_forward = moe.MLP if self.is_dense else moe.MoE
+    self.mlp = feed_forward(config, execution)
     init = nn.initializers.normal(config.init_std)
     shape, names = (config.conv_kernel, size), ("conv", "embed")
     self.attention_conv = norm.param(
@@ -77,7 +67,7 @@ class Layer(nn.Module):
       positions_BT=positions_BT,
       times_BT=times_BT,
     )
-    past = dict(segment_ids_BT=segment_ids_BT, numerics=self.numerics)
+    past = dict(segment_ids_BT=segment_ids_BT, numerics=self.execution.numerics)
     x_BTD += short_conv.convolve(a, kernel_KD=self.attention_conv, **past)
     m, chosen = self._feed_forward(self.mlp_norm(x_BTD), segment_ids_BT)
     x_BTD += short_conv.convolve(m, kernel_KD=self.mlp_conv, **past)
@@ -107,7 +97,7 @@ class Layer(nn.Module):
       kernel_KD=self.attention_conv,
       state_BKD=layer["attention_conv"],
       lengths_B=lengths_B,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     x_BTD += a
     m, _ = self._feed_forward(self.mlp_norm(x_BTD))
@@ -116,7 +106,7 @@ class Layer(nn.Module):
       kernel_KD=self.mlp_conv,
       state_BKD=layer["mlp_conv"],
       lengths_B=lengths_B,
-      numerics=self.numerics,
+      numerics=self.execution.numerics,
     )
     return x_BTD + m, changed
 
@@ -163,25 +153,20 @@ class Block(nn.Module):
   """One period of the attention pattern, the body of the scan."""
 
   config: ModelConfig
-  dtype: str
-  remat_policy: RematPolicy
-  execution: ExecutionConfig
-  numerics: Numerics
+  execution: Execution
 
   def setup(self):
     runs = []
     for run in layers_lib.runs(self.config.attention_pattern):
-      layer = remat(self.remat_policy, in_scan=True)
+      layer = remat(self.execution.remat_policy, in_scan=True)
       if run.length > 1:
         layer = scan(layer, length=run.length, dim="layers")
       runs.append(
         layer(
           self.config,
+          self.execution,
           is_global=self.config.is_global(run.start),
           is_dense=False,
-          dtype=self.dtype,
-          execution=self.execution,
-          numerics=self.numerics,
           name=run.name,
         )
       )
@@ -200,25 +185,20 @@ class Trunk(nn.Module):
   """All layers and the final norm."""
 
   config: ModelConfig
-  dtype: str
-  remat_policy: RematPolicy
-  execution: ExecutionConfig
-  numerics: Numerics
+  execution: Execution
 
   def setup(self):
-    config = self.config
+    config, execution = self.config, self.execution
     self.layout = layers_lib.Layout.of(
-      config, scan_layers=self.execution.scan_layers
+      config, scan_layers=execution.scan_layers
     )
-    layer = remat(self.remat_policy, in_scan=False)
+    layer = remat(execution.remat_policy, in_scan=False)
     self.layers = {
       i: layer(
         config,
+        execution,
         is_global=config.is_global(i),
         is_dense=config.is_dense(i),
-        dtype=self.dtype,
-        execution=self.execution,
-        numerics=self.numerics,
         name=layers_lib.name(i),
       )
       for i in self.layout.unrolled
@@ -226,14 +206,11 @@ class Trunk(nn.Module):
     if self.layout.blocks:
       self.blocks = scan(Block, length=self.layout.blocks, dim="blocks")(
         config,
-        self.dtype,
-        self.remat_policy,
-        self.execution,
-        self.numerics,
+        execution,
         name=layers_lib.BLOCKS,
       )
     self.final_norm = norm.RMSNorm(
-      config.d_model, config.rms_norm_eps, self.numerics
+      config.d_model, config.rms_norm_eps, execution.numerics
     )
 
   def __call__(

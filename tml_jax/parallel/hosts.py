@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from tml_jax import errors
+from tml_jax.parallel import chips
 
 # Of a host's memory for gathered weights: their user makes copies.
 _SHARE = 0.5
@@ -67,10 +68,11 @@ def check_fits(tree: Any, *, what: str, fix: str) -> None:
     errors.UserError: it would take more than half of its memory.
   """
   memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  if num_bytes(tree) > _SHARE * memory:
+  needed = num_bytes(tree)
+  if needed > _SHARE * memory:
     raise errors.UserError(
-      f"{what}: the weights take {num_bytes(tree) / 2**30:.1f} GiB, more than"
-      f" half of this host's {memory / 2**30:.1f} GiB of memory; {fix}"
+      f"{what}: the weights take {needed / chips.GIB:.1f} GiB, more than"
+      f" half of this host's {memory / chips.GIB:.1f} GiB of memory; {fix}"
     )
 
 

@@ -1,9 +1,8 @@
 """The device mesh and what logical names mean on it.
 
 For: every sharding in the project; models only name their dims. Not for:
-choosing rules and sizes (`experiments/topologies.py`, a table for each family
-of topologies), collectives written by hand. Start reading at `create` and
-`sharding`.
+choosing rules and sizes (`experiments/topologies.py`), collectives written by
+hand. Start reading at `create` and `sharding`.
 
 axis = of the mesh, dim = of an array.
 """
@@ -20,8 +19,9 @@ from jax.experimental import mesh_utils
 
 from tml_jax import errors
 from tml_jax.config import MeshConfig
+from tml_jax.config import mesh as mesh_config
 
-AXES = ("data", "fsdp", "expert", "tensor", "seq")
+AXES = mesh_config.AXES
 AnyMesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 Rules = Mapping[str, tuple[str, ...]]
 

@@ -13,13 +13,14 @@ import dataclasses
 import math
 
 from tml_jax.config import StreamsConfig
+from tml_jax.config import streams as streams_config
 
 SAMPLE_RATE = 16_000  # Hz
-TOKEN_MS = 50  # one dMel token
+TOKEN_MS = streams_config.TOKEN_MS
 TOKEN_SAMPLES = SAMPLE_RATE * TOKEN_MS // 1000
 FINE_PER_TOKEN = 4
 FINE_SAMPLES = TOKEN_SAMPLES // FINE_PER_TOKEN  # one fine frame of 12.5 ms
-MEL_CHANNELS = 80
+MEL_CHANNELS = streams_config.MEL_CHANNELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Grid:
     return math.ceil(seconds / self.seconds - 1e-6)
 
 
-TICKS = Grid(200)
+TICKS = Grid(streams_config.TICK_MS)
 
 
 def of(config: StreamsConfig) -> Grid:

@@ -14,9 +14,10 @@ import functools
 
 import numpy as np
 
+from tml_jax.config import streams as streams_config
 from tml_jax.streams import clock
 
-LEVELS = 16
+LEVELS = streams_config.DMEL_LEVELS
 LOG_MIN, LOG_MAX = -7.0, 2.0  # log10 of mel magnitude
 WINDOW = 2 * clock.TOKEN_SAMPLES  # 100 ms
 FINE_WINDOW = 4 * clock.FINE_SAMPLES  # 50 ms

@@ -12,6 +12,7 @@ import functools
 import numpy as np
 
 from tml_jax.config import StreamsConfig
+from tml_jax.config import streams as streams_config
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
@@ -19,7 +20,7 @@ from tml_jax.streams.batch import Batch, Packed, Speech, Targets
 from tml_jax.streams.frame import Control, Frame, Kind
 
 # What a frame takes of a sequence, in the order of `_Placed.cost`.
-_LIMITS = ("seq_len", "max_audio", "max_patches", "max_speak", "max_targets")
+_LIMITS = streams_config.LIMITS
 
 
 def pack(

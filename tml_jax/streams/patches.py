@@ -6,7 +6,9 @@ Not for: decoding or resizing video (that is the source's work).
 
 import numpy as np
 
-PATCH = 40  # pixels on a side
+from tml_jax.config import streams as streams_config
+
+PATCH = streams_config.PATCH
 PAIR = 2  # frames a patch spans in time
 
 

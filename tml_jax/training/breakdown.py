@@ -15,6 +15,8 @@ import jax
 
 from tml_jax.training import goodput
 
+STEP = "train"  # name of the steps in a trace
+
 
 class Part(enum.StrEnum):
   """Parts of the loop. Device is the wait for the step before this one."""

@@ -150,7 +150,7 @@ def unembed(params, *, model) -> Callable[[jax.Array], jax.Array]:
   Else every chunk of `score` would gather it, and reduce its gradient; that is
   summed over chunks in the model's dtype, like over devices.
   """
-  weight = params["unembedding"].astype(model.dtype)
+  weight = params["unembedding"].astype(model.execution.dtype)
   weight = norm.whole(weight, names=("embed", "vocab"))
   head = {"params": {"unembedding": weight}}
   return lambda h: model.apply(head, h, method=model.logits)

@@ -13,10 +13,9 @@ import numpy as np
 import tensorboardX
 from absl import logging
 
+from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
-
-FILENAME = "metrics.jsonl"
 
 
 def summarise(values: dict[str, Any]) -> dict[str, float]:
@@ -69,7 +68,7 @@ class Writer:
   """
 
   def __init__(self, workdir: str):
-    self._path = os.path.join(workdir, FILENAME)
+    self._path = os.path.join(workdir, workdir_lib.METRICS)
     self._board = tensorboardX.SummaryWriter(os.path.join(workdir, "tb"))
 
   def write(self, step: int, scalars: dict[str, float]) -> None:

@@ -16,13 +16,11 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
-from tml_jax.training import profile_flags
+from tml_jax import workdir as workdir_lib
+from tml_jax.parallel import chips
+from tml_jax.training import breakdown, profile_flags
 
-FOLDER = "profile"  # of the workdir
-PROGRAM = "train_step.txt"  # names the instructions of a trace
-STEP = "train"  # name of the steps in a trace
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
-GIB = 2**30
 
 
 class Profiler:
@@ -45,7 +43,7 @@ class Profiler:
       compiled: the train step.
     """
     self._requested = requested
-    self._folder = pathlib.Path(workdir) / FOLDER
+    self._folder = pathlib.Path(workdir) / workdir_lib.PROFILE
     self._compiled = compiled
     self._analysis = compiled.memory_analysis()  # seconds for a large program
     self._is_tracing = False
@@ -72,7 +70,9 @@ class Profiler:
     """To be called before anything else of a step."""
     if step == self._requested.first:
       self._start()
-    self._annotation = jax.profiler.StepTraceAnnotation(STEP, step_num=step)
+    self._annotation = jax.profiler.StepTraceAnnotation(
+      breakdown.STEP, step_num=step
+    )
     self._annotation.__enter__()
 
   @contextlib.contextmanager
@@ -106,7 +106,7 @@ class Profiler:
     jax.block_until_ready(self._results)  # the step before is not in the trace
     self._folder.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-      (self._folder / PROGRAM).write_text(
+      (self._folder / workdir_lib.PROGRAM).write_text(
         self._compiled.as_text(), encoding="utf-8"
       )
     jax.profiler.start_trace(self._folder)
@@ -141,12 +141,12 @@ class Profiler:
     that keep count (a CPU does not): memory/device and memory/device_peak.
     """
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
-    result = {"memory/host": pages * os.sysconf("SC_PAGE_SIZE") / GIB}
+    result = {"memory/host": pages * os.sysconf("SC_PAGE_SIZE") / chips.GIB}
     analysis = self._analysis
-    result["memory/arguments"] = analysis.argument_size_in_bytes / GIB
-    result["memory/temporaries"] = analysis.temp_size_in_bytes / GIB
+    result["memory/arguments"] = analysis.argument_size_in_bytes / chips.GIB
+    result["memory/temporaries"] = analysis.temp_size_in_bytes / chips.GIB
     if jax.default_backend() != "cpu":  # whose compiler leaves temporaries out
-      result["memory/step_peak"] = analysis.peak_memory_in_bytes / GIB
+      result["memory/step_peak"] = analysis.peak_memory_in_bytes / chips.GIB
     stats = [device.memory_stats() for device in jax.local_devices()]
     for name, key in (
       ("memory/device", "bytes_in_use"),
@@ -154,7 +154,7 @@ class Profiler:
     ):
       known = [each[key] for each in stats if each and key in each]
       if known:
-        result[name] = max(known) / GIB
+        result[name] = max(known) / chips.GIB
     return result
 
   def close(self) -> None:
@@ -175,7 +175,9 @@ def live_arrays() -> str:
     name = f"{array.dtype}{list(shape)} on {len(shards)} devices"
     sizes[name] += math.prod(shape) * array.dtype.itemsize * len(shards)
     counts[name] += 1
-  lines = [f"{sum(sizes.values()) / GIB:>9.3f} GiB in all, of this process"]
+  lines = [
+    f"{sum(sizes.values()) / chips.GIB:>9.3f} GiB in all, of this process"
+  ]
   for name, size in sizes.most_common():
-    lines.append(f"{size / GIB:>9.3f} GiB {counts[name]:>5} x {name}")
+    lines.append(f"{size / chips.GIB:>9.3f} GiB {counts[name]:>5} x {name}")
   return "\n".join(lines)

@@ -10,10 +10,10 @@ import pathlib
 
 import numpy as np
 
+from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.training import metrics
 
-FOLDER = "plots"  # of the workdir
 _OCTAVES = 3  # the colours end at 1/8 and 8 times the equal share
 _DEAD = "#009e73"  # neither end of the colours
 _ROW, _COLUMN = 0.09, 0.05  # inches of a cell, at least
@@ -113,7 +113,7 @@ def write(image: np.ndarray, *, workdir: str, step: int) -> pathlib.Path:
   """Writes WORKDIR/plots/router_STEP.png."""
   from matplotlib import image as image_lib
 
-  folder = pathlib.Path(workdir) / FOLDER
+  folder = pathlib.Path(workdir) / workdir_lib.PLOTS
   folder.mkdir(exist_ok=True)
   path = folder / f"router_{step:08d}.png"
   image_lib.imsave(path, image)

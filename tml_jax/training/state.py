@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from tml_jax.config import PLAIN, Config, RematPolicy
+from tml_jax.config import Config
 from tml_jax.models import interaction, stacking
+from tml_jax.models.execution import Execution
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.streams import clock, frame, packing
+from tml_jax.streams import packing
 from tml_jax.streams.batch import Batch
 
 
@@ -60,21 +61,14 @@ class Abstract:
 
 
 def create_model(config: Config) -> interaction.InteractionModel:
-  return interaction.InteractionModel(
-    config=config.model,
-    turn_token=frame.token_id(frame.Control.TURN, config=config.streams),
-    dtype=str(config.train.dtype),
-    remat_policy=config.train.remat_policy,
-    execution=config.train.execution,
-    numerics=config.numerics,
-    grid=clock.of(config.streams),
-  )
+  return interaction.InteractionModel(config.model, Execution.of(config))
 
 
 def create_sampler(config: Config) -> interaction.InteractionModel:
   """The same model for one device, its layers one by one."""
-  model = create_model(config)
-  return model.clone(execution=PLAIN, remat_policy=RematPolicy.NONE)
+  return interaction.InteractionModel(
+    config.model, Execution.of(config).on_one_device()
+  )
 
 
 def unrolled(variables: dict[str, Any], *, config: Config) -> dict[str, Any]:

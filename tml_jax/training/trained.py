@@ -9,9 +9,8 @@ import pathlib
 from typing import Any
 
 from tml_jax import errors, workdir
-from tml_jax.config import Config, MeshConfig
-
-_ONE_DEVICE = MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1)
+from tml_jax.config import Config
+from tml_jax.config import mesh as mesh_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +67,7 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     config,
     model=model,
     optimizer=optim.create(config.train.optim, steps=config.train.steps),
-    mesh=mesh_lib.create(_ONE_DEVICE, devices=jax.devices()[:1]),
+    mesh=mesh_lib.create(mesh_config.ONE_DEVICE, devices=jax.devices()[:1]),
   )
   hosts.check_fits(
     abstract.variables,

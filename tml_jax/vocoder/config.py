@@ -7,14 +7,7 @@ For: `train_vocoder` and what uses its weights. Not for: the interaction model
 
 import dataclasses
 
-from tml_jax.config import OptimConfig
-from tml_jax.config import checks as config_checks
-
-
-def _require_positive(config, *, section: str, names: str) -> None:
-  for name in names.split():
-    value = getattr(config, name)
-    config_checks.require(value > 0, f"{section}.{name} = {value}: above 0")
+from tml_jax.config import OptimConfig, checks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +22,7 @@ class VocoderModelConfig:
   mel_std: float
 
   def __post_init__(self):
-    _require_positive(
+    checks.require_positive(
       self, section="model", names="width depth hidden kernel mel_std"
     )
 
@@ -45,15 +38,13 @@ class VocoderDataConfig:
   seed: int
 
   def __post_init__(self):
-    _require_positive(self, section="data", names="windows")
-    config_checks.require(
-      len(self.voices) > 0, "data.voices = (): name at least one"
-    )
-    config_checks.require(
+    checks.require_positive(self, section="data", names="windows")
+    checks.require(len(self.voices) > 0, "data.voices = (): name at least one")
+    checks.require(
       0 < self.heldout_share < 1,
       f"data.heldout_share = {self.heldout_share}: between 0 and 1",
     )
-    config_checks.require(
+    checks.require(
       0 <= self.gain_db < 40, f"data.gain_db = {self.gain_db}: 0 to 40"
     )
 
@@ -74,7 +65,7 @@ class VocoderTrainConfig:
   optim: OptimConfig
 
   def __post_init__(self):
-    _require_positive(
+    checks.require_positive(
       self,
       section="train",
       names="steps batch_size log_every checkpoint_every keep_checkpoints",

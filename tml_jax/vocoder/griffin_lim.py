@@ -16,7 +16,7 @@ import numpy as np
 
 from tml_jax.streams import clock, dmel
 
-_MEL_ITERATIONS = 30  # mel of the result within 0.05 dB of the target
+MEL_ITERATIONS = 30  # mel of the result within 0.05 dB of the target
 _MOMENTUM = 0.99
 _HOP = clock.FINE_SAMPLES
 _OVERLAP = dmel.FINE_WINDOW // _HOP
@@ -93,7 +93,7 @@ def magnitudes(mel_NM: np.ndarray) -> np.ndarray:
   target_NM = np.power(10.0, mel_NM).astype(np.float32)
   reach_F = np.maximum(filters_FM.sum(axis=1), _TINY)
   result_NF = target_NM @ filters_FM.T / reach_F
-  for _ in range(_MEL_ITERATIONS):
+  for _ in range(MEL_ITERATIONS):
     ratio_NM = target_NM / np.maximum(result_NF @ filters_FM, _TINY)
     result_NF *= ratio_NM @ filters_FM.T / reach_F
   return result_NF

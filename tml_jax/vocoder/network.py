@@ -24,13 +24,12 @@ from flax import linen as nn
 
 from tml_jax.models import flow_head, norm
 from tml_jax.streams import clock, dmel
-from tml_jax.vocoder import phases
+from tml_jax.vocoder import griffin_lim, phases
 from tml_jax.vocoder.config import VocoderModelConfig
 
 _MAX_GAIN = 12.0  # of the network over `interpolate`, as natural logarithm
 _LAYER_SCALE = 0.2  # a block's share at the start
 _TINY = 1e-12
-_MEL_ITERATIONS = 30  # mel of the result within 0.05 dB of the target
 
 Histories = dict[str, Any]  # by name of the convolution: last inputs [B, K, C]
 
@@ -173,7 +172,7 @@ def fit(magnitudes: jax.Array, *, mel: jax.Array) -> jax.Array:
     ratio = wanted / jnp.maximum(result @ filters_FM, _TINY)
     return result * (ratio @ filters_FM.T / reach_F)
 
-  return jax.lax.fori_loop(0, _MEL_ITERATIONS, update, magnitudes)
+  return jax.lax.fori_loop(0, griffin_lim.MEL_ITERATIONS, update, magnitudes)
 
 
 def _filters() -> tuple[np.ndarray, np.ndarray]:

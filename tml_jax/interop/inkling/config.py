@@ -12,7 +12,8 @@ from typing import Any
 
 from tml_jax import errors
 from tml_jax.config import Config, ModelConfig, Position
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
+from tml_jax.streams import patches
 
 # Block of ours in config.json, which other programs ignore.
 OURS = "tml_jax"
@@ -257,7 +258,7 @@ def vocabulary(settings: Settings) -> dict[str, int]:
   if settings.ours:
     padding = settings.vocab_size - settings.real_rows
     return dict(vocab_size=settings.vocab_size, vocab_padding=padding)
-  rows = settings.text_vocab_size + config_checks.CONTROL_ROWS
+  rows = settings.text_vocab_size + streams_config.CONTROL_ROWS
   if rows > settings.vocab_size:
     rows = -(-rows // 64) * 64  # so that the usual mesh axes divide it
   return dict(vocab_size=max(rows, settings.vocab_size), vocab_padding=0)
@@ -323,8 +324,8 @@ def to_json(config: Config, *, dtype: str) -> dict[str, Any]:
     vision_config=dict(
       model_type="inkling_vision",
       n_layers=4,
-      patch_size=40,
-      temporal_patch_size=2,
+      patch_size=patches.PATCH,
+      temporal_patch_size=patches.PAIR,
       num_channels=3,
       text_hidden_size=model.d_model,
     ),

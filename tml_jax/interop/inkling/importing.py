@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import destination, dims, safetensors_files
 from tml_jax.interop.inkling import names as names_lib
@@ -158,7 +158,7 @@ def _check_config(
       f"streams.text_vocab_size is {text_rows}, the checkpoint's is"
       f" {settings.text_vocab_size}"
     )
-  rows = settings.text_vocab_size + config_checks.CONTROL_ROWS
+  rows = settings.text_vocab_size + streams_config.CONTROL_ROWS
   if config.model.vocab_size < max(rows, settings.vocab_size):
     problems.append(
       f"model.vocab_size is {config.model.vocab_size}, the checkpoint has"

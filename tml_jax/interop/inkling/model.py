@@ -21,10 +21,11 @@ from flax import linen as nn
 from flax import traverse_util
 
 from tml_jax import errors
-from tml_jax.config import FlowConfig, ModelConfig, RematPolicy
+from tml_jax.config import FlowConfig, ModelConfig
+from tml_jax.config import streams as streams_config
 from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import names as names_lib
-from tml_jax.models import embed, flow_head, interaction
+from tml_jax.models import embed, execution, flow_head, interaction
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock
 from tml_jax.streams.batch import Packed
@@ -48,11 +49,10 @@ _OURS = dict(
   flow=_FLOW,
   init_std=0.02,
   query_norm_init=1.0,
-  dmel_channels=80,
-  dmel_levels=16,
+  dmel_channels=streams_config.MEL_CHANNELS,
+  dmel_levels=streams_config.DMEL_LEVELS,
   hmlp_widths=(16, 16, 16),
 )
-NO_TOKEN = -1
 
 Variables = dict[str, Any]
 
@@ -157,8 +157,8 @@ def _check(
 
 def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
   """Initial values of what the checkpoint does not give, nothing else."""
-  embedder = embed.Embedder(config, NO_TOKEN, "float32", clock.TICKS)
-  head = flow_head.FlowHead(config, "float32", clock.TICKS)
+  embedder = embed.Embedder(config, execution.PLAIN)
+  head = flow_head.FlowHead(config, execution.PLAIN)
   packed = whole_segments(np.zeros((1, 1), np.int32))
   mel = jnp.zeros((1, clock.TICKS.fine_frames, config.dmel_channels))
 
@@ -177,9 +177,7 @@ def _initial(config: ModelConfig, *, given: set[tuple[str, ...]]) -> Variables:
 
 
 def _model(config: ModelConfig) -> interaction.InteractionModel:
-  return interaction.InteractionModel(
-    config, NO_TOKEN, "float32", RematPolicy.NONE, clock.TICKS
-  )
+  return interaction.InteractionModel(config, execution.PLAIN)
 
 
 def whole_segments(tokens: np.ndarray) -> Packed:

@@ -25,16 +25,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from tml_jax.config import checks as config_checks
+from tml_jax.config import train as train_config
 from tml_jax.kernels import mesh as mesh_lib
 from tml_jax.kernels.attention import cells, flash_gradient, flash_kernels
 from tml_jax.kernels.attention.flash_pairs import Static
 
 PartitionSpec = jax.sharding.PartitionSpec
-# Positions of a block of queries and of keys. With a window of 512, blocks of
-# 256 multiply 768 keys for a query where blocks of 512 multiply 1024. Without a
-# window large blocks waste little and take fewer steps.
-LOCAL_BLOCK = config_checks.FLASH_BLOCK
+# Positions of a block of queries and of keys. Without a window large blocks
+# waste little and take fewer steps.
+LOCAL_BLOCK = train_config.FLASH_BLOCK
 GLOBAL_BLOCK = 512
 
 
@@ -113,7 +112,7 @@ def attend(
   Raises:
     ValueError: the mesh cuts the sequence into pieces that are no whole
       blocks or shorter than the window, or heads cannot be dealt out;
-      `config_relations.whole` refuses that before anything is traced.
+      `config.Config` refuses that before anything is traced.
   """
   batch, length, heads, _ = q_BTNH.shape
   places = Places.of(has_window=window < length)

@@ -27,9 +27,8 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-# Finite, so that a fully masked row of a pair gives numbers, which the pairs
-# behind it multiply by 0.
-MASKED = -1e30
+from tml_jax.kernels.attention import cells
+
 LANES = 128
 # Of 64 MiB on v5p and tpu7x, 128 on v6e; the default is 16 to 32.
 _VMEM_LIMIT = 56 * 2**20
@@ -185,7 +184,7 @@ class Pair:
       following = self.product(r_RM, profiles_ref, self.rel - 1)
       scores += jnp.where(self.lower, skew_ref[...], following)
       skew_ref[...] = following
-    return jnp.where(mask, scores, MASKED)
+    return jnp.where(mask, scores, cells.MASKED)
 
 
 def specs(q_BKGTH, profiles_CRM, *, block: int):

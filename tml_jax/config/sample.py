@@ -1,0 +1,35 @@
+"""How a session draws what it says.
+
+For: `SampleConfig`. Not for: steps of the flow (`config/model.py`).
+"""
+
+import dataclasses
+
+from tml_jax.config import checks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+  """Of text, decisions and sound, and what a session remembers."""
+
+  temperature: float  # of text and decisions; 0 = greedy
+  top_p: float
+  flow_temperature: float  # standard deviation of the flow's initial noise
+  griffin_lim_iterations: int
+  # What global layers see of a session: so many positions back (6 a window of
+  # 200 ms listening, 11 speaking), and its first ones for good.
+  horizon: int
+  sinks: int
+
+  def __post_init__(self):
+    checks.require_range(
+      self,
+      section="sample",
+      names="temperature flow_temperature griffin_lim_iterations sinks",
+      low=0,
+    )
+    checks.require_range(self, section="sample", names="horizon", low=1)
+    checks.require(
+      0 < self.top_p <= 1,
+      f"sample.top_p = {self.top_p}: above 0, at most 1 (1 = all tokens)",
+    )

@@ -1,0 +1,213 @@
+"""Training: how long and with what, the optimizer, and how a step runs.
+
+For: `TrainConfig` and its sections `OptimConfig` and `ExecutionConfig`. Not
+for: where arrays lie (`config/mesh.py`). Start reading at `TrainConfig`.
+"""
+
+import dataclasses
+import enum
+
+from tml_jax.config import checks
+
+
+class Dtype(enum.StrEnum):
+  FLOAT32 = "float32"
+  BFLOAT16 = "bfloat16"
+
+
+class RematPolicy(enum.StrEnum):
+  NONE = "none"
+  BLOCK = "block"  # keep only the input of each layer
+  # Keep what experts give as well: their last products and the exchange behind
+  # them are not run again.
+  SAVE_OUTPUTS = "save_outputs"
+  # Keep what is dear to compute: attention, experts and their hidden rows.
+  SAVE_EXPERTS = "save_experts"
+  # Keep these and the outputs of all matmuls without batch dims.
+  SAVE_MATMULS = "save_matmuls"
+  # As block; these inputs wait in host memory. Not where runs of layers are
+  # scanned inside blocks.
+  OFFLOAD = "offload"
+
+
+class MoeDispatch(enum.StrEnum):
+  """How tokens reach the devices that hold their experts."""
+
+  AUTOMATIC = "automatic"  # left to the compiler; best on few devices
+  ALL_GATHER = "all_gather"  # all tokens of an expert group to each member
+  # Each token to the devices of its experts; of use where these are many.
+  RAGGED_ALL_TO_ALL = "ragged_all_to_all"  # TPU
+  PADDED_ALL_TO_ALL = "padded_all_to_all"  # with room that is not used
+
+
+class MoeMatmul(enum.StrEnum):
+  """The product of rows with the weights of their experts."""
+
+  TILED = "tiled"  # CPU and GPU
+  MEGABLOX = "megablox"  # TPU: Pallas kernels of jax
+
+
+class AttentionForm(enum.StrEnum):
+  """What computes attention over whole sequences."""
+
+  CELLS = "cells"  # CPU and GPU
+  PALLAS = "pallas"  # TPU: kernels of ours
+
+
+# Positions of a block of the Pallas kernels with a window; a sequence is cut
+# over devices in multiples. With a window of 512, blocks of 256 multiply 768
+# keys for a query where blocks of 512 multiply 1024.
+FLASH_BLOCK = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionConfig:
+  """How a step runs on its devices; what it computes stays the same."""
+
+  # One compiled block of the attention pattern for all layers that allow it;
+  # changes the layout of parameters (models/stacking.py).
+  scan_layers: bool
+  moe_dispatch: MoeDispatch
+  moe_matmul: MoeMatmul
+  # Rows that a grouped matmul, or an all-to-all, takes at a time, over an equal
+  # share. What is more takes another turn; nothing is dropped.
+  moe_buffer: float
+  loss_chunk: int  # targets of a sequence whose logits exist at once
+  attention: AttentionForm
+
+  def __post_init__(self):
+    section = "train.execution"
+    checks.require_range(self, section=section, names="moe_buffer", low=0.1)
+    checks.require_range(self, section=section, names="loss_chunk", low=1)
+    checks.require(
+      self.moe_matmul is not MoeMatmul.MEGABLOX
+      or self.moe_dispatch is not MoeDispatch.AUTOMATIC,
+      f"{section}.moe_matmul = megablox: the compiler cannot divide its kernels"
+      f" among devices; set {section}.moe_dispatch=all_gather",
+    )
+
+
+# One device, or few that the compiler divides the work among.
+PLAIN = ExecutionConfig(
+  scan_layers=False,
+  moe_dispatch=MoeDispatch.AUTOMATIC,
+  moe_matmul=MoeMatmul.TILED,
+  moe_buffer=1.25,
+  loss_chunk=4096,
+  attention=AttentionForm.CELLS,
+)
+
+
+class Optimizer(enum.StrEnum):
+  ADAMW = "adamw"
+  MUON = "muon"  # matrices of the trunk; AdamW for everything else
+
+
+class Schedule(enum.StrEnum):
+  CONSTANT = "constant"
+  COSINE = "cosine"
+  LINEAR = "linear"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+  """The optimizer and its schedule."""
+
+  name: Optimizer
+  schedule: Schedule
+  learning_rate: float
+  muon_learning_rate: float  # for the matrices when name is muon
+  final_learning_rate_ratio: float
+  warmup_steps: int
+  b1: float
+  b2: float
+  eps: float
+  weight_decay: float
+  clip_norm: float
+  router_bias_rate: float  # DeepSeek-V3's sign rule; 0 = off
+  ema_decay: float  # of the weights that sampling uses; 0 = off
+  moment_dtype: Dtype  # of first moments and Muon's momentum
+
+  def __post_init__(self):
+    section = "train.optim"
+    checks.require_positive(
+      self,
+      section=section,
+      names="learning_rate muon_learning_rate eps clip_norm",
+    )
+    checks.require_range(
+      self,
+      section=section,
+      names="warmup_steps weight_decay router_bias_rate",
+      low=0,
+    )
+    checks.require_range(
+      self, section=section, names="final_learning_rate_ratio", low=0, high=1
+    )
+    for name in ("b1", "b2", "ema_decay"):
+      value = getattr(self, name)
+      checks.require(
+        0 <= value < 1, f"{section}.{name} = {value}: at least 0, below 1"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """Steps, batch, and what happens beside the steps."""
+
+  steps: int
+  global_batch_size: int  # sequences in one optimizer step
+  accumulation_steps: int  # microbatches the global batch is cut into
+  seed: int
+  dtype: Dtype  # of activations; parameters are kept in float32
+  remat_policy: RematPolicy
+  execution: ExecutionConfig
+  flow_loss_weight: float
+  feedback_noise: float  # share of own-audio levels moved by one in training
+  log_every: int
+  checkpoint_every: int
+  keep_checkpoints: int
+  evaluate_every: int  # 0 = never inside training
+  optim: OptimConfig
+  local_checkpoint_every: int = 0  # on disks of the hosts; 0 = never
+  # Of Switch's auxiliary loss (moe.load_balance), as an alternative to
+  # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
+  load_balance_loss_weight: float = 0.0
+
+  @property
+  def microbatch_size(self) -> int:
+    """Sequences of one forward and backward pass, all devices together."""
+    return self.global_batch_size // self.accumulation_steps
+
+  def __post_init__(self):
+    checks.require_range(
+      self,
+      section="train",
+      names="steps global_batch_size accumulation_steps log_every"
+      " checkpoint_every keep_checkpoints",
+      low=1,
+    )
+    checks.require_range(
+      self,
+      section="train",
+      names="flow_loss_weight evaluate_every local_checkpoint_every"
+      " load_balance_loss_weight",
+      low=0,
+    )
+    checks.require_range(
+      self, section="train", names="seed", low=0, high=checks.MAX_SEED
+    )
+    checks.require_range(
+      self, section="train", names="feedback_noise", low=0, high=1
+    )
+    checks.require(
+      self.global_batch_size % self.accumulation_steps == 0,
+      f"train.global_batch_size = {self.global_batch_size}: must be a multiple"
+      f" of train.accumulation_steps = {self.accumulation_steps}",
+    )
+    checks.require(
+      self.local_checkpoint_every < self.checkpoint_every,
+      f"train.local_checkpoint_every = {self.local_checkpoint_every}: must be"
+      f" below train.checkpoint_every = {self.checkpoint_every}, whose"
+      " checkpoints serve as well",
+    )
