@@ -94,7 +94,7 @@ class Job:
 
 
 def result_file(out: pathlib.Path, *, row: str, seed: int) -> pathlib.Path:
-  return out / row / f"seed_{seed}" / "evaluation.json"
+  return out / row / f"seed_{seed}" / workdir_lib.EVALUATION
 
 
 def main(base: Config) -> None:
@@ -116,7 +116,7 @@ def main(base: Config) -> None:
     return
   files.make(out, what=f"--out={out}")
   for job in jobs:
-    if (job.workdir / config_text.FILE_NAME).exists():
+    if (job.workdir / workdir_lib.CONFIG).exists():
       old = workdir_lib.load_config(str(job.workdir))
       workdir_lib.check_resume(old, new=job.config, source=str(job.workdir))
   with Runner(out) as runner:
@@ -322,7 +322,7 @@ def _train(job: Job, runner: Runner, *, title: str) -> str:
         bar.update(done - bar.n)
 
     problem = runner.run(
-      job.train, log=job.workdir / "train.log", progress=progress
+      job.train, log=job.workdir / workdir_lib.TRAIN_LOG, progress=progress
     )
     progress()
   if not problem and not job.is_trained:
@@ -377,7 +377,7 @@ class _Tabulate:
 
     runs = {}
     for job in self._jobs:
-      if (job.workdir / "metrics.jsonl").exists():
+      if (job.workdir / workdir_lib.METRICS).exists():
         counted = inspect.parameter_rows(job.config)[-1]
         run = runs.setdefault(
           job.run, ablation_picture.Scale(counted.active, [])

@@ -80,7 +80,7 @@ def main(config: Config) -> None:
   trained.check(workdir)
   data_dir = data_flags.data_dir()
   output = _check_output(
-    config_flags.JSON.value or f"{workdir}/evaluation.json"
+    config_flags.JSON.value or f"{workdir}/{workdir_lib.EVALUATION}"
   )
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
@@ -149,7 +149,9 @@ def main(config: Config) -> None:
   files.write_atomically(output, content=text + "\n")
   page = output.with_suffix(".html")
   files.write_atomically(page, content=show.html(report, title=title))
-  print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
+  print(
+    f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
+  )
 
 
 def _agent(config: Config):

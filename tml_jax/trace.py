@@ -16,11 +16,11 @@ import pathlib
 from absl import flags
 
 from tml_jax import errors
+from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 
 _MODULES = flags.DEFINE_integer("modules", 30, "Rows of the table by module.")
-_FOLDER, _PROGRAM = "profile", "train_step.txt"
 _STEP = "train"  # name of the steps
 # These last as long as what they call.
 _CALLERS = frozenset("while call conditional async-start async-done".split())
@@ -53,14 +53,15 @@ def newest(workdir: str) -> tuple[pathlib.Path, pathlib.Path]:
   """
   if not workdir:
     raise errors.UserError("--workdir is missing: give the directory of a run")
-  folder = pathlib.Path(workdir) / _FOLDER
+  folder = pathlib.Path(workdir) / workdir_lib.PROFILE
+  program = folder / workdir_lib.PROGRAM
   found = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
-  if not found or not (folder / _PROGRAM).is_file():
+  if not found or not program.is_file():
     raise errors.UserError(
       f"no trace in {folder}: run `python -m tml_jax.train"
       f" --workdir={workdir}` with --profile_steps=FIRST:LAST"
     )
-  return folder / _PROGRAM, found[-1]
+  return program, found[-1]
 
 
 def read(program: pathlib.Path, trace: pathlib.Path) -> Trace:

@@ -25,6 +25,9 @@ from tml_jax.config.schema import (
   Layout as Layout,
 )
 from tml_jax.config.schema import (
+  LoopConfig as LoopConfig,
+)
+from tml_jax.config.schema import (
   MeshConfig as MeshConfig,
 )
 from tml_jax.config.schema import (

@@ -272,7 +272,7 @@ def optim(config: Any) -> None:
     require(0 <= value < 1, f"{section}.{name} = {value}: at least 0, below 1")
 
 
-def train(config: Any) -> None:
+def loop(config: Any) -> None:
   _require_range(
     config,
     section="train",
@@ -280,15 +280,8 @@ def train(config: Any) -> None:
     " checkpoint_every keep_checkpoints",
     low=1,
   )
-  _require_range(
-    config,
-    section="train",
-    names="flow_loss_weight evaluate_every local_checkpoint_every"
-    " load_balance_loss_weight",
-    low=0,
-  )
+  _require_range(config, section="train", names="local_checkpoint_every", low=0)
   _require_range(config, section="train", names="seed", low=0, high=MAX_SEED)
-  _require_range(config, section="train", names="feedback_noise", low=0, high=1)
   require(
     config.global_batch_size % config.accumulation_steps == 0,
     f"train.global_batch_size = {config.global_batch_size}: must be a multiple"
@@ -300,6 +293,16 @@ def train(config: Any) -> None:
     f" below train.checkpoint_every = {config.checkpoint_every}, whose"
     " checkpoints serve as well",
   )
+
+
+def train(config: Any) -> None:
+  _require_range(
+    config,
+    section="train",
+    names="flow_loss_weight evaluate_every load_balance_loss_weight",
+    low=0,
+  )
+  _require_range(config, section="train", names="feedback_noise", low=0, high=1)
 
 
 def execution(config: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tml_jax import workdir as workdir_lib
 from tml_jax.evals import ablation
 
 
@@ -30,7 +31,7 @@ class Curve:
 
 def _lines(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The last line of a step counts; one cut by a kill is left out."""
-  path = workdir / "metrics.jsonl"
+  path = workdir / workdir_lib.METRICS
   if not path.exists():
     return []
   text = path.read_text(encoding="utf-8")

@@ -19,10 +19,9 @@ from absl import logging
 from flax import traverse_util
 
 from tml_jax import errors
+from tml_jax import workdir as workdir_lib
 from tml_jax.streams import tokenizer
 from tml_jax.training import state as state_lib
-
-DIRECTORY = "checkpoints"
 
 
 def _is_not_chatter(record) -> bool:
@@ -39,7 +38,7 @@ class Checkpointer:
 
   def __init__(self, workdir: str, *, options: ocp.CheckpointManagerOptions):
     logging.get_absl_handler().addFilter(_is_not_chatter)
-    self.path = os.path.join(os.path.abspath(workdir), DIRECTORY)
+    self.path = os.path.join(os.path.abspath(workdir), workdir_lib.CHECKPOINTS)
     self._manager = ocp.CheckpointManager(self.path, options=options)
 
   @classmethod
@@ -222,7 +221,7 @@ class Weights:
     Raises:
       errors.UserError: they differ. Imported weights have none.
     """
-    file = os.path.join(self.path, str(self.step), "loader", "metadata")
+    file = os.path.join(self.path, str(self.step), workdir_lib.LOADER_STATE)
     if not os.path.exists(file):
       return
     with open(file, encoding="utf-8") as stream:
@@ -253,10 +252,10 @@ def _locate(path: str) -> tuple[str, int]:
   """Directory of the checkpoints and the step that `path` means."""
   path = os.path.abspath(path)
   parent, name = os.path.split(path)
-  if name.isdecimal() and os.path.basename(parent) == DIRECTORY:
+  if name.isdecimal() and os.path.basename(parent) == workdir_lib.CHECKPOINTS:
     directory, steps = parent, [int(name)]
   else:
-    directory, steps = os.path.join(path, DIRECTORY), []
+    directory, steps = os.path.join(path, workdir_lib.CHECKPOINTS), []
     if os.path.isdir(directory):
       # A save in progress, or one that was killed, has a longer name.
       steps = [int(n) for n in os.listdir(directory) if n.isdecimal()]

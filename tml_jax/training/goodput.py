@@ -16,7 +16,8 @@ import pathlib
 import time
 from collections.abc import Iterator
 
-FILENAME = "goodput.json"
+from tml_jax import workdir as workdir_lib
+
 _KEPT_STEPS = 100  # a run goes on from one of its newest checkpoints
 
 
@@ -48,7 +49,7 @@ class Goodput:
       process_start: when this start began, as time.time() counts.
       writes: whether this process keeps the file; one does.
     """
-    self._file = pathlib.Path(workdir, FILENAME)
+    self._file = pathlib.Path(workdir, workdir_lib.GOODPUT)
     self._writes = writes
     self.seconds = dict.fromkeys(Category, 0.0)
     self._at_step: dict[int, float] = {}  # productive seconds when it was saved

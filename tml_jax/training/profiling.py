@@ -16,10 +16,9 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
+from tml_jax import workdir as workdir_lib
 from tml_jax.training import profile_flags
 
-FOLDER = "profile"  # of the workdir
-PROGRAM = "train_step.txt"  # names the instructions of a trace
 STEP = "train"  # name of the steps in a trace
 _OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"
 GIB = 2**30
@@ -45,7 +44,7 @@ class Profiler:
       compiled: the train step.
     """
     self._requested = requested
-    self._folder = pathlib.Path(workdir) / FOLDER
+    self._folder = pathlib.Path(workdir) / workdir_lib.PROFILE
     self._compiled = compiled
     self._analysis = compiled.memory_analysis()  # seconds for a large program
     self._is_tracing = False
@@ -106,7 +105,7 @@ class Profiler:
     jax.block_until_ready(self._results)  # the step before is not in the trace
     self._folder.mkdir(parents=True, exist_ok=True)
     if jax.process_index() == 0:
-      (self._folder / PROGRAM).write_text(
+      (self._folder / workdir_lib.PROGRAM).write_text(
         self._compiled.as_text(), encoding="utf-8"
       )
     jax.profiler.start_trace(self._folder)

@@ -10,10 +10,10 @@ import pathlib
 
 import numpy as np
 
+from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.training import metrics
 
-FOLDER = "plots"  # of the workdir
 _OCTAVES = 3  # the colours end at 1/8 and 8 times the equal share
 _DEAD = "#009e73"  # neither end of the colours
 _ROW, _COLUMN = 0.09, 0.05  # inches of a cell, at least
@@ -86,9 +86,12 @@ class Pictures:
     self._sum: np.ndarray | None = None
     self._first = self._drawn = 0
 
-  def add(self, step: int, load_KLE: np.ndarray) -> None:
-    """Takes the choices of a logged step; they add up between pictures."""
-    if not self._every or not load_KLE.shape[1]:
+  def add(self, step: int, load_KLE: np.ndarray | None) -> None:
+    """Takes the choices of a logged step; they add up between pictures.
+
+    Of a model without a router there are none, and no pictures.
+    """
+    if not self._every or load_KLE is None or not load_KLE.shape[1]:
       return
     if self._sum is None:
       self._sum, self._first = np.zeros_like(load_KLE), step
@@ -113,7 +116,7 @@ def write(image: np.ndarray, *, workdir: str, step: int) -> pathlib.Path:
   """Writes WORKDIR/plots/router_STEP.png."""
   from matplotlib import image as image_lib
 
-  folder = pathlib.Path(workdir) / FOLDER
+  folder = pathlib.Path(workdir) / workdir_lib.PLOTS
   folder.mkdir(exist_ok=True)
   path = folder / f"router_{step:08d}.png"
   image_lib.imsave(path, image)

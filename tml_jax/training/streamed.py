@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tml_jax.training import checkpoint
+from tml_jax import workdir as workdir_lib
 
 # Small arrays are written together up to this size. One transaction for each
 # writes the index of all arrays before it again: 292 small ones took 90 MB.
@@ -119,7 +119,7 @@ def save(workdir: pathlib.Path, *, variables: Any, step: int) -> None:
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
   manager = ocp.CheckpointManager(
-    workdir.absolute() / checkpoint.DIRECTORY,
+    workdir.absolute() / workdir_lib.CHECKPOINTS,
     options=ocp.CheckpointManagerOptions(create=True),
     item_handlers={"state": handler},
   )

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 
 from tml_jax import errors, files
+from tml_jax import workdir as workdir_lib
 
 
 def check(path: str, *, flag: str) -> pathlib.Path:
@@ -19,7 +20,7 @@ def check(path: str, *, flag: str) -> pathlib.Path:
   if not path:
     raise errors.UserError(f"{flag} is missing: name a new directory")
   directory = pathlib.Path(path).absolute()
-  if (directory / "checkpoints").is_dir():
+  if (directory / workdir_lib.CHECKPOINTS).is_dir():
     raise errors.UserError(
       f"{flag}={path} holds checkpoints already: name a new directory"
     )
