@@ -1,10 +1,13 @@
 """The train step: its sums, and that cutting and sharding change nothing."""
 
 import dataclasses
+from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.helpers import small_run
@@ -355,3 +358,82 @@ def test_metrics_name_every_kind(one_device):
   scalars = metrics.summarise(one_device[2])
   for kind in Kind:
     assert np.isfinite(scalars[f"loss/{kind.name.lower()}"])
+
+
+@flax.struct.dataclass
+class WithReference(state_lib.TrainState):
+  """A state with weights that no step changes, as for post-training."""
+
+  reference: Any = ()
+
+  @property
+  def collections(self):
+    return super().collections | {"reference": self.reference}
+
+
+class Advantage:
+  """Advantages times a linear score, near a reference, with noise."""
+
+  shown, counted = (), {"sequences": "sequences"}
+
+  def denominators(self, batch):
+    return batch["advantages"].shape[0]
+
+  def loss(
+    self, params, *, collections, batch, keys_B, denominators, model, config
+  ):
+    del config
+    noise_B = jax.vmap(jax.random.normal)(keys_B)
+    score_B = model(batch["x"], params["w"])
+    distance_B = jnp.square(
+      score_B - model(batch["x"], collections["reference"])
+    )
+    total = ((batch["advantages"] + noise_B) * score_B + distance_B).sum()
+    return total / denominators, {"sequences": jnp.float32(len(score_B))}
+
+  def load_KLE(self, sums):
+    return None
+
+  def scalars(self, sums):
+    return {"sequences": float(sums["sequences"])}
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+def test_an_objective_of_its_own(accumulation_steps):
+  """With a batch and a frozen reference of its own, cut in any way."""
+  cfg = small_run.config()
+  cfg = dataclasses.replace(
+    cfg,
+    train=dataclasses.replace(cfg.train, accumulation_steps=accumulation_steps),
+  )
+  size, rng = cfg.train.global_batch_size, np.random.default_rng(0)
+  batch = {
+    "x": rng.normal(size=(size, 3)).astype(np.float32),
+    "advantages": rng.normal(size=size).astype(np.float32),
+  }
+  params, optimizer = {"w": jnp.ones(3)}, optax.sgd(0.1)
+  state = WithReference(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    router={},
+    opt_state=optimizer.init(params),
+    ema=params,
+    reference=jnp.arange(3.0),
+  )
+  step = jax.jit(
+    step_lib.create(
+      cfg, model=jnp.dot, optimizer=optimizer, objective=Advantage()
+    )
+  )
+  after, values = step(state, batch)
+
+  step_key = jax.random.fold_in(jax.random.key(cfg.train.seed), 0)
+  noise = jax.vmap(jax.random.normal)(jax.random.split(step_key, size))
+  weight = batch["advantages"] + np.asarray(noise)
+  off = batch["x"] @ (np.ones(3) - np.arange(3.0))
+  loss = np.mean(weight * batch["x"].sum(axis=1) + off**2)
+  gradient = np.mean((weight + 2 * off)[:, None] * batch["x"], axis=0)
+  np.testing.assert_allclose(values["loss"], loss, rtol=1e-5)
+  np.testing.assert_allclose(after.params["w"], 1 - 0.1 * gradient, rtol=1e-5)
+  assert values["sums"]["sequences"] == size
+  assert after.reference.tolist() == [0.0, 1.0, 2.0] and after.router == {}
