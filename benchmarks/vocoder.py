@@ -27,6 +27,7 @@ from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel
 from tml_jax.training import trained
 from tml_jax.vocoder import clips as clips_lib
+from tml_jax.vocoder import trained as vocoders
 
 _WEIGHTS = flags.DEFINE_string("weights", "", "Workdir of a trained vocoder.")
 _COUNT = flags.DEFINE_integer("count", 40, "Prompts of each voice, at most.")
@@ -60,7 +61,7 @@ def forms():
   """Renderers by name: the mel of each window to samples."""
   from tml_jax.vocoder import griffin_lim, stream
 
-  network, variables = trained.load_vocoder(_WEIGHTS.value)
+  network, variables = vocoders.load(_WEIGHTS.value)
   return {
     "Griffin-Lim, offline": functools.partial(
       griffin_lim.render, grid=clock.TICKS, iterations=_ITERATIONS, seed=0
@@ -168,7 +169,7 @@ def speed() -> list[dict[str, float]]:
 
   from tml_jax.vocoder import stream
 
-  network, variables = trained.load_vocoder(_WEIGHTS.value)
+  network, variables = vocoders.load(_WEIGHTS.value)
   variables = jax.device_put(variables)
   forms = {
     "phases, streaming": (None, {}),

@@ -8,7 +8,7 @@ import dataclasses
 
 from experiments import data, interaction
 from tml_jax import errors
-from tml_jax.config import Optimizer
+from tml_jax.config import MeshConfig, Optimizer
 from tml_jax.vocoder.config import (
   VocoderConfig,
   VocoderDataConfig,
@@ -39,7 +39,8 @@ def small() -> VocoderConfig:
     ),
     train=VocoderTrainConfig(
       steps=1000,
-      batch_size=16,
+      global_batch_size=16,
+      accumulation_steps=1,
       seed=0,
       magnitude_weight=1.0,
       stft_weight=0.5,
@@ -56,6 +57,9 @@ def small() -> VocoderConfig:
         weight_decay=0.01,
         ema_decay=0.99,
       ),
+    ),
+    mesh=MeshConfig(
+      data=1, fsdp=1, expert=1, tensor=1, seq=1, rules=("batch:data",)
     ),
   )
 

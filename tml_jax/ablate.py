@@ -115,7 +115,7 @@ def main(base: Config) -> None:
     return
   files.make(out, what=f"--out={out}")
   for job in jobs:
-    if (job.workdir / config_text.FILE_NAME).exists():
+    if (job.workdir / workdir_lib.CONFIG).exists():
       old = workdir_lib.load_config(str(job.workdir))
       workdir_lib.check_resume(old, new=job.config, source=str(job.workdir))
   with Runner(out) as runner:
@@ -321,7 +321,7 @@ def _train(job: Job, runner: Runner, *, title: str) -> str:
         bar.update(done - bar.n)
 
     problem = runner.run(
-      job.train, log=job.workdir / "train.log", progress=progress
+      job.train, log=job.workdir / workdir_lib.TRAIN_LOG, progress=progress
     )
     progress()
   if not problem and not job.is_trained:

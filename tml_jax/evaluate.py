@@ -148,7 +148,9 @@ def main(config: Config) -> None:
   files.write_atomically(output, content=text + "\n")
   page = output.with_suffix(".html")
   files.write_atomically(page, content=show.html(report, title=title))
-  print(f"wrote {output}, {page} and {output.with_suffix('')}/ticks")
+  print(
+    f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
+  )
 
 
 def _agent(config: Config):

@@ -20,6 +20,7 @@ from tml_jax.config import flags as config_flags
 from tml_jax.streams import clock
 from tml_jax.tools import flags as flags_lib
 from tml_jax.training import trained
+from tml_jax.vocoder import trained as vocoders
 
 TICKS = "ticks.jsonl"
 
@@ -168,7 +169,7 @@ def _render(config: Config):
     )
   network, variables = None, {}
   if _VOCODER.value != "phases":
-    network, variables = trained.load_vocoder(_VOCODER.value)
+    network, variables = vocoders.load(_VOCODER.value)
   return functools.partial(
     stream.render, grid=grid, network=network, variables=variables
   )

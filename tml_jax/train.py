@@ -2,18 +2,23 @@
 
 For: one run from nothing or from its last checkpoint to its last step. Not
 for: numbers of a finished run (`evaluate`). Reads top to bottom; two hops lead
-to the gradient (`training/step.py`, then `training/losses.py`). A killed run
+to the gradient (`training/step.py`, then `training/losses.py`). `main` is the
+one train loop: what differs between the interaction model (`Pretraining`,
+below) and others (`train_vocoder`) is in the `Task` it is given. A killed run
 is restarted by the same command. With several hosts every one runs it
 (`parallel/processes.py` has the flags); they end together, too.
 """
 
 import contextlib
 import faulthandler
+import functools
 import math
 import resource
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags, logging
 
@@ -23,6 +28,7 @@ from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import local_directory, profile_flags
+from tml_jax.training import task as task_lib
 
 _PROCESS_START = time.time()
 _INIT_FROM = flags.DEFINE_string(
@@ -45,18 +51,19 @@ _STEP_TIMEOUT = flags.DEFINE_integer(
 
 
 def main(
-  config: Config,
+  task: task_lib.Task,
   *,
   processes: processes_lib.Processes,
   cleanup: contextlib.ExitStack,
 ) -> None:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
-  workdir, data_dir = config_flags.WORKDIR.value, config_flags.data_dir()
-  init_from, local_dir = _INIT_FROM.value, _LOCAL_CHECKPOINT_DIR.value
+  workdir, init_from = config_flags.WORKDIR.value, _INIT_FROM.value
+  local_dir = _LOCAL_CHECKPOINT_DIR.value
+  config, evaluation = task.config, task.evaluation
   train = config.train
   processes.check_same(facts(config))
   with processes.together():
-    begun = check(config, processes=processes)
+    begun = check(task, processes=processes)
     requested = profile_flags.requested(steps=train.steps)
   with processes.together():  # none writes before all have been checked
     if processes.is_first:
@@ -65,8 +72,6 @@ def main(
   # jax starts here: bad flags and directories have been refused by now.
   import jax
 
-  from tml_jax.data import loader as loader_lib
-  from tml_jax.data import splits
   from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import (
@@ -79,7 +84,6 @@ def main(
     router_picture,
     tiers,
   )
-  from tml_jax.training import program as program_lib
   from tml_jax.training import state as state_lib
 
   clock = goodput.Goodput(
@@ -96,22 +100,20 @@ def main(
   with processes.together():
     if processes.count > 1:
       workdir_lib.check_shared(workdir, config)
-    if train.evaluate_every and processes.is_first:
-      check_held_out(config)
-    loader = loader_lib.Loader(
-      config, data_dir=data_dir, split=splits.Split.TRAIN, rows=rows
-    )
-  cleanup.callback(loader.close)
-  processes.check_same({"the data": loader.identity})
+    if evaluation is not None and processes.is_first:
+      evaluation.check()
+    data = task.data(rows=rows)
+  cleanup.callback(data.close)
+  processes.check_same({"the data": data.identity})
 
   # ------------------------------------------------------ state on the mesh
-  program = program_lib.create(config, mesh=mesh)
-  abstract = program.abstract
+  program = task.program(mesh=mesh)
+  abstract, objective = program.abstract, program.objective
   with processes.together():
-    if train.evaluate_every and processes.count > 1:
+    if evaluation is not None and processes.count > 1:
       hosts.check_fits(
         abstract.variables,
-        what=f"train.evaluate_every = {train.evaluate_every}",
+        what=f"train.evaluate_every = {evaluation.every}",
         fix="set it to 0",
       )
   checkpoints = tiers.Tiers(
@@ -121,7 +123,7 @@ def main(
   resumed, start = checkpoints.resume(abstract.state), 0
   if resumed is not None:
     start, state = resumed.step, resumed.state
-    loader.set_state(resumed.loader_state)
+    data.set_state(resumed.loader_state)
     logging.info("resumed from step %d of %s", start, resumed.path)
     if start >= train.steps:
       logging.info(
@@ -142,11 +144,11 @@ def main(
   compile_start = time.time()
   with clock.during(goodput.Category.COMPILE):
     train_step = program.compile(program.lower())
-  peak, peak_source = flops.device_peak()
+  (peak, peak_source), step_flops = flops.device_peak(), task.step_flops()
   logging.info(
     "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
     time.time() - compile_start,
-    flops.step_flops(config) / 1e9,
+    step_flops / 1e9,
     peak / 1e9,
     peak_source,
   )
@@ -177,7 +179,7 @@ def main(
   for step in range(start + 1, train.steps + 1):
     profiler.begin(step)
     with parts.of(part.DATA):
-      batch = next(loader)
+      batch = next(data)
     with profiler.out_of_memory(step):
       with parts.of(part.TRANSFER):
         batch = hosts.put(
@@ -210,23 +212,27 @@ def main(
       with parts.of(part.DEVICE):
         check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
       with parts.of(part.METRICS):
-        fetched = jax.device_get(values)
-        scalars = metrics.summarise(fetched)
+        sums = jax.device_get(values["sums"])
+        scalars = {name: float(values[name]) for name in ("loss", "grad_norm")}
+        scalars |= objective.scalars(sums)
       seconds = (time.time() - log_time) / (step - log_step)
       scalars |= parts.scalars(steps=step - log_step)
       log_time, log_step = time.time(), step
       scalars |= clock.scalars() | profiler.memory()
       scalars |= {
         "seconds_per_step": seconds,
-        "tokens_per_second": scalars["tokens"] / seconds,
-        "mfu": flops.mfu(config, seconds_per_step=seconds),
+        "mfu": flops.mfu(step_flops, seconds_per_step=seconds),
         "minutes_left": seconds * (train.steps - step) / 60,
       }
+      for name in objective.counted:
+        scalars[f"{name}_per_second"] = scalars[name] / seconds
       if processes.is_first:
         with parts.of(part.METRICS):
           writer.write(step, scalars)
-          metrics.log_line(step, steps=train.steps, scalars=scalars)
-          pictures.add(step, fetched["sums"].load_KLE)
+          metrics.log_line(
+            step, steps=train.steps, scalars=scalars, objective=objective
+          )
+          pictures.add(step, objective.load_KLE(sums))
       clock.write()
 
     # ------------------------------------------- checkpoint, stop, evaluate
@@ -236,17 +242,17 @@ def main(
       check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
       with parts.of(part.CHECKPOINT):
         checkpoints.save(
-          step, tier=tier, state=state, loader_state=loader.get_state()
+          step, tier=tier, state=state, loader_state=data.get_state()
         )
       clock.saved(step)
       saved = step
-    if train.evaluate_every and step % train.evaluate_every == 0:
+    if evaluation is not None and step % evaluation.every == 0:
       check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
       start_evaluation = time.time()
       with parts.of(part.EVALUATION), processes.waiting():
         variables = hosts.gather(state.sampling_variables())
         if processes.is_first:
-          writer.write(step, evaluate(config, variables=variables))
+          writer.write(step, evaluation.scalars(variables))
       log_time += time.time() - start_evaluation
     profiler.end(step, results=values["loss"])
     if stopping:
@@ -279,7 +285,7 @@ class Preemption:
     self._requested = True
 
 
-def facts(config: Config) -> dict[str, object]:
+def facts(config: Any) -> dict[str, object]:
   """What must be the same in all processes of a run."""
   return {
     **config_text.flatten(config),
@@ -290,7 +296,7 @@ def facts(config: Config) -> dict[str, object]:
   }
 
 
-def check(config: Config, *, processes: processes_lib.Processes) -> bool:
+def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
   """Refuses what cannot be trained before anything is written.
 
   Returns:
@@ -298,46 +304,40 @@ def check(config: Config, *, processes: processes_lib.Processes) -> bool:
   """
   workdir, local_dir = config_flags.WORKDIR.value, _LOCAL_CHECKPOINT_DIR.value
   if processes.count > 1:
-    check_places(config)
-  local_directory.check(config.train, directory=local_dir)
+    check_places(task)
+  local_directory.check(task.config.train, directory=local_dir)
   begun = local_directory.holds(local_dir, workdir=workdir)
   if (
     _INIT_FROM.value and not begun and not workdir_lib.has_checkpoints(workdir)
   ):
-    check_weights(config, path=_INIT_FROM.value)
+    check_weights(task, path=_INIT_FROM.value)
   return begun
 
 
-def check_places(config: Config) -> None:
+def check_places(task: task_lib.Task) -> None:
   """Refuses devices and processes that the mesh or the data do not divide."""
-  from tml_jax.data import loader as loader_lib
   from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
 
+  config = task.config
   sharding = mesh_lib.batch_sharding(
     mesh_lib.create(config.mesh),
     rules=config.mesh.axis_rules,
     batch_size=config.train.microbatch_size,
   )
-  rows = hosts.local_rows(sharding, size=config.train.global_batch_size)
-  loader_lib.shards_of(rows, config=config)
+  task.check_rows(
+    hosts.local_rows(sharding, size=config.train.global_batch_size)
+  )
 
 
-def check_weights(config: Config, *, path: str) -> None:
+def check_weights(task: task_lib.Task, *, path: str) -> None:
   """Refuses weights of another model before anything is written."""
-  import jax
-  from flax import linen as nn
-
+  from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import checkpoint
-  from tml_jax.training import state as state_lib
 
   weights = checkpoint.Weights(path)
-  model = state_lib.create_model(config)
-  example = state_lib.example_batch(config, batch_size=1).packed
-  shapes = jax.eval_shape(
-    lambda key: nn.meta.unbox(model.init(key, example)), jax.random.key(0)
-  )
-  weights.check({"router": {}} | shapes)
+  program = task.program(mesh=mesh_lib.create(task.config.mesh))
+  weights.check(program.abstract.variables)
   weights.close()
 
 
@@ -361,39 +361,74 @@ def check_finite(values, *, step: int, saved: int, checkpoints) -> None:
   sys.exit(1)
 
 
-def check_held_out(config: Config) -> None:
-  """Refuses what `evaluate` would refuse, before the first step."""
-  from tml_jax.evals import suites
+class Pretraining:
+  """The task of the interaction model; `Task` says what each part is for."""
 
-  suite = suites.quick(config, data_dir=config_flags.data_dir())
-  suites.check_annotations(suite.items())
+  def __init__(self, config: Config):
+    self.config, self._data_dir = config, config_flags.data_dir()
+    self.evaluation = HeldOut(config) if config.train.evaluate_every else None
+
+  def check_rows(self, rows: Sequence[int]) -> None:
+    from tml_jax.data import loader
+
+    loader.shards_of(rows, config=self.config)
+
+  def data(self, *, rows: Sequence[int]) -> task_lib.Data:
+    from tml_jax.data import loader, splits
+
+    return loader.Loader(
+      self.config, data_dir=self._data_dir, split=splits.Split.TRAIN, rows=rows
+    )
+
+  def program(self, *, mesh):
+    from tml_jax.training import program
+
+    return program.create(self.config, mesh=mesh)
+
+  def step_flops(self) -> float:
+    from tml_jax.training import flops
+
+    return flops.step_flops(self.config)
 
 
-def evaluate(config: Config, *, variables) -> dict[str, float]:
-  """The panel of held-out conversations with these weights, as metrics."""
-  from tml_jax.evals import run, suites
-  from tml_jax.streams import tokenizer
-  from tml_jax.training import state as state_lib
+class HeldOut:
+  """The panel of a few held-out conversations, inside training."""
 
-  data_dir = config_flags.data_dir()
-  report = run.evaluate(
-    suites.quick(config, data_dir=data_dir),
-    config=config,
-    model=state_lib.create_sampler(config),
-    variables=state_lib.unrolled(variables, config=config),
-    tokenizer=tokenizer.Tokenizer.load(
-      tokenizer.path(data_dir), config=config.streams
-    ),
-  )
-  return {f"eval/{k}": v for k, v in report.scalars().items()}
+  def __init__(self, config: Config):
+    self.every = config.train.evaluate_every
+    self._config, self._data_dir = config, config_flags.data_dir()
+
+  def check(self) -> None:
+    from tml_jax.evals import suites
+
+    suite = suites.quick(self._config, data_dir=self._data_dir)
+    suites.check_annotations(suite.items())
+
+  def scalars(self, variables) -> dict[str, float]:
+    from tml_jax.evals import run, suites
+    from tml_jax.streams import tokenizer
+    from tml_jax.training import state as state_lib
+
+    config = self._config
+    report = run.evaluate(
+      suites.quick(config, data_dir=self._data_dir),
+      config=config,
+      model=state_lib.create_sampler(config),
+      variables=state_lib.unrolled(variables, config=config),
+      tokenizer=tokenizer.Tokenizer.load(
+        tokenizer.path(self._data_dir), config=config.streams
+      ),
+    )
+    return {f"eval/{k}": v for k, v in report.scalars().items()}
 
 
-def main_and_cleanup(config: Config) -> None:
-  """Bad data in the middle of a run must not lose the save under way."""
+def run(config: Any, *, task: Callable[[Any], task_lib.Task]) -> None:
+  """Trains what `task` makes of the config, in all processes of the run."""
   processes = processes_lib.start()
+  # Bad data in the middle of a run must not lose the save under way.
   with contextlib.ExitStack() as cleanup, processes.ending_all():
-    main(config, processes=processes, cleanup=cleanup)
+    main(task(config), processes=processes, cleanup=cleanup)
 
 
 if __name__ == "__main__":
-  config_flags.run(main_and_cleanup)
+  config_flags.run(functools.partial(run, task=Pretraining))

@@ -1,10 +1,10 @@
 """The directory of a run: what was run, from which code, with which config.
 
-For: `create` at the start of training, `load_config` in the commands that
-read a run. Not for: checkpoints and metrics, whose modules write below the
-same directory. Files: config.txt (the config now in force), starts.jsonl (one
-line per start of the run: id, argv, overrides, git, versions). Of several
-processes the first one writes.
+For: the name of every file in it, `create` at the start of training,
+`load_config` in the commands that read a run. Not for: writing checkpoints and
+metrics, which other modules do below the same directory. Here are written
+`CONFIG` (now in force) and `STARTS` (one line per start of the run: id, argv,
+overrides, git, versions); of several processes the first one writes.
 """
 
 import datetime
@@ -23,15 +23,24 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 
-CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
+CONFIG = config_text.FILE_NAME
 STARTS = "starts.jsonl"
-METRICS = "metrics.jsonl"
-EVALUATION = "evaluation.json"
-GOODPUT = "goodput.json"
-PLOTS = "plots"
-PROFILE = "profile"
-PROGRAM = "train_step.txt"  # in PROFILE; names the instructions of a trace
+CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
+LOADER_STATE = "loader/metadata"  # of a checkpoint: where the data stands
+METRICS = "metrics.jsonl"  # one line per logged step
+TENSORBOARD = "tb"
+GOODPUT = "goodput.json"
+PROFILE = "profile"  # traces and memory
+PROGRAM = "train_step.txt"  # in PROFILE: names the instructions of a trace
+PLOTS = "plots"  # router_STEP.png
+TRAIN_LOG = "train.log"  # of `ablate`
+EVALUATION = "evaluation.json"  # of `evaluate`, with a page and a directory:
+TICKS = "ticks"  # FAMILY/ID.jsonl, what was held live
+CONTENT = "content"  # FAMILY/ID.json, what was predicted by teacher forcing
+# Of a checkpoint on the disk of a host (`training/local_checkpoint.py`).
+LOCAL_INDEX = "index.json"
+LOCAL_STATE = "state.bin"
 
 # Fields that a resumed run may change: they say how long, how often, on which
 # devices or how to sample, not what is learned from what.
@@ -78,12 +87,12 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
       f"--workdir={path} holds imported weights and not a run: start one with"
       f" --init_from={path} and another --workdir"
     )
-  config_file = directory / config_text.FILE_NAME
+  config_file = directory / CONFIG
   if is_begun or has_checkpoints(directory):
     if not config_file.exists():
       raise errors.UserError(
-        f"{path} has checkpoints and no {config_text.FILE_NAME} that says of"
-        " what: put it back, or give another --workdir"
+        f"{path} has checkpoints and no {CONFIG} that says of what:"
+        " put it back, or give another --workdir"
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
@@ -105,7 +114,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
 
 def load_config(path: str, *, config_type: type = Config) -> Any:
   """The config of the run at `path`."""
-  file = os.path.join(path, config_text.FILE_NAME)
+  file = os.path.join(path, CONFIG)
   return config_text.load(file, config_type=config_type)
 
 
@@ -118,14 +127,14 @@ def start_ids(path: str) -> list[str]:
   return [json.loads(line).get("id", "") for line in lines]
 
 
-def check_shared(path: str, config: Config) -> None:
+def check_shared(path: str, config: Any) -> None:
   """What another process has just created must be here as well.
 
   Raises:
     errors.UserError: the directory is this host's own.
   """
-  file = pathlib.Path(path) / config_text.FILE_NAME
-  if not file.exists() or load_config(path) != config:
+  is_there = (pathlib.Path(path) / CONFIG).exists()
+  if not is_there or load_config(path, config_type=type(config)) != config:
     raise errors.UserError(
       f"--workdir={path} is not the directory that process 0 has written: name"
       " one on a file system that all hosts share"

@@ -1,10 +1,13 @@
 """The train step: its sums, and that cutting and sharding change nothing."""
 
 import dataclasses
+from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.helpers import small_run
@@ -44,7 +47,9 @@ def _gradient(cfg, devices, batch):
   )
   with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
     run = jax.jit(
-      lambda s, b: step_lib.accumulate(s, b, config=cfg, model=model)
+      lambda s, b: step_lib.accumulate(
+        s, b, config=cfg, model=model, objective=losses.PRETRAINING
+      )
     )
     return jax.device_get(run(state, batch))
 
@@ -188,7 +193,7 @@ def test_loss_is_the_weighted_mean_by_hand():
   keys = jax.random.split(jax.random.key(0), len(batch.targets.tokens))
   value, _ = losses.loss(
     state.params,
-    router=state.router,
+    collections=state.collections,
     batch=batch,
     keys_B=keys,
     denominators=losses.denominators(batch),
@@ -217,7 +222,8 @@ def test_steps_reduce_the_loss(name):
   first = last = None
   for _ in range(12):
     state, values = step(state, batch)
-    last = metrics.summarise(jax.device_get(values))
+    values = jax.device_get(values)
+    last = {"loss": values["loss"]} | metrics.summarise(values["sums"])
     first = first or last
   assert last["loss"] < 0.8 * first["loss"]
   assert last["loss/flow"] < first["loss/flow"]
@@ -255,7 +261,7 @@ def test_router_balance_works_in_training():
   imbalance = []
   for _ in range(60):
     state, values = step(state, batch)
-    scalars = metrics.summarise(jax.device_get(values))
+    scalars = metrics.summarise(jax.device_get(values["sums"]))
     imbalance.append(scalars["router/all/max_over_mean"])
   assert imbalance[0] > 1.5 and imbalance[-1] < 1.25
 
@@ -352,8 +358,85 @@ def test_step_flops_follow_xla_on_a_dense_model():
 
 
 def test_metrics_name_every_kind(one_device):
-  scalars = metrics.summarise(
-    {"loss": 1.0, "grad_norm": 1.0, "sums": one_device[2]}
-  )
+  scalars = metrics.summarise(one_device[2])
   for kind in Kind:
     assert np.isfinite(scalars[f"loss/{kind.name.lower()}"])
+
+
+@flax.struct.dataclass
+class WithReference(state_lib.TrainState):
+  """A state with weights that no step changes, as for post-training."""
+
+  reference: Any = ()
+
+  @property
+  def collections(self):
+    return super().collections | {"reference": self.reference}
+
+
+class Advantage:
+  """Advantages times a linear score, near a reference, with noise."""
+
+  shown, counted = (), {"sequences": "sequences"}
+
+  def denominators(self, batch):
+    return batch["advantages"].shape[0]
+
+  def loss(
+    self, params, *, collections, batch, keys_B, denominators, model, config
+  ):
+    del config
+    noise_B = jax.vmap(jax.random.normal)(keys_B)
+    score_B = model(batch["x"], params["w"])
+    distance_B = jnp.square(
+      score_B - model(batch["x"], collections["reference"])
+    )
+    total = ((batch["advantages"] + noise_B) * score_B + distance_B).sum()
+    return total / denominators, {"sequences": jnp.float32(len(score_B))}
+
+  def load_KLE(self, sums):
+    return None
+
+  def scalars(self, sums):
+    return {"sequences": float(sums["sequences"])}
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 4])
+def test_an_objective_of_its_own(accumulation_steps):
+  """With a batch and a frozen reference of its own, cut in any way."""
+  cfg = small_run.config()
+  cfg = dataclasses.replace(
+    cfg,
+    train=dataclasses.replace(cfg.train, accumulation_steps=accumulation_steps),
+  )
+  size, rng = cfg.train.global_batch_size, np.random.default_rng(0)
+  batch = {
+    "x": rng.normal(size=(size, 3)).astype(np.float32),
+    "advantages": rng.normal(size=size).astype(np.float32),
+  }
+  params, optimizer = {"w": jnp.ones(3)}, optax.sgd(0.1)
+  state = WithReference(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    router={},
+    opt_state=optimizer.init(params),
+    ema=params,
+    reference=jnp.arange(3.0),
+  )
+  step = jax.jit(
+    step_lib.create(
+      cfg, model=jnp.dot, optimizer=optimizer, objective=Advantage()
+    )
+  )
+  after, values = step(state, batch)
+
+  step_key = jax.random.fold_in(jax.random.key(cfg.train.seed), 0)
+  noise = jax.vmap(jax.random.normal)(jax.random.split(step_key, size))
+  weight = batch["advantages"] + np.asarray(noise)
+  off = batch["x"] @ (np.ones(3) - np.arange(3.0))
+  loss = np.mean(weight * batch["x"].sum(axis=1) + off**2)
+  gradient = np.mean((weight + 2 * off)[:, None] * batch["x"], axis=0)
+  np.testing.assert_allclose(values["loss"], loss, rtol=1e-5)
+  np.testing.assert_allclose(after.params["w"], 1 - 0.1 * gradient, rtol=1e-5)
+  assert values["sums"]["sequences"] == size
+  assert after.reference.tolist() == [0.0, 1.0, 2.0] and after.router == {}

@@ -15,8 +15,7 @@ from tests.helpers import commands
 from tml_jax import errors, train_vocoder
 from tml_jax.data.splits import Split
 from tml_jax.streams import dmel
-from tml_jax.training import trained
-from tml_jax.vocoder import clips, loss
+from tml_jax.vocoder import clips, loss, trained
 
 VOICES = ("procedural:low", "procedural:high")
 
@@ -28,8 +27,10 @@ def _config(**train):
     model=dataclasses.replace(config.model, width=16, depth=1, hidden=32),
     data=dataclasses.replace(config.data, voices=VOICES, windows=2),
     train=dataclasses.replace(
-      config.train, **({"steps": 4, "batch_size": 2, "log_every": 1} | train)
+      config.train,
+      **({"steps": 4, "global_batch_size": 8, "log_every": 1} | train),
     ),
+    mesh=dataclasses.replace(config.mesh, data=8),
   )
 
 
@@ -85,7 +86,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, data_dir):
   for before, after in zip(rows[2:], again, strict=True):
     assert before["loss"] == after["loss"]
     assert before["grad_norm"] == after["grad_norm"]
-  _, variables = trained.load_vocoder(str(part))
+  _, variables = trained.load(str(part))
   assert sum(leaf.size for leaf in jax.tree.leaves(variables)) > 1000
   with pytest.raises(errors.UserError, match="another config"):
     _run(
@@ -100,7 +101,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path, data_dir):
 @pytest.mark.slow
 def test_training_lowers_the_loss(tmp_path, data_dir):
   """Of a batch it varies by a tenth, and a network this small learns slowly."""
-  config = _config(steps=600, batch_size=4)
+  config = _config(steps=600)
   optim = dataclasses.replace(config.train.optim, warmup_steps=5)
   config = dataclasses.replace(
     config, train=dataclasses.replace(config.train, optim=optim)

@@ -11,6 +11,7 @@ from tml_jax.config.train import (
   AttentionForm,
   Dtype,
   ExecutionConfig,
+  LoopConfig,
   MoeDispatch,
   MoeMatmul,
   OptimConfig,

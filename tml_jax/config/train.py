@@ -152,27 +152,18 @@ class OptimConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-  """Steps, batch, and what happens beside the steps."""
+class LoopConfig:
+  """What the train loop (`tml_jax/train.py`) asks of whatever it trains."""
 
   steps: int
   global_batch_size: int  # sequences in one optimizer step
   accumulation_steps: int  # microbatches the global batch is cut into
   seed: int
-  dtype: Dtype  # of activations; parameters are kept in float32
-  remat_policy: RematPolicy
-  execution: ExecutionConfig
-  flow_loss_weight: float
-  feedback_noise: float  # share of own-audio levels moved by one in training
   log_every: int
   checkpoint_every: int
   keep_checkpoints: int
-  evaluate_every: int  # 0 = never inside training
   optim: OptimConfig
   local_checkpoint_every: int = 0  # on disks of the hosts; 0 = never
-  # Of Switch's auxiliary loss (moe.load_balance), as an alternative to
-  # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
-  load_balance_loss_weight: float = 0.0
 
   @property
   def microbatch_size(self) -> int:
@@ -188,17 +179,10 @@ class TrainConfig:
       low=1,
     )
     checks.require_range(
-      self,
-      section="train",
-      names="flow_loss_weight evaluate_every local_checkpoint_every"
-      " load_balance_loss_weight",
-      low=0,
+      self, section="train", names="local_checkpoint_every", low=0
     )
     checks.require_range(
       self, section="train", names="seed", low=0, high=checks.MAX_SEED
-    )
-    checks.require_range(
-      self, section="train", names="feedback_noise", low=0, high=1
     )
     checks.require(
       self.global_batch_size % self.accumulation_steps == 0,
@@ -210,4 +194,31 @@ class TrainConfig:
       f"train.local_checkpoint_every = {self.local_checkpoint_every}: must be"
       f" below train.checkpoint_every = {self.checkpoint_every}, whose"
       " checkpoints serve as well",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+  """How the interaction model is trained."""
+
+  dtype: Dtype  # of activations; parameters are kept in float32
+  remat_policy: RematPolicy
+  execution: ExecutionConfig
+  flow_loss_weight: float
+  feedback_noise: float  # share of own-audio levels moved by one in training
+  evaluate_every: int  # 0 = never inside training
+  # Of Switch's auxiliary loss (moe.load_balance), as an alternative to
+  # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
+  load_balance_loss_weight: float = 0.0
+
+  def __post_init__(self):
+    super().__post_init__()
+    checks.require_range(
+      self,
+      section="train",
+      names="flow_loss_weight evaluate_every load_balance_loss_weight",
+      low=0,
+    )
+    checks.require_range(
+      self, section="train", names="feedback_noise", low=0, high=1
     )

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from tml_jax import errors, files
+from tml_jax import workdir as workdir_lib
 from tml_jax.evals import content, suites
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import ticks
@@ -33,9 +34,8 @@ class Kept:
   provenance: dict[str, Any]
 
   def path(self, family: str, identifier: str) -> pathlib.Path:
-    return (
-      self.directory / "ticks" / family / f"{_name(family, identifier)}.jsonl"
-    )
+    name = f"{_name(family, identifier)}.jsonl"
+    return self.directory / workdir_lib.TICKS / family / name
 
   def of(self, item: suites.Item) -> dict[str, Any]:
     digest = {"input": item.digest} if item.digest else {}
@@ -82,7 +82,7 @@ class Kept:
 
   def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
     first = _name(family, names[0]) if names else ""
-    return self.directory / "content" / family / f"{first}.json"
+    return self.directory / workdir_lib.CONTENT / family / f"{first}.json"
 
   def _of_content(self, names: list[str]) -> dict[str, Any]:
     return self.provenance | {"recordings": names}

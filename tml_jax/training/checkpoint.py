@@ -221,7 +221,7 @@ class Weights:
     Raises:
       errors.UserError: they differ. Imported weights have none.
     """
-    file = os.path.join(self.path, str(self.step), "loader", "metadata")
+    file = os.path.join(self.path, str(self.step), workdir_lib.LOADER_STATE)
     if not os.path.exists(file):
       return
     with open(file, encoding="utf-8") as stream:

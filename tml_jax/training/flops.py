@@ -137,8 +137,7 @@ def device_peak() -> tuple[float, str]:
   return 2 * size**3 / best / jax.local_device_count(), "measured matmul"
 
 
-def mfu(config: Config, *, seconds_per_step: float) -> float:
-  """Model FLOPs of a step / (seconds * devices * peak of a device)."""
+def mfu(needed: float, *, seconds_per_step: float) -> float:
+  """Model FLOPs `needed` by a step / (seconds * devices * peak of a device)."""
   peak, _ = device_peak()
-  total = seconds_per_step * jax.device_count() * peak
-  return step_flops(config) / total
+  return needed / (seconds_per_step * jax.device_count() * peak)

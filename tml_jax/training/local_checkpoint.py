@@ -22,12 +22,11 @@ import jax
 import numpy as np
 
 from tml_jax import errors
-from tml_jax.training import local_directory
+from tml_jax import workdir as workdir_lib
 from tml_jax.training import state as state_lib
 
 _KEPT = 2  # a process may be killed between the others' saves of a step
-_INDEX = local_directory.INDEX
-_STATE = "state.bin"
+_INDEX, _STATE = workdir_lib.LOCAL_INDEX, workdir_lib.LOCAL_STATE
 _PARTIAL = ".partial"
 Block = tuple[tuple[int, int], ...]  # start and stop of each dim
 

@@ -10,12 +10,10 @@ import tempfile
 
 from tml_jax import errors
 from tml_jax import workdir as workdir_lib
-from tml_jax.config import TrainConfig
-
-INDEX = "index.json"
+from tml_jax.config import LoopConfig
 
 
-def check(train: TrainConfig, *, directory: str) -> None:
+def check(train: LoopConfig, *, directory: str) -> None:
   """Proves that local checkpoints can be written, if any are wanted.
 
   Raises:
@@ -59,4 +57,5 @@ def holds(directory: str, *, workdir: str) -> bool:
   """Whether this host has saved a step of the run in `workdir`."""
   if not directory or not any(workdir_lib.start_ids(workdir)):
     return False
-  return any(of_run(directory, workdir=workdir).glob(f"*/*/{INDEX}"))
+  root = of_run(directory, workdir=workdir)
+  return any(root.glob(f"*/*/{workdir_lib.LOCAL_INDEX}"))

@@ -1,16 +1,17 @@
 """Losses of one microbatch: text, decisions and the flow of speech.
 
 For: what the gradient is taken of. Not for: the optimizer (`step`). Start
-reading at `loss`. Every sum is over valid targets and divided once, by the
-count of the whole global batch, so that accumulation and sharding change
-nothing.
+reading at `loss`, which `Pretraining` hands to the step. Every sum is over
+valid targets and divided once, by the count of the whole global batch, so that
+accumulation and sharding change nothing.
 
 Legend: B sequences, T positions, N targets, S `<speak>` positions, K noise
 draws, D d_model, V vocabulary, F fine frames, C mel channels; in loads: K kinds
 of token, L MoE layers, E experts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax
 import jax
@@ -21,6 +22,7 @@ from tml_jax.models import flow_head, interaction, moe, norm
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import dmel, frame
 from tml_jax.streams.batch import Batch
+from tml_jax.training import metrics
 
 
 @flax.struct.dataclass
@@ -75,7 +77,7 @@ def _is_used(batch: Batch) -> jax.Array:
 def loss(
   params,
   *,
-  router,
+  collections: Mapping[str, Any],
   batch: Batch,
   keys_B: jax.Array,
   denominators: Denominators,
@@ -86,7 +88,7 @@ def loss(
 
   Args:
     params: trained parameters.
-    router: selection-only balance biases.
+    collections: the router's selection-only balance biases.
     batch: B sequences.
     keys_B: one random key per sequence: noise does not depend on how the
       global batch is cut.
@@ -97,7 +99,7 @@ def loss(
   Returns:
     The scalar loss and the sums for metrics.
   """
-  variables = {"params": params, "router": router}
+  variables = {"params": params, **collections}
   noise_B, flow_B = jnp.moveaxis(jax.vmap(jax.random.split)(keys_B), 1, 0)
   batch = disturb_own_audio(batch, noise_B, share=config.train.feedback_noise)
   weight = config.train.load_balance_loss_weight
@@ -253,3 +255,22 @@ def disturb_own_audio(
   own = (inputs.audio_streams == batch_lib.OWN)[..., None]
   noisy = inputs._replace(audio_dmel=jnp.where(own, moved, levels))
   return batch._replace(packed=batch.packed._replace(inputs=noisy))
+
+
+class Pretraining:
+  """The objective of the interaction model: `loss` over recordings.
+
+  `objective.Objective` says what each part is for.
+  """
+
+  shown = ("say", "onset", "stop", "flow")
+  counted: Mapping[str, str] = {"tokens": "tok"}
+  denominators = staticmethod(denominators)
+  loss = staticmethod(loss)
+  scalars = staticmethod(metrics.summarise)
+
+  def load_KLE(self, sums: Sums) -> jax.Array:
+    return sums.load_KLE
+
+
+PRETRAINING = Pretraining()

@@ -1,7 +1,8 @@
 """What a step did, as named numbers; written to JSONL and TensorBoard.
 
-For: turning the step's sums into scalars and keeping them. Not for: metrics
-of a conversation (`evals`). Start reading at `summarise`.
+For: turning the sums of pretraining into scalars, and keeping the scalars of
+any training. Not for: metrics of a conversation (`evals`). Start reading at
+`summarise`.
 """
 
 import json
@@ -16,20 +17,18 @@ from absl import logging
 from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
+from tml_jax.training import objective as objective_lib
 
 
-def summarise(values: dict[str, Any]) -> dict[str, float]:
-  """Scalars of one step's output (`step.create`), fetched to the host.
+def summarise(sums: Any) -> dict[str, float]:
+  """Scalars of `losses.Sums` of one step, fetched to the host.
 
   Names: loss/*, accuracy/*, router/*. `router/<kind>/max_over_mean` is the
   largest share of an expert over the equal share, worst layer, among tokens
   of one kind; 1 is perfect balance. `router/<kind>/unused_experts` is the
   share of experts, all layers, that no token of the kind chose.
   """
-  sums = values["sums"]
   result = {
-    "loss": float(values["loss"]),
-    "grad_norm": float(values["grad_norm"]),
     "loss/flow": float(sums.flow / max(1.0, float(sums.flow_count))),
     "tokens": float(sums.tokens),
   }
@@ -69,7 +68,9 @@ class Writer:
 
   def __init__(self, workdir: str):
     self._path = os.path.join(workdir, workdir_lib.METRICS)
-    self._board = tensorboardX.SummaryWriter(os.path.join(workdir, "tb"))
+    self._board = tensorboardX.SummaryWriter(
+      os.path.join(workdir, workdir_lib.TENSORBOARD)
+    )
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Adds a line without what was not measured: JSON has no NaN."""
@@ -88,13 +89,20 @@ class Writer:
     self._board.close()
 
 
-def log_line(step: int, *, steps: int, scalars: dict[str, float]) -> None:
+def log_line(
+  step: int,
+  *,
+  steps: int,
+  scalars: dict[str, float],
+  objective: objective_lib.Objective,
+) -> None:
   """One line for whoever watches the run."""
   shown = [f"step {step}/{steps}", f"loss {scalars['loss']:.3f}"]
-  for name in ("say", "onset", "stop", "flow"):
+  for name in objective.shown:
     if f"loss/{name}" in scalars:
       shown.append(f"{name} {scalars[f'loss/{name}']:.3f}")
-  shown.append(f"{scalars['tokens_per_second']:.0f} tok/s")
+  for name, short in objective.counted.items():
+    shown.append(f"{scalars[f'{name}_per_second']:.0f} {short}/s")
   shown.append(f"mfu {scalars['mfu']:.2f}")
   shown.append(f"{scalars['minutes_left']:.1f} min left")
   logging.info("  ".join(shown))

@@ -1,16 +1,19 @@
 """The train step as a program for a mesh: what training runs.
 
 For: `train`, which runs it, and `aot`, which compiles it for devices that are
-not there. Not for: what the step computes (`step`). Start at `create`.
+not there. Not for: what the step computes (`step`). Start at `create`, the
+interaction model's; `of` makes that of any model.
 """
 
 import dataclasses
+import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
+from flax import linen as nn
 
 from tml_jax import errors
 from tml_jax.config import (
@@ -20,10 +23,9 @@ from tml_jax.config import (
   MoeDispatch,
   MoeMatmul,
 )
-from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.streams.batch import Batch
-from tml_jax.training import optim
+from tml_jax.training import losses, optim
+from tml_jax.training import objective as objective_lib
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
 
@@ -36,30 +38,21 @@ class Program:
     config: the experiment.
     mesh: the mesh.
     model: the model.
+    objective: what is minimised.
     optimizer: the optimizer.
     abstract: the state that a step takes and gives.
     batch_sharding: of every array of a global batch.
+    batch: shapes of a global batch, where its parts lie.
   """
 
-  config: Config
+  config: Any
   mesh: jax.sharding.Mesh
-  model: interaction.InteractionModel
+  model: nn.Module
+  objective: objective_lib.Objective
   optimizer: optax.GradientTransformation
   abstract: state_lib.Abstract
   batch_sharding: jax.sharding.NamedSharding
-
-  def batch(self) -> Batch:
-    """Shapes of a global batch, where its parts lie."""
-    size = self.config.train.global_batch_size
-    shapes = jax.eval_shape(
-      lambda: state_lib.example_batch(self.config, batch_size=size)
-    )
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=self.batch_sharding
-      ),
-      shapes,
-    )
+  batch: Any
 
   @property
   def arguments(self) -> dict[str, Any]:
@@ -67,7 +60,7 @@ class Program:
     state = self.abstract.state
     fields = dataclasses.fields(state)
     parts = {field.name: getattr(state, field.name) for field in fields}
-    return parts | {"batch": self.batch()}
+    return parts | {"batch": self.batch}
 
   def lower(self) -> jax.stages.Lowered:
     """Traces the step; its first argument, the state, is donated.
@@ -80,12 +73,15 @@ class Program:
     with mesh_lib.use(self.mesh, rules=self.config.mesh.axis_rules):
       train_step = jax.jit(
         step_lib.create(
-          self.config, model=self.model, optimizer=self.optimizer
+          self.config,
+          model=self.model,
+          optimizer=self.optimizer,
+          objective=self.objective,
         ),
         donate_argnums=0,
         out_shardings=(self.abstract.shardings, everywhere),
       )
-      return train_step.lower(self.abstract.state, self.batch())
+      return train_step.lower(self.abstract.state, self.batch)
 
   def compile(
     self,
@@ -98,26 +94,68 @@ class Program:
 
 
 def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
-  """Shapes and shardings; nothing is traced but the initialisation.
+  """That of pretraining; nothing is traced but the initialisation.
+
+  Raises:
+    errors.UserError: as `of`, or a choice for TPUs where there are none.
+  """
+  platform = mesh.devices.flat[0].platform
+  _check_platform(config.train.execution, platform=platform)
+  model = state_lib.create_model(config)
+  example = functools.partial(state_lib.example_batch, config)
+  return of(
+    model,
+    config=config,
+    mesh=mesh,
+    boxed_variables=lambda key: model.init(key, example(batch_size=1).packed),
+    example=example,
+    objective=losses.PRETRAINING,
+  )
+
+
+def of(
+  model: nn.Module,
+  *,
+  config: Any,
+  mesh: jax.sharding.Mesh,
+  boxed_variables: Callable[[jax.Array], Any],
+  example: Callable[..., Any],
+  objective: objective_lib.Objective,
+) -> Program:
+  """Shapes and shardings of any model's step.
+
+  Args:
+    model: the model.
+    config: the experiment, with `train` (a `LoopConfig`), `mesh` and
+      `compiler_options`.
+    mesh: the mesh.
+    boxed_variables: the model's, with their logical names, from a key.
+    example: a batch of `batch_size` examples, for tracing.
+    objective: what is minimised.
 
   Raises:
     errors.UserError: a dim of a parameter or the batch that the mesh cannot
-      divide, two dims on one axis, or a choice for TPUs where there are none.
+      divide, or two dims on one axis.
   """
   train = config.train
-  _check_platform(train.execution, platform=mesh.devices.flat[0].platform)
-  model = state_lib.create_model(config)
   optimizer = optim.create(train.optim, steps=train.steps)
+  sharding = mesh_lib.batch_sharding(
+    mesh, rules=config.mesh.axis_rules, batch_size=train.microbatch_size
+  )
+  shapes = jax.eval_shape(lambda: example(batch_size=train.global_batch_size))
   return Program(
     config=config,
     mesh=mesh,
     model=model,
+    objective=objective,
     optimizer=optimizer,
-    abstract=state_lib.abstract(
-      config, model=model, optimizer=optimizer, mesh=mesh
+    abstract=state_lib.abstract_of(
+      boxed_variables, config=config, optimizer=optimizer, mesh=mesh
     ),
-    batch_sharding=mesh_lib.batch_sharding(
-      mesh, rules=config.mesh.axis_rules, batch_size=train.microbatch_size
+    batch_sharding=sharding,
+    batch=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      shapes,
     ),
   )
 

@@ -86,9 +86,12 @@ class Pictures:
     self._sum: np.ndarray | None = None
     self._first = self._drawn = 0
 
-  def add(self, step: int, load_KLE: np.ndarray) -> None:
-    """Takes the choices of a logged step; they add up between pictures."""
-    if not self._every or not load_KLE.shape[1]:
+  def add(self, step: int, load_KLE: np.ndarray | None) -> None:
+    """Takes the choices of a logged step; they add up between pictures.
+
+    Of a model without a router there are none, and no pictures.
+    """
+    if not self._every or load_KLE is None or not load_KLE.shape[1]:
       return
     if self._sum is None:
       self._sum, self._first = np.zeros_like(load_KLE), step

@@ -5,6 +5,7 @@ Not for: the update itself (`step`). Start reading at `create`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -40,9 +41,17 @@ class TrainState:
   opt_state: Any
   ema: Any
 
+  @property
+  def collections(self) -> dict[str, Any]:
+    """What is beside `params` and gets no gradient, by name.
+
+    A state with more (the weights of a frozen reference) adds them here.
+    """
+    return {"router": self.router}
+
   def sampling_variables(self) -> dict[str, Any]:
     """What `model.apply` takes outside training."""
-    return {"params": self.ema or self.params, "router": self.router}
+    return {"params": self.ema or self.params, **self.collections}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,16 +106,41 @@ def abstract(
   optimizer: optax.GradientTransformation,
   mesh: mesh_lib.AnyMesh,
 ) -> Abstract:
-  """Shapes and shardings of the state on `mesh`.
+  """Shapes and shardings of the interaction model's state on `mesh`.
+
+  Raises:
+    errors.UserError: a parameter that the mesh cannot divide.
+  """
+  return abstract_of(
+    lambda key: model.init(key, example_batch(config, batch_size=1).packed),
+    config=config,
+    optimizer=optimizer,
+    mesh=mesh,
+  )
+
+
+def abstract_of(
+  boxed_variables: Callable[[jax.Array], Any],
+  *,
+  config: Any,
+  optimizer: optax.GradientTransformation,
+  mesh: mesh_lib.AnyMesh,
+) -> Abstract:
+  """Shapes and shardings of a state on `mesh`, of any model.
+
+  Args:
+    boxed_variables: fresh variables with their logical names, from a key.
+    config: the experiment, whose `train` is a `LoopConfig`.
+    optimizer: of the parameters.
+    mesh: the mesh.
 
   Raises:
     errors.UserError: a parameter that the mesh cannot divide.
   """
 
   def init(key: jax.Array) -> TrainState:
-    example = example_batch(config, batch_size=1).packed
-    variables = nn.meta.unbox(model.init(key, example))
-    # A dense model has no router.
+    variables = nn.meta.unbox(boxed_variables(key))
+    # A dense model has no router, nor has a vocoder.
     return begin(variables["params"], variables.get("router", {}))
 
   def begin(params, router) -> TrainState:
@@ -122,8 +156,7 @@ def abstract(
     )
 
   key = jax.random.key(config.train.seed)
-  example = example_batch(config, batch_size=1).packed
-  boxed = jax.eval_shape(model.init, key, example)
+  boxed = jax.eval_shape(boxed_variables, key)
   variables = mesh_lib.variable_shardings(
     boxed, mesh=mesh, rules=config.mesh.axis_rules
   )

@@ -1,61 +1,75 @@
 """The train step: microbatches, gradient, optimizer, router balance.
 
-For: the one jitted function that training runs. Not for: what is minimised
-(`losses`). Start reading at `create`.
+For: the one jitted function that every training runs. Not for: what is
+minimised (`objective`; pretraining: `losses`). Start reading at `create`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from tml_jax.config import Config
-from tml_jax.models import interaction, stacking
-from tml_jax.streams.batch import Batch
+from tml_jax.models import stacking
 from tml_jax.training import losses
+from tml_jax.training import objective as objective_lib
 from tml_jax.training import state as state_lib
 
 StepFn = Callable[
-  [state_lib.TrainState, Batch],
-  tuple[state_lib.TrainState, dict[str, jax.Array]],
+  [state_lib.TrainState, Any],
+  tuple[state_lib.TrainState, dict[str, Any]],
 ]
 
 
 def create(
-  config: Config,
+  config: Any,
   *,
-  model: interaction.InteractionModel,
+  model: nn.Module,
   optimizer: optax.GradientTransformation,
+  objective: objective_lib.Objective = losses.PRETRAINING,
 ) -> StepFn:
   """The step as a function of (state, batch), to be jitted by the caller.
 
-  It returns the new state and arrays for `metrics.summarise`.
+  Args:
+    config: the experiment, whose `train` is a `LoopConfig`.
+    model: the module that the parameters are of.
+    optimizer: of the parameters.
+    objective: what is minimised.
+
+  Returns:
+    A function that gives the new state, and arrays by name: loss, grad_norm
+    and the objective's sums.
   """
   optim = config.train.optim
-  layout = stacking.Layout.of(
-    config.model, scan_layers=config.train.execution.scan_layers
-  )
 
   def train_step(state, batch):
-    gradient, loss, sums = accumulate(state, batch, config=config, model=model)
+    gradient, loss, sums = accumulate(
+      state, batch, config=config, model=model, objective=objective
+    )
     with jax.named_scope("optimizer"):
       updates, opt_state = optimizer.update(
         gradient, state.opt_state, state.params
       )
       params = optax.apply_updates(state.params, updates)
-    new_state = state_lib.TrainState(
-      step=state.step + 1,
-      params=params,
-      router=stacking.stack(
+    router, load_KLE = state.router, objective.load_KLE(sums)
+    if load_KLE is not None:
+      layout = stacking.Layout.of(
+        config.model, scan_layers=config.train.execution.scan_layers
+      )
+      router = stacking.stack(
         balance(
-          stacking.unstack(state.router, layout=layout),
-          sums.load_KLE,
+          stacking.unstack(router, layout=layout),
+          load_KLE,
           rate=optim.router_bias_rate,
         ),
         layout=layout,
-      ),
+      )
+    new_state = state.replace(
+      step=state.step + 1,
+      params=params,
+      router=router,
       opt_state=opt_state,
       ema=moving_average(
         state.ema, params, decay=optim.ema_decay, step=state.step
@@ -68,7 +82,9 @@ def create(
   return train_step
 
 
-def accumulate(state, batch, *, config: Config, model):
+def accumulate(
+  state, batch, *, config, model, objective: objective_lib.Objective
+):
   """Gradient, loss and sums of a global batch, one microbatch at a time."""
   train = config.train
   size = train.global_batch_size
@@ -79,12 +95,12 @@ def accumulate(state, batch, *, config: Config, model):
   keys = nn.with_logical_constraint(
     jax.random.split(step_key, size), ("batch",)
   )
-  denominators = losses.denominators(batch)
+  denominators = objective.denominators(batch)
 
   def gradient_of(rows, row_keys):
-    (value, sums), gradient = jax.value_and_grad(losses.loss, has_aux=True)(
+    (value, sums), gradient = jax.value_and_grad(objective.loss, has_aux=True)(
       state.params,
-      router=state.router,
+      collections=state.collections,
       batch=rows,
       keys_B=row_keys,
       denominators=denominators,

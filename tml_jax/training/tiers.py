@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from tml_jax import workdir as workdir_lib
-from tml_jax.config import TrainConfig
+from tml_jax.config import LoopConfig
 from tml_jax.data import loader as loader_lib
 from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import checkpoint, local_checkpoint, local_directory
@@ -39,7 +39,7 @@ class Tiers:
 
   def __init__(
     self,
-    train: TrainConfig,
+    train: LoopConfig,
     *,
     workdir: str,
     local_dir: str,

@@ -84,31 +84,3 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     variables=state_lib.unrolled(variables, config=config),
     step=weights.step,
   )
-
-
-def load_vocoder(path: str) -> tuple[Any, dict[str, Any]]:
-  """The network of the vocoder at `path`, and its newest variables.
-
-  Raises:
-    errors.UserError: no finished checkpoint, or of another model.
-  """
-  import jax
-  from flax import linen as nn
-
-  from tml_jax.training import checkpoint
-  from tml_jax.vocoder import network as network_lib
-  from tml_jax.vocoder.config import VocoderConfig
-
-  config = workdir.load_config(path, config_type=VocoderConfig)
-  network = network_lib.Vocoder(config.model)
-  example = network_lib.example(config.model, batch_size=1, frames=1)
-  shapes = nn.meta.unbox(
-    jax.eval_shape(network.init, jax.random.key(0), *example)
-  )
-  weights = checkpoint.Weights(path)
-  weights.check({"router": {}} | shapes)
-  variables = weights.restore(
-    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
-  )
-  weights.close()
-  return network, variables

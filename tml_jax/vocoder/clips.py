@@ -1,10 +1,13 @@
 """Pieces of prepared speech: what a vocoder is trained and tested on.
 
 For: whole prompts of a split, and random pieces of them by step. Not for:
-conversations (`mixture`). Start at `Clips`.
+conversations (`mixture`). Start at `Clips`; `Loader` gives its pieces to the
+train loop.
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -88,3 +91,54 @@ class Clips:
       gain = 10 ** (random.uniform(-gain_db, gain_db) / 20)
       row *= min(gain, 1.0 / max(float(np.abs(row).max()), 1e-3))
     return result
+
+
+class Loader:
+  """Batches of pieces, one step after the other (`task.Data`)."""
+
+  def __init__(
+    self,
+    clips: Clips,
+    *,
+    rows: Sequence[int],
+    size: int,
+    samples: int,
+    gain_db: float,
+  ):
+    """Starts at step 1.
+
+    Args:
+      clips: the prompts.
+      rows: of the global batch, those of this process.
+      size: pieces of a global batch.
+      samples: of a piece.
+      gain_db: pieces are played up to this much louder or softer.
+    """
+    self._clips, self._rows = clips, list(rows)
+    self._keywords = dict(size=size, samples=samples, gain_db=gain_db)
+    self._step = 0
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    return self._clips.identity
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    """`audio` [rows, samples]; every process makes all rows and keeps its."""
+    self._step += 1
+    batch = self._clips.batch(self._step, **self._keywords)
+    return {"audio": batch[self._rows]}
+
+  def get_state(self) -> dict[str, Any]:
+    return {"identity": self.identity, "shards": {"0": {"step": self._step}}}
+
+  def set_state(self, state: dict[str, Any]) -> None:
+    if state["identity"] != self.identity:
+      raise errors.UserError(
+        f"the checkpoint was trained on the voices {state['identity']} and"
+        f" these are {self.identity}: give the --data_dir of its training, or"
+        " another --workdir"
+      )
+    self._step = state["shards"]["0"]["step"]
+
+  def close(self) -> None:
+    """Nothing runs in the background."""

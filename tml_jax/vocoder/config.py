@@ -7,7 +7,7 @@ For: `train_vocoder` and what uses its weights. Not for: the interaction model
 
 import dataclasses
 
-from tml_jax.config import OptimConfig, checks
+from tml_jax.config import LoopConfig, MeshConfig, checks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,26 +50,12 @@ class VocoderDataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VocoderTrainConfig:
-  """Steps, batch and the weights of the loss's terms."""
+class VocoderTrainConfig(LoopConfig):
+  """How it is trained: a sequence is a piece of speech."""
 
-  steps: int
-  batch_size: int
-  seed: int
   magnitude_weight: float  # of the predicted spectrum itself
   stft_weight: float  # of its sound at other resolutions
   mel_weight: float
-  log_every: int
-  checkpoint_every: int
-  keep_checkpoints: int
-  optim: OptimConfig
-
-  def __post_init__(self):
-    checks.require_positive(
-      self,
-      section="train",
-      names="steps batch_size log_every checkpoint_every keep_checkpoints",
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,3 +66,9 @@ class VocoderConfig:
   model: VocoderModelConfig
   data: VocoderDataConfig
   train: VocoderTrainConfig
+  mesh: MeshConfig
+
+  @property
+  def compiler_options(self) -> dict[str, str | bool]:
+    """Of XLA, for every program of a run."""
+    return self.mesh.compiler_flags

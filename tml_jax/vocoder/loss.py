@@ -1,24 +1,22 @@
-"""Loss and step of the vocoder.
+"""What the vocoder minimises.
 
-For: `train_vocoder`. Not for: the interaction model (`step`, `losses`). Start
-at `create`. The predicted spectrum is compared with the recorded one, and its
-sound with the recording at other resolutions; that sound has the recorded
-phases, as `phase` cannot be asked for a gradient.
+For: `train_vocoder`. Not for: the interaction model (`training/losses.py`), nor
+the step (`training/step.py`). Start at `Spectra`. The predicted spectrum is
+compared with the recorded one, and its sound with the recording at other
+resolutions; that sound has the recorded phases, as `phase` cannot be asked for
+a gradient.
 
 Legend: B examples, S samples, N frames, F bins, M mel channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 
-from tml_jax.streams import dmel
-from tml_jax.training import optim
-from tml_jax.training import state as state_lib
+from tml_jax.streams import clock, dmel
 from tml_jax.vocoder import network, phases
 from tml_jax.vocoder.config import VocoderConfig
 
@@ -29,7 +27,7 @@ RESOLUTIONS = (320, 1600)
 _FLOOR = 1e-2  # of magnitudes in logarithms: -80 dB of a loud harmonic
 _TINY = 1e-7
 
-Scalars = dict[str, jax.Array]
+Batch = dict[str, jax.Array]
 
 
 def spectra(audio_BS: jax.Array) -> jax.Array:
@@ -95,98 +93,121 @@ def multi_resolution(sound_BS: jax.Array, *, wanted_BS: jax.Array) -> jax.Array:
   return total / len(RESOLUTIONS)
 
 
-def loss(
-  params,
-  audio_BS: jax.Array,
-  *,
-  model: network.Vocoder,
-  config: VocoderConfig,
-) -> tuple[jax.Array, Scalars]:
-  """Mean over examples, and its terms.
+class Sums(NamedTuple):
+  """Sums over the pieces of a batch, float32.
 
-  Args:
-    params: of the network.
-    audio_BS: pieces that begin `PAST` samples before their first frame.
-    model: the network.
-    config: weights of the terms.
+  Attributes:
+    magnitude: `distance` of the predicted spectrum.
+    stft: `multi_resolution` of its sound.
+    mel: mean error of its mel.
+    pieces: how many.
+    frames: of all pieces.
   """
-  spectra_BNF = spectra(audio_BS)
-  wanted_BNF = jnp.abs(spectra_BNF)
-  mel_BNM = fine_mel(wanted_BNF)
-  magnitudes_BNF, _ = model.apply(
-    {"params": params},
-    mel_BNM,
-    jnp.ones(mel_BNM.shape[:2], bool),
-    model.start(batch_size=len(audio_BS)),
-  )
-  direction = spectra_BNF / jnp.maximum(wanted_BNF, _TINY)
-  made_BS = sound(magnitudes_BNF * direction)
-  terms = {
-    "magnitude": distance(magnitudes_BNF, wanted=wanted_BNF),
-    "stft": multi_resolution(
-      made_BS, wanted_BS=audio_BS[:, PAST : PAST + made_BS.shape[1]]
-    ),
-    "mel": jnp.mean(jnp.abs(fine_mel(magnitudes_BNF) - mel_BNM), axis=(-2, -1)),
-  }
-  terms = {name: jnp.mean(term) for name, term in terms.items()}
-  train = config.train
-  total = (
-    train.magnitude_weight * terms["magnitude"]
-    + train.stft_weight * terms["stft"]
-    + train.mel_weight * terms["mel"]
-  )
-  return total, {f"loss/{name}": term for name, term in terms.items()}
+
+  magnitude: jax.Array
+  stft: jax.Array
+  mel: jax.Array
+  pieces: jax.Array
+  frames: jax.Array
 
 
-def create_state(config: VocoderConfig) -> state_lib.TrainState:
-  """A fresh state; `router` is empty, as there is none."""
-  model = network.Vocoder(config.model)
-  params = model.init(
-    jax.random.key(config.train.seed),
-    *network.example(config.model, batch_size=1, frames=1),
-  )["params"]
-  params = nn.meta.unbox(params)
-  return state_lib.TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    router={},
-    opt_state=_optimizer(config).init(params),
-    ema=jax.tree.map(jnp.copy, params) if config.train.optim.ema_decay else (),
-  )
+class Spectra:
+  """The vocoder's objective: `loss`, the mean over all pieces.
 
+  `training.objective.Objective` says what each part is for.
+  """
 
-def create(
-  config: VocoderConfig,
-) -> Callable[
-  [state_lib.TrainState, jax.Array], tuple[state_lib.TrainState, Scalars]
-]:
-  """The compiled step: state and audio [B, S] to state and scalars."""
-  model = network.Vocoder(config.model)
-  optimizer, decay = _optimizer(config), config.train.optim.ema_decay
+  shown = ("magnitude", "stft", "mel")
+  counted: Mapping[str, str] = {"frames": "frames"}
 
-  def step(state, audio_BS):
-    (value, terms), gradient = jax.value_and_grad(loss, has_aux=True)(
-      state.params, audio_BS, model=model, config=config
+  def denominators(self, batch: Batch) -> float:
+    """Pieces of the global batch."""
+    return float(len(batch["audio"]))
+
+  def loss(
+    self,
+    params,
+    *,
+    collections: Mapping[str, Any],
+    batch: Batch,
+    keys_B: jax.Array,
+    denominators: float,
+    model: network.Vocoder,
+    config: VocoderConfig,
+  ) -> tuple[jax.Array, Sums]:
+    """Part of these pieces in the global batch's mean, and its terms.
+
+    Args:
+      params: of the network.
+      collections: the network has no others.
+      batch: `audio` [B, S], pieces that begin `PAST` samples before their
+        first frame.
+      keys_B: not used, nothing here is random.
+      denominators: pieces of the global batch.
+      model: the network.
+      config: weights of the terms.
+    """
+    del collections, keys_B
+    audio_BS = batch["audio"]
+    spectra_BNF = spectra(audio_BS)
+    wanted_BNF = jnp.abs(spectra_BNF)
+    mel_BNM = fine_mel(wanted_BNF)
+    magnitudes_BNF, _ = model.apply(
+      {"params": params},
+      mel_BNM,
+      jnp.ones(mel_BNM.shape[:2], bool),
+      model.start(batch_size=len(audio_BS)),
     )
-    updates, opt_state = optimizer.update(
-      gradient, state.opt_state, state.params
+    direction = spectra_BNF / jnp.maximum(wanted_BNF, _TINY)
+    made_BS = sound(magnitudes_BNF * direction)
+    mel_error = jnp.abs(fine_mel(magnitudes_BNF) - mel_BNM)
+    sums = Sums(
+      magnitude=distance(magnitudes_BNF, wanted=wanted_BNF).sum(),
+      stft=multi_resolution(
+        made_BS, wanted_BS=audio_BS[:, PAST : PAST + made_BS.shape[1]]
+      ).sum(),
+      mel=jnp.mean(mel_error, axis=(-2, -1)).sum(),
+      pieces=jnp.float32(len(audio_BS)),
+      frames=jnp.float32(np.prod(mel_BNM.shape[:2])),
     )
-    params = optax.apply_updates(state.params, updates)
-    ema = state.ema
-    if decay:
-      # The average of the first steps is of these alone.
-      share = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-      ema = jax.tree.map(
-        lambda old, new: share * old + (1 - share) * new, ema, params
-      )
-    after = state.replace(
-      step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+    train = config.train
+    total = (
+      train.magnitude_weight * sums.magnitude
+      + train.stft_weight * sums.stft
+      + train.mel_weight * sums.mel
     )
-    scalars = {"loss": value, "grad_norm": optax.global_norm(gradient)}
-    return after, scalars | terms
+    return total / denominators, sums
 
-  return jax.jit(step, donate_argnums=0)
+  def load_KLE(self, sums: Sums) -> None:
+    """There is no router."""
+
+  def scalars(self, sums: Sums) -> dict[str, float]:
+    """The terms as means over pieces, `loss/NAME`, and `frames`."""
+    result = {"frames": float(sums.frames)}
+    for name in self.shown:
+      result[f"loss/{name}"] = float(getattr(sums, name) / sums.pieces)
+    return result
 
 
-def _optimizer(config: VocoderConfig) -> optax.GradientTransformation:
-  return optim.create(config.train.optim, steps=config.train.steps)
+def samples(config: VocoderConfig) -> int:
+  """Of a piece: its windows, and what its first frame needs before them."""
+  return PAST + config.data.windows * clock.TICKS.samples
+
+
+def example(config: VocoderConfig, *, batch_size: int) -> Batch:
+  """Zeros in the shapes of a batch."""
+  return {"audio": jnp.zeros((batch_size, samples(config)))}
+
+
+def step_flops(config: VocoderConfig) -> float:
+  """FLOPs of the network in a step, forward and backward.
+
+  Its matmuls and convolutions as in `training.flops`; transforms of the loss
+  are not counted.
+  """
+  m = config.model
+  layer = m.kernel * m.width + 2 * m.width * m.hidden
+  ends = (clock.MEL_CHANNELS + m.kernel + phases.BINS) * m.width
+  frames = config.data.windows * clock.TICKS.fine_frames
+  forward = 2 * frames * (ends + m.depth * layer)
+  return 3 * config.train.global_batch_size * forward
