@@ -32,8 +32,8 @@ IMPORTS = {
     "workdir",
   },
   "vocoder": {"config", "data", "models", "streams", "training"},
-  "live": {"config", "data", "models", "parallel", "streams"},
-  "logs": {"config", "data", "live", "streams"},
+  "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
+  "logs": {"config", "data", "streams"},
   "tools": {"config", "live", "logs", "streams"},
   "evals": {"config", "data", "live", "logs", "models", "streams"},
   "interop": {

@@ -32,7 +32,7 @@ AHEAD = 2
 ITERATIONS = 8
 MOMENTUM = 0.5
 DELAY = WINDOW - HOP + AHEAD * HOP  # samples; 62.5 ms
-_TINY = 1e-8
+_TINY = 1e-16  # of power: no phase below
 _LEAST_WEIGHT = 0.1  # where a window of the newest frame falls to nothing
 
 
@@ -109,9 +109,16 @@ def _direction(spectrum: jax.Array) -> jax.Array:
 
   Silence has no phase: sound that sets in after it begins as that pulse.
   """
-  size = jnp.abs(spectrum)
-  pulse = np.where(np.arange(BINS) % 2, -1, 1).astype(np.complex64)
-  return jnp.where(size > _TINY, spectrum / jnp.maximum(size, _TINY), pulse)
+  # In real numbers: a complex absolute value and a division take four times as
+  # long on a CPU.
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  is_heard = power > _TINY
+  scale = jax.lax.rsqrt(jnp.where(is_heard, power, 1.0))
+  pulse = np.where(np.arange(BINS) % 2, -1, 1).astype(np.float32)
+  return jax.lax.complex(
+    jnp.where(is_heard, spectrum.real * scale, pulse),
+    jnp.where(is_heard, spectrum.imag * scale, 0.0),
+  )
 
 
 def _overlap_add(frames_BKW: jax.Array) -> jax.Array:
