@@ -22,6 +22,7 @@ from absl import app, flags
 
 from tml_jax.config import Config, Numerics
 from tml_jax.live import pool as pool_lib
+from tml_jax.live import program as program_lib
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import norm
 from tml_jax.streams import batch as batch_lib
@@ -108,13 +109,13 @@ def _user(config: Config, live, *, random) -> Frame:
 
 def talk(model: Model, *, slots: int, slot: int, windows: int):
   """A session among busy neighbours: its frames and states [N, D]."""
-  pool = pool_lib.SessionPool(
+  program = program_lib.on_device(
     model.config,
     model=model.module,
-    variables=model.variables,
-    slots=slots,
+    sessions=slots,
     text_pieces=_TEXT_PIECES,
   )
+  pool = pool_lib.SessionPool(program, variables=model.variables)
   for seed in range(slots):
     pool.join(seed=5 if seed == slot else 100 + seed)
   live = pool.sessions[slot]

@@ -187,6 +187,7 @@ def speed() -> list[dict[str, float]]:
           state,
           mel.astype(np.float32),
           np.ones(size, bool),
+          np.ones(size, bool),
           network=network,
           variables=variables,
         )

@@ -177,6 +177,7 @@ def session() -> Golden:
   from flax import linen as nn
 
   from tml_jax.live import pool as pool_lib
+  from tml_jax.live import program as program_lib
   from tml_jax.streams import clock
   from tml_jax.streams import frame as frame_lib
   from tml_jax.training import state as state_lib
@@ -195,9 +196,10 @@ def session() -> Golden:
     tree,
     [x + 0.1 * random.normal(size=x.shape).astype(x.dtype) for x in leaves],
   )
-  pool = pool_lib.SessionPool(
-    config, model=model, variables=variables, slots=2, text_pieces=900
+  program = program_lib.on_device(
+    config, model=model, sessions=2, text_pieces=900
   )
+  pool = pool_lib.SessionPool(program, variables=variables)
   sessions = [pool.join(seed=seed) for seed in range(2)]
   grid, streams = clock.of(config.streams), config.streams
   shape = (streams.video_height, streams.video_width, 3)

@@ -31,7 +31,7 @@ IMPORTS = {
     "workdir",
   },
   "vocoder": {"config", "data", "models", "streams", "training", "workdir"},
-  "live": {"config", "data", "models", "parallel", "streams"},
+  "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
   "logs": {"config", "data", "streams"},
   "tools": {"config", "live", "logs", "streams"},
   "evals": {

@@ -168,14 +168,15 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
     facts["accumulation_steps"] = train.accumulation_steps
     return program, facts, flops.step_flops(config)
   sessions = _SESSIONS.value
-  program = tick_program.create(
+  program = tick_program.on_mesh(
     config,
     mesh=mesh,
     sessions=sessions,
     model=state_lib.create_model(config),
     example=state_lib.example_batch(config, batch_size=1).packed,
+    text_pieces=config.streams.text_vocab_size,
   )
-  positions = program.chunk.inputs.tokens.shape[1] + 1
+  positions = program.arguments["inputs"].inputs.tokens.shape[1] + 1
   facts |= {"sessions": sessions, "tokens_per_step": sessions * positions}
   needed = flops.tick_flops(config, sessions=sessions, positions=positions)
   return program, facts, needed

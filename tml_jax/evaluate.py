@@ -155,16 +155,16 @@ def main(config: Config) -> None:
 
 def _agent(config: Config):
   """What --agent asks for, in words, and as a function for `run.evaluate`."""
-  from tml_jax.evals import duplex as duplex_lib
   from tml_jax.evals import turn_based
+  from tml_jax.live import user
 
   name = _AGENT.value
   if name == "trained":
     name = str(config.data.layout)
   if name == "duplex":
-    return name, lambda config: duplex_lib.duplex
+    return name, lambda config: user.Recorded
   options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
-  connect = functools.partial(turn_based.hold, **options)
+  connect = functools.partial(turn_based.connect, **options)
   connect(config)  # refuses what cannot be, before anything starts
   return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
 

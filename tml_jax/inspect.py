@@ -65,9 +65,15 @@ def main(config: Config) -> None:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
+    from tml_jax.live import user
     from tml_jax.logs import gallery
 
-    gallery.write(config, data_dir=data_dir, out=pathlib.Path(out))
+    gallery.write(
+      config,
+      data_dir=data_dir,
+      out=pathlib.Path(out),
+      microphone=user.microphone,
+    )
 
 
 def draw_timeline(
@@ -78,6 +84,7 @@ def draw_timeline(
 
   jax.config.update("jax_platforms", "cpu")
   from tml_jax.data import mixture, turns
+  from tml_jax.live import user
   from tml_jax.logs import picture, transcript
   from tml_jax.streams import framing, tokenizer
   from tml_jax.tools import drawing
@@ -98,6 +105,7 @@ def draw_timeline(
   picture.draw(
     frames,
     timeline=timeline,
+    microphone=user.microphone(timeline, grid=grid).reshape(-1),
     lines=lines,
     title=f"{timeline.id}   as recorded",
     grid=grid,

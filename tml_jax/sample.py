@@ -4,13 +4,15 @@ For: hearing and seeing what a trained model does with a recorded user
 (--input=user.wav) or with the user of a scenario (--scenario=heldout:3), and
 with tools (--tools=calculator,clock; docs/tools.md).
 Not for: numbers over many conversations (`evaluate`) or a live microphone.
-Writes sound, transcript, tick log and a picture into --out.
+Writes sound, transcript, tick log and a picture into --out; agent.wav grows
+while the session runs.
 """
 
 import functools
 import math
 import pathlib
 
+import numpy as np
 from absl import flags
 
 from tml_jax import errors
@@ -53,9 +55,10 @@ _SEED = flags.DEFINE_integer(
 )
 _VOCODER = flags.DEFINE_string(
   "vocoder",
-  "griffin_lim",
-  "What makes sound of mel: griffin_lim (after the session), phases (as a live"
-  " session would, without weights), or the workdir of a trained vocoder.",
+  "phases",
+  "What makes sound of mel: phases (while the session runs, without weights),"
+  " the workdir of a trained vocoder (while it runs), or griffin_lim (after"
+  " it).",
 )
 
 
@@ -83,59 +86,80 @@ def main(config: Config) -> None:
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
+  from tml_jax.live import conversation, realtime
   from tml_jax.live import pool as pool_lib
-  from tml_jax.live import realtime
+  from tml_jax.live import program as program_lib
   from tml_jax.logs import observe, report, ticks
+  from tml_jax.logs import sound as sound_lib
+  from tml_jax.vocoder import stream
 
   agent = trained.load(config, path=workdir, data_dir=data_dir)
+  voice = _voice()
   pool = pool_lib.SessionPool(
-    config,
-    model=agent.model,
+    program_lib.on_device(
+      config,
+      model=agent.model,
+      sessions=1,
+      text_pieces=tokenizer.num_pieces,
+    ),
     variables=agent.variables,
-    slots=1,
-    text_pieces=tokenizer.num_pieces,
+    voice=voice,
   )
   attached = flags_lib.Attached(
     runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
   )
   pool.warm_up(part.senses | attached.senses)
-  session = pool.join(seed=_SEED.value)
-  course = realtime.hold(
-    pool,
-    session=session,
-    part=part,
-    results=attached.step,
-    pace=realtime.WallClock() if _REALTIME.value else None,
-    lost=realtime.losses(len(part), share=_LOSE.value, seed=_SEED.value),
-  )
+
+  # ----------------------------------------------------------- the session
+  report.clear(out)
+  lost = user.losses(len(part), share=_LOSE.value, seed=_SEED.value)
+  recorded = user.Recorded(part, lost=lost)
+  if voice is not None:
+    track = sound_lib.Track(out / report.AGENT, grid=grid, delay=stream.DELAY)
+    recorded.play = track.append
+  transport = recorded
+  if _REALTIME.value:
+    pace = realtime.WallClock()
+    transport = realtime.Realtime(recorded, grid=grid, pace=pace)
+  guest = conversation.Guest(transport, seed=_SEED.value, tools=attached)
+  conversation.hold(conversation.Room(pool, tokenizer=tokenizer), [guest])
+  if voice is not None:
+    heard = track.close(samples=len(part) * grid.samples)
+  else:
+    heard = report.agent_audio(recorded.frames, render=_griffin_lim(config))
+
+  # ------------------------------------------------------ what it leaves
+  seconds = np.array(recorded.seconds)
   log = observe.from_frames(
-    course.frames,
+    recorded.frames,
     timeline=timeline,
     tokenizer=tokenizer,
     grid=grid,
-    seconds=course.tick_seconds,
+    seconds=seconds,
     provenance={"step": agent.step, "seed": _SEED.value},
   )
   held = report.Held(
     timeline=timeline,
-    frames=course.frames,
-    tick_seconds=course.tick_seconds,
+    frames=recorded.frames,
+    microphone=user.microphone(timeline, grid=grid).reshape(-1),
+    agent=heard,
+    tick_seconds=seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
     grid=grid,
     files={TICKS: ticks.to_text(log).encode()} | attached.close(),
   )
   try:
-    summary = report.write(
-      held, directory=out, render=_render(config), tokenizer=tokenizer
-    )
+    summary = report.write(held, directory=out, tokenizer=tokenizer)
   except OSError as error:
     raise errors.UserError(
-      f"--out={out} cannot be written ({error.strerror}); nothing was changed"
+      f"--out={out} cannot be written ({error.strerror})"
     ) from error
   print(summary)
+  if lost:
+    print(f"{len(lost)} of {len(part)} windows were lost")
   if _REALTIME.value:
-    print(course)
+    print(transport)
 
 
 def _timeline(config: Config, *, data_dir: str):
@@ -157,21 +181,27 @@ def _timeline(config: Config, *, data_dir: str):
   )
 
 
-def _render(config: Config):
-  """The `report.Render` that --vocoder names."""
-  from tml_jax.vocoder import griffin_lim, stream
+def _voice():
+  """The `stream.Voice` that --vocoder names; None for one of afterwards."""
+  from tml_jax.vocoder import stream
 
-  grid = clock.of(config.streams)
   if _VOCODER.value == "griffin_lim":
-    iterations = config.sample.griffin_lim_iterations
-    return functools.partial(
-      griffin_lim.render, grid=grid, iterations=iterations, seed=0
-    )
-  network, variables = None, {}
-  if _VOCODER.value != "phases":
-    network, variables = vocoders.load(_VOCODER.value)
+    return None
+  if _VOCODER.value == "phases":
+    return stream.Voice(network=None, variables={})
+  network, variables = vocoders.load(_VOCODER.value)
+  return stream.Voice(network=network, variables=variables)
+
+
+def _griffin_lim(config: Config):
+  """The `report.Render` of --vocoder=griffin_lim."""
+  from tml_jax.vocoder import griffin_lim
+
   return functools.partial(
-    stream.render, grid=grid, network=network, variables=variables
+    griffin_lim.render,
+    grid=clock.of(config.streams),
+    iterations=config.sample.griffin_lim_iterations,
+    seed=0,
   )
 
 
@@ -184,6 +214,11 @@ def _check_flags() -> None:
   if _SCENARIO.value and (_VIDEO.value or _TEXT.value):
     raise errors.UserError(
       "--video and --text go with --input; a scenario has its own"
+    )
+  if _REALTIME.value and _VOCODER.value == "griffin_lim":
+    raise errors.UserError(
+      "--vocoder=griffin_lim makes its sound after the session, --realtime"
+      " while it runs: take --vocoder=phases or a trained vocoder's workdir"
     )
   for name in ("tail", "video_fps", "lose"):
     if not math.isfinite(flags.FLAGS[name].value):

@@ -9,9 +9,9 @@ from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.config import Layout
 from tml_jax.data import turns as turns_lib
-from tml_jax.evals import duplex as live_lib
 from tml_jax.evals import run, suites, turn_based, vad
 from tml_jax.live import session, user
+from tml_jax.live.transport import Answer
 from tml_jax.streams import clock, endpoint, framing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control
@@ -83,25 +83,29 @@ def _scripted(timeline, script, *, endpoint_seconds=_ENDPOINT):
     endpoint_seconds: of the harness.
   """
   live, seen, script = session.Session(_CONFIG, seed=0), [], [*script]
-  steps = turn_based.turns(
+  talk = turn_based.Turns(
     user.UserPart(timeline, tokenizer=_TOKENIZER, grid=clock.TICKS),
-    live,
     config=_CONFIG,
     make_vad=lambda: Spans(timeline),
     endpoint_seconds=endpoint_seconds,
   )
-  finished = None
-  while True:
-    try:
-      step = steps.send(finished)
-    except StopIteration as over:
-      frames = over.value
-      break
+  while (arrived := talk.bring()) is not None:
     tokens = [_QUIET]
-    if not step.quiet and script:
+    if arrived.is_asked and script:
       tokens = script.pop(0)
-    finished = live.play(step.inputs, tokens=tokens, mel=_MEL)
-    seen.append((step.quiet, finished))
+    finished = live.play(live.receive(arrived), tokens=tokens, mel=_MEL)
+    seen.append((not arrived.is_asked, finished))
+    talk.take(
+      Answer(
+        frame=finished,
+        sound=None,
+        messages=(),
+        is_reading=live.has_text,
+        refused=None,
+        seconds=0.0,
+      )
+    )
+  frames = talk.frames
   assert [f.window for f in frames] == list(range(len(frames)))
   # The clock of the model counts the windows that it was given.
   assert [f.window for _, f in seen] == list(range(len(seen)))
@@ -234,16 +238,16 @@ def test_the_same_frames_as_in_training():
 
 
 def test_the_layout_of_a_run_says_how_it_is_met():
-  assert turn_based.as_trained(_CONFIG) is live_lib.duplex
+  assert turn_based.as_trained(_CONFIG) is user.Recorded
   data = dataclasses.replace(_CONFIG.data, layout=Layout.TURNS)
-  hold = turn_based.as_trained(dataclasses.replace(_CONFIG, data=data))
-  assert hold.func is turn_based.turns
+  connect = turn_based.as_trained(dataclasses.replace(_CONFIG, data=data))
+  assert connect.func is turn_based.Turns
   streams = dataclasses.replace(_CONFIG.streams, turn_ms=400)
   long = dataclasses.replace(_CONFIG, streams=streams)
   with pytest.raises(errors.UserError, match="take --agent=duplex"):
-    turn_based.hold(long, vad="energy", endpoint_seconds=0.5)
+    turn_based.connect(long, vad="energy", endpoint_seconds=0.5)
   with pytest.raises(errors.UserError, match="--vad=loud"):
-    turn_based.hold(_CONFIG, vad="loud", endpoint_seconds=0.5)
+    turn_based.connect(_CONFIG, vad="loud", endpoint_seconds=0.5)
 
 
 _USERS = [
@@ -268,7 +272,9 @@ def _converse(timelines, *, first=0):
     ],
     tokenizer=_TOKENIZER,
     done=lambda done: held.__setitem__(done.index, done),
-    hold=turn_based.hold(_CONFIG, vad="energy", endpoint_seconds=_ENDPOINT),
+    connect=turn_based.connect(
+      _CONFIG, vad="energy", endpoint_seconds=_ENDPOINT
+    ),
   )
   for each in held.values():
     assert len(each.seconds) == len(each.frames)

@@ -11,6 +11,7 @@ from experiments import interaction as sizes
 from tml_jax.config import Config
 from tml_jax.config import streams as streams_config
 from tml_jax.live import pool as pool_lib
+from tml_jax.live import program as program_lib
 from tml_jax.live import session
 from tml_jax.models import interaction
 from tml_jax.models.execution import Execution
@@ -104,13 +105,16 @@ def hidden(cfg: Config, sequence: Batch) -> np.ndarray:
   return np.concatenate([states, states[-1:]])
 
 
-def pool(cfg: Config, *, slots: int) -> pool_lib.SessionPool:
+def program(cfg: Config, *, slots: int) -> program_lib.Program:
+  return program_lib.on_device(
+    cfg, model=model(cfg), sessions=slots, text_pieces=Letters.num_pieces
+  )
+
+
+def pool(cfg: Config, *, slots: int, **more) -> pool_lib.SessionPool:
+  """A pool of random weights; `more` of its arguments."""
   return pool_lib.SessionPool(
-    cfg,
-    model=model(cfg),
-    variables=variables(cfg),
-    slots=slots,
-    text_pieces=Letters.num_pieces,
+    program(cfg, slots=slots), **({"variables": variables(cfg)} | more)
   )
 
 

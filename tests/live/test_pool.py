@@ -185,13 +185,7 @@ def test_what_cannot_be_restored_is_refused(tmp_path):
   hotter = small_session.pool(small_session.config(temperature=0.5), slots=1)
   weights = jax.tree.map(np.array, small_session.variables(_CONFIG))
   weights["params"]["unembedding"][0, 0] += 1
-  trained = pool_lib.SessionPool(
-    _CONFIG,
-    model=small_session.model(_CONFIG),
-    variables=weights,
-    slots=1,
-    text_pieces=small_session.Letters.num_pieces,
-  )
+  trained = small_session.pool(_CONFIG, slots=1, variables=weights)
   for other in (hotter, trained):
     with pytest.raises(errors.UserError, match="a session of another model"):
       other.restore(tmp_path)

@@ -180,7 +180,7 @@ def test_everything_lands_in_its_window():
   quiet = [_STREAMS.text_vocab_size + 13]
   frames = []
   for _ in range(6):
-    frame = part.perceive(live)
+    frame = live.receive(part.window(live.window))
     frames.append(live.play(frame, tokens=quiet, mel=None))
   assert [len(frame.patches) for frame in frames] == [0, 0, 2, 0, 0, 0]
   assert frames[2].patches[0, :, 0, 0, 0].tolist() == [7, 8]  # a pair

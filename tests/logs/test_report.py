@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import small_session
+from tml_jax.live import user
 from tml_jax.logs import report, transcript
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
@@ -140,6 +141,8 @@ def _held():
   return report.Held(
     timeline=_timeline(6),
     frames=frames,
+    microphone=user.microphone(_timeline(6), grid=clock.TICKS).reshape(-1),
+    agent=report.agent_audio(frames, render=_RENDER),
     tick_seconds=np.array([0.01, 0.02, 0.01, 0.01, 0.01, 0.03]),
     title="a test",
     grid=clock.TICKS,
@@ -147,9 +150,7 @@ def _held():
 
 
 def test_files_of_a_session(held, tmp_path):
-  summary = report.write(
-    held, directory=tmp_path / "out", render=_RENDER, tokenizer=_TOKENIZER
-  )
+  summary = report.write(held, directory=tmp_path / "out", tokenizer=_TOKENIZER)
   names = sorted(path.name for path in (tmp_path / "out").iterdir())
   assert names == sorted(
     [
@@ -189,6 +190,6 @@ def test_a_failing_write_leaves_what_was_there(held, tmp_path, monkeypatch):
 
   monkeypatch.setattr(report.picture, "draw", fail)
   with pytest.raises(RuntimeError, match="disk full"):
-    report.write(held, directory=tmp_path, render=_RENDER, tokenizer=_TOKENIZER)
+    report.write(held, directory=tmp_path, tokenizer=_TOKENIZER)
   assert [path.name for path in tmp_path.iterdir()] == ["agent.wav"]
   assert (tmp_path / "agent.wav").read_text() == "older"

@@ -97,7 +97,7 @@ def test_sound_of_windows_equals_the_whole_utterance(kind):
     magnitudes_BNF, histories = find(mel_BWNM[:, k], sounds_BN, histories)
     found.append(magnitudes_BNF)
     state, sound_BS = stream.speak(
-      state, mel_BWNM[:, k], sounds_BW[:, k], **keywords
+      state, mel_BWNM[:, k], sounds_BW[:, k], np.ones(2, bool), **keywords
     )
     parts.append(np.asarray(sound_BS))
   # All frames of all windows through the phases in one run.
@@ -122,7 +122,11 @@ def test_a_session_does_not_depend_on_its_neighbours(kind):
     keywords = dict(network=network, variables=variables)
     for _ in range(2):
       state, sound_BS = stream.speak(
-        state, mel_BNM[:rows], sounds_B[:rows], **keywords
+        state,
+        mel_BNM[:rows],
+        sounds_B[:rows],
+        np.ones(rows, bool),
+        **keywords,
       )
     return np.asarray(sound_BS[0])
 
@@ -201,6 +205,7 @@ def test_nothing_compiles_after_the_first_window():
       state,
       np.zeros((2, 16, 80), np.float32),
       np.array(sounds),
+      np.ones(2, bool),
       network=network,
       variables=variables,
     )

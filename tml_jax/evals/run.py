@@ -19,12 +19,12 @@ import tqdm
 from tml_jax.config import Config
 from tml_jax.data import turns
 from tml_jax.evals import content, suites, turn_based
-from tml_jax.evals import duplex as live_lib
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import floor, panel
 from tml_jax.evals.metrics.floor import Series
+from tml_jax.live import conversation, user
 from tml_jax.live import pool as pool_lib
-from tml_jax.live import session, user
+from tml_jax.live import program as program_lib
 from tml_jax.logs import observe, ticks
 from tml_jax.models import interaction
 from tml_jax.streams import clock, framing
@@ -133,7 +133,7 @@ def evaluate(
   variables: dict[str, Any],
   tokenizer: Tokenizer,
   kept: kept_lib.Kept | None = None,
-  agent: Callable[[Config], live_lib.Hold] = turn_based.as_trained,
+  agent: Callable[[Config], turn_based.Connect] = turn_based.as_trained,
 ) -> Report:
   """Scores every item of a suite, live and forced.
 
@@ -186,7 +186,7 @@ def evaluate(
     items=[items[i] for i in known.waiting],
     tokenizer=tokenizer,
     done=done,
-    hold=agent(config),
+    connect=agent(config),
   )
   scored = [
     Scored(
@@ -298,68 +298,37 @@ def converse(
   items: list[suites.Item],
   tokenizer: Tokenizer,
   done: Callable[[Held], None],
-  hold: live_lib.Hold = live_lib.duplex,
+  connect: turn_based.Connect = user.Recorded,
 ) -> np.ndarray:
   """Lets the model answer the users of `items`; `done` gets each that is over.
 
-  A conversation depends on its item alone, whoever shares the pool: the next
-  one joins when another is over. `hold` is how the model is connected to its
-  user.
+  `connect` is how the model meets its user.
 
   Returns:
     [ticks] wall-clock time of each call, compilation included.
   """
   pool = pool_lib.SessionPool(
-    config,
-    model=model,
+    program_lib.on_device(
+      config, model=model, sessions=SLOTS, text_pieces=tokenizer.num_pieces
+    ),
     variables=variables,
-    slots=SLOTS,
-    text_pieces=tokenizer.num_pieces,
   )
   grid = clock.of(config.streams)
-  seconds: list[float] = []
-  waiting = list(reversed(range(len(items))))
-  talks: dict[session.Session, _Talking] = {}
-  steps: dict[session.Session, live_lib.Step] = {}
   with tqdm.tqdm(total=len(items), desc="live", unit="talk") as progress:
 
-    def go_on(live: session.Session, frame: Frame | None) -> None:
-      talking = talks[live]
-      try:
-        steps[live] = talking.talk.send(frame)
-      except StopIteration as over:
-        pool.leave(live)
-        del talks[live]
-        done(Held(talking.index, talking.timeline, over.value, talking.seconds))
-        progress.update()
+    def over(index: int, timeline: Timeline, talk: turn_based.Talk) -> None:
+      done(Held(index, timeline, talk.frames, np.array(talk.seconds)))
+      progress.update()
 
-    while waiting or talks:
-      while waiting and len(talks) < SLOTS:
-        index = waiting.pop()
-        timeline = items[index].load()
-        part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
-        live = pool.join(seed=items[index].seed)
-        talks[live] = _Talking(
-          index, timeline, hold(part, live), np.zeros(len(part))
+    def guests():
+      for index, item in enumerate(items):
+        timeline = item.load()
+        talk = connect(user.UserPart(timeline, tokenizer=tokenizer, grid=grid))
+        yield conversation.Guest(
+          talk,
+          seed=item.seed,
+          done=functools.partial(over, index, timeline, talk),
         )
-        go_on(live, None)
-      if not steps:
-        continue  # some that joined had nothing to ask
-      inputs = {live: step.inputs for live, step in steps.items()}
-      quiet = {live for live, step in steps.items() if step.quiet}
-      ticked = pool.tick(inputs, quiet=quiet)
-      seconds.append(ticked.seconds)
-      for live, frame in ticked.frames.items():
-        talks[live].seconds[steps.pop(live).window] += ticked.seconds
-        go_on(live, frame)
-  return np.array(seconds)
 
-
-@dataclasses.dataclass
-class _Talking:
-  """A conversation under way."""
-
-  index: int
-  timeline: Timeline
-  talk: live_lib.Talk
-  seconds: np.ndarray
+    room = conversation.Room(pool, tokenizer=tokenizer)
+    return conversation.hold(room, guests())

@@ -2,7 +2,7 @@
 
 For: the baseline that an interaction model is compared with, on the same users
 and the same clock. Not for: its training data (`data.turns`, the same rules).
-Start at `turns`, with the options of `hold`.
+Start at `Turns`, with the options of `connect`.
 
 Every 200 ms, at the end of a window:
 
@@ -25,22 +25,42 @@ but for those of more than `_ASKED` windows.
 import dataclasses
 import functools
 from collections.abc import Callable, Generator
+from typing import Protocol
 
 import numpy as np
 
 from tml_jax import errors
 from tml_jax.config import Config, Layout
 from tml_jax.data import turns as turns_lib
-from tml_jax.evals import duplex as live_lib
 from tml_jax.evals import vad as vad_lib
 from tml_jax.live import session, user
+from tml_jax.live.transport import Answer, Arrived
 from tml_jax.streams import clock, endpoint
 from tml_jax.streams.frame import Frame
 
 _ASKED = 4  # windows of messages that are written within one window of time
 
 
-def hold(config: Config, *, vad: str, endpoint_seconds: float) -> live_lib.Hold:
+class Talk(Protocol):
+  """The transport of an evaluation: `user.Recorded` or `Turns`.
+
+  Attributes:
+    frames: one per window of the user's clock.
+    seconds: wall-clock time of the calls in each.
+  """
+
+  frames: list[Frame]
+  seconds: list[float]
+
+  def bring(self) -> Arrived | None: ...
+
+  def take(self, answer: Answer) -> None: ...
+
+
+Connect = Callable[[user.UserPart], Talk]
+
+
+def connect(config: Config, *, vad: str, endpoint_seconds: float) -> Connect:
   """The harness with these options.
 
   Args:
@@ -60,82 +80,110 @@ def hold(config: Config, *, vad: str, endpoint_seconds: float) -> live_lib.Hold:
     )
   vad_lib.create(vad)
   return functools.partial(
-    turns,
+    Turns,
     config=config,
     make_vad=functools.partial(vad_lib.create, vad),
     endpoint_seconds=endpoint_seconds,
   )
 
 
-def as_trained(config: Config) -> live_lib.Hold:
+def as_trained(config: Config) -> Connect:
   """What the layout of a run's data asks for."""
   if config.data.layout is Layout.DUPLEX:
-    return live_lib.duplex
-  return hold(config, vad="energy", endpoint_seconds=turns_lib.ENDPOINT_SECONDS)
+    return user.Recorded
+  return connect(
+    config, vad="energy", endpoint_seconds=turns_lib.ENDPOINT_SECONDS
+  )
 
 
-def turns(
-  part: user.UserPart,
-  live: session.Session,
-  *,
-  config: Config,
-  make_vad: Callable[[], vad_lib.Vad],
-  endpoint_seconds: float,
-) -> live_lib.Talk:
-  """One conversation; see the module. With its options, a `live.Hold`.
+class Turns:
+  """One conversation; see the module and, for attributes, `Talk`.
 
-  Args:
-    part: the user.
-    live: the session of the model.
-    config: of the run.
-    make_vad: makes a detector of the conversation's own.
-    endpoint_seconds: without speech, that end a turn.
-
-  Returns:
-    Frames on the clock of the user: what was perceived in each window, with
-    the sound that the agent made in it and all that it decided at its end.
+  Frames are on the clock of the user: what was perceived in each window, with
+  the sound that the agent made in it and all that it decided at its end.
   """
-  frames: list[Frame] = []
-  detector, endpointer = make_vad(), endpoint.Endpointer(endpoint_seconds)
-  ear = session.Session(config, seed=live.seed)  # on the user's clock
-  waiting: list[int] = []  # windows of turns that the model has not heard
-  replying = False
-  for k in range(len(part)):
-    perceived = part.perceive(ear)
-    ear.window += 1
-    turn = endpointer.push(
-      detector.push(part.samples(k)), hop=detector.hop, brings=part.brings(k)
-    )
-    if turn is not None:
-      waiting += turn.windows
-    decided: list[Frame] = []
-    own = None
-    if replying:
-      decided.append(
-        (yield live_lib.Step(live.perceive(None), k, quiet=endpointer.in_turn))
+
+  def __init__(
+    self,
+    part: user.UserPart,
+    *,
+    config: Config,
+    make_vad: Callable[[], vad_lib.Vad],
+    endpoint_seconds: float,
+  ):
+    """Starts at the first window.
+
+    Args:
+      part: the user.
+      config: of the run.
+      make_vad: makes a detector of the conversation's own.
+      endpoint_seconds: without speech, that end a turn.
+    """
+    self.frames: list[Frame] = []
+    self.seconds = [0.0] * len(part)
+    self._part = part
+    self._ear = session.Session(config, seed=0)  # on the user's clock
+    self._detector = make_vad()
+    self._endpointer = endpoint.Endpointer(endpoint_seconds)
+    self._windows = self._talk()
+    self._answer: Answer | None = None
+
+  def bring(self) -> Arrived | None:
+    try:
+      return self._windows.send(self._answer)
+    except StopIteration:
+      return None
+
+  def take(self, answer: Answer) -> None:
+    if answer.refused:
+      raise answer.refused
+    self._answer = answer
+    self.seconds[len(self.frames)] += answer.seconds
+
+  def _talk(self) -> Generator[Arrived, Answer, None]:
+    """Windows for the model, which gets none while it waits for a turn."""
+    part, endpointer, detector = self._part, self._endpointer, self._detector
+    waiting: list[int] = []  # windows of turns that the model has not heard
+    replying = False
+    nothing = Arrived(None)
+    for k in range(len(part)):
+      perceived = self._ear.receive(part.window(k))
+      self._ear.window += 1
+      turn = endpointer.push(
+        detector.push(part.samples(k)), hop=detector.hop, brings=part.brings(k)
       )
-      own = decided[0].own_dmel
-      replying = _goes_on(decided[0]) and not endpointer.in_turn
-    if waiting and not replying and not endpointer.in_turn:
-      yield from _deliver(part, live, windows=waiting, now=k)
-      waiting = []
-      for _ in range(_ASKED):
-        decided.append((yield live_lib.Step(live.perceive(None), k)))
-        replying = _goes_on(decided[-1])
-        if decided[-1].speak or not replying:
-          break
-    frames.append(_joined(perceived, decided, own=own))
-  return frames
+      if turn is not None:
+        waiting += turn.windows
+      decided: list[Frame] = []
+      own = None
+      if replying:
+        is_asked = not endpointer.in_turn
+        answer = yield dataclasses.replace(nothing, is_asked=is_asked)
+        decided.append(answer.frame)
+        own = answer.frame.own_dmel
+        replying = _goes_on(answer.frame) and is_asked
+      if waiting and not replying and not endpointer.in_turn:
+        yield from _deliver(part, windows=waiting)
+        waiting = []
+        for _ in range(_ASKED):
+          answer = yield nothing
+          decided.append(answer.frame)
+          replying = _goes_on(answer.frame)
+          if answer.frame.speak or not replying:
+            break
+      self.frames.append(_joined(perceived, decided, own=own))
 
 
 def _deliver(
-  part: user.UserPart, live: session.Session, *, windows: list[int], now: int
-) -> Generator[live_lib.Step, Frame, None]:
+  part: user.UserPart, *, windows: list[int]
+) -> Generator[Arrived, Answer, None]:
   """The model perceives these windows, and typed text to its end."""
+  is_reading = True
   for window in windows:
-    yield live_lib.Step(part.deliver(live, window=window), now, quiet=True)
-  while live.has_text:
-    yield live_lib.Step(live.perceive(None), now, quiet=True)
+    answer = yield dataclasses.replace(part.window(window), is_asked=False)
+    is_reading = answer.is_reading
+  while is_reading:
+    is_reading = (yield Arrived(None, is_asked=False)).is_reading
 
 
 def _goes_on(frame: Frame) -> bool:

@@ -1,9 +1,10 @@
 """Many sessions in step: they join and leave between ticks.
 
 For: `SessionPool`, N slots that one compiled call advances by a window. Not
-for: the compiled tick (`tick`), the host side of a session (`session`), or
-sound from mel (`vocoder`). Start at `SessionPool.tick`. Nothing has a size that
-depends on what arrives or for how long: after `warm_up` nothing compiles.
+for: the compiled tick (`tick`, `program`), the host side of a session
+(`session`), or what brings its windows (`conversation`). Start at
+`SessionPool.tick`. Nothing has a size that depends on what arrives or for how
+long: after `warm_up` nothing compiles.
 """
 
 import dataclasses
@@ -15,22 +16,16 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tml_jax import errors
-from tml_jax.config import Config
+from tml_jax.live import program as program_lib
 from tml_jax.live import saved
 from tml_jax.live import tick as tick_lib
 from tml_jax.live.session import Senses, Session
-from tml_jax.models import cache as cache_lib
-from tml_jax.models import interaction
-from tml_jax.streams import clock
 from tml_jax.streams.batch import Chunk
 from tml_jax.streams.frame import Frame
-
-_take = jax.jit(cache_lib.Cache.take)
-_put = jax.jit(cache_lib.Cache.put, donate_argnums=0)
+from tml_jax.vocoder import stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +37,16 @@ class Ticked:
     hidden: [slots, N, D] on the device, the states that output tokens were
       drawn from.
     counts: [slots] output tokens of each.
-    seconds: wall-clock time from perceived windows to decisions.
+    seconds: wall-clock time from perceived windows to decisions and sound.
+    sounds: [samples] of each session that was ticked, of its next window,
+      `stream.DELAY` late; empty in a pool without a voice.
   """
 
   frames: dict[Session, Frame]
   hidden: jax.Array
   counts: np.ndarray
   seconds: float
+  sounds: dict[Session, np.ndarray]
 
 
 class SessionPool:
@@ -56,34 +54,38 @@ class SessionPool:
 
   def __init__(
     self,
-    config: Config,
+    program: program_lib.Program,
     *,
-    model: interaction.InteractionModel,
     variables: dict[str, Any],
-    slots: int,
-    text_pieces: int,
+    voice: stream.Voice | None = None,
   ):
     """Starts empty.
 
     Args:
-      config: of the run; `config.sample` holds the options of sampling.
-      model: the model.
-      variables: its parameters and router biases.
-      slots: N.
-      text_pieces: `Tokenizer.num_pieces`; text rows after these are never
-        emitted.
+      program: the tick of so many sessions as there are slots.
+      variables: parameters and router biases of its model.
+      voice: makes the sessions' sound; None makes none.
     """
-    self.config = config
-    self._model = model
-    self._variables = jax.tree.map(jnp.asarray, variables)
-    self._text_pieces = text_pieces
-    self._sessions: list[Session | None] = [None] * slots
-    self._cache = empty_cache(config, slots)
+    self.config = program.config
+    self._program = program
+    self._variables = program.put_variables(variables)
+    self._sessions: list[Session | None] = [None] * program.sessions
+    self._cache = program.empty_cache()
+    self._voice = voice
+    self._voices = self._silence(program.sessions)
+
+  def _silence(self, size: int) -> stream.State | tuple[()]:
+    """State of so many voices before their first window."""
+    return self._voice.start(batch_size=size) if self._voice else ()
 
   @property
   def sessions(self) -> list[Session]:
     """Those in the pool."""
     return [session for session in self._sessions if session is not None]
+
+  @property
+  def is_full(self) -> bool:
+    return None not in self._sessions
 
   def slot(self, session: Session) -> int:
     """Where a session is.
@@ -105,9 +107,7 @@ class SessionPool:
     Raises:
       errors.UserError: no slot is free.
     """
-    return self._enter(
-      Session(self.config, seed=seed), empty_cache(self.config, 1)
-    )
+    return self._enter(Session(self.config, seed=seed), self._empty_row())
 
   def leave(self, session: Session) -> None:
     """Frees the slot of a session, which is over unless it was saved."""
@@ -121,7 +121,7 @@ class SessionPool:
     """
     state = session.state() | {"seed": seed}
     twin = Session.of_state(self.config, state=state)
-    return self._enter(twin, _take(self._cache, self.slot(session)))
+    return self._enter(twin, self._row(self.slot(session)))
 
   def save(self, session: Session, directory: str | os.PathLike[str]) -> None:
     """Writes a live session to a directory: all of it or nothing.
@@ -129,7 +129,7 @@ class SessionPool:
     Raises:
       errors.UserError: the directory cannot be written.
     """
-    row = jax.device_get(_take(self._cache, self.slot(session)))
+    row = jax.device_get(self._row(self.slot(session)))
     saved.write(
       directory,
       arrays=jax.tree.leaves(row),
@@ -144,7 +144,7 @@ class SessionPool:
       errors.UserError: no slot is free; there is nothing to read or it is
         broken; or it is of another model.
     """
-    leaves, tree = jax.tree.flatten(empty_cache(self.config, 1))
+    leaves, tree = jax.tree.flatten(self._empty_row())
     arrays, state = saved.read(
       directory, like=leaves, fingerprint=self.fingerprint
     )
@@ -153,24 +153,42 @@ class SessionPool:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Names the model, its weights and the options of sampling."""
+    """Names the model, its weights, its voice and the options of sampling."""
     config = self.config
     parts = (config.model, config.streams, config.sample, config.numerics)
     digest = hashlib.sha256(repr((parts, config.train.dtype)).encode())
-    digest.update(str(self._text_pieces).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
+    digest.update(str(self._program.text_pieces).encode())
+    weights = [self._variables]
+    if self._voice:
+      digest.update(repr(self._voice.network).encode())
+      weights.append(self._voice.variables)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(weights):
       digest.update(jax.tree_util.keystr(path).encode())
       digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
 
-  def _enter(self, session: Session, row: cache_lib.Cache) -> Session:
-    if None not in self._sessions:
+  def _empty_row(self) -> tuple[Any, Any]:
+    """Cache and voice of a new session."""
+    return program_lib.empty_cache(self.config, 1), self._silence(1)
+
+  def _row(self, slot: int) -> tuple[Any, Any]:
+    """Cache and voice of the session in a slot."""
+    cache = self._program.take(self._cache, slot)
+    return cache, stream.take(self._voices, slot)
+
+  def _put(self, row: tuple[Any, Any], slot: int) -> None:
+    cache, voice = row
+    self._cache = self._program.put(self._cache, cache, slot)
+    self._voices = stream.put(self._voices, voice, slot)
+
+  def _enter(self, session: Session, row: tuple[Any, Any]) -> Session:
+    if self.is_full:
       raise errors.UserError(
         f"all {len(self._sessions)} slots of the pool are taken: let a session"
         " leave, or make the pool with more"
       )
     slot = self._sessions.index(None)
-    self._cache = _put(self._cache, row, slot)
+    self._put(row, slot)
     self._sessions[slot] = session
     return session
 
@@ -190,12 +208,14 @@ class SessionPool:
       if frame.text_in or len(frame.patches):
         senses = Senses.ALL
     # The smallest that takes all.
-    chunk = empty_chunk(self.config, senses, slots=len(self._sessions))
+    chunk = self._program.empty_chunk(senses)
     for slot, session in slots.items():
       tick_lib.write_inputs(
         chunk, inputs[session], row=slot, config=self.config
       )
     decided = self._run(chunk, quiet=quiet)
+    # Made while the host reads what was decided.
+    sound_BS = self._speak(decided, ticked=slots)
     tokens, counts, mel = jax.device_get(
       (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
     )
@@ -207,64 +227,52 @@ class SessionPool:
       )
       for slot, session in slots.items()
     }
+    sounds = {}
+    if self._voice:
+      heard = np.asarray(sound_BS)
+      sounds = {session: heard[slot] for slot, session in slots.items()}
     return Ticked(
       frames=frames,
       hidden=decided.hidden_BND,
       counts=counts,
+      sounds=sounds,
       seconds=time.perf_counter() - start,
     )
 
   def warm_up(self, senses: set[Senses]) -> None:
     """Compiles all that windows of these kinds need; nobody notices."""
     for kind in senses:
-      chunk = empty_chunk(self.config, kind, slots=len(self._sessions))
-      jax.block_until_ready(self._run(chunk))
+      decided = self._run(self._program.empty_chunk(kind))
+      jax.block_until_ready(self._speak(decided, ticked=()))
     # A row put back where it was, as those who join and leave need it.
-    self._cache = _put(self._cache, _take(self._cache, 0), 0)
-    jax.block_until_ready(empty_cache(self.config, 1))
+    self._put(self._row(0), 0)
+    jax.block_until_ready(self._empty_row())
 
   def _run(
     self, chunk: Chunk, *, quiet: Collection[Session] = ()
   ) -> tick_lib.Decided:
     seeds = [0 if s is None else s.seed for s in self._sessions]
-    tick = tick_lib.compiled[self.config.numerics]
-    decided, self._cache = tick(
+    decided, self._cache = self._program.tick(
       self._variables,
       cache=self._cache,
       chunk=chunk,
       seeds_B=np.array(seeds, np.int32),
       quiet_B=np.array([session in quiet for session in self._sessions]),
-      text_pieces=self._text_pieces,
-      model=self._model,
-      config=self.config,
     )
     return decided
 
-
-def empty_cache(config: Config, size: int) -> cache_lib.Cache:
-  """Room for so many sessions."""
-  return cache_lib.init_cache(
-    config.model,
-    batch_size=size,
-    horizon=config.sample.horizon,
-    sinks=config.sample.sinks,
-    # The same for pools of any size, so that sessions may change pools.
-    chunk=empty_chunk(config, Senses.ALL, slots=1).inputs.tokens.shape[1],
-    dtype=str(config.train.dtype),
-  )
-
-
-def empty_chunk(config: Config, senses: Senses, *, slots: int) -> Chunk:
-  """Room for the largest window of a kind."""
-  audio = 2 * clock.of(config.streams).audio_tokens  # of both sides
-  size, patches = 1 + audio, 0
-  if senses is Senses.ALL:
-    patches = config.streams.patches_per_frame
-    size += patches + config.streams.max_text_in
-  return tick_lib.empty_chunk(
-    config,
-    batch_size=slots,
-    size=size,
-    audio=audio,
-    patches=patches,
-  )
+  def _speak(
+    self, decided: tick_lib.Decided, *, ticked: Collection[int]
+  ) -> jax.Array | None:
+    """[slots, samples]; the voices of the slots `ticked` go on."""
+    if not self._voice:
+      return None
+    ticked_B = np.zeros(len(self._sessions), bool)
+    ticked_B[list(ticked)] = True
+    self._voices, sound_BS = self._voice.speak(
+      self._voices,
+      decided.mel_BFM,
+      decided.speaks_B,
+      ticked_B=ticked_B,
+    )
+    return sound_BS

@@ -1,12 +1,13 @@
-"""The tick as a program for a mesh: what live sessions would run on a slice.
+"""The tick as a program: what a pool of sessions runs, on one device or a mesh.
 
-For: `aot`, which compiles it for devices that are not there. Not for: what a
-tick computes (`tick`), or sessions on one device (`pool`). Start at `create`.
+For: `pool`, which runs it, and `aot`, which compiles it for devices that are
+not there. Not for: what a tick computes (`tick`). Start at `on_device` and
+`on_mesh`.
 
-Sessions are cut over the mesh axes of "batch", experts over theirs. A tick is
-counted with the sound of both sides, no video and no typed text, one output
-token (each further one is another turn of the loop in it), and the flow's
-steps.
+On a mesh sessions are cut over the axes of "batch", experts over theirs. `aot`
+counts a tick with the sound of both sides, no video and no typed text, one
+output token (each further one is another turn of the loop in it), and the
+flow's steps.
 """
 
 import dataclasses
@@ -22,11 +23,35 @@ import numpy as np
 from flax import linen as nn
 
 from tml_jax.config import Config, RematPolicy
-from tml_jax.live import pool, tick
+from tml_jax.live import tick as tick_lib
 from tml_jax.live.session import Senses
+from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
+from tml_jax.streams import clock
 from tml_jax.streams.batch import Chunk, Packed
+
+_take = jax.jit(cache_lib.Cache.take)
+_put = jax.jit(cache_lib.Cache.put, donate_argnums=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+  """Where the arrays of a program lie on a mesh.
+
+  Attributes:
+    mesh: the mesh.
+    variables: abstract, weights in the model's dtype; routers in float32.
+    rows: of what has a row for each session.
+  """
+
+  mesh: jax.sharding.Mesh
+  variables: dict[str, Any]
+  rows: jax.sharding.NamedSharding
+
+  @property
+  def everywhere(self) -> jax.sharding.NamedSharding:
+    return jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,43 +60,108 @@ class Program:
 
   Attributes:
     config: the experiment.
-    mesh: the mesh.
     model: the model, its layers one by one.
-    variables: weights in the model's dtype; routers in float32.
-    cache: of all sessions.
-    chunk: abstract inputs of a window.
-    seeds: of the sessions.
-    quiet: whether they may not speak.
+    sessions: rows of the cache.
+    text_pieces: `Tokenizer.num_pieces`; text rows after these are never
+      emitted.
+    places: on a mesh; None for one device.
   """
 
   config: Config
-  mesh: jax.sharding.Mesh
   model: interaction.InteractionModel
-  variables: dict[str, Any]
-  cache: Any
-  chunk: Chunk
-  seeds: jax.ShapeDtypeStruct
-  quiet: jax.ShapeDtypeStruct
+  sessions: int
+  text_pieces: int
+  places: Places | None
+
+  def put_variables(self, variables: dict[str, Any]) -> dict[str, Any]:
+    """Weights where a tick finds them."""
+    if self.places is None:
+      return jax.tree.map(jnp.asarray, variables)
+    return jax.tree.map(
+      lambda x, to: jax.device_put(np.asarray(x, to.dtype), to.sharding),
+      variables,
+      self.places.variables,
+    )
+
+  def empty_cache(self) -> cache_lib.Cache:
+    """Of sessions that are new."""
+    cache = empty_cache(self.config, self.sessions)
+    if self.places is None:
+      return cache
+    return jax.device_put(cache, self.places.rows)
+
+  def empty_chunk(self, senses: Senses) -> Chunk:
+    """Of sessions that rest."""
+    return empty_chunk(self.config, senses, slots=self.sessions)
+
+  def tick(
+    self,
+    variables: dict[str, Any],
+    *,
+    cache: cache_lib.Cache,
+    chunk: Chunk,
+    seeds_B: np.ndarray,
+    quiet_B: np.ndarray,
+  ) -> tuple[tick_lib.Decided, cache_lib.Cache]:
+    """Runs `tick.tick`; compiles once for each kind of chunk."""
+    static = dict(
+      text_pieces=self.text_pieces, model=self.model, config=self.config
+    )
+    if self.places is None:
+      run = tick_lib.compiled[self.config.numerics]
+      return run(
+        variables,
+        cache=cache,
+        chunk=chunk,
+        seeds_B=seeds_B,
+        quiet_B=quiet_B,
+        **static,
+      )
+    chunk, seeds_B, quiet_B = jax.device_put(
+      (chunk, seeds_B, quiet_B), self.places.rows
+    )
+    with mesh_lib.use(self.places.mesh, rules=self.config.mesh.axis_rules):
+      return self._on_mesh(
+        variables,
+        cache=cache,
+        chunk=chunk,
+        seeds_B=seeds_B,
+        quiet_B=quiet_B,
+        **static,
+      )
+
+  def take(self, cache: cache_lib.Cache, row: int) -> cache_lib.Cache:
+    """The session in `row` alone."""
+    if self.places is None:
+      return _take(cache, row)
+    return self._take_on_mesh(cache, row)
+
+  def put(
+    self, cache: cache_lib.Cache, session: cache_lib.Cache, row: int
+  ) -> cache_lib.Cache:
+    """All sessions, that of `take` in `row`; `cache` is donated."""
+    if self.places is None:
+      return _put(cache, session, row)
+    return self._put_on_mesh(
+      cache, jax.device_put(session, self.places.everywhere), row
+    )
 
   @property
   def arguments(self) -> dict[str, Any]:
-    """Abstract arrays of a call, by what they are."""
-    return self.variables | {"cache": self.cache, "inputs": self.chunk}
+    """Abstract arrays of a call on a mesh, by what they are."""
+    shapes = self._shapes()
+    return self.places.variables | {
+      "cache": shapes["cache"],
+      "inputs": shapes["chunk"],
+    }
 
   def lower(self) -> jax.stages.Lowered:
-    """Traces the tick; the cache is donated."""
-    with mesh_lib.use(self.mesh, rules=self.config.mesh.axis_rules):
-      return jax.jit(
-        tick.tick,
-        static_argnames=("text_pieces", "model", "config"),
-        donate_argnames="cache",
-      ).lower(
-        self.variables,
-        cache=self.cache,
-        chunk=self.chunk,
-        seeds_B=self.seeds,
-        quiet_B=self.quiet,
-        text_pieces=self.config.streams.text_vocab_size,
+    """Traces the tick of a mesh; the cache is donated."""
+    with mesh_lib.use(self.places.mesh, rules=self.config.mesh.axis_rules):
+      return self._jit(compiler_options=None).lower(
+        self.places.variables,
+        **self._shapes(),
+        text_pieces=self.text_pieces,
         model=self.model,
         config=self.config,
       )
@@ -85,14 +175,70 @@ class Program:
     """Compiles with the config's options and `options`."""
     return lowered.compile(self.config.compiler_options | options)
 
+  def _shapes(self) -> dict[str, Any]:
+    """Abstract arguments of the tick by name, but for the weights."""
+    rows = self.places.rows
 
-def create(
+    def by_session(leaf) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)
+
+    cache = jax.eval_shape(lambda: empty_cache(self.config, self.sessions))
+    return {
+      "cache": jax.tree.map(by_session, cache),
+      "chunk": jax.tree.map(by_session, self.empty_chunk(Senses.SOUND)),
+      "seeds_B": by_session(np.zeros(self.sessions, np.int32)),
+      "quiet_B": by_session(np.zeros(self.sessions, bool)),
+    }
+
+  def _jit(self, *, compiler_options: dict[str, str | bool] | None):
+    return jax.jit(
+      tick_lib.tick,
+      static_argnames=("text_pieces", "model", "config"),
+      donate_argnames="cache",
+      out_shardings=self.places.rows,
+      compiler_options=compiler_options,
+    )
+
+  @functools.cached_property
+  def _on_mesh(self):
+    return self._jit(compiler_options=self.config.compiler_options)
+
+  @functools.cached_property
+  def _take_on_mesh(self):
+    return jax.jit(cache_lib.Cache.take, out_shardings=self.places.everywhere)
+
+  @functools.cached_property
+  def _put_on_mesh(self):
+    return jax.jit(
+      cache_lib.Cache.put, donate_argnums=0, out_shardings=self.places.rows
+    )
+
+
+def on_device(
+  config: Config,
+  *,
+  model: interaction.InteractionModel,
+  sessions: int,
+  text_pieces: int,
+) -> Program:
+  """The tick of `sessions` sessions on one device; allocates nothing."""
+  return Program(
+    config=config,
+    model=model,
+    sessions=sessions,
+    text_pieces=text_pieces,
+    places=None,
+  )
+
+
+def on_mesh(
   config: Config,
   *,
   mesh: jax.sharding.Mesh,
   sessions: int,
   model: interaction.InteractionModel,
   example: Packed,
+  text_pieces: int,
 ) -> Program:
   """The tick of `sessions` sessions on `mesh`; allocates nothing.
 
@@ -102,6 +248,7 @@ def create(
     sessions: how many.
     model: as it is trained.
     example: what its `init` takes.
+    text_pieces: of the tokenizer.
 
   Raises:
     errors.UserError: sessions or a weight that the mesh cannot divide.
@@ -126,23 +273,12 @@ def create(
   variables = jax.tree_util.tree_map_with_path(
     cast, nn.meta.unbox(boxed), shardings
   )
-
-  def by_session(leaf) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)
-
   return Program(
     config=config,
-    mesh=mesh,
     model=model,
-    variables=variables,
-    cache=jax.tree.map(
-      by_session, jax.eval_shape(lambda: pool.empty_cache(config, sessions))
-    ),
-    chunk=jax.tree.map(
-      by_session, pool.empty_chunk(config, Senses.SOUND, slots=sessions)
-    ),
-    seeds=by_session(np.zeros(sessions, np.int32)),
-    quiet=by_session(np.zeros(sessions, bool)),
+    sessions=sessions,
+    text_pieces=text_pieces,
+    places=Places(mesh=mesh, variables=variables, rows=rows),
   )
 
 
@@ -152,4 +288,33 @@ def _cast(path, leaf, sharding, *, dtype: str) -> jax.ShapeDtypeStruct:
   keep = len(leaf.shape) < 2 or "router" in names
   return jax.ShapeDtypeStruct(
     leaf.shape, leaf.dtype if keep else jnp.dtype(dtype), sharding=sharding
+  )
+
+
+def empty_cache(config: Config, size: int) -> cache_lib.Cache:
+  """Room for so many sessions."""
+  return cache_lib.init_cache(
+    config.model,
+    batch_size=size,
+    horizon=config.sample.horizon,
+    sinks=config.sample.sinks,
+    # The same for pools of any size, so that sessions may change pools.
+    chunk=empty_chunk(config, Senses.ALL, slots=1).inputs.tokens.shape[1],
+    dtype=str(config.train.dtype),
+  )
+
+
+def empty_chunk(config: Config, senses: Senses, *, slots: int) -> Chunk:
+  """Room for the largest window of a kind."""
+  audio = 2 * clock.of(config.streams).audio_tokens  # of both sides
+  size, patches = 1 + audio, 0
+  if senses is Senses.ALL:
+    patches = config.streams.patches_per_frame
+    size += patches + config.streams.max_text_in
+  return tick_lib.empty_chunk(
+    config,
+    batch_size=slots,
+    size=size,
+    audio=audio,
+    patches=patches,
   )

@@ -1,55 +1,20 @@
-"""A session held at the pace of the clock, or as fast as it goes.
+"""A conversation at the pace of the clock.
 
-For: whoever plays a recorded user to a model (`sample`). Not for: devices.
-Start at `hold`. Against the clock, window k is heard when it has ended, at
-(k + 1) times its length, and its decision is due before the next one ends: its
-sound plays from there on. A window whose input is lost, or reaches the model
-after the decision was due, is absent for the model; the windows behind it keep
+For: playing somebody to a model as fast as they speak (`sample --realtime`).
+Not for: devices. Start at `Realtime`. Window k is heard when it has ended, at
+(k + 1) times its length, and its decision and sound are due before the next
+one ends: the sound plays from there on. A window whose input reaches the model
+after the decision was due is absent for the model; the windows behind it keep
 their times.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 import numpy as np
 
-from tml_jax.live import pool as pool_lib
-from tml_jax.live import session as session_lib
-from tml_jax.live import user
+from tml_jax.live.transport import Answer, Arrived, Transport
 from tml_jax.streams import clock
-from tml_jax.streams.frame import Control, Frame
-
-
-@dataclasses.dataclass(frozen=True)
-class Course:
-  """How a session went.
-
-  Attributes:
-    frames: one per window.
-    tick_seconds: [windows] from perceived window to decision.
-    grid: of the windows.
-    missed: windows whose decision came after it was due.
-    late: windows whose input came after that, too.
-    lost: windows whose input never came.
-  """
-
-  frames: list[Frame]
-  tick_seconds: np.ndarray
-  grid: clock.Grid
-  missed: tuple[int, ...] = ()
-  late: tuple[int, ...] = ()
-  lost: tuple[int, ...] = ()
-
-  def __str__(self) -> str:
-    milliseconds = 1000 * self.tick_seconds
-    p50, p99 = np.percentile(milliseconds, (50, 99))
-    return (
-      f"real time: {len(self.missed)} of {len(self.frames)} deadlines missed,"
-      f" {len(self.late)} windows late, {len(self.lost)} lost; a tick took"
-      f" {p50:.1f} ms (median), {p99:.1f} (p99), {milliseconds.max():.1f} (max)"
-      f" of {self.grid.ms}"
-    )
 
 
 class WallClock:
@@ -65,53 +30,50 @@ class WallClock:
     time.sleep(max(0.0, seconds - self.now()))
 
 
-def hold(
-  pool: pool_lib.SessionPool,
-  *,
-  session: session_lib.Session,
-  part: user.UserPart,
-  results: Callable[[Frame], list[list[int]]],
-  pace: WallClock | None,
-  lost: frozenset[int] = frozenset(),
-) -> Course:
-  """Plays the user to the session.
+class Realtime:
+  """A transport whose windows come when they have ended.
 
-  Args:
-    pool: warm.
-    session: in the pool, new.
-    part: the user.
-    results: given each finished frame, what tools have to say, as tokens of
-      `<result>` messages; never waits.
-    pace: a clock that starts now; None for as fast as can be.
-    lost: windows whose input does not arrive.
+  Attributes:
+    seconds: of each window, from perceived window to decision and sound.
+    missed: windows whose decision or sound came after it was due.
+    late: windows whose input came after that, too.
   """
-  frames, seconds, missed, late = [], [], [], []
-  length = part.grid.seconds
-  for k in range(len(part)):
-    due = (k + 2) * length
-    if pace is not None:
-      pace.wait_until(due - length)
-      if pace.now() > due:
-        late.append(k)
-    heard = k not in lost and k not in late
-    ticked = pool.tick({session: part.perceive(session, heard=heard)})
-    frames.append(ticked.frames[session])
-    seconds.append(ticked.seconds)
-    if pace is not None and pace.now() > due:
-      missed.append(k)
-    for tokens in results(frames[-1]):
-      session.type(Control.RESULT, tokens)
-  return Course(
-    frames=frames,
-    tick_seconds=np.array(seconds),
-    grid=part.grid,
-    missed=tuple(missed),
-    late=tuple(late),
-    lost=tuple(sorted(lost)),
-  )
 
+  def __init__(self, inner: Transport, *, grid: clock.Grid, pace: WallClock):
+    """The clock `pace` starts now."""
+    self._inner, self._grid, self._pace = inner, grid, pace
+    self.seconds: list[float] = []
+    self.missed: list[int] = []
+    self.late: list[int] = []
 
-def losses(windows: int, *, share: float, seed: int) -> frozenset[int]:
-  """Windows that a connection loses, at random."""
-  draws = np.random.default_rng(seed).random(windows)
-  return frozenset(np.flatnonzero(draws < share).tolist())
+  @property
+  def _due(self) -> float:
+    """When the next window's decision is."""
+    return (len(self.seconds) + 2) * self._grid.seconds
+
+  def bring(self) -> Arrived | None:
+    """Waits until the window has ended."""
+    arrived = self._inner.bring()
+    if arrived is None:
+      return None
+    self._pace.wait_until(self._due - self._grid.seconds)
+    if self._pace.now() > self._due:
+      self.late.append(len(self.seconds))
+      return dataclasses.replace(arrived, samples=None, images=())
+    return arrived
+
+  def take(self, answer: Answer) -> None:
+    self._inner.take(answer)
+    if self._pace.now() > self._due:
+      self.missed.append(len(self.seconds))
+    self.seconds.append(answer.seconds)
+
+  def __str__(self) -> str:
+    milliseconds = 1000 * np.array(self.seconds)
+    p50, p99 = np.percentile(milliseconds, (50, 99))
+    return (
+      f"real time: {len(self.missed)} of {len(self.seconds)} deadlines missed,"
+      f" {len(self.late)} windows late; a tick and its sound took {p50:.1f} ms"
+      f" (median), {p99:.1f} (p99), {milliseconds.max():.1f} (max) of"
+      f" {self._grid.ms}"
+    )

@@ -2,18 +2,20 @@
 
 For: what has to be remembered of a conversation besides the model's cache.
 Not for: running sessions (`pool`) or keeping what was said: whoever holds a
-session takes the finished frames. A window goes: `Session.perceive` ->
+session takes the finished frames. A window goes: `Session.receive` ->
 `SessionPool.tick` -> `Session.play`.
 """
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tml_jax import errors
 from tml_jax.config import Config
+from tml_jax.live.transport import Arrived
 from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
@@ -46,7 +48,7 @@ class Session:
     self.window = 0
     self.clipped = 0
 
-  def type(self, channel: Control, tokens: list[int]) -> None:
+  def type(self, channel: Control, tokens: Sequence[int]) -> None:
     """Queues typed text or a result for the coming windows.
 
     Raises:
@@ -66,8 +68,14 @@ class Session:
     """Whether typed text waits to be read."""
     return bool(self._typed)
 
+  def receive(self, arrived: Arrived) -> Frame:
+    """The inputs of the next window, as `type` and `perceive` take them."""
+    for channel, tokens in arrived.typed:
+      self.type(channel, tokens)
+    return self.perceive(arrived.samples, images=arrived.images)
+
   def perceive(
-    self, samples: np.ndarray | None, *, images: list[np.ndarray] = ()
+    self, samples: np.ndarray | None, *, images: Sequence[np.ndarray] = ()
   ) -> Frame:
     """The inputs of the next window.
 

@@ -40,12 +40,14 @@ class Decided:
       the logits before the grammar.
     mel_BFM: log10 fine mel of the next window; only where the last token is
       `<speak>`.
+    speaks_B: where it is.
   """
 
   tokens_BN: jax.Array
   counts_B: jax.Array
   hidden_BND: jax.Array
   mel_BFM: jax.Array
+  speaks_B: jax.Array
 
 
 def tick(
@@ -105,8 +107,9 @@ def tick(
   )
   speak = frame_lib.token_id(frame_lib.Control.SPEAK, config=config.streams)
   size = len(seeds_B)
+  speaks_B = (carry.tokens_BN == speak).any(axis=1)
   mel_BFM = jax.lax.cond(
-    (carry.tokens_BN == speak).any(),
+    speaks_B.any(),
     lambda: _in_groups(
       functools.partial(_sound, bound, config=config),
       (carry.hidden_BD, keys_B),
@@ -120,6 +123,7 @@ def tick(
     counts_B=carry.counts_B,
     hidden_BND=carry.hidden_BND,
     mel_BFM=mel_BFM,
+    speaks_B=speaks_B,
   ), carry.cache
 
 

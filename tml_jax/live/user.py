@@ -1,12 +1,13 @@
 """The user's part of a session: a timeline played window by window.
 
-For: whoever feeds a `session.Session` from files or from a scenario.
-Not for: live devices. Start reading at `UserPart`; `from_files` makes the
-timeline of what is given to `sample`.
+For: whoever lets a model hear files or the user of a scenario. Not for: live
+devices. Start reading at `UserPart`, then `Recorded`, the transport that plays
+it; `from_files` makes the timeline of what is given to `sample`.
 """
 
 import dataclasses
 import os
+from collections.abc import Callable
 
 import av
 import numpy as np
@@ -16,6 +17,7 @@ from tml_jax.config import StreamsConfig
 from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.live import session
+from tml_jax.live.transport import Answer, Arrived
 from tml_jax.streams import clock, framing, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.endpoint import Brings
@@ -90,20 +92,12 @@ class UserPart:
         " --tail, type earlier or type less"
       )
 
-  def perceive(self, live: session.Session, *, heard: bool = True) -> Frame:
-    """The inputs of the session's next window; sound and video if `heard`."""
-    return self.deliver(live, window=live.window, heard=heard)
-
-  def deliver(
-    self, live: session.Session, *, window: int, heard: bool = True
-  ) -> Frame:
-    """The same of any window, for a session that is not on the clock."""
-    for channel, tokens in self._typed.get(window, ()):
-      live.type(channel, tokens)
-    if not heard:
-      return live.perceive(None)
-    return live.perceive(
-      self._samples[window], images=self._images.get(window, [])
+  def window(self, k: int) -> Arrived:
+    """All that window `k` brings."""
+    return Arrived(
+      samples=self._samples[k],
+      images=self._images.get(k, ()),
+      typed=self._typed.get(k, ()),
     )
 
   def samples(self, window: int) -> np.ndarray:
@@ -115,6 +109,55 @@ class UserPart:
     if window in self._typed:
       return Brings.TEXT
     return Brings.PICTURES if window in self._images else Brings.NOTHING
+
+
+def _unheard(sound: np.ndarray) -> None:
+  """Nobody listens."""
+
+
+class Recorded:
+  """A transport: a recorded user, as fast as the model answers.
+
+  Attributes:
+    frames: of the conversation so far, one per window.
+    seconds: that each took, see `Answer`.
+    play: given the sound of every window, where there is a voice.
+  """
+
+  def __init__(self, part: UserPart, *, lost: frozenset[int] = frozenset()):
+    """Starts at the first window; sound and video of `lost` do not arrive."""
+    self._part, self._lost = part, lost
+    self.play: Callable[[np.ndarray], None] = _unheard
+    self.frames: list[Frame] = []
+    self.seconds: list[float] = []
+
+  def bring(self) -> Arrived | None:
+    k = len(self.frames)
+    if k == len(self._part):
+      return None
+    arrived = self._part.window(k)
+    if k in self._lost:
+      return dataclasses.replace(arrived, samples=None, images=())
+    return arrived
+
+  def take(self, answer: Answer) -> None:
+    """Keeps the frame.
+
+    Raises:
+      errors.UserError: the user is not one that the model can hear.
+    """
+    if answer.refused:
+      raise answer.refused
+    if answer.sound is not None:
+      self.play(answer.sound)
+    self.frames.append(answer.frame)
+    self.seconds.append(answer.seconds)
+
+
+def losses(windows: int, *, share: float, seed: int) -> frozenset[int]:
+  """Windows that a connection loses, at random."""
+  draws = np.random.default_rng(seed).random(windows)
+  return frozenset(np.flatnonzero(draws < share).tolist())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,9 @@ import html
 import inspect
 import pathlib
 import re
+from collections.abc import Callable
+
+import numpy as np
 
 from tml_jax import errors
 from tml_jax.config import Config
@@ -31,8 +34,16 @@ _ROUNDING = 1e-6  # seconds by which ends may miss beginnings
 _INDEX = 1  # of the item that is shown
 
 
-def write(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
+def write(
+  config: Config,
+  *,
+  data_dir: str,
+  out: pathlib.Path,
+  microphone: Callable[..., np.ndarray],
+) -> None:
   """Writes the pictures and the page into the folder `out`.
+
+  `microphone` gives what is heard of a timeline on a grid.
 
   Raises:
     errors.UserError: no family in config.data.mixture, or missing data.
@@ -63,6 +74,7 @@ def write(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
     picture.draw(
       frames,
       timeline=items[name],
+      microphone=microphone(items[name], grid=grid).reshape(-1),
       lines=transcript.lines(
         frames, timeline=items[name], tokenizer=pieces, grid=grid
       ),

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 
 from tml_jax.logs.transcript import Line
-from tml_jax.streams import annotation, clock, dmel, framing, microphone
+from tml_jax.streams import annotation, clock, dmel, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 
@@ -31,6 +31,7 @@ def draw(
   frames: list[Frame],
   *,
   timeline: Timeline,
+  microphone: np.ndarray,
   lines: list[Line],
   title: str,
   grid: clock.Grid,
@@ -41,6 +42,7 @@ def draw(
   Args:
     frames: of the session, one per window.
     timeline: whose user was talked to.
+    microphone: [samples] of what was heard.
     lines: of `transcript.lines`.
     title: first line of the picture.
     grid: of the windows.
@@ -59,9 +61,8 @@ def draw(
   _legend(canvas, timeline)
   user_text, user_mel, agent_text, agent_mel, decisions = panels
 
-  heard = microphone.hear(timeline, grid=grid).reshape(-1)
-  mel = dmel.fine_mel(heard, grid=grid)
-  _mel(user_mel, mel[: len(frames) * grid.fine_frames], seconds)
+  heard = dmel.fine_mel(microphone, grid=grid)
+  _mel(user_mel, heard[: len(frames) * grid.fine_frames], seconds)
   _mel(agent_mel, _agent_mel(frames, grid=grid), seconds)
   room = width * 0.93 / seconds / _LETTER_INCHES  # letters a second
   by_agent = [line for line in lines if line.who.startswith("agent")]

@@ -1,21 +1,20 @@
 """What a session leaves behind: sound, transcript, picture.
 
 For: writing a finished session to a directory. Not for: holding it
-(`session`) or its tick log (`logs.ticks`). Start reading at `write`.
+(`live.conversation`) or its tick log (`ticks`). Start reading at `write`.
 """
 
 import dataclasses
 import os
 import pathlib
 import shutil
-import wave
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tml_jax.data import audio as audio_lib
 from tml_jax.logs import picture, transcript
-from tml_jax.streams import clock, microphone
+from tml_jax.logs import sound as sound_lib
+from tml_jax.streams import clock
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -34,6 +33,8 @@ class Held:
   Attributes:
     timeline: whose user was talked to.
     frames: one per window.
+    microphone: [samples] of all that was heard.
+    agent: [samples] of what the agent said.
     tick_seconds: [windows] wall-clock time of each decision.
     title: for the picture.
     grid: of the windows.
@@ -42,18 +43,16 @@ class Held:
 
   timeline: Timeline
   frames: list[Frame]
+  microphone: np.ndarray
+  agent: np.ndarray
   tick_seconds: np.ndarray
   title: str
   grid: clock.Grid
   files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
-def write(
-  held: Held, *, directory: pathlib.Path, render: Render, tokenizer: Tokenizer
-) -> str:
+def write(held: Held, *, directory: pathlib.Path, tokenizer: Tokenizer) -> str:
   """Writes all files or, when killed, none that is half; returns a summary."""
-  heard = agent_audio(held.frames, render=render)
-  user = microphone.hear(held.timeline, grid=held.grid).reshape(-1)
   lines = transcript.lines(
     held.frames, timeline=held.timeline, tokenizer=tokenizer, grid=held.grid
   )
@@ -61,13 +60,14 @@ def write(
   partial = directory / f".partial-{os.getpid()}"
   partial.mkdir()
   try:
-    write_wav(partial / AGENT, channels=[heard])
-    write_wav(partial / BOTH, channels=[user, heard])
+    sound_lib.write_wav(partial / AGENT, channels=[held.agent])
+    sound_lib.write_wav(partial / BOTH, channels=[held.microphone, held.agent])
     text = "".join(f"{line}\n" for line in lines)
     (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
     picture.draw(
       held.frames,
       timeline=held.timeline,
+      microphone=held.microphone,
       lines=lines,
       title=held.title,
       grid=held.grid,
@@ -84,8 +84,8 @@ def write(
       "  from      to  who            what (seconds)",
       *map(str, lines),
       "",
-      f"user   {levels(user, grid=held.grid)}",
-      f"agent  {levels(heard, grid=held.grid)}",
+      f"user   {levels(held.microphone, grid=held.grid)}",
+      f"agent  {levels(held.agent, grid=held.grid)}",
       speed(held.tick_seconds, grid=held.grid),
       *(
         f"wrote {directory / name}"
@@ -109,8 +109,8 @@ def levels(audio: np.ndarray, *, grid: clock.Grid) -> str:
   line += f"{len(sounding) * grid.seconds:5.1f} s"
   if not len(sounding):
     return line
-  peak = audio_lib.decibels(float(np.abs(audio).max()) ** 2)
-  rms = audio_lib.decibels(float(np.square(sounding).mean()))
+  peak = _decibels(float(np.abs(audio).max()) ** 2)
+  rms = _decibels(float(np.square(sounding).mean()))
   return f"{line}: {rms:6.1f} dBFS RMS, peak {peak:6.1f} dBFS"
 
 
@@ -124,11 +124,11 @@ def speed(seconds: np.ndarray, *, grid: clock.Grid) -> str:
   )
 
 
-def write_wav(path: pathlib.Path, *, channels: list[np.ndarray]) -> None:
-  """16-bit PCM at 16 kHz."""
-  samples = np.clip(np.stack(channels, axis=1), -1, 1)
-  with wave.open(str(path), "wb") as file:
-    file.setnchannels(len(channels))
-    file.setsampwidth(2)
-    file.setframerate(clock.SAMPLE_RATE)
-    file.writeframes(np.round(samples * 32767).astype("<i2").tobytes())
+def clear(directory: pathlib.Path) -> None:
+  """Removes the files of an earlier session."""
+  for name in (AGENT, BOTH, TRANSCRIPT, PICTURE):
+    (directory / name).unlink(missing_ok=True)
+
+
+def _decibels(power: float) -> float:
+  return 10 * float(np.log10(max(power, 1e-12)))

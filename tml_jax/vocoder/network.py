@@ -15,6 +15,9 @@ Legend: B sessions, N frames, C channels, M mel channels, F bins of the
 spectrum, W width.
 """
 
+import dataclasses
+import functools
+import itertools
 from typing import Any
 
 import jax
@@ -30,6 +33,8 @@ from tml_jax.vocoder.config import VocoderModelConfig
 _MAX_GAIN = 12.0  # of the network over `interpolate`, as natural logarithm
 _LAYER_SCALE = 0.2  # a block's share at the start
 _TINY = 1e-12
+# Of bins that are multiplied together: 0.5, 1, 2, 4 and 8 kHz.
+_BAND_EDGES = (0, 25, 50, 100, 200, phases.BINS)
 
 Histories = dict[str, Any]  # by name of the convolution: last inputs [B, K, C]
 
@@ -165,14 +170,60 @@ def fit(magnitudes: jax.Array, *, mel: jax.Array) -> jax.Array:
   network gives is a median where it is not sure, and too soft: PESQ of six
   held-out prompts goes from 3.44 to 3.59, error from 2.33 to 2.16 dB.
   """
-  filters_FM, reach_F = _filters()
+  _, reach_F = _filters()
   wanted = jnp.power(10.0, mel)
 
   def update(_, result):
-    ratio = wanted / jnp.maximum(result @ filters_FM, _TINY)
-    return result * (ratio @ filters_FM.T / reach_F)
+    ratio = wanted / jnp.maximum(_to_mel(result), _TINY)
+    return result * (_from_mel(ratio) / reach_F)
 
   return jax.lax.fori_loop(0, griffin_lim.MEL_ITERATIONS, update, magnitudes)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Band:
+  """Neighbouring bins and the channels that they touch.
+
+  Attributes:
+    bins: of the spectrum.
+    channels: of the mel.
+    filters: [bins, channels].
+  """
+
+  bins: slice
+  channels: slice
+  filters: np.ndarray
+
+
+@functools.cache
+def _bands() -> tuple[_Band, ...]:
+  """All filters. A bin touches two of 80 channels, so most of them are 0."""
+  filters_FM, _ = _filters()
+  bands = []
+  for bins in itertools.starmap(slice, itertools.pairwise(_BAND_EDGES)):
+    (touched,) = filters_FM[bins].any(axis=0).nonzero()
+    channels = slice(int(touched[0]), int(touched[-1]) + 1)
+    bands.append(_Band(bins, channels, filters_FM[bins, channels]))
+  return tuple(bands)
+
+
+def _to_mel(magnitudes: jax.Array) -> jax.Array:
+  """[..., F] times the filters, [..., M]; a sixth of the whole product."""
+  size = clock.MEL_CHANNELS
+  no_padding = [(0, 0)] * (magnitudes.ndim - 1)
+  return sum(
+    jnp.pad(
+      magnitudes[..., band.bins] @ band.filters,
+      [*no_padding, (band.channels.start, size - band.channels.stop)],
+    )
+    for band in _bands()
+  )
+
+
+def _from_mel(mel: jax.Array) -> jax.Array:
+  """[..., M] times the transposed filters, [..., F]."""
+  parts = [mel[..., band.channels] @ band.filters.T for band in _bands()]
+  return jnp.concatenate(parts, axis=-1)
 
 
 def _filters() -> tuple[np.ndarray, np.ndarray]:

@@ -29,10 +29,13 @@ OVERLAP = WINDOW // HOP
 # ahead, 3.64 with two, and without a network 2.54 and 3.17; there
 # momentum (Perraudin et al., 2013) adds 0.17.
 AHEAD = 2
-ITERATIONS = 8
-MOMENTUM = 0.5
+# PESQ of 12 English and 12 Russian held-out prompts without a network:
+# 8 turns and 0.5: 3.38, 3.32; 6 and 0.5: 3.14, 3.24; 6 and 0.8: 3.39, 3.29;
+# 5 and 0.8: 3.30, 3.19. Transforms are most of the time of a window's sound.
+ITERATIONS = 6
+MOMENTUM = 0.8
 DELAY = WINDOW - HOP + AHEAD * HOP  # samples; 62.5 ms
-_TINY = 1e-8
+_TINY = 1e-16  # of power: no phase below
 _LEAST_WEIGHT = 0.1  # where a window of the newest frame falls to nothing
 
 
@@ -109,9 +112,16 @@ def _direction(spectrum: jax.Array) -> jax.Array:
 
   Silence has no phase: sound that sets in after it begins as that pulse.
   """
-  size = jnp.abs(spectrum)
-  pulse = np.where(np.arange(BINS) % 2, -1, 1).astype(np.complex64)
-  return jnp.where(size > _TINY, spectrum / jnp.maximum(size, _TINY), pulse)
+  # In real numbers: a complex absolute value and a division take four times as
+  # long on a CPU.
+  power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+  is_heard = power > _TINY
+  scale = jax.lax.rsqrt(jnp.where(is_heard, power, 1.0))
+  pulse = np.where(np.arange(BINS) % 2, -1, 1).astype(np.float32)
+  return jax.lax.complex(
+    jnp.where(is_heard, spectrum.real * scale, pulse),
+    jnp.where(is_heard, spectrum.imag * scale, 0.0),
+  )
 
 
 def _overlap_add(frames_BKW: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ Legend: B sessions, W windows, N frames, M mel channels, F bins of the
 spectrum, S samples of a window.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -26,6 +27,7 @@ from tml_jax.vocoder import network as network_lib
 from tml_jax.vocoder import phases as phases_lib
 
 DELAY = phases_lib.DELAY
+TILE = 4  # sessions whose magnitudes are found at once
 
 
 @flax.struct.dataclass
@@ -49,11 +51,65 @@ def start(network: network_lib.Vocoder | None, *, batch_size: int) -> State:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Voice:
+  """What makes sound of mel.
+
+  Attributes:
+    network: finds magnitudes; None does without weights.
+    variables: of the network; {} without one.
+  """
+
+  network: network_lib.Vocoder | None
+  variables: dict[str, Any]
+
+  def start(self, *, batch_size: int) -> State:
+    """As `start`."""
+    return start(self.network, batch_size=batch_size)
+
+  def speak(
+    self,
+    state: State,
+    mel_BNM: jax.Array,
+    speaks_B: jax.Array,
+    *,
+    ticked_B: np.ndarray,
+  ) -> tuple[State, jax.Array]:
+    """As `speak`, of mel that may lie on a mesh."""
+    (device,) = state.phases.sum_BW.devices()
+    mel_BNM, speaks_B = jax.device_put((mel_BNM, speaks_B), device)
+    return speak(
+      state,
+      mel_BNM,
+      speaks_B,
+      ticked_B,
+      network=self.network,
+      variables=self.variables,
+    )
+
+
+@jax.jit
+def take(state: Any, row: jax.Array) -> Any:
+  """The session in `row` alone, B = 1."""
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1), state)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def put(state: Any, session: Any, row: jax.Array) -> Any:
+  """All sessions, that of `take` in `row`; `state` is donated."""
+  return jax.tree.map(
+    lambda x, one: jax.lax.dynamic_update_slice_in_dim(x, one, row, 0),
+    state,
+    session,
+  )
+
+
 @functools.partial(jax.jit, static_argnames="network", donate_argnames="state")
 def speak(
   state: State,
   mel_BNM: jax.Array,
   sounds_B: jax.Array,
+  ticked_B: jax.Array,
   *,
   network: network_lib.Vocoder | None,
   variables: dict[str, Any],
@@ -65,6 +121,7 @@ def speak(
     mel_BNM: log10 fine mel [B, N, 80]; anything where there is silence.
     sounds_B: false where the agent is quiet. What has begun fades out in
       `DELAY` samples, then there are zeros.
+    ticked_B: false where no window passes: that state stays as it is.
     network: finds magnitudes; None does without weights. Static.
     variables: of the network; {} without one.
 
@@ -80,7 +137,14 @@ def speak(
     phases_lib.step, state.phases, jnp.moveaxis(magnitudes_BNF, 1, 0)
   )
   sound_BS = jnp.moveaxis(hops_NBH, 0, 1).reshape(len(mel_BNM), -1)
-  return State(phases=phases, histories=histories), jnp.clip(sound_BS, -1, 1)
+
+  def go_on(after, before):
+    return jnp.where(
+      ticked_B.reshape(-1, *[1] * (after.ndim - 1)), after, before
+    )
+
+  after = State(phases=phases, histories=histories)
+  return jax.tree.map(go_on, after, state), jnp.clip(sound_BS, -1, 1)
 
 
 def magnitudes(
@@ -93,24 +157,41 @@ def magnitudes(
 ) -> tuple[jax.Array, network_lib.Histories]:
   """Magnitudes [B, N, F] of the next frames, zero in silence; histories.
 
-  Session by session: a matmul of other height rounds differently, and phases
-  turn the rounding of a faint bin into another sound of it, at -50 dB.
+  In tiles of `TILE` sessions: a matmul of other height rounds differently, and
+  phases turn the rounding of a faint bin into another sound of it, at -50 dB.
   """
-  mel_BNM = jnp.where(sounds_BN[..., None], mel_BNM, dmel.LOG_MIN)
+  size, count = sounds_BN.shape
+  padding = -size % TILE
 
-  def one(session):
-    mel_1NM, sounds_1N, histories = jax.tree.map(lambda x: x[None], session)
+  def cut(x_B):
+    x_B = jnp.pad(x_B, [(0, padding)] + [(0, 0)] * (x_B.ndim - 1))
+    return x_B.reshape(-1, TILE, *x_B.shape[1:])
+
+  def find(tile):
+    mel_TNM, sounds_TN, histories = tile
+    mel_TNM = jnp.where(sounds_TN[..., None], mel_TNM, dmel.LOG_MIN)
     if network is not None:
-      found_1NF, histories = network.apply(
-        variables, mel_1NM, sounds_1N, histories
+      found_TNF, histories = network.apply(
+        variables, mel_TNM, sounds_TN, histories
       )
     else:
-      found_1NF = network_lib.interpolate(mel_1NM)
-    found_1NF = network_lib.fit(found_1NF, mel=mel_1NM)
-    found_1NF = jnp.where(sounds_1N[..., None], found_1NF, 0.0)
-    return jax.tree.map(lambda x: x[0], (found_1NF, histories))
+      found_TNF = network_lib.interpolate(mel_TNM)
+    found_TNF = network_lib.fit(found_TNF, mel=mel_TNM)
+    return jnp.where(sounds_TN[..., None], found_TNF, 0.0), histories
 
-  return jax.lax.map(one, (mel_BNM, sounds_BN, histories))
+  def silence(tile):
+    _, sounds_TN, histories = tile
+    return jnp.zeros((*sounds_TN.shape, phases_lib.BINS)), jax.tree.map(
+      lambda x: jnp.pad(x, ((0, 0), (0, count), (0, 0)))[:, count:], histories
+    )
+
+  # A branch is compiled by itself, so that a loop of one turn, which XLA
+  # dissolves, computes what any other does.
+  found = jax.lax.map(
+    lambda tile: jax.lax.cond(tile[1].any(), find, silence, tile),
+    jax.tree.map(cut, (mel_BNM, sounds_BN, histories)),
+  )
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:size], found)
 
 
 def render(
@@ -141,6 +222,7 @@ def render(
       state,
       jnp.asarray(quiet if mel is None else mel, jnp.float32)[None],
       jnp.array([mel is not None]),
+      jnp.array([True]),
       network=network,
       variables=variables,
     )

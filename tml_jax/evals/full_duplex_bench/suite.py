@@ -16,6 +16,7 @@ from tml_jax.evals.full_duplex_bench import scores
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import report, ticks
+from tml_jax.logs import sound as sound_lib
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 
@@ -106,7 +107,7 @@ class FullDuplexBench(suites.Suite):
     words.unlink(missing_ok=True)
     sound = report.agent_audio(frames, render=self._render)[: clip.num_samples]
     partial = folder / f"{bench.OUTPUT}.partial"
-    report.write_wav(partial, channels=[sound])
+    sound_lib.write_wav(partial, channels=[sound])
     os.replace(partial, folder / bench.OUTPUT)
     files.write_atomically(
       words,
