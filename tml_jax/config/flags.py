@@ -25,7 +25,7 @@ from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
-from tml_jax import errors
+from tml_jax import errors, plugins
 from tml_jax.config import Config
 from tml_jax.config import text as config_text
 
@@ -47,6 +47,9 @@ JSON = flags.DEFINE_string(
   "json", "", "File for the numbers; `evaluate` writes one in WORKDIR anyway."
 )
 OUT = flags.DEFINE_string("out", "", "Directory for what comes out.")
+flags.DEFINE_list(
+  "plugins", [], "Files of yours that add families, sources, tools, metrics."
+)
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
 
@@ -98,6 +101,9 @@ def parse_config(
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   _check_paths(argv)
+  # Before the flags are parsed: a tool may have some of its own.
+  files = _value_of("plugins", argv=argv).split(",")
+  plugins.load(file.strip() for file in files if file.strip())
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   if config_from == ConfigFrom.TOPOLOGY:
