@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.data import noise, scenarios, source, splits, utterance
 from tml_jax.data.scenarios import catalogue, video
 from tml_jax.data.scenarios import score as score_lib
@@ -83,8 +83,8 @@ class Family(abc.ABC):
     if "name" in vars(cls):
       if cls.name == scenarios.ALL:
         raise errors.UserError(
-          f"{cls.__module__}: {cls.name!r} means every family in data.mixture;"
-          " give this one another name"
+          f"{registry.file_of(cls.__module__)}: {cls.name!r} means every family"
+          " in data.mixture; give this one another name"
         )
       scenarios.FAMILIES.add(cls.name, thing=cls, module=cls.__module__)
 
