@@ -1,7 +1,7 @@
 """What a source of recordings is, and the list of those that exist.
 
 For: the `Source` protocol, the registry and the ways a recording can be bad.
-Not for: reading prepared shards (`records`). Start reading at `Source`; a
+Not for: reading prepared shards (`corpus`). Start reading at `Source`; a
 worked example is docs/add_a_data_source.md.
 """
 
