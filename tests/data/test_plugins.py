@@ -59,6 +59,11 @@ def forgotten(monkeypatch):
 
 
 def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
+  config = conftest.small_config(mixture=("twice:1.0",))
+  with pytest.raises(
+    errors.UserError, match="names 'twice'.*--plugins=FILE.py"
+  ):
+    mixture.check(config, data_dir=data_dir)
   plugins.load([example("twice", tmp_path)])
   batches = []
   for workers in (0, 2):
@@ -309,6 +314,25 @@ def test_a_new_file_of_a_package_needs_no_line_elsewhere(tmp_path, monkeypatch):
     things.THINGS["thing_a"]
   for name in ("things", "things.helper", "things.things_a", "things.things_b"):
     monkeypatch.delitem(sys.modules, name)
+
+
+def test_ablations_pass_plugins_on(tmp_path):
+  path = example("at_once", tmp_path)
+  result = commands.run(
+    *(
+      "-m",
+      "tml_jax.ablate",
+      "--rows=dense",
+      "--seeds=1",
+      "--data_dir=nowhere",
+    ),
+    *(f"--plugins={path}", "--metrics=answered_at_once", "--print_commands"),
+    f"--out={tmp_path}",
+  )
+  assert result.returncode == 0, result.stderr
+  trains, evaluates = result.stdout.split(" && ")
+  assert "tml_jax.train" in trains and f"--plugins={path}" in trains
+  assert "tml_jax.evaluate" in evaluates and f"--plugins={path}" in evaluates
 
 
 @pytest.mark.slow
