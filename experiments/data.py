@@ -12,26 +12,8 @@ PROCEDURAL_VOICES = (
   "procedural:bright",
   "procedural:dark",
 )
-# Every scenario family, as often as the others: tml_jax/data/scenarios.
-INTERACTIVE_MIXTURE = (
-  "reply:1.0",
-  "tool_call:1.0",
-  "draw:1.0",
-  "turns:1.0",
-  "barge_in:1.0",
-  "backchannel:1.0",
-  "side_talk:1.0",
-  "timed_reply:1.0",
-  "reminder:1.0",
-  "elapsed:1.0",
-  "cue:1.0",
-  "follow:1.0",
-  "count:1.0",
-  "activity:1.0",
-  "silent_until:1.0",
-  "correction:1.0",
-  "typed:1.0",
-)
+# Every scenario family, as often as the others: docs/families.md.
+INTERACTIVE_MIXTURE = ("all:1.0",)
 # Recorded prompts in five languages and a synthetic voice for each: two
 # voices per timeline that are never the same.
 REAL_VOICES = (

@@ -164,8 +164,10 @@ def read_data(config: Config, data_dir: str, processes: Any) -> dict[str, Any]:
 
 def corpora(config: Config) -> list[str]:
   """Folders of --data_dir that the config reads; families have none."""
+  from tml_jax.data import mixture  # Grain imports jax
+
   voices = [entry.replace(":", "-", 1) for entry in config.data.voices]
-  return [*voices, *config.data.mixture_weights]
+  return [*voices, *mixture.weights(config)]
 
 
 def local_devices() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import tqdm
 from absl import flags
 
-from tml_jax import errors, files
+from tml_jax import errors, files, plugins
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
@@ -142,9 +142,10 @@ def rows_of(file: str):
 
 def chosen(rows: Mapping[str, ablation.Row]) -> list[str]:
   """The rows of --rows, each once, in the order of the file."""
+  metrics = list(ablation.known_metrics())
   for name in _METRICS.value:
-    if name not in ablation.METRICS:
-      nearest = config_flags.nearest(name, names=list(ablation.METRICS))
+    if name not in metrics:
+      nearest = config_flags.nearest(name, names=metrics)
       raise errors.UserError(
         f"--metrics: there is no {name!r}; the nearest is {nearest}"
       )
@@ -193,6 +194,7 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
       changes = overrides | {"train.seed": seed}
       workdir = out / run / f"seed_{seed}"
       places = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+      places += plugins.as_flags()
       evaluate = {}
       for row in evaluated:
         own = rows[row].changes if rows[row].run else {}

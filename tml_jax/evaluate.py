@@ -135,6 +135,7 @@ def main(config: Config) -> None:
     "left_out": dict(suite.left_out),
     "metrics": _metrics(report),
     "content": report.content,
+    "definitions": panel.definitions(),  # of metrics outside the repository
     "floor_transfers": {
       "ticks": panel.BINS.tolist(),
       **{k: v.tolist() for k, v in report.transfers(panel.ALL).items()},

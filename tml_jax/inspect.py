@@ -34,6 +34,8 @@ _GALLERY = flags.DEFINE_bool(
   "Draw a conversation of every scenario family of the mixture into --out.",
 )
 
+_SHOWN = 1  # index of a family's conversation in the gallery
+
 
 def main(config: Config) -> None:
   if not (_PARAMS.value or _FLAT.value or _TIMELINE.value or _GALLERY.value):
@@ -62,18 +64,7 @@ def main(config: Config) -> None:
       out=pathlib.Path(out),
     )
   if _GALLERY.value:
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-    from tml_jax.live import user
-    from tml_jax.logs import gallery
-
-    gallery.write(
-      config,
-      data_dir=data_dir,
-      out=pathlib.Path(out),
-      microphone=user.microphone,
-    )
+    draw_gallery(config, data_dir=data_dir, out=pathlib.Path(out))
 
 
 def draw_timeline(
@@ -84,9 +75,8 @@ def draw_timeline(
 
   jax.config.update("jax_platforms", "cpu")
   from tml_jax.data import mixture, turns
-  from tml_jax.live import user
   from tml_jax.logs import picture, transcript
-  from tml_jax.streams import framing, tokenizer
+  from tml_jax.streams import framing, microphone, tokenizer
   from tml_jax.tools import drawing
 
   timeline = mixture.pick(
@@ -105,7 +95,7 @@ def draw_timeline(
   picture.draw(
     frames,
     timeline=timeline,
-    microphone=user.microphone(timeline, grid=grid).reshape(-1),
+    microphone=microphone.hear(timeline, grid=grid).reshape(-1),
     lines=lines,
     title=f"{timeline.id}   as recorded",
     grid=grid,
@@ -114,6 +104,47 @@ def draw_timeline(
   drawn = drawing.Drawing(pieces, grid=grid)
   if any([drawn.observe(frame) for frame in frames]):
     (out / drawing.PNG).write_bytes(drawn.png())
+
+
+def draw_gallery(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
+  """Writes a page with a conversation of every family of the mixture.
+
+  Raises:
+    errors.UserError: no family in config.data.mixture, or missing data.
+  """
+  import jax
+
+  jax.config.update("jax_platforms", "cpu")
+  from tml_jax.data import mixture, scenarios, splits
+  from tml_jax.logs import gallery
+  from tml_jax.streams import tokenizer
+
+  names = [n for n in mixture.weights(config) if n in scenarios.FAMILIES]
+  if not names:
+    raise errors.UserError(
+      f"data.mixture = {config.data.mixture} has no scenario family; there are "
+      + ", ".join(scenarios.FAMILIES)
+    )
+  voices, exhibits = mixture.open_voices(config, data_dir=data_dir), {}
+  for name in names:
+    family = mixture.open_entry(
+      name,
+      config=config,
+      data_dir=data_dir,
+      split=splits.Split.TRAIN,
+      voices=voices,
+      grid=clock.of(config.streams),
+    )
+    title, paragraphs = family.described()
+    exhibits[name] = gallery.Exhibit(family[_SHOWN], title, tuple(paragraphs))
+  gallery.write(
+    exhibits,
+    config=config.streams,
+    tokenizer=tokenizer.Tokenizer.load(
+      tokenizer.path(data_dir), config=config.streams
+    ),
+    out=out,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,12 +24,11 @@ from typing import Any
 import tqdm
 from absl import flags, logging
 
-from tml_jax import errors, files
+from tml_jax import errors, files, plugins
 from tml_jax.config import Config, StreamsConfig
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import source, workers
-from tml_jax.data import voices as voices  # registers them
 from tml_jax.streams import timeline, tokenizer
 
 REPORT = "prepare_report.json"
@@ -101,7 +100,7 @@ def _open_corpora(
   corpora = []
   for entry in config.data.voices:
     spec = source.parse(entry)
-    recordings = source.get(spec.source)(spec.variant, settings=settings)
+    recordings = source.SOURCES[spec.source](spec.variant, settings=settings)
     corpora.append(_Corpus(spec.folder, recordings))
   return corpora
 
@@ -144,7 +143,8 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
   pool = futures.ProcessPoolExecutor(
     processes,
     mp_context=multiprocessing.get_context("spawn"),
-    initializer=workers.follow_parent,
+    initializer=workers.begin,
+    initargs=(plugins.files(),),
   )
   try:
     yield pool

@@ -19,7 +19,7 @@ from tml_jax import errors
 from tml_jax import files as files_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.streams import clock
+from tml_jax.streams import clock, microphone
 from tml_jax.tools import flags as flags_lib
 from tml_jax.training import trained
 from tml_jax.vocoder import trained as vocoders
@@ -141,7 +141,7 @@ def main(config: Config) -> None:
   held = report.Held(
     timeline=timeline,
     frames=recorded.frames,
-    microphone=user.microphone(timeline, grid=grid).reshape(-1),
+    microphone=microphone.hear(timeline, grid=grid).reshape(-1),
     agent=heard,
     tick_seconds=seconds,
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"

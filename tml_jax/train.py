@@ -22,6 +22,7 @@ from typing import Any
 
 from absl import flags, logging
 
+from tml_jax import plugins
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
@@ -291,6 +292,7 @@ def facts(config: Any) -> dict[str, object]:
     **config_text.flatten(config),
     **workdir_lib.versions(),
     "the code": workdir_lib.git_hash(),
+    "--plugins": plugins.versions(),
     "--workdir": config_flags.WORKDIR.value,
     "--init_from": _INIT_FROM.value,
   }

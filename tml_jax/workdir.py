@@ -4,7 +4,7 @@ For: the name of every file in it, `create` at the start of training,
 `load_config` in the commands that read a run. Not for: writing checkpoints and
 metrics, which other modules do below the same directory. Here are written
 `CONFIG` (now in force) and `STARTS` (one line per start of the run: id, argv,
-overrides, git, versions); of several processes the first one writes.
+overrides, plugins, git, versions); of several processes the first one writes.
 """
 
 import datetime
@@ -18,7 +18,7 @@ import sys
 import uuid
 from typing import Any
 
-from tml_jax import errors, files
+from tml_jax import errors, files, plugins
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
@@ -76,7 +76,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
 
   Raises `errors.UserError` when the directory cannot be written, or when it
   holds checkpoints of a config that differs in more than `FREE_FIELDS`, or
-  imported weights.
+  that was started with a plugin that is not there, or imported weights.
   """
   if not path:
     raise errors.UserError("--workdir is missing: name a directory to write")
@@ -96,6 +96,8 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
+    for start in _starts(path)[-1:]:
+      plugins.check(start.get("plugins", []), run=path)
   files.write_atomically(config_file, content=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
@@ -104,6 +106,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
     "overrides": {
       name: str(value) for name, value in config_flags.overrides().items()
     },
+    "plugins": plugins.record(),
     "git": git_hash(),
     "versions": versions(),
   }
@@ -120,11 +123,15 @@ def load_config(path: str, *, config_type: type = Config) -> Any:
 
 def start_ids(path: str) -> list[str]:
   """One for each start of the run at `path`, the newest last."""
+  return [start.get("id", "") for start in _starts(path)]
+
+
+def _starts(path: str) -> list[dict[str, Any]]:
   file = pathlib.Path(path) / STARTS
   if not file.exists():
     return []
   lines = file.read_text(encoding="utf-8").splitlines()
-  return [json.loads(line).get("id", "") for line in lines]
+  return [json.loads(line) for line in lines]
 
 
 def check_shared(path: str, config: Any) -> None:

@@ -8,12 +8,10 @@ import pytest
 
 from experiments import interaction
 from tests.data import conftest
-from tml_jax import errors
+from tml_jax import errors, inspect
 from tml_jax.data import corpus, scenarios, splits
 from tml_jax.data.scenarios import family, instructed
 from tml_jax.data.splits import Split
-from tml_jax.live import user
-from tml_jax.logs import gallery
 from tml_jax.streams import (
   annotation,
   clock,
@@ -28,6 +26,11 @@ from tml_jax.streams.timeline import EventKind, Role
 SHARE = 0.1
 COUNT = 8
 STREAMS = interaction.get_config("interactive").streams
+NEW = [
+  name
+  for name in scenarios.FAMILIES
+  if issubclass(scenarios.FAMILIES[name], instructed.Instructed)
+]
 SILENT = {Kind.PAUSE, Kind.SILENT_UNTIL}  # the agent says nothing meanwhile
 UNANSWERED = {
   Kind.BACKCHANNEL,
@@ -363,9 +366,7 @@ def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
 
 def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
   config = conftest.small_config(mixture=("count:1.0", "typed:0.5"))
-  gallery.write(
-    config, data_dir=data_dir, out=tmp_path, microphone=user.microphone
-  )
+  inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)
   page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
   for name, words in (("count", "swing"), ("typed", "in silence")):
     assert words in page and f"src='{name}.png'" in page
@@ -373,6 +374,4 @@ def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
   assert images == {"count.png", "typed.png", "gallery.png"}
   config = conftest.small_config(mixture=("stereo_wav-calls:1.0",))
   with pytest.raises(errors.UserError, match="has no scenario family"):
-    gallery.write(
-      config, data_dir=data_dir, out=tmp_path, microphone=user.microphone
-    )
+    inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)

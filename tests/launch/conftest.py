@@ -7,7 +7,6 @@ import pytest
 from experiments import interaction as sizes
 from tml_jax import prepare
 from tml_jax.data import corpus, source
-from tml_jax.data import voices as voices  # registers them
 from tml_jax.streams import tokenizer
 
 
@@ -17,7 +16,7 @@ def data_dir(tmp_path_factory) -> str:
   settings = source.Settings(root=pathlib.Path("/"))
   texts = set()
   for voice in ("low", "high"):
-    recordings = source.get("procedural")(voice, settings=settings)
+    recordings = source.SOURCES["procedural"](voice, settings=settings)
     few = [recordings[i] for i in range(3)]
     texts |= {text for item in few for text in prepare.texts_of(item)}
     corpus.write(

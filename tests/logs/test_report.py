@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import small_session
-from tml_jax.live import user
 from tml_jax.logs import report, transcript
-from tml_jax.streams import clock
+from tml_jax.streams import clock, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Burst, Control, Frame
 from tml_jax.streams.timeline import (
@@ -141,7 +140,7 @@ def _held():
   return report.Held(
     timeline=_timeline(6),
     frames=frames,
-    microphone=user.microphone(_timeline(6), grid=clock.TICKS).reshape(-1),
+    microphone=microphone.hear(_timeline(6), grid=clock.TICKS).reshape(-1),
     agent=report.agent_audio(frames, render=_RENDER),
     tick_seconds=np.array([0.01, 0.02, 0.01, 0.01, 0.01, 0.03]),
     title="a test",

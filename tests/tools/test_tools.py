@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tml_jax import errors
 from tml_jax.logs.transcript import Line
-from tml_jax.tools import background, calculator, chat, clock, search
+from tml_jax.tools import background, calculator, chat, clock, search, timer
 from tml_jax.tools.background import Call, Failure
 
 
@@ -131,11 +131,11 @@ def test_clock():
 
 def test_timer():
   start = time.monotonic()
-  assert ask(clock.Timer(), "0.2 s") == "0.2 s are over"
+  assert ask(timer.Timer(), "0.2 s") == "0.2 s are over"
   assert 0.2 <= time.monotonic() - start < 2
   for wrong in ("", "soon", "-1", "0", "nan", "1e9", "inf"):
     with pytest.raises(Failure, match="timer SECONDS"):
-      ask(clock.Timer(), wrong)
+      ask(timer.Timer(), wrong)
 
 
 # Search.

@@ -27,7 +27,7 @@ from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
-from tml_jax import errors
+from tml_jax import errors, plugins
 from tml_jax.config import Config
 from tml_jax.config import text as config_text
 
@@ -54,6 +54,9 @@ _DATA_DIR = flags.DEFINE_string(
   "",
   "Directory of the prepared data: one folder for each voice of"
   " --config.data.voices, and tokenizer.model.",
+)
+flags.DEFINE_list(
+  "plugins", [], "Files of yours that add families, sources, tools, metrics."
 )
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
@@ -106,6 +109,9 @@ def parse_config(
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   _check_paths(argv)
+  # Before the flags are parsed: a tool may have some of its own.
+  files = _value_of("plugins", argv=argv).split(",")
+  plugins.load(file.strip() for file in files if file.strip())
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   if config_from == ConfigFrom.TOPOLOGY:

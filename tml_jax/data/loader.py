@@ -15,6 +15,7 @@ hold copies of the same rows make the same.
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -25,7 +26,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from tml_jax import errors
+from tml_jax import errors, plugins
 from tml_jax.config import Config
 from tml_jax.data import corpus, mixture, source, turns
 from tml_jax.data import workers as workers_lib
@@ -338,18 +339,21 @@ def _prefetch(groups: Groups, *, workers: int) -> Any:
   return iter(
     grain.experimental.WithOptionsIterDataset(
       dataset.to_iter_dataset(ahead), no_shared_memory
-    ).mp_prefetch(options, worker_init_fn=_start_worker)
+    ).mp_prefetch(
+      options,
+      worker_init_fn=functools.partial(_start_worker, plugins.files()),
+    )
   )
 
 
-def _start_worker(index: int, count: int) -> None:
-  """Ends with the main process and keeps the accelerator to it.
+def _start_worker(files: tuple[str, ...], index: int, count: int) -> None:
+  """Begins as every worker does, and keeps the accelerator to its parent.
 
   Grain imports jax for its profiler where it is installed; nothing here uses
   it, and should something do so, it would find the CPU.
   """
   del index, count
-  workers_lib.follow_parent()
+  workers_lib.begin(files)
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 
@@ -360,7 +364,7 @@ def _identity(
   folders = [source.parse(entry).folder for entry in config.data.voices]
   folders += [
     entry
-    for entry in config.data.mixture_weights
+    for entry in mixture.weights(config)
     if (pathlib.Path(data_dir) / entry).is_dir()
   ]
   return {
@@ -368,7 +372,7 @@ def _identity(
     "split": str(split),
     "seed": config.data.seed,
     "heldout_share": config.data.heldout_share,
-    "mixture": list(config.data.mixture),
+    "mixture": list(mixture.entries(config)),
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
     "layout": str(config.data.layout),

@@ -3,9 +3,9 @@
 For: turning config.data.mixture and the prepared corpora into one endless,
 shuffled, weighted and randomly accessible sequence. Not for: packing and
 batches (`loader`). Start reading at `build`. An entry of the mixture is a
-scenario family ("reply:1.0") or the folder of a prepared corpus of recorded
-conversations ("stereo_wav-calls:0.5"), whose recordings are split by a hash
-of their id.
+scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
+or the folder of a prepared corpus of recorded conversations
+("stereo_wav-calls:0.5"), whose recordings are split by a hash of their id.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import zlib
 
 import grain
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import scenarios, source, splits
@@ -26,6 +26,34 @@ from tml_jax.streams.timeline import Timeline
 
 # Items of a scenario family in one epoch: far more than a run reads.
 SCENARIO_LENGTH = 1 << 24
+
+
+def entries(config: Config) -> tuple[str, ...]:
+  """config.data.mixture with an entry for each family in place of `all`.
+
+  Families come in alphabetical order; those of plugins are among them.
+
+  Raises:
+    errors.UserError: a name is there twice.
+  """
+  result: dict[str, str] = {}
+  for entry in config.data.mixture:
+    name, _, weight = entry.rpartition(":")
+    for each in scenarios.FAMILIES if name == scenarios.ALL else (name,):
+      if each in result:
+        raise errors.UserError(
+          f"data.mixture = {','.join(config.data.mixture)} names {each!r}"
+          f" twice, as {scenarios.ALL} means every scenario family: leave out"
+          " one"
+        )
+      result[each] = f"{each}:{weight}"
+  return tuple(result.values())
+
+
+def weights(config: Config) -> dict[str, float]:
+  """Weight by family or corpus, of `entries`."""
+  parts = (entry.rpartition(":") for entry in entries(config))
+  return {name: float(weight) for name, _, weight in parts}
 
 
 def build(
@@ -39,9 +67,9 @@ def build(
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
-  parts, weights = [], []
+  parts, shares = [], weights(config)
   voices = open_voices(config, data_dir=data_dir)  # one for all families
-  for entry, weight in config.data.mixture_weights.items():
+  for entry in shares:
     dataset = grain.MapDataset.source(
       open_entry(
         entry,
@@ -55,9 +83,8 @@ def build(
     # Another entry in the mixture must not change the order of this one.
     seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
     parts.append(dataset.shuffle(seed=seed).repeat())
-    weights.append(weight)
-  total = sum(weights)
-  return grain.MapDataset.mix(parts, [weight / total for weight in weights])
+  total = sum(shares.values())
+  return grain.MapDataset.mix(parts, [w / total for w in shares.values()])
 
 
 def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
@@ -68,7 +95,7 @@ def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
       cut short, or an unknown entry of the mixture.
   """
   open_voices(config, data_dir=data_dir)
-  for entry in config.data.mixture_weights:
+  for entry in weights(config):
     if entry not in scenarios.FAMILIES:
       _open_corpus(entry, data_dir=data_dir)
   tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=config.streams)
@@ -136,7 +163,8 @@ def _open_corpus(
   raise errors.UserError(
     f"data.mixture names {entry!r}, which is neither a scenario family nor a "
     f"corpus in {root}; "
-    + source.nearest(entry, names=[*scenarios.FAMILIES, *sorted(prepared)])
+    + registry.nearest(entry, names=[*scenarios.FAMILIES, *sorted(prepared)])
+    + f" {registry.HINT}"
   )
 
 

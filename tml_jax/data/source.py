@@ -1,18 +1,17 @@
 """What a source of recordings is, and the list of those that exist.
 
 For: the `Source` protocol, the registry and the ways a recording can be bad.
-Not for: reading prepared shards (`records`). Start reading at `Source`; a
+Not for: reading prepared shards (`corpus`). Start reading at `Source`; a
 worked example is docs/add_a_data_source.md.
 """
 
 import dataclasses
-import difflib
 import enum
 import pathlib
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.streams import timeline
 
 
@@ -74,46 +73,10 @@ class Settings:
 
 Factory = Callable[..., Source]  # factory(variant, settings=Settings)
 
-_FACTORIES: dict[str, Factory] = {}
-
-
-def register(name: str) -> Callable[[Factory], Factory]:
-  """Decorator that makes `factory(variant, settings=...)` known as `name`.
-
-  Raises:
-    ValueError: another factory has this name.
-  """
-
-  def decorator(factory: Factory) -> Factory:
-    known = _FACTORIES.get(name)
-    if known is not None and known.__qualname__ != factory.__qualname__:
-      raise ValueError(f"source {name!r} is registered twice")
-    _FACTORIES[name] = factory
-    return factory
-
-  return decorator
-
-
-def get(name: str) -> Factory:
-  """The factory registered as `name`.
-
-  Raises:
-    errors.UserError: no such source; names the nearest ones.
-  """
-  if name not in _FACTORIES:
-    raise errors.UserError(
-      f"no data source is named {name!r}; "
-      + nearest(name, names=sorted(_FACTORIES))
-    )
-  return _FACTORIES[name]
-
-
-def nearest(name: str, *, names: list[str]) -> str:
-  """The part of an error message that helps with a misspelt name."""
-  close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-  if close:
-    return "did you mean " + " or ".join(map(repr, close)) + "?"
-  return "there are " + ", ".join(names)
+SOURCES: registry.Registry[Factory] = registry.Registry(
+  "data source", packages=("tml_jax.data.voices", "tml_jax.data.importers")
+)
+register = SOURCES.register  # decorator of a Factory
 
 
 @dataclasses.dataclass(frozen=True)

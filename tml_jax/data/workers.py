@@ -9,8 +9,16 @@ import os
 import signal
 import threading
 
+from tml_jax import plugins
 
-def follow_parent() -> None:
+
+def begin(files: tuple[str, ...]) -> None:
+  """Follows the parent and loads its plugins, before any work is unpickled."""
+  _follow_parent()
+  plugins.load(files)
+
+
+def _follow_parent() -> None:
   """Ends this process when the one that started it is gone.
 
   A worker waits for work at a pipe whose other end it holds too: when its

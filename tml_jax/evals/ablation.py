@@ -18,9 +18,10 @@ from tml_jax import errors
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.panel import Metric
 
-METRICS: dict[str, Metric] = {
-  metric.name: metric for metric in (*panel.METRICS, *panel.CONTENT)
-}
+
+def known_metrics() -> dict[str, Metric]:
+  """What may be tabulated, by name."""
+  return {m.name: m for m in (*panel.metrics(), *panel.CONTENT)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class Result:
     git: of the code that evaluated.
     config: its name.
     families: {family: {metric: number}} of the model, in the units of
-      `METRICS`; without what was not measured.
+      `known_metrics`; without what was not measured.
   """
 
   step: int
@@ -74,9 +75,9 @@ def read(path: pathlib.Path) -> Result:
       }
       found |= values["content"][family]
       families[family] = {
-        name: METRICS[name].factor * float(number)
+        name: known_metrics()[name].factor * float(number)
         for name, number in found.items()
-        if name in METRICS and number is not None
+        if name in known_metrics() and number is not None
       }
     return Result(
       int(values["step"]), str(values["git"]), str(values["config"]), families
@@ -148,7 +149,7 @@ def collect(
   Args:
     files: by row and seed.
     family: of scenarios, or `all`.
-    metrics: names in `METRICS`.
+    metrics: names in `known_metrics`.
 
   Raises:
     errors.UserError: a broken file, or one without the family.
@@ -188,7 +189,7 @@ def markdown(
   table: Table, *, rows: Mapping[str, Row], about: Sequence[str]
 ) -> str:
   """The table, rows by question, under lines that say where it is from."""
-  titles = [title(METRICS[name]) for name in table.metrics]
+  titles = [title(known_metrics()[name]) for name in table.metrics]
   head = ["row", "question", "seeds", *titles]
   lines = [*about, "", _line(head), _line(["---"] * len(head))]
   for name, row in _by_question(rows):
@@ -215,7 +216,7 @@ def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
         ]
         writer.writerow(
           [
-            *(name, row.question, metric, METRICS[metric].unit),
+            *(name, row.question, metric, known_metrics()[metric].unit),
             *(*numbers[:2], seed, numbers[2]),
           ]
         )

@@ -52,7 +52,9 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
     if names:
       first = table.cells[names[0]][metric].mean
       panel.axvline(first, color="0.5", ls="--", lw=0.8, zorder=1)
-    title = textwrap.fill(ablation.title(ablation.METRICS[metric]), _LETTERS)
+    title = textwrap.fill(
+      ablation.title(ablation.known_metrics()[metric]), _LETTERS
+    )
     panel.set_title(title, fontsize="small")
     panel.grid(axis="y", color="0.92")
     panel.spines[["top", "right"]].set_visible(False)
@@ -91,7 +93,9 @@ def scaling(
     left.set_xscale("log")
     left.set_xticks(active, [f"{size:.3g}" for size in active])
     left.minorticks_off()
-    left.set_ylabel(ablation.title(ablation.METRICS[metric]), fontsize="small")
+    left.set_ylabel(
+      ablation.title(ablation.known_metrics()[metric]), fontsize="small"
+    )
     for name, colour in zip(by_size, _colours(len(by_size)), strict=True):
       for number, each in enumerate(scales[name].curves):
         label = None if number else f"{scales[name].active / 1e6:.2f} M"

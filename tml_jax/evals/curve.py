@@ -21,8 +21,8 @@ class Curve:
 
   Attributes:
     tokens: [points] positions trained on until then, padding excluded.
-    values: [points] of each metric in the units of `ablation.METRICS`, NaN
-      where nothing was measured.
+    values: [points] of each metric in the units of `ablation.known_metrics`,
+      NaN where nothing was measured.
   """
 
   tokens: np.ndarray
@@ -55,7 +55,7 @@ def read(workdir: pathlib.Path, *, metrics: Sequence[str]) -> Curve:
     if "tokens" in line:
       tokens[line["step"]] = line["tokens"]
     found = {
-      m: ablation.METRICS[m].factor * line[f"eval/{m}"]
+      m: ablation.known_metrics()[m].factor * line[f"eval/{m}"]
       for m in metrics
       if f"eval/{m}" in line
     }

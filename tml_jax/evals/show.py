@@ -130,6 +130,8 @@ def html(report: run.Report, *, title: str) -> str:
       heading += f", {report.skipped[family]} without annotations left out"
     parts.append(_section(report, family, heading))
     parts += _figures(report, family)
+  for name, definition in panel.definitions().items():
+    parts.append(f"<h2>{_text(name)}</h2><p>{_text(definition)}</p>")
   return "\n".join([*parts, "</body></html>\n"])
 
 

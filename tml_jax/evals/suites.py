@@ -12,7 +12,7 @@ import functools
 import types
 from collections.abc import Callable, Mapping
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import mixture, scenarios, source
 from tml_jax.data.splits import Split
@@ -54,14 +54,17 @@ class Suite(abc.ABC):
   """Items, and what is done with each when it is over.
 
   Attributes:
-    metrics: rows of its tables.
     agents: without a model, by name, that are scored beside it.
     left_out: what could not be read, and why.
   """
 
-  metrics: tuple[panel.Metric, ...] = panel.METRICS
   agents: Mapping[str, Callable[[Timeline], ticks.Log]] = agents_lib.AGENTS
   left_out: Mapping[str, str] = types.MappingProxyType({})
+
+  @property
+  def metrics(self) -> tuple[panel.Metric, ...]:
+    """Rows of its tables."""
+    return panel.metrics()
 
   @abc.abstractmethod
   def items(self) -> list[Item]:
@@ -119,13 +122,13 @@ class Interactivity(Suite):
     Raises:
       errors.UserError: an unknown family, or data that are missing.
     """
-    mixed = tuple(config.data.mixture_weights)
+    mixed = tuple(mixture.weights(config))
     known = list(dict.fromkeys([*scenarios.FAMILIES, *mixed]))
     for family in families:
       if family not in known:
         raise errors.UserError(
           f"--families={family}: no scenario family, nor in data.mixture; "
-          + source.nearest(family, names=known)
+          + registry.nearest(family, names=known)
         )
     self._arguments = {"config": config, "data_dir": data_dir, "split": split}
     self._count = count
@@ -179,15 +182,14 @@ def check_name(name: str) -> None:
     errors.UserError: with the nearest name.
   """
   if name not in SUITES:
-    raise errors.UserError(
-      f"--suite={name}: no such suite; {source.nearest(name, names=[*SUITES])}"
-    )
+    near = registry.nearest(name, names=[*SUITES])
+    raise errors.UserError(f"--suite={name}: no such suite; {near}")
 
 
 @functools.cache  # a run asks again and again
 def quick(config: Config, *, data_dir: str) -> Interactivity:
   """A few held-out conversations of every family, for inside training."""
-  families = len(config.data.mixture_weights)
+  families = len(mixture.weights(config))
   return Interactivity(
     config,
     data_dir=data_dir,

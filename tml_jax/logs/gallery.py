@@ -5,21 +5,16 @@ of each family and the overview gallery.png. Not for: conversations that a
 model had (`report`). Start reading at `write`.
 """
 
+import dataclasses
 import html
-import inspect
 import pathlib
-import re
-from collections.abc import Callable
+from collections.abc import Mapping
 
-import numpy as np
-
-from tml_jax import errors
-from tml_jax.config import Config
-from tml_jax.data import mixture, scenarios
-from tml_jax.data.splits import Split
+from tml_jax.config import StreamsConfig
 from tml_jax.logs import picture, transcript
-from tml_jax.streams import annotation, clock, framing, tokenizer
+from tml_jax.streams import annotation, clock, framing, microphone
 from tml_jax.streams.timeline import EventKind, Role, Timeline
+from tml_jax.streams.tokenizer import Tokenizer
 
 _COLOURS = {
   Role.USER: "#0072b2",
@@ -31,59 +26,51 @@ _LANES = {Role.USER: 2.0, Role.ENVIRONMENT: 2.0, Role.AGENT: 0.0}
 _SECONDS = 18.0  # of the overview
 _LETTERS_PER_SECOND = 14
 _ROUNDING = 1e-6  # seconds by which ends may miss beginnings
-_INDEX = 1  # of the item that is shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Exhibit:
+  """One family.
+
+  Attributes:
+    item: a conversation of it.
+    title: what it is, in a line.
+    paragraphs: its rule; those that begin with two spaces stay as they are.
+  """
+
+  item: Timeline
+  title: str
+  paragraphs: tuple[str, ...]
 
 
 def write(
-  config: Config,
+  exhibits: Mapping[str, Exhibit],
   *,
-  data_dir: str,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
   out: pathlib.Path,
-  microphone: Callable[..., np.ndarray],
 ) -> None:
-  """Writes the pictures and the page into the folder `out`.
-
-  `microphone` gives what is heard of a timeline on a grid.
-
-  Raises:
-    errors.UserError: no family in config.data.mixture, or missing data.
-  """
-  names = [n for n in config.data.mixture_weights if n in scenarios.FAMILIES]
-  if not names:
-    raise errors.UserError(
-      f"data.mixture = {config.data.mixture} has no scenario family; there are "
-      + ", ".join(scenarios.FAMILIES)
-    )
-  pieces = tokenizer.Tokenizer.load(
-    tokenizer.path(data_dir), config=config.streams
-  )
-  voices = mixture.open_voices(config, data_dir=data_dir)
-  grid, items = clock.of(config.streams), {}
-  for name in names:
-    items[name] = mixture.open_entry(
-      name,
-      config=config,
-      data_dir=data_dir,
-      split=Split.TRAIN,
-      voices=voices,
-      grid=grid,
-    )[_INDEX]
-    frames = framing.frames(
-      items[name], config=config.streams, tokenizer=pieces
-    )
+  """Writes the pictures and the page of families, by name, into `out`."""
+  grid = clock.of(config)
+  for name, exhibit in exhibits.items():
+    item = exhibit.item
+    frames = framing.frames(item, config=config, tokenizer=tokenizer)
     picture.draw(
       frames,
-      timeline=items[name],
-      microphone=microphone(items[name], grid=grid).reshape(-1),
+      timeline=item,
+      microphone=microphone.hear(item, grid=grid).reshape(-1),
       lines=transcript.lines(
-        frames, timeline=items[name], tokenizer=pieces, grid=grid
+        frames, timeline=item, tokenizer=tokenizer, grid=grid
       ),
-      title=f"{items[name].id}   as recorded",
+      title=f"{item.id}   as recorded",
       grid=grid,
       path=out / f"{name}.png",
     )
-  overview(items, path=out / "gallery.png")
-  body = "\n".join(_section(name) for name in names)
+  overview(
+    {name: exhibit.item for name, exhibit in exhibits.items()},
+    path=out / "gallery.png",
+  )
+  body = "\n".join(_section(*named) for named in exhibits.items())
   (out / "gallery.html").write_text(
     "<!doctype html><meta charset='utf-8'><title>Scenario families</title>\n"
     "<style>body{font:15px/1.5 sans-serif;max-width:1200px;margin:2em auto}"
@@ -93,28 +80,16 @@ def write(
   )
 
 
-def rule(name: str) -> tuple[str, list[str]]:
-  """First line of a family's documentation, and its paragraphs.
-
-  Without the one that says what the file is for.
-  """
-  module = inspect.getmodule(scenarios.FAMILIES[name])
-  title, _, *paragraphs = inspect.getdoc(module).split("\n\n")
-  return title, paragraphs
-
-
-def _section(name: str) -> str:
-  title, paragraphs = rule(name)
-  title = re.sub(r'^The scenario "\w+": ', "", title)
+def _section(name: str, exhibit: Exhibit) -> str:
   text = "\n".join(
     f"<pre>{html.escape(p)}</pre>"
     if p.startswith("  ")
     else f"<p>{html.escape(p)}</p>"
-    for p in paragraphs
+    for p in exhibit.paragraphs
   )
   return (
-    f"<h2>{name}: {html.escape(title)}</h2>\n{text}\n<img src='{name}.png'"
-    f" alt='a conversation of the family {name}'>"
+    f"<h2>{name}: {html.escape(exhibit.title)}</h2>\n{text}\n"
+    f"<img src='{name}.png' alt='a conversation of the family {name}'>"
   )
 
 

@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import AsyncIterator
 
+from tml_jax import tools
 from tml_jax.tools.background import Call, Failure
 
 _CHARS = 200
@@ -40,6 +41,7 @@ _FUNCTIONS = {
 }
 
 
+@tools.register("calculator")
 class Calculator:
   """A tool."""
 

@@ -10,14 +10,18 @@ the standard library's client can only block.
 
 import asyncio
 import json
+import os
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tml_jax import errors
+from absl import flags
+
+from tml_jax import errors, tools
 from tml_jax.tools.background import Call, Failure
 
+NAME = "chat"
 SYSTEM = (
   "You are the background model of a spoken conversation. You are given the"
   " conversation so far, with times in seconds, and a request of the agent,"
@@ -26,6 +30,13 @@ SYSTEM = (
 )
 _LINE_BYTES = 1 << 20
 _ERROR_BYTES = 4096
+_URL = flags.DEFINE_string(
+  "chat_url", "", "For the tool chat: base of an OpenAI-compatible API."
+)
+_MODEL = flags.DEFINE_string("chat_model", "", "The model's name there.")
+_KEY_ENV = flags.DEFINE_string(
+  "chat_key_env", "", "Environment variable with the key for --chat_url."
+)
 
 
 class Chat:
@@ -113,6 +124,22 @@ class Chat:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
+@tools.register(NAME)
+def open_chat() -> Chat:
+  """The tool with its flags.
+
+  Raises:
+    errors.UserError: they do not say which model, or no key is there.
+  """
+  if not (_URL.value and _MODEL.value):
+    raise errors.UserError("--tools=chat needs --chat_url and --chat_model")
+  variable = _KEY_ENV.value
+  if variable and not os.environ.get(variable):
+    raise errors.UserError(f"--chat_key_env={variable}: the variable is empty")
+  key = os.environ[variable] if variable else ""
+  return Chat(_URL.value, model=_MODEL.value, key=key)
+
+
 def messages(call: Call) -> list[dict[str, str]]:
   """What the background model is given: the conversation and the request."""
   lines = [
@@ -120,7 +147,7 @@ def messages(call: Call) -> list[dict[str, str]]:
     for line in call.conversation
   ]
   state = [json.dumps(other) for other in call.others]
-  asked = call.arguments if call.name == "chat" else call.text
+  asked = call.arguments if call.name == NAME else call.text
   parts = ["The conversation so far:", *(lines or ["(nothing yet)"])]
   if state:
     parts += ["", "Earlier calls:", *state]

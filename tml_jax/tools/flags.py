@@ -1,8 +1,8 @@
 """Flags of tools, and what `sample` attaches to the session it runs.
 
 For: `python -m tml_jax.sample --tools=calculator,search --corpus=DIR`. Not for:
-the tools (`tools`) or when results are read (`session_tools`). Start reading
-at `runner`, then `Attached`.
+the tools, whose flags stand in their own files, or when results are read
+(`session_tools`). Start reading at `runner`, then `Attached`.
 """
 
 import dataclasses
@@ -12,28 +12,22 @@ import pathlib
 
 from absl import flags
 
-from tml_jax import errors
+from tml_jax import errors, registry, tools
 from tml_jax.config import Config
 from tml_jax.logs import transcript
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import EventKind, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
-from tml_jax.tools import background, drawing, session_tools
+from tml_jax.tools import background, chat, drawing, session_tools
 from tml_jax.tools.background import Call, Ticket
 
 CALLS = "calls.jsonl"
-NAMES = ("calculator", "clock", "timer", "search", "chat")
 _TOOLS = flags.DEFINE_list(
-  "tools", [], f"What calls may name: {', '.join(NAMES)}. See docs/tools.md."
-)
-_CORPUS = flags.DEFINE_string("corpus", "", "Text files for the tool search.")
-_CHAT_URL = flags.DEFINE_string(
-  "chat_url", "", "For the tool chat: base of an OpenAI-compatible API."
-)
-_CHAT_MODEL = flags.DEFINE_string("chat_model", "", "The model's name there.")
-_CHAT_KEY_ENV = flags.DEFINE_string(
-  "chat_key_env", "", "Environment variable with the key for --chat_url."
+  "tools",
+  [],
+  f"What calls may name: {', '.join(tools.TOOLS)}, and what --plugins add. See"
+  " docs/tools.md.",
 )
 _TOOL_TIME = flags.DEFINE_enum(
   "tool_time",
@@ -60,47 +54,33 @@ def runner() -> background.Runner | None:
     errors.UserError: a tool that cannot be used as the flags say.
   """
   for name in _TOOLS.value:
-    if name not in NAMES:
+    if name not in tools.TOOLS:
       raise errors.UserError(
-        f"--tools={name}: no such tool; there are {', '.join(NAMES)}"
+        f"--tools={name}: no such tool; there are {', '.join(tools.TOOLS)}"
+        f" {registry.HINT}"
       )
-  for flag, tool in (
-    (_CORPUS, "search"),
-    (_CHAT_URL, "chat"),
-    (_CHAT_MODEL, "chat"),
-    (_CHAT_KEY_ENV, "chat"),
-  ):
-    if flag.value and tool not in _TOOLS.value:
-      raise errors.UserError(
-        f"--{flag.name}={flag.value} is for the tool {tool}: add it to --tools"
-      )
+  _check_unused()
   if not _TOOLS.value:
     return None
-  tools = {name: _open(name) for name in _TOOLS.value}
-  return background.Runner(tools, otherwise="chat" if "chat" in tools else "")
+  opened = {name: tools.TOOLS[name]() for name in _TOOLS.value}
+  return background.Runner(
+    opened, otherwise=chat.NAME if chat.NAME in opened else ""
+  )
 
 
-def _open(name: str) -> background.Background:
-  from tml_jax.tools import calculator, chat, search
-  from tml_jax.tools import clock as clock_tool
-
-  if name == "calculator":
-    return calculator.Calculator()
-  if name == "clock":
-    return clock_tool.Clock()
-  if name == "timer":
-    return clock_tool.Timer()
-  if name == "search":
-    if not _CORPUS.value:
-      raise errors.UserError("--tools=search needs --corpus=DIR")
-    return search.Search(_CORPUS.value)
-  if not (_CHAT_URL.value and _CHAT_MODEL.value):
-    raise errors.UserError("--tools=chat needs --chat_url and --chat_model")
-  variable = _CHAT_KEY_ENV.value
-  if variable and not os.environ.get(variable):
-    raise errors.UserError(f"--chat_key_env={variable}: the variable is empty")
-  key = os.environ[variable] if variable else ""
-  return chat.Chat(_CHAT_URL.value, model=_CHAT_MODEL.value, key=key)
+def _check_unused() -> None:
+  """Refuses flags of tools that --tools does not name."""
+  names: dict[str, list[str]] = {}  # by the module that has their flags
+  for name in tools.TOOLS:
+    names.setdefault(tools.TOOLS[name].__module__, []).append(name)
+  flags_of = flags.FLAGS.flags_by_module_dict()
+  for module, named in names.items():
+    for flag in flags_of.get(module, ()):
+      if flag.value != flag.default and not {*named} & {*_TOOLS.value}:
+        raise errors.UserError(
+          f"--{flag.name}={flag.value} is for the tool {', '.join(named)}: add"
+          " it to --tools"
+        )
 
 
 def without_results(timeline: Timeline) -> Timeline:

@@ -10,9 +10,9 @@ import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 
-from absl import logging
+from absl import flags, logging
 
-from tml_jax import errors
+from tml_jax import errors, tools
 from tml_jax.tools.background import Call, Failure
 
 SUFFIXES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl")
@@ -20,6 +20,7 @@ _PASSAGE = 400  # characters, about
 _FILE_BYTES = 8 << 20
 _HITS = 3
 _TERMS = 32
+_CORPUS = flags.DEFINE_string("corpus", "", "Text files for the tool search.")
 
 
 class Search:
@@ -74,6 +75,18 @@ class Search:
       " ORDER BY rank, rowid LIMIT ?",
       (query, _HITS),
     ).fetchall()
+
+
+@tools.register("search")
+def open_search() -> Search:
+  """The tool with its flag.
+
+  Raises:
+    errors.UserError: no --corpus, or nothing in it.
+  """
+  if not _CORPUS.value:
+    raise errors.UserError("--tools=search needs --corpus=DIR")
+  return Search(_CORPUS.value)
 
 
 def _read(root: pathlib.Path) -> Iterator[tuple[str, str]]:

@@ -11,13 +11,15 @@ splits and are never used as its prompts.
 
 import abc
 import dataclasses
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tml_jax import errors
-from tml_jax.data import noise, source, splits, utterance
+from tml_jax import errors, registry
+from tml_jax.data import noise, scenarios, source, splits, utterance
 from tml_jax.data.scenarios import catalogue, video
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.data.splits import Split
@@ -57,6 +59,8 @@ class Family(abc.ABC):
 
   Item i depends on the split, the seed, i, the grid and the corpora alone.
 
+  A subclass with a `name` is known to all commands by it.
+
   Attributes:
     name: of the family, in config.data.mixture.
     words: prompt ids that it uses in every split, and never as prompts.
@@ -73,6 +77,27 @@ class Family(abc.ABC):
   prompt_seconds: tuple[float, float] = (0.4, 2.5)
   max_gap: float = 0.3
   video_share: float = 0.1
+
+  def __init_subclass__(cls, **arguments):
+    super().__init_subclass__(**arguments)
+    if "name" in vars(cls):
+      if cls.name == scenarios.ALL:
+        raise errors.UserError(
+          f"{registry.file_of(cls.__module__)}: {cls.name!r} means every family"
+          " in data.mixture; give this one another name"
+        )
+      scenarios.FAMILIES.add(cls.name, thing=cls, module=cls.__module__)
+
+  @classmethod
+  def described(cls) -> tuple[str, list[str]]:
+    """Title and paragraphs of the rule, from the documentation of its file.
+
+    Without the paragraph that says what the file is for.
+    """
+    module = inspect.getmodule(cls)
+    title, *paragraphs = (inspect.getdoc(module) or cls.name).split("\n\n")
+    title = re.sub(r'^The scenario "\w+": ', "", title)
+    return title, [p for p in paragraphs if not p.startswith("For: ")]
 
   def __init__(
     self,

@@ -1,7 +1,7 @@
 """The scenario "reply": the user says a prompt, the agent says it back.
 
 For: duplex timelines with two voices, exact timing and exact text, composed
-from voice corpora. Not for: making the voices (`sources`). Start reading at
+from voice corpora. Not for: making the voices (`voices`). Start reading at
 `ReplyScenario`.
 
 Two or three exchanges a timeline, 8 to 20 s. In an exchange the user says one

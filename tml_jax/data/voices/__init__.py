@@ -1,8 +1,4 @@
-"""The voices that exist. Importing this package registers them all.
+"""Voices that say prompts, of which scenarios compose conversations.
 
-A new voice is one file here and one line below.
+A voice is one file here with `@source.register`, which finds it.
 """
-
-from tml_jax.data.voices import asterisk as asterisk
-from tml_jax.data.voices import espeak as espeak
-from tml_jax.data.voices import procedural as procedural

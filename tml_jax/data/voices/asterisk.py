@@ -10,7 +10,7 @@ import pathlib
 import re
 import zlib
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.data import audio, source, utterance
 from tml_jax.streams.timeline import Timeline
 
@@ -26,7 +26,7 @@ class Prompts:
     if language not in LANGUAGES:
       raise errors.UserError(
         f"asterisk:{language}: no such language; "
-        + source.nearest(language, names=list(LANGUAGES))
+        + registry.nearest(language, names=list(LANGUAGES))
       )
     self._language = language
     self._directory = _sounds_directory(language, root=settings.root)

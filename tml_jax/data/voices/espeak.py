@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.data import audio, source, utterance
 from tml_jax.data.voices import asterisk, phrases
 from tml_jax.streams import clock
@@ -128,10 +128,10 @@ def _check_voice(variant: str) -> None:
   if language not in languages:
     raise errors.UserError(
       f"espeak:{variant}: {_PROGRAM} has no voice {language!r}; "
-      + source.nearest(language, names=sorted(languages))
+      + registry.nearest(language, names=sorted(languages))
     )
   if plus and speaker not in variants:
     raise errors.UserError(
       f"espeak:{variant}: {_PROGRAM} has no speaker variant {speaker!r}; "
-      + source.nearest(speaker, names=sorted(variants))
+      + registry.nearest(speaker, names=sorted(variants))
     )

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax import errors
+from tml_jax import errors, registry
 from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.streams import annotation, clock
@@ -154,7 +154,7 @@ def open_root(root: str, *, tasks: tuple[str, ...] = ()) -> Benchmark:
     if task not in folders:
       raise errors.UserError(
         f"--families={task}: no task in --fdb_root={root}; "
-        + source.nearest(task, names=[str(name) for name in folders])
+        + registry.nearest(task, names=[str(name) for name in folders])
       )
   clips, left_out = [], {}
   for task in Task:
@@ -191,7 +191,7 @@ def _task_folders(top: pathlib.Path) -> dict[Task, pathlib.Path]:
     elif any((f / INPUT).is_file() for f in _folders(folder)):
       raise errors.UserError(
         f"{folder} has clips and is no task of v1.0 or v1.5; "
-        f"{source.nearest(name, names=known)} Rename it or move it away"
+        f"{registry.nearest(name, names=known)} Rename it or move it away"
       )
   if not found:
     raise errors.UserError(

@@ -2,8 +2,9 @@
 
 For: what logs of sessions say together, with intervals. Not for: definitions
 (`floor`, `timed`) or tables (`show`). Start reading at `METRICS`, then
-`summarise`. A log gives series of events, an item is a log's series, a summary
-is every metric over all items with the number of its events.
+`summarise`; `register` is for a metric of your own. A log gives series of
+events, an item is a log's series, a summary is every metric over all items
+with the number of its events.
 
 Latency alone rewards an agent that talks all the time, selectivity one that
 never does: `HEADLINE` goes together, in every table.
@@ -11,9 +12,12 @@ never does: `HEADLINE` goes together, in every table.
 
 import dataclasses
 import enum
+import inspect
+from collections.abc import Callable
 
 import numpy as np
 
+from tml_jax import errors, registry
 from tml_jax.evals.metrics import floor, heard, timed
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs.ticks import Log
@@ -53,7 +57,8 @@ class Metric:
     name: in JSON files and in the metrics of training.
     title: for people.
     unit: of what is shown, the value times `factor`.
-    series: of `floor` or `timed`, where it is defined; "" for content.
+    series: of `floor` or `timed`, where it is defined, or of the function
+      that it is registered over; "" for content.
     better: which way.
     statistic: of the series.
     quantile: where the statistic is one.
@@ -242,6 +247,90 @@ GOOD = (
 BAD = ("takeover", "premature")
 
 
+Events = list[tuple[float, float]]  # of one series: (value, weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class Registered:
+  """Metrics of one series that stand beside `METRICS`.
+
+  Attributes:
+    rows: the metrics.
+    events: of the series, by what was heard in a log.
+    definition: of the series, with its source.
+  """
+
+  rows: tuple[Metric, ...]
+  events: Callable[[heard.Heard], Events]
+  definition: str
+
+
+REGISTERED: registry.Registry[Registered] = registry.Registry("series")
+
+
+def register(*rows: Metric) -> Callable:
+  """Decorator of the function that gives the events of a series, for `rows`.
+
+  The function takes a `heard.Heard` and returns [(value, weight)] of one log,
+  [] where the log says nothing. Its docstring is the definition, with the
+  source, and stands in every report.
+
+  Raises:
+    errors.UserError: no docstring, rows of several series, or a name that is
+      taken.
+  """
+
+  def decorator(function: Callable[[heard.Heard], Events]):
+    where = registry.file_of(function.__module__)
+    definition = inspect.getdoc(function)
+    if not definition:
+      raise errors.UserError(
+        f"{where}: {function.__name__} has no docstring: write what the metric"
+        " counts, and where that is from"
+      )
+    series = {row.series for row in rows}
+    if len(series) != 1:
+      raise errors.UserError(
+        f"{where}: {function.__name__} gives one series, and its metrics name"
+        f" {len(series)}: {', '.join(sorted(series))}"
+      )
+    for row in rows:
+      if row.name in {m.name for m in (*metrics(), *CONTENT)}:
+        raise errors.UserError(
+          f"{where}: another metric is named {row.name!r}; give this one a name"
+          " of its own"
+        )
+    (name,) = series
+    if name in {m.series for m in METRICS} | {floor.RECORDED}:
+      raise errors.UserError(
+        f"{where}: {name!r} is a series of the panel; give this one a name of"
+        " its own"
+      )
+    REGISTERED.add(
+      name,
+      thing=Registered(rows, function, definition),
+      module=function.__module__,
+    )
+    return function
+
+  return decorator
+
+
+def metrics() -> tuple[Metric, ...]:
+  """`METRICS`, and those that are registered."""
+  added = (row for name in REGISTERED for row in REGISTERED[name].rows)
+  return (*METRICS, *added)
+
+
+def definitions() -> dict[str, str]:
+  """Of the registered series, by title of their metrics."""
+  return {
+    row.title: REGISTERED[name].definition
+    for name in REGISTERED
+    for row in REGISTERED[name].rows
+  }
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
   """A metric over items.
@@ -262,7 +351,21 @@ class Value:
 def measure(log: Log) -> Series:
   """All series of one log."""
   found = heard.listen(log)
-  return floor.measure(found) | timed.measure(found)
+  series = floor.measure(found) | timed.measure(found)
+  return series | {name: _registered(name, found) for name in REGISTERED}
+
+
+def _registered(name: str, found: heard.Heard) -> Events:
+  """The events of a registered series, checked."""
+  function = REGISTERED[name].events
+  events = function(found)
+  if not all(isinstance(e, tuple) and len(e) == 2 for e in events):
+    where = registry.file_of(function.__module__)
+    raise errors.UserError(
+      f"{where}: {function.__name__} must return [(value, weight), ...], not"
+      f" {events!r:.80}"
+    )
+  return events
 
 
 def score(item: Series) -> float:

@@ -1,0 +1,135 @@
+"""Conversations in WAV files: every layout on disk, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.data import conftest, test_audio
+from tml_jax import errors, prepare
+from tml_jax.data import corpus, loader, source
+from tml_jax.data.splits import Split
+from tml_jax.streams.timeline import Role
+
+
+def write_call(path, *, onset, rate=16_000):
+  """The user speaks for a second, then the agent."""
+  silence = np.zeros(round(onset * rate))
+  user = np.concatenate([test_audio.tone(1.0, rate=rate), silence])
+  agent = np.concatenate([silence, test_audio.tone(1.0, rate=rate)])
+  test_audio.write_wav(path, np.stack([user, agent]), rate=rate)
+  words = [
+    {"role": "agent", "start": onset + 0.5, "end": onset + 1, "text": "there"},
+    {"role": "agent", "start": onset, "end": onset + 0.5, "text": "hello"},
+    {"role": "user", "start": 0.0, "end": 1.0, "text": "hi"},
+  ]
+  path.with_suffix(".json").write_text(json.dumps({"words": words}))
+
+
+def test_a_folder_is_prepared_and_packed(tmp_path):
+  calls = tmp_path / "root" / "calls"
+  calls.mkdir(parents=True)
+  for i in range(8):
+    write_call(calls / f"{i}.wav", onset=1.4, rate=8_000 if i % 2 else 16_000)
+  (calls / "8.wav").write_bytes((calls / "0.wav").read_bytes()[:20_000])
+  (calls / "9.wav").write_bytes((calls / "0.wav").read_bytes())
+  late = {"role": "user", "start": 98, "end": 99, "text": "late"}
+  for name, sidecar in (("a", []), ("b", {"words": [late]})):
+    write_call(calls / f"{name}.wav", onset=1.4)
+    (calls / f"{name}.json").write_text(json.dumps(sidecar))
+  config = conftest.small_config(
+    voices=("stereo_wav:calls",),
+    mixture=("stereo_wav-calls:1.0",),
+    heldout_share=0.01,
+  )
+  data_dir = tmp_path / "data"
+  report = prepare.prepare(
+    config,
+    data_dir=str(data_dir),
+    sounds_root=str(tmp_path / "root"),
+    processes=1,
+  )
+  entry = report["corpora"]["stereo_wav-calls"]
+  assert entry["kept"] == 8
+  assert {k: v["count"] for k, v in entry["skipped"].items()} == {
+    "truncated": 1,
+    "broken metadata": 2,
+    "not a valid timeline": 1,
+  }
+  for i, item in enumerate(range(8)):
+    recording = corpus.RecordSource(data_dir / "stereo_wav-calls")[item]
+    assert recording.id == f"stereo_wav/{i}"
+    assert [t.role for t in recording.tracks] == [Role.USER, Role.AGENT]
+    agent = recording.track(Role.AGENT)
+    assert [w.text for w in agent.words] == ["hello", "there"]
+    assert agent.spans[0].start == pytest.approx(1.4, abs=0.02)
+    assert recording.track(Role.USER).spans[0].end == pytest.approx(1, abs=0.02)
+  batches = loader.Loader(config, data_dir=data_dir, split=Split.TRAIN)
+  batch = next(batches)
+  batches.close()
+  assert (batch.speech.weights.sum(axis=1) > 0).all()
+
+
+def open_folder(folder):
+  settings = source.Settings(root=folder.parent)
+  return source.SOURCES["stereo_wav"](folder.name, settings=settings)
+
+
+def test_the_other_way_round_in_two_files_and_without_words(tmp_path):
+  write_call(tmp_path / "a.wav", onset=1.4)
+  (usual,) = open_folder(tmp_path)
+  (tmp_path / "channels.json").write_text('["agent", "user"]')
+  (turned,) = open_folder(tmp_path)
+  for one, other in ((Role.USER, Role.AGENT), (Role.AGENT, Role.USER)):
+    assert (turned.track(one).audio == usual.track(other).audio).all()
+    assert turned.track(one).words == usual.track(one).words
+  # The same conversation in a file for each, of other lengths and rates.
+  (tmp_path / "a.wav").unlink()
+  silence = np.zeros(round(1.4 * 8_000))
+  user, agent = test_audio.tone(1.0), test_audio.tone(1.0, rate=8_000)
+  test_audio.write_wav(tmp_path / "a.user.wav", user[None])
+  test_audio.write_wav(
+    tmp_path / "a.agent.wav",
+    np.concatenate([silence, agent])[None],
+    rate=8_000,
+  )
+  (apart,) = open_folder(tmp_path)
+  assert apart.id == usual.id and apart.duration == usual.duration
+  for role in (Role.USER, Role.AGENT):
+    assert apart.track(role).words == usual.track(role).words
+    assert apart.track(role).spans == usual.track(role).spans
+  (tmp_path / "a.json").unlink()
+  (wordless,) = open_folder(tmp_path)
+  assert wordless.track(Role.AGENT).words == ()
+  assert wordless.track(Role.AGENT).spans == usual.track(Role.AGENT).spans
+
+
+def test_what_is_refused(tmp_path):
+  with pytest.raises(errors.UserError, match="no \\*.wav in .*--sounds_root"):
+    open_folder(tmp_path)
+  write_call(tmp_path / "a.wav", onset=1.4)
+  for text, words in (
+    ("user, agent", "channels.json is broken"),
+    ('["user", "user"]', "names user, user: write"),
+    ('["user", "caller"]', "'caller' is not a valid Role"),
+    ("7", "channels.json is broken"),
+  ):
+    (tmp_path / "channels.json").write_text(text)
+    with pytest.raises(errors.UserError, match=words):
+      open_folder(tmp_path)
+  (tmp_path / "channels.json").unlink()
+  mono = test_audio.tone(1.0)[None]
+  test_audio.write_wav(tmp_path / "b.wav", mono)
+  test_audio.write_wav(tmp_path / "c.user.wav", mono)
+  opened = open_folder(tmp_path)
+  with pytest.raises(
+    source.BadRecording, match="wrong channel.*b.wav: 1, want"
+  ):
+    opened[1]
+  with pytest.raises(source.BadRecording, match="not an audio.*c.agent.wav"):
+    opened[2]
+  test_audio.write_wav(tmp_path / "a.agent.wav", mono)
+  with pytest.raises(
+    errors.UserError, match="a.wav and also a.agent.wav: keep"
+  ):
+    open_folder(tmp_path)
