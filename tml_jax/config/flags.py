@@ -166,12 +166,8 @@ ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 def _load(path: str, *, config_type: type) -> Any:
   """The config at FILE.py:NAME, or in a run's config.txt."""
-  file, separator, name = path.partition(":")
-  if not os.path.isfile(file):
-    raise errors.UserError(
-      f"--config={path}: there is no file {file!r}; paths are relative to"
-      f" the current directory, {os.getcwd()}"
-    )
+  name = path.partition(":")[2]
+  file = _file_of(path)
   if file.endswith(".txt"):
     return config_text.load(file, config_type=config_type)
   module = load_module(path)
@@ -179,13 +175,34 @@ def _load(path: str, *, config_type: type) -> Any:
     raise errors.UserError(
       f"--config={path}: {file} has no function get_config"
     )
-  config = module.get_config(*([name] if separator else []))
+  config = module.get_config(*([name] if ":" in path else []))
   if not isinstance(config, config_type):
     raise errors.UserError(
       f"--config={path}: get_config must return a {config_type.__name__}, not"
       f" {type(config).__name__}"
     )
   return config
+
+
+def _file_of(path: str) -> str:
+  """The file that FILE.py:NAME names: in the current directory, or installed.
+
+  `experiments/` is installed beside this package, so that a command that works
+  in a checkout works in every directory.
+  """
+  file = path.partition(":")[0]
+  root = os.path.dirname(os.path.dirname(errors.__file__))
+  installed = os.path.join(root, os.path.normpath(file))
+  if os.path.isfile(file):
+    return file
+  if os.path.dirname(installed) == os.path.join(root, "experiments"):
+    if os.path.isfile(installed):
+      return installed
+  raise errors.UserError(
+    f"--config={path}: there is no file {file!r}, neither in the current"
+    f" directory, {os.getcwd()}, nor among the installed experiments"
+    " (experiments/interaction.py is one)"
+  )
 
 
 def experiment_file() -> str:
@@ -196,7 +213,7 @@ def experiment_file() -> str:
 
 def load_module(path: str) -> types.ModuleType:
   """The module of an experiment file, FILE.py or FILE.py:NAME."""
-  file = path.partition(":")[0]
+  file = _file_of(path)
   if not file.endswith(".py"):
     raise errors.UserError(
       f"--config={path}: expected FILE.py:NAME or a run's config.txt"
