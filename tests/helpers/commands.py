@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent.parent
 def run(
   *args: str, timeout: float = 120.0, cwd: pathlib.Path = ROOT
 ) -> subprocess.CompletedProcess:
-  """`python ARGS` of this checkout in the directory `cwd`, on one CPU device."""
+  """`python ARGS` with this checkout, in `cwd`, on one CPU device."""
   environment = os.environ | {"PYTHONPATH": str(ROOT)}
   environment.pop("XLA_FLAGS", None)  # conftest asks for eight devices
   return subprocess.run(
