@@ -94,7 +94,7 @@ def parse_config(
   argv: list[str], *, config_from: ConfigFrom, config_type: type = Config
 ) -> Any:
   """Parses all flags of `argv` (program name first); returns the config."""
-  flags.FLAGS[_FLAG].parser.config_type = config_type
+  _PARSER.config_type = config_type
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   _check_paths(argv)
@@ -132,24 +132,24 @@ def overrides() -> dict[str, Any]:
   return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
 
 
-class _Parser(flags.ArgumentParser):
+class _Parser(flags.ArgumentParser[config_dict.ConfigDict]):
   """Loads a frozen Config and opens it as a locked ConfigDict.
 
   ml_collections assigns every override to the loaded object, which a frozen
   dataclass forbids; `parse_config` freezes the result again.
   """
 
-  config_type = Config  # of the command; `parse_config` sets it
+  config_type: type = Config  # of the command; `parse_config` sets it
 
   def parse(self, path: str) -> config_dict.ConfigDict:
     config = _load(path, config_type=self.config_type)
     return config_dict.ConfigDict(config_text.to_dict(config)).lock()
 
 
-class _TupleParser(flags.ArgumentParser):
+class _TupleParser(flags.ArgumentParser[tuple[Any, ...]]):
   """`a,b,c`: integers where all are, else strings."""
 
-  def parse(self, argument: str | tuple) -> tuple:
+  def parse(self, argument: str | tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(argument, tuple):  # the default
       return argument
     items = tuple(item for item in argument.split(",") if item)
@@ -160,7 +160,8 @@ class _TupleParser(flags.ArgumentParser):
 
 
 # DEFINE_config_file, the documented way in, takes no parser.
-flags.FLAGS[_FLAG].parser = _Parser()
+_PARSER = _Parser()
+flags.FLAGS[_FLAG].parser = _PARSER
 ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 
@@ -222,6 +223,7 @@ def load_module(path: str) -> types.ModuleType:
   if os.path.exists(os.path.join(directory, "__init__.py")):
     sys.path.append(os.path.dirname(directory))  # its neighbours' imports
   spec = importlib.util.spec_from_file_location("experiment", file)
+  assert spec is not None and spec.loader is not None, file  # it is a .py
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
