@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data import conftest, test_audio
-from tests.helpers import commands
+from tests.data import conftest
+from tests.helpers import commands, sound
 from tml_jax import prepare
 from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
@@ -35,9 +35,9 @@ def module(tmp_path, monkeypatch, code):
 def write_call(path, *, onset, rate=16_000):
   """The user speaks for a second, then the agent."""
   silence = np.zeros(round(onset * rate))
-  user = np.concatenate([test_audio.tone(1.0, rate=rate), silence])
-  agent = np.concatenate([silence, test_audio.tone(1.0, rate=rate)])
-  test_audio.write_wav(path, np.stack([user, agent]), rate=rate)
+  user = np.concatenate([sound.tone(1.0, rate=rate), silence])
+  agent = np.concatenate([silence, sound.tone(1.0, rate=rate)])
+  sound.write_wav(path, np.stack([user, agent]), rate=rate)
   words = [
     {"role": "agent", "start": onset + 0.5, "end": onset + 1, "text": "there"},
     {"role": "agent", "start": onset, "end": onset + 0.5, "text": "hello"},

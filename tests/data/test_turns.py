@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data import conftest
-from tests.streams import test_frames
+from tests.helpers import frames as small_frames
 from tml_jax import errors
 from tml_jax.config import Layout
 from tml_jax.data import loader, mixture, turns
@@ -26,8 +26,8 @@ from tml_jax.streams.timeline import (
   Word,
 )
 
-_BYTES = test_frames.ByteTokenizer()
-_CONFIG = test_frames.CONFIG  # 5 tokens of text in, 6 out, marks included
+_BYTES = small_frames.ByteTokenizer()
+_CONFIG = small_frames.CONFIG  # 5 tokens of text in, 6 out, marks included
 _IMAGE = np.zeros((40, 80, 3), np.uint8)
 
 
