@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.data import conftest
-from tests.helpers import commands, sound
+from tests.helpers import commands, small_data, sound
 from tml_jax import prepare
 from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
@@ -62,7 +61,7 @@ def test_the_worked_source(tmp_path, module):
   for name, sidecar in (("a", []), ("b", {"words": [late]})):
     write_call(calls / f"{name}.wav", onset=1.4)
     (calls / f"{name}.json").write_text(json.dumps(sidecar))
-  config = conftest.small_config(
+  config = small_data.config(
     voices=("stereo_wav:calls",),
     mixture=("stereo_wav-calls:1.0",),
     heldout_share=0.01,
