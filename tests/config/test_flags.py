@@ -20,8 +20,9 @@ config_flags.run(main{options})
 _TINY = "--config=experiments/interaction.py:tiny"
 
 
-def _run(*flags: str, options: str = ""):
-  return commands.run("-c", _MAIN.replace("{options}", options), *flags)
+def _run(*flags: str, options: str = "", cwd=commands.ROOT):
+  code = _MAIN.replace("{options}", options)
+  return commands.run("-c", code, *flags, cwd=cwd)
 
 
 def test_overrides_are_typed():
@@ -117,6 +118,31 @@ def test_a_broken_experiment_is_one_line(code, message, tmp_path):
   assert result.returncode == 2 and result.stdout == "no jax\n"
   assert len(result.stderr.splitlines()) == 1
   assert message in result.stderr and f"{tmp_path}/mine.py" in result.stderr
+
+
+_MINE = """
+import dataclasses
+from experiments import interaction
+def get_config(name):
+  return dataclasses.replace(interaction.get_config(name), name="mine")
+"""
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_an_experiment_is_here_or_installed(mine, tmp_path):
+  if mine:  # a file of the same name, which varies the installed one
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "interaction.py").write_text(_MINE)
+  result = _run(_TINY, cwd=tmp_path)
+  assert result.returncode == 0, result.stderr
+  flat, _ = json.loads(result.stdout.splitlines()[0])
+  assert flat["name"] == ("mine" if mine else "tiny")
+
+
+def test_no_other_file_is_taken_from_the_installation(tmp_path):
+  result = _run("--config=experiments/../setup.py", cwd=tmp_path)
+  assert result.returncode == 2
+  assert "no file 'experiments/../setup.py'" in result.stderr
 
 
 def test_the_config_of_a_run_can_be_changed_by_flags(tmp_path):

@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.data import test_audio
+from tests.helpers import sound
 from tml_jax import errors
 from tml_jax.data import audio, utterance
 from tml_jax.data import corpus as corpus_lib
@@ -17,9 +17,7 @@ def records(count):
 def utterances(count):
   for i in range(count):
     yield utterance.build(
-      audio.Recording(
-        test_audio.tone(0.5, frequency=200 + 50 * i)[None], 16_000
-      ),
+      audio.Recording(sound.tone(0.5, frequency=200 + 50 * i)[None], 16_000),
       voice="v",
       language="en",
       prompt=f"p{i}",

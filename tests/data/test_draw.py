@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.data import conftest
+from tests.helpers import small_data
 from tml_jax import errors, inspect
 from tml_jax.data import corpus, splits
 from tml_jax.data.scenarios import draw, family
@@ -23,7 +23,7 @@ def scenario(data_dir, *, split=Split.TRAIN, share=SHARE):
     _OPEN[split, share] = draw.DrawScenario(
       {
         v: corpus.RecordSource(data_dir / v.replace(":", "-"))
-        for v in conftest.VOICES
+        for v in small_data.VOICES
       },
       split=split,
       seed=0,
@@ -86,7 +86,7 @@ def test_letters_are_told_apart():
 
 def test_the_picture(data_dir, tmp_path):
   """`inspect --timeline` shows the conversation, and what is drawn in it."""
-  mixed = conftest.small_config(mixture=("draw:1.0",))
+  mixed = small_data.config(mixture=("draw:1.0",))
   inspect.draw_timeline(
     mixed, argument="train:0", data_dir=str(data_dir), out=tmp_path
   )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import interaction
-from tests.data import conftest
+from tests.helpers import small_data
+from tests.helpers.families import of, onsets
 from tml_jax import errors, inspect
 from tml_jax.data import corpus, scenarios, splits
 from tml_jax.data.scenarios import family, instructed
@@ -44,7 +45,7 @@ UNANSWERED = {
 def _voices(data_dir):
   return {
     v: corpus.RecordSource(data_dir / v.replace(":", "-"))
-    for v in conftest.VOICES
+    for v in small_data.VOICES
   }
 
 
@@ -81,16 +82,6 @@ def speaking(item, role=Role.AGENT) -> np.ndarray:
   """[windows] bool, from the audio."""
   audio = item.track(role).audio.reshape(-1, clock.TICKS.samples)
   return np.abs(audio).max(axis=1) > 1e-3
-
-
-def onsets(item) -> list[int]:
-  """Windows in which the agent begins, from its track."""
-  windows = framing.speech_windows(item.track(Role.AGENT), grid=clock.TICKS)
-  return [w for w in windows if w - 1 not in windows]
-
-
-def of(item, *kinds: Kind):
-  return [a for a in annotation.of(item) if a.kind in kinds]
 
 
 @pytest.mark.parametrize("name", scenarios.FAMILIES)
@@ -347,7 +338,7 @@ def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
   class Mute(list):
     __hash__ = object.__hash__
 
-  spoken = voices[conftest.VOICES[0]]
+  spoken = voices[small_data.VOICES[0]]
   mute = Mute(
     item
     for item in (spoken[i] for i in range(len(spoken)))
@@ -365,13 +356,13 @@ def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
 
 
 def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
-  config = conftest.small_config(mixture=("count:1.0", "typed:0.5"))
+  config = small_data.config(mixture=("count:1.0", "typed:0.5"))
   inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)
   page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
   for name, words in (("count", "swing"), ("typed", "in silence")):
     assert words in page and f"src='{name}.png'" in page
   images = {path.name for path in tmp_path.glob("*.png")}
   assert images == {"count.png", "typed.png", "gallery.png"}
-  config = conftest.small_config(mixture=("stereo_wav-calls:1.0",))
+  config = small_data.config(mixture=("stereo_wav-calls:1.0",))
   with pytest.raises(errors.UserError, match="has no scenario family"):
     inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)

@@ -10,22 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from tests.data import conftest
-from tests.helpers import commands
+from tests.helpers import commands, small_data
 from tml_jax import errors
 from tml_jax.data import corpus, loader, mixture
 from tml_jax.data.splits import Split
 from tml_jax.streams import packing
 
 HALVES = ([0, 1], [2, 3])  # rows of two processes
-
-
-def make(config, data_dir, **process):
-  return loader.Loader(config, data_dir=data_dir, split=Split.TRAIN, **process)
-
-
-def take(batches, count):
-  return [next(batches) for _ in range(count)]
 
 
 def assert_equal(a, b):
@@ -44,8 +35,8 @@ def joined(parts):
 @pytest.fixture(scope="module")
 def reference(config, data_dir):
   """The first eight batches, made by one process with threads."""
-  batches = make(config, data_dir)
-  result = take(batches, 8)
+  batches = small_data.load(config, data_dir)
+  result = small_data.take(batches, 8)
   batches.close()
   return result
 
@@ -69,44 +60,44 @@ def test_batches_are_full_of_valid_sequences(config, reference):
 def test_two_processes_yield_the_rows_of_one(config, data_dir, reference):
   parts = []
   for rows in HALVES:
-    batches = make(config, data_dir, rows=rows)
-    parts.append(take(batches, 8))
+    batches = small_data.load(config, data_dir, rows=rows)
+    parts.append(small_data.take(batches, 8))
     batches.close()
   assert_equal(joined(parts), reference)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3, 5])
 def test_state_resumes_bit_for_bit(config, data_dir, reference, steps):
-  batches = make(config, data_dir)
-  take(batches, steps)
+  batches = small_data.load(config, data_dir)
+  small_data.take(batches, steps)
   state = json.loads(json.dumps(batches.get_state()))
-  ahead = take(batches, 1)
+  ahead = small_data.take(batches, 1)
   assert_equal(ahead, reference[steps : steps + 1])
   batches.set_state(state)  # back, in the same process
-  assert_equal(take(batches, 1), ahead)
+  assert_equal(small_data.take(batches, 1), ahead)
   batches.close()
-  resumed = make(config, data_dir)
+  resumed = small_data.load(config, data_dir)
   resumed.set_state(state)
   assert resumed.get_state() == state
-  assert_equal(take(resumed, 8 - steps), reference[steps:])
+  assert_equal(small_data.take(resumed, 8 - steps), reference[steps:])
   resumed.close()
 
 
 def test_state_moves_between_process_counts(config, data_dir, reference):
-  one = make(config, data_dir)
-  take(one, 3)
+  one = small_data.load(config, data_dir)
+  small_data.take(one, 3)
   state = one.get_state()
   one.close()
-  pair = [make(config, data_dir, rows=rows) for rows in HALVES]
+  pair = [small_data.load(config, data_dir, rows=rows) for rows in HALVES]
   for batches in pair:
     batches.set_state(state)
-  assert_equal(joined([take(b, 2) for b in pair]), reference[3:5])
+  assert_equal(joined([small_data.take(b, 2) for b in pair]), reference[3:5])
   merged = loader.merge_states([b.get_state() for b in pair])
   for batches in pair:
     batches.close()
-  one = make(config, data_dir)
+  one = small_data.load(config, data_dir)
   one.set_state(merged)
-  assert_equal(take(one, 3), reference[5:8])
+  assert_equal(small_data.take(one, 3), reference[5:8])
   one.close()
 
 
@@ -114,22 +105,22 @@ def test_shards_that_drift_apart_start_anew(
   config, data_dir, reference, monkeypatch
 ):
   monkeypatch.setattr(loader, "_MAX_WAITING", 0)
-  batches = make(config, data_dir)
-  assert_equal(take(batches, 5), reference[:5])
+  batches = small_data.load(config, data_dir)
+  assert_equal(small_data.take(batches, 5), reference[:5])
   batches.close()
 
 
 _WORKERS = """
 import pickle, sys
-from tests.data import conftest, test_loader
+from tests.helpers import small_data
 if __name__ == "__main__":
-  config = conftest.small_config(workers=2)
-  batches = test_loader.make(config, sys.argv[1])
-  first = test_loader.take(batches, 2)
+  config = small_data.config(workers=2)
+  batches = small_data.load(config, sys.argv[1])
+  first = small_data.take(batches, 2)
   state = batches.get_state()
-  test_loader.take(batches, 1)
+  small_data.take(batches, 1)
   batches.set_state(state)
-  rest = test_loader.take(batches, 6)
+  rest = small_data.take(batches, 6)
   batches.close()
   with open(sys.argv[2], "wb") as file:
     pickle.dump(first + rest, file)
@@ -156,10 +147,10 @@ def test_worker_processes_change_nothing(tmp_path, data_dir, reference):
 
 _KILLED = """
 import os, signal, sys
-from tests.data import conftest, test_loader
+from tests.helpers import small_data
 if __name__ == "__main__":
-  batches = test_loader.make(conftest.small_config(workers=1), sys.argv[1])
-  test_loader.take(batches, 1)
+  batches = small_data.load(small_data.config(workers=1), sys.argv[1])
+  small_data.take(batches, 1)
   os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -181,8 +172,8 @@ def test_data_works_where_jax_cannot_be_imported(data_dir):
   script = (
     "import sys\n"
     "sys.modules['jax'] = None\n"
-    "from tests.data import conftest, test_loader\n"
-    f"batches = test_loader.make(conftest.small_config(), {str(data_dir)!r})\n"
+    "from tests.helpers import small_data\n"
+    f"batches = small_data.load(small_data.config(), {str(data_dir)!r})\n"
     "print(next(batches)['tokens'].shape)\n"
     "batches.close()\n"
   )
@@ -193,24 +184,24 @@ def test_data_works_where_jax_cannot_be_imported(data_dir):
     timeout=120,
   )
   assert result.returncode == 0, result.stderr
-  config = conftest.small_config()
+  config = small_data.config()
   shape = (config.train.global_batch_size, config.streams.seq_len)
   assert result.stdout.strip() == str(shape)
 
 
 def test_what_does_not_divide_is_refused(config, data_dir):
-  two = conftest.small_config(logical_shards=2)
+  two = small_data.config(logical_shards=2)
   for rows in ([0], [1, 2, 3], [0, 1, 2]):
     with pytest.raises(errors.UserError, match="begin .*logical_shards=4"):
-      make(two, data_dir, rows=rows)
+      small_data.load(two, data_dir, rows=rows)
   assert loader.shards_of([2, 3], config=two) == (1,)
 
 
 def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
-  batches = make(config, data_dir)
+  batches = small_data.load(config, data_dir)
   state = batches.get_state()
   batches.close()
-  other = make(conftest.small_config(seed=1, group_size=3), data_dir)
+  other = small_data.load(small_data.config(seed=1, group_size=3), data_dir)
   with pytest.raises(
     errors.UserError, match="seed: 0 then, 1 now; .*group_size"
   ):
@@ -220,14 +211,14 @@ def test_a_state_of_other_data_is_refused(config, data_dir, tmp_path):
   shutil.copytree(data_dir, copy)
   with open(copy / "tokenizer.model", "ab") as file:
     file.write(b"\xa0\x06\x00")  # a field that sentencepiece passes over
-  other = make(config, copy)
+  other = small_data.load(config, copy)
   with pytest.raises(errors.UserError, match="tokenizer: '[0-9a-f]{8}' then"):
     other.set_state(state)
   other.close()
-  half = make(config, data_dir, rows=[0, 2])
+  half = small_data.load(config, data_dir, rows=[0, 2])
   part = half.get_state()
   half.close()
-  batches = make(config, data_dir)
+  batches = small_data.load(config, data_dir)
   with pytest.raises(errors.UserError, match=r"shards \[1, 3\]"):
     batches.set_state(part)
   batches.close()
@@ -251,19 +242,19 @@ def test_check_finds_what_is_missing(config, data_dir, tmp_path):
     with pytest.raises(errors.UserError, match=words):
       mixture.check(config, data_dir=copy)
     shutil.copy(data_dir / name, copy / name)
-  mixed = conftest.small_config(mixture=("reply:1", "procedural-lou:1"))
+  mixed = small_data.config(mixture=("reply:1", "procedural-lou:1"))
   with pytest.raises(errors.UserError, match="did you mean 'procedural-low'"):
     mixture.check(mixed, data_dir=data_dir)
 
 
 def test_missing_data_is_said_at_once(config, data_dir, tmp_path):
   with pytest.raises(errors.UserError, match="tml_jax.prepare"):
-    make(config, tmp_path)
+    small_data.load(config, tmp_path)
   copy = tmp_path / "copy"
   shutil.copytree(data_dir, copy)
   (copy / "tokenizer.model").unlink()
   with pytest.raises(errors.UserError, match="no tokenizer"):
-    make(config, copy)
+    small_data.load(config, copy)
 
 
 def test_a_record_that_breaks_while_training_is_named(
@@ -271,7 +262,7 @@ def test_a_record_that_breaks_while_training_is_named(
 ):
   copy = tmp_path / "copy"
   shutil.copytree(data_dir, copy)
-  batches = make(config, copy)
+  batches = small_data.load(config, copy)
   batches.close()
   for folder in ("procedural-low", "procedural-high"):
     for shard in corpus.read_index(copy / folder).shards:
@@ -282,10 +273,10 @@ def test_a_record_that_breaks_while_training_is_named(
   message = r"data-0000\d-of-00004.*record \d+ .*corrupt"
   batches.set_state(batches.get_state())  # prefetches again
   with pytest.raises(errors.UserError, match=message):
-    take(batches, 10)
+    small_data.take(batches, 10)
   batches.close()
   with pytest.raises(errors.UserError, match=message):
-    make(config, copy)
+    small_data.load(config, copy)
 
 
 def test_mixture_weights_and_order(config, data_dir):
@@ -309,6 +300,6 @@ def test_mixture_weights_and_order(config, data_dir):
 
 
 def test_unknown_entry_of_the_mixture(data_dir):
-  config = conftest.small_config(mixture=("repli:1.0",))
+  config = small_data.config(mixture=("repli:1.0",))
   with pytest.raises(errors.UserError, match="did you mean 'reply'"):
     mixture.build(config, data_dir=data_dir, split=Split.TRAIN)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import interaction
-from tests.data import conftest
-from tests.data.test_families import of, onsets
+from tests.helpers import small_data
+from tests.helpers.families import of, onsets
 from tml_jax.data import corpus, scenarios
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
@@ -21,7 +21,7 @@ def _open_family(data_dir):
   streams = interaction.tiny().streams
   voices = {
     v: corpus.RecordSource(data_dir / v.replace(":", "-"))
-    for v in conftest.VOICES
+    for v in small_data.VOICES
   }
 
   @functools.cache

@@ -10,8 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from tests.data import conftest, test_audio
-from tests.helpers import commands, drawn, small_run
+from tests.helpers import commands, drawn, small_data, small_run, sound
 from tml_jax import errors, plugins, prepare, registry, tools
 from tml_jax import workdir as workdir_lib
 from tml_jax.data import corpus, loader, mixture, scenarios, source
@@ -59,7 +58,7 @@ def forgotten(monkeypatch):
 
 
 def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
-  config = conftest.small_config(mixture=("twice:1.0",))
+  config = small_data.config(mixture=("twice:1.0",))
   with pytest.raises(
     errors.UserError, match="names 'twice'.*--plugins=FILE.py"
   ):
@@ -67,7 +66,7 @@ def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
   plugins.load([example("twice", tmp_path)])
   batches = []
   for workers in (0, 2):
-    config = conftest.small_config(mixture=("twice:1.0",), workers=workers)
+    config = small_data.config(mixture=("twice:1.0",), workers=workers)
     made = loader.Loader(config, data_dir=data_dir, split=Split.TRAIN)
     batches.append(next(made))
     made.close()
@@ -81,12 +80,12 @@ def test_a_source_is_prepared_by_worker_processes(tmp_path):
   wavs = tmp_path / "anna" / "wavs"
   wavs.mkdir(parents=True)
   for i in range(3):
-    tone = test_audio.tone(0.5, frequency=200 + 50 * i, rate=22_050)
-    test_audio.write_wav(wavs / f"{i}.wav", tone[None], rate=22_050)
+    tone = sound.tone(0.5, frequency=200 + 50 * i, rate=22_050)
+    sound.write_wav(wavs / f"{i}.wav", tone[None], rate=22_050)
   table = "".join(f"{i}|Number {i}.|number {i}\n" for i in range(4))
   (tmp_path / "anna" / "metadata.csv").write_text(table)
   report = prepare.prepare(
-    conftest.small_config(voices=("read_aloud:anna",)),
+    small_data.config(voices=("read_aloud:anna",)),
     data_dir=str(tmp_path / "data"),
     sounds_root=str(tmp_path),
     processes=2,

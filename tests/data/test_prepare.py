@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from tests.data import conftest
-from tests.helpers import bad_source, commands
+from tests.helpers import bad_source, commands, small_data
 from tml_jax import errors, prepare
 from tml_jax.data import corpus
 from tml_jax.streams import tokenizer
@@ -20,17 +19,8 @@ def folder(tmp_path, monkeypatch):
   monkeypatch.setenv("BAD_SOURCE_FOLDER", str(tmp_path))
 
 
-def run(path, *voices, processes=1):
-  return prepare.prepare(
-    conftest.small_config(voices=voices),
-    data_dir=str(path),
-    sounds_root="/",
-    processes=processes,
-  )
-
-
 def test_report_counts_every_reason(tmp_path, capsys):
-  report = run(tmp_path / "data", "bad:fast", processes=2)
+  report = small_data.prepare(tmp_path / "data", "bad:fast", processes=2)
   entry = report["corpora"]["bad-fast"]
   counts = {name: value["count"] for name, value in entry["skipped"].items()}
   assert counts == bad_source.REASONS
@@ -72,43 +62,43 @@ def test_a_second_run_keeps_what_is_finished(data_dir, config):
 
 def test_a_damaged_corpus_is_rebuilt(tmp_path):
   path = tmp_path / "data"
-  run(path, "bad:fast")
+  small_data.prepare(path, "bad:fast")
   digest = corpus.read_index(path / "bad-fast").digest
   shard = (
     path / "bad-fast" / corpus.read_index(path / "bad-fast").shards[0].file
   )
   shard.write_bytes(b"x" * shard.stat().st_size)
-  run(path, "bad:fast")
+  small_data.prepare(path, "bad:fast")
   assert corpus.verify(path / "bad-fast").digest == digest
 
 
 def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
-  run(tmp_path / "data", "bad:fast")
+  small_data.prepare(tmp_path / "data", "bad:fast")
   with pytest.raises(errors.UserError, match="was trained on bad-fast"):
-    run(tmp_path / "data", "bad:fast", "procedural:low")
+    small_data.prepare(tmp_path / "data", "bad:fast", "procedural:low")
   assert not (tmp_path / "data/procedural-low").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]"])
 def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
   path = tmp_path / "data"
-  run(path, "bad:fast")
+  small_data.prepare(path, "bad:fast")
   model = (path / tokenizer.FILENAME).read_bytes()
   record = path / prepare.TOKENIZER_RECORD
   record.write_text(content)
   with pytest.raises(errors.UserError, match=r"tokenizer\.json is broken"):
-    run(path, "bad:fast")
+    small_data.prepare(path, "bad:fast")
   record.unlink()
-  run(path, "bad:fast")
+  small_data.prepare(path, "bad:fast")
   assert (path / tokenizer.FILENAME).read_bytes() == model
 
 
 def test_a_tokenizer_that_does_not_fit_is_said_before_any_work(tmp_path):
-  run(tmp_path / "data", "bad:fast")
+  small_data.prepare(tmp_path / "data", "bad:fast")
   (tmp_path / "data/bad-fast" / corpus.INDEX).unlink()
   (tmp_path / "data" / tokenizer.FILENAME).write_bytes(b"xx")
   with pytest.raises(errors.UserError, match="not a sentencepiece model"):
-    run(tmp_path / "data", "bad:fast")
+    small_data.prepare(tmp_path / "data", "bad:fast")
   assert not (tmp_path / "data/bad-fast" / corpus.INDEX).exists()
 
 
@@ -116,13 +106,13 @@ def test_a_file_where_a_corpus_belongs(tmp_path):
   (tmp_path / "data").mkdir()
   (tmp_path / "data/bad-fast").write_text("mine")
   with pytest.raises(errors.UserError, match="must be a folder"):
-    run(tmp_path / "data", "bad:fast")
+    small_data.prepare(tmp_path / "data", "bad:fast")
   assert (tmp_path / "data/bad-fast").read_text() == "mine"
 
 
 def test_a_killed_decoding_process_ends_the_run(tmp_path):
   with pytest.raises(errors.UserError, match="fewer than --processes=1"):
-    run(tmp_path / "data", "bad:fast", "killed:a")
+    small_data.prepare(tmp_path / "data", "bad:fast", "killed:a")
   assert corpus.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
   assert not (tmp_path / "data/killed-a").exists()
 
@@ -130,43 +120,42 @@ def test_a_killed_decoding_process_ends_the_run(tmp_path):
 def test_a_full_disk(tmp_path):
   with commands.files_of_at_most(20_000):
     with pytest.raises(errors.UserError, match="cannot write .*bad-fast"):
-      run(tmp_path / "data", "bad:fast")
+      small_data.prepare(tmp_path / "data", "bad:fast")
   assert not (tmp_path / "data/bad-fast").exists()
-  run(tmp_path / "data", "bad:fast")  # over the remains
+  small_data.prepare(tmp_path / "data", "bad:fast")  # over the remains
 
 
 def test_nothing_usable(tmp_path):
   for _ in range(2):  # the second run fails like the first
     with pytest.raises(errors.UserError, match="none of 3 recordings"):
-      run(tmp_path / "data", "empty:a")
+      small_data.prepare(tmp_path / "data", "empty:a")
   assert not (tmp_path / "data/empty-a").exists()
 
 
 def test_unwritable_directory(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(errors.UserError, match="--data_dir=.* cannot be written"):
-    run(tmp_path / "file/data", "procedural:low")
+    small_data.prepare(tmp_path / "file/data", "procedural:low")
 
 
 def test_a_missing_source_is_said_before_any_work(tmp_path):
   for voice in ("procedral:low", "procedural:loud", "asterisk:xx"):
     with pytest.raises(errors.UserError):
-      run(tmp_path / "data", "procedural:low", voice)
+      small_data.prepare(tmp_path / "data", "procedural:low", voice)
   assert not list((tmp_path / "data").iterdir())
 
 
 def test_one_prepare_at_a_time(tmp_path):
   with prepare._lock(tmp_path):
     with pytest.raises(errors.UserError, match="another prepare"):
-      run(tmp_path, "procedural:low")
+      small_data.prepare(tmp_path, "procedural:low")
 
 
 _SLOW = """
-from tests.data import test_prepare
-from tests.helpers import bad_source
+from tests.helpers import bad_source, small_data
 import sys
 if __name__ == "__main__":
-  test_prepare.run(sys.argv[1], "bad:fast", "bad:slow")
+  small_data.prepare(sys.argv[1], "bad:fast", "bad:slow")
 """
 
 
@@ -192,7 +181,7 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   assert not (path / "bad-slow").exists()
   assert not (path / tokenizer.FILENAME).exists()
   finished = (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns
-  run(path, "bad:fast", "bad:slow", processes=2)
+  small_data.prepare(path, "bad:fast", "bad:slow", processes=2)
   assert (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns == finished
   digest = corpus.verify(path / "bad-slow").digest
   assert digest == corpus.read_index(path / "bad-fast").digest

@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 
-from tests.data import conftest
+from tests.helpers import small_data
 from tml_jax import errors
 from tml_jax.data import corpus, mixture, splits
 from tml_jax.data.scenarios import family, reply
@@ -17,7 +17,7 @@ SHARE = 0.1
 COUNT = 150
 
 
-def scenario(data_dir, *, split=Split.TRAIN, seed=0, voices=conftest.VOICES):
+def scenario(data_dir, *, split=Split.TRAIN, seed=0, voices=small_data.VOICES):
   return reply.ReplyScenario(
     {v: corpus.RecordSource(data_dir / v.replace(":", "-")) for v in voices},
     split=split,
@@ -193,7 +193,7 @@ def test_heldout_share_is_about_what_was_asked():
 
 def test_one_voice_is_not_enough(data_dir):
   with pytest.raises(errors.UserError, match="no prompt that two voices"):
-    scenario(data_dir, voices=conftest.VOICES[:1])
+    scenario(data_dir, voices=small_data.VOICES[:1])
 
 
 def test_a_voice_without_delay_words_is_refused(data_dir):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.data import conftest, test_audio
+from tests.helpers import small_data, sound
 from tml_jax import errors, prepare
 from tml_jax.data import corpus, loader, source
 from tml_jax.data.splits import Split
@@ -15,9 +15,9 @@ from tml_jax.streams.timeline import Role
 def write_call(path, *, onset, rate=16_000):
   """The user speaks for a second, then the agent."""
   silence = np.zeros(round(onset * rate))
-  user = np.concatenate([test_audio.tone(1.0, rate=rate), silence])
-  agent = np.concatenate([silence, test_audio.tone(1.0, rate=rate)])
-  test_audio.write_wav(path, np.stack([user, agent]), rate=rate)
+  user = np.concatenate([sound.tone(1.0, rate=rate), silence])
+  agent = np.concatenate([silence, sound.tone(1.0, rate=rate)])
+  sound.write_wav(path, np.stack([user, agent]), rate=rate)
   words = [
     {"role": "agent", "start": onset + 0.5, "end": onset + 1, "text": "there"},
     {"role": "agent", "start": onset, "end": onset + 0.5, "text": "hello"},
@@ -37,7 +37,7 @@ def test_a_folder_is_prepared_and_packed(tmp_path):
   for name, sidecar in (("a", []), ("b", {"words": [late]})):
     write_call(calls / f"{name}.wav", onset=1.4)
     (calls / f"{name}.json").write_text(json.dumps(sidecar))
-  config = conftest.small_config(
+  config = small_data.config(
     voices=("stereo_wav:calls",),
     mixture=("stereo_wav-calls:1.0",),
     heldout_share=0.01,
@@ -86,9 +86,9 @@ def test_the_other_way_round_in_two_files_and_without_words(tmp_path):
   # The same conversation in a file for each, of other lengths and rates.
   (tmp_path / "a.wav").unlink()
   silence = np.zeros(round(1.4 * 8_000))
-  user, agent = test_audio.tone(1.0), test_audio.tone(1.0, rate=8_000)
-  test_audio.write_wav(tmp_path / "a.user.wav", user[None])
-  test_audio.write_wav(
+  user, agent = sound.tone(1.0), sound.tone(1.0, rate=8_000)
+  sound.write_wav(tmp_path / "a.user.wav", user[None])
+  sound.write_wav(
     tmp_path / "a.agent.wav",
     np.concatenate([silence, agent])[None],
     rate=8_000,
@@ -118,9 +118,9 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(errors.UserError, match=words):
       open_folder(tmp_path)
   (tmp_path / "channels.json").unlink()
-  mono = test_audio.tone(1.0)[None]
-  test_audio.write_wav(tmp_path / "b.wav", mono)
-  test_audio.write_wav(tmp_path / "c.user.wav", mono)
+  mono = sound.tone(1.0)[None]
+  sound.write_wav(tmp_path / "b.wav", mono)
+  sound.write_wav(tmp_path / "c.user.wav", mono)
   opened = open_folder(tmp_path)
   with pytest.raises(
     source.BadRecording, match="wrong channel.*b.wav: 1, want"
@@ -128,7 +128,7 @@ def test_what_is_refused(tmp_path):
     opened[1]
   with pytest.raises(source.BadRecording, match="not an audio.*c.agent.wav"):
     opened[2]
-  test_audio.write_wav(tmp_path / "a.agent.wav", mono)
+  sound.write_wav(tmp_path / "a.agent.wav", mono)
   with pytest.raises(
     errors.UserError, match="a.wav and also a.agent.wav: keep"
   ):

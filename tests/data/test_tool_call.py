@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.data import conftest
+from tests.helpers import small_data
 from tml_jax import errors
 from tml_jax.data import corpus, mixture, splits
 from tml_jax.data.scenarios import family, tool_call
@@ -34,7 +34,7 @@ def scenario(data_dir, *, split=Split.TRAIN, seed=0):
   return tool_call.ToolCallScenario(
     {
       v: corpus.RecordSource(data_dir / v.replace(":", "-"))
-      for v in conftest.VOICES
+      for v in small_data.VOICES
     },
     split=split,
     seed=seed,
@@ -250,7 +250,7 @@ def test_frames(items, config, data_dir):
 
 
 def test_it_is_an_entry_of_the_mixture(config, data_dir):
-  mixed = conftest.small_config(mixture=("tool_call:1.0", "draw:1.0"))
+  mixed = small_data.config(mixture=("tool_call:1.0", "draw:1.0"))
   items = mixture.build(mixed, data_dir=data_dir, split=Split.HELDOUT)
   found = [items[i] for i in range(4)]
   assert {i.metadata["family"] for i in found} == {"tool_call", "draw"}

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.data import conftest
-from tests.streams import test_frames
+from tests.helpers import frames as small_frames
+from tests.helpers import small_data
 from tml_jax import errors
 from tml_jax.config import Layout
 from tml_jax.data import loader, mixture, turns
@@ -27,8 +27,8 @@ from tml_jax.streams.timeline import (
   Word,
 )
 
-_BYTES = test_frames.ByteTokenizer()
-_CONFIG = test_frames.CONFIG  # 5 tokens of text in, 6 out, marks included
+_BYTES = small_frames.ByteTokenizer()
+_CONFIG = small_frames.CONFIG  # 5 tokens of text in, 6 out, marks included
 _IMAGE = np.zeros((40, 80, 3), np.uint8)
 
 
@@ -189,7 +189,7 @@ def test_prepared_conversations(config, data_dir):
   pieces = tokenizer_lib.Tokenizer.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
-  by_turns = conftest.small_config(layout=Layout.TURNS)
+  by_turns = small_data.config(layout=Layout.TURNS)
   counts = np.zeros((2, 2), int)
   items = mixture.build(config, data_dir=data_dir, split=Split.TRAIN)
   for timeline in (items[i] for i in range(20)):
@@ -218,7 +218,7 @@ def test_prepared_conversations(config, data_dir):
 def test_the_loader_lays_out(config, data_dir):
   states = []
   for layout in Layout:
-    cfg = conftest.small_config(layout=layout)
+    cfg = small_data.config(layout=layout)
     batches = loader.Loader(cfg, data_dir=data_dir, split=Split.TRAIN)
     batch = next(batches)
     states.append(batches.get_state())

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.data import test_audio
+from tests.helpers import sound
 from tml_jax import errors
 from tml_jax.data import audio, source, utterance
 from tml_jax.data.voices import asterisk, espeak, phrases, procedural
@@ -128,9 +128,9 @@ def write_prompt(path, samples):
 def unpacked(tmp_path):
   """A folder into which small packages were unpacked."""
   sounds = tmp_path / "usr/share/asterisk/sounds/en_US_f_Somebody"
-  write_prompt(sounds / "digits/3.g722", test_audio.tone(0.6))
-  write_prompt(sounds / "beep.g722", test_audio.tone(0.6))
-  write_prompt(sounds / "other.g722", test_audio.tone(0.6))
+  write_prompt(sounds / "digits/3.g722", sound.tone(0.6))
+  write_prompt(sounds / "beep.g722", sound.tone(0.6))
+  write_prompt(sounds / "other.g722", sound.tone(0.6))
   (sounds / "hello.g722").write_bytes(b"")
   doc = tmp_path / "usr/share/doc/asterisk-core-sounds-en"
   doc.mkdir(parents=True)

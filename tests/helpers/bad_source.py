@@ -8,7 +8,7 @@ import wave
 
 import numpy as np
 
-from tests.data import test_audio
+from tests.helpers import sound
 from tml_jax.data import audio, source, utterance
 
 GOOD = 12
@@ -26,7 +26,7 @@ class Bad:
 
   def __getitem__(self, index):
     time.sleep(self._seconds)
-    samples, rate = test_audio.tone(0.5, frequency=200 + 20 * index), 16_000
+    samples, rate = sound.tone(0.5, frequency=200 + 20 * index), 16_000
     name = f"{index}.wav"
     if index >= GOOD:
       made = _BROKEN[index - GOOD](self._folder / name)
@@ -47,7 +47,7 @@ def _empty(path):
 
 
 def _truncated(path):
-  test_audio.write_wav(path, test_audio.tone(0.5)[None])
+  sound.write_wav(path, sound.tone(0.5)[None])
   path.write_bytes(path.read_bytes()[:5000])
 
 
@@ -63,11 +63,11 @@ _BROKEN = (
   _truncated,
   _no_samples,
   lambda path: (np.full(16_000, np.nan), 16_000),
-  lambda path: (np.clip(9 * test_audio.tone(1.0), -1, 1), 16_000),
+  lambda path: (np.clip(9 * sound.tone(1.0), -1, 1), 16_000),
   lambda path: (np.zeros(16_000), 16_000),
-  lambda path: (test_audio.tone(31.0), 16_000),
-  lambda path: (test_audio.tone(1.0), 8_000),
-  lambda path: (np.stack([test_audio.tone(1.0)] * 2), 16_000),
+  lambda path: (sound.tone(31.0), 16_000),
+  lambda path: (sound.tone(1.0), 8_000),
+  lambda path: (np.stack([sound.tone(1.0)] * 2), 16_000),
 )
 REASONS = {
   "empty": 2,

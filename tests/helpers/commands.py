@@ -13,13 +13,15 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
-def run(*args: str, timeout: float = 120.0) -> subprocess.CompletedProcess:
-  """`python ARGS` from the repository root, on one CPU device."""
-  environment = dict(os.environ)
+def run(
+  *args: str, timeout: float = 120.0, cwd: pathlib.Path = ROOT
+) -> subprocess.CompletedProcess:
+  """`python ARGS` with this checkout, in `cwd`, on one CPU device."""
+  environment = os.environ | {"PYTHONPATH": str(ROOT)}
   environment.pop("XLA_FLAGS", None)  # conftest asks for eight devices
   return subprocess.run(
     [sys.executable, *args],
-    cwd=ROOT,
+    cwd=cwd,
     env=environment,
     capture_output=True,
     text=True,

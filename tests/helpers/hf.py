@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import transformers
 
-from tests.models import test_inkling_oracle as oracle
+from tests.helpers import inkling as oracle
 from tml_jax.config import Config
 from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import names as names_lib

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import topologies
-from tests.kernels import test_experts as plain
+from tests.helpers import experts as plain
 from tml_jax.config import PLAIN, MeshConfig, MoeDispatch
 from tml_jax.kernels.experts import exchange, grouped, tiled
 from tml_jax.parallel import mesh as mesh_lib

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import topologies
-from tests.models import test_attention as plain
+from tests.helpers import dense_attention as plain
 from tml_jax.config import MeshConfig
 from tml_jax.kernels.attention import flash, flash_gradient, flash_pairs
 from tml_jax.parallel import mesh as mesh_lib

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.streams import test_frames
+from tests.helpers import frames as small_frames
 from tml_jax import errors
 from tml_jax.streams import clock, patches, tokenizer
 from tml_jax.streams import timeline as timeline_lib
@@ -137,7 +137,7 @@ def test_patches_put_every_pixel_once():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
   path = str(tmp_path_factory.mktemp("tok") / tokenizer.FILENAME)
-  config = dataclasses.replace(test_frames.CONFIG, text_vocab_size=400)
+  config = dataclasses.replace(small_frames.CONFIG, text_vocab_size=400)
   sentences = ["press one to repeat the message", "três pês e um café"] * 20
   return tokenizer.train(sentences, path=path, config=config), path, config
 

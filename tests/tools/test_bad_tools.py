@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.tools.test_background import Tool, session
+from tests.helpers.tools import Tool, session
 from tml_jax.streams.frame import Control
 
 

@@ -10,7 +10,7 @@ import pytest
 import svg.path
 from hypothesis import strategies as st
 
-from tests.streams.test_frames import ByteTokenizer
+from tests.helpers.frames import ByteTokenizer
 from tml_jax.streams import clock
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Burst, Control, Frame

@@ -6,8 +6,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from tests.streams.test_frames import CONFIG
-from tests.tools.test_background import Session, Tool
+from tests.helpers.frames import CONFIG
+from tests.helpers.tools import Session, Tool
 from tml_jax.streams import calls, tokenizer
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control, Frame

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import small_run
-from tests.training import test_step as plain
+from tests.helpers import step as plain
 from tml_jax.config import Config
 from tml_jax.models import moe
 from tml_jax.training import metrics
@@ -55,10 +55,10 @@ def test_by_hand():
 def test_is_added_to_the_loss():
   cfg = _balanced()
   without = small_run.config()
-  off = plain._gradient(
+  off = plain.gradient_of(
     without, jax.devices()[:1], small_run.batch(without, seed=0)
   )
-  gradient, loss, sums = plain._gradient(
+  gradient, loss, sums = plain.gradient_of(
     cfg, jax.devices()[:1], small_run.batch(cfg, seed=0)
   )
   layers = sums.load_KLE.shape[1]
@@ -78,7 +78,7 @@ def test_is_added_to_the_loss():
 def test_of_any_cut(axes, accumulation_steps, scan_layers):
   cfg = _balanced()
   batch = small_run.batch(cfg, seed=0)
-  _, loss, sums = plain._gradient(cfg, jax.devices()[:1], batch)
+  _, loss, sums = plain.gradient_of(cfg, jax.devices()[:1], batch)
   cut = _balanced(scan_layers=scan_layers)
   cut = dataclasses.replace(
     cut,
@@ -86,7 +86,7 @@ def test_of_any_cut(axes, accumulation_steps, scan_layers):
     train=dataclasses.replace(cut.train, accumulation_steps=accumulation_steps),
   )
   devices = jax.devices() if axes else jax.devices()[:1]
-  _, other, other_sums = plain._gradient(cut, devices, batch)
+  _, other, other_sums = plain.gradient_of(cut, devices, batch)
   if not scan_layers:  # other names of parameters, other random numbers
     np.testing.assert_allclose(other, loss, atol=1e-5)
     np.testing.assert_allclose(other_sums.balance, sums.balance, atol=1e-5)
@@ -107,7 +107,7 @@ def test_works_in_training():
       ),
     ),
   )
-  _, model, optimizer, state = plain._setup(cfg, jax.devices()[:1])
+  _, model, optimizer, state = plain.fresh(cfg, jax.devices()[:1])
   step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
   state = state.replace(
     router=jax.tree.map(lambda bias: bias.at[0].set(0.1), state.router)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from tests.helpers import small_run
+from tests.helpers.step import fresh, gradient_of
 from tml_jax import errors
 from tml_jax.config import Dtype, Optimizer, RematPolicy, Schedule
 from tml_jax.models import interaction
@@ -22,42 +23,10 @@ from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
 
 
-def _setup(cfg, devices):
-  mesh = mesh_lib.create(cfg.mesh, devices=devices)
-  model = state_lib.create_model(cfg)
-  optimizer = optim.create(cfg.train.optim, steps=100)
-  with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
-    abstract = state_lib.abstract(
-      cfg, model=model, optimizer=optimizer, mesh=mesh
-    )
-    state = state_lib.create(abstract, seed=0)
-  return mesh, model, optimizer, state
-
-
-def _gradient(cfg, devices, batch):
-  """Loss, sums and gradient of one global batch on a mesh."""
-  mesh, model, _, state = _setup(cfg, devices)
-  batch = jax.device_put(
-    batch,
-    mesh_lib.batch_sharding(
-      mesh,
-      rules=cfg.mesh.axis_rules,
-      batch_size=cfg.train.global_batch_size,
-    ),
-  )
-  with mesh_lib.use(mesh, rules=cfg.mesh.axis_rules):
-    run = jax.jit(
-      lambda s, b: step_lib.accumulate(
-        s, b, config=cfg, model=model, objective=losses.PRETRAINING
-      )
-    )
-    return jax.device_get(run(state, batch))
-
-
 @pytest.fixture(scope="module")
 def one_device():
   cfg = small_run.config()
-  return _gradient(cfg, jax.devices()[:1], small_run.batch(cfg, seed=0))
+  return gradient_of(cfg, jax.devices()[:1], small_run.batch(cfg, seed=0))
 
 
 def _assert_close(got, want, atol=1e-5):
@@ -83,7 +52,7 @@ def _assert_close(got, want, atol=1e-5):
 )
 def test_eight_devices_equal_one(axes, one_device):
   cfg = small_run.config(**axes)
-  got = _gradient(cfg, jax.devices(), small_run.batch(cfg, seed=0))
+  got = gradient_of(cfg, jax.devices(), small_run.batch(cfg, seed=0))
   gradient, loss, sums = got
   np.testing.assert_allclose(loss, one_device[1], atol=1e-5)
   _assert_close(gradient, one_device[0])
@@ -92,7 +61,7 @@ def test_eight_devices_equal_one(axes, one_device):
 
 def test_state_is_sharded_at_birth():
   cfg = small_run.config(fsdp=4, tensor=2)
-  _, _, _, state = _setup(cfg, jax.devices())
+  _, _, _, state = fresh(cfg, jax.devices())
   query = state.params["trunk"]["layer_00"]["attention"]["query"]
   assert query.sharding.shard_shape(query.shape) == (8, 2, 8)
   moments = [
@@ -113,14 +82,14 @@ def test_mesh_errors_name_sizes():
     mesh_lib.create(small_run.config(data=3).mesh)
   cfg = small_run.config(tensor=8)
   with pytest.raises(errors.UserError, match="size 2 cannot.*8 devices"):
-    _setup(cfg, jax.devices())
+    fresh(cfg, jax.devices())
 
 
 def test_accumulation_is_weighted_by_valid_targets(one_device):
   """Microbatches with different counts add up to the whole batch's mean."""
   cfg = small_run.config()
   train = dataclasses.replace(cfg.train, accumulation_steps=4)
-  got = _gradient(
+  got = gradient_of(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
     small_run.batch(cfg, seed=0),
@@ -139,7 +108,7 @@ def test_accumulation_is_weighted_by_valid_targets(one_device):
 def test_remat_changes_nothing(policy, one_device):
   cfg = small_run.config()
   train = dataclasses.replace(cfg.train, remat_policy=policy)
-  got = _gradient(
+  got = gradient_of(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
     small_run.batch(cfg, seed=0),
@@ -150,7 +119,7 @@ def test_remat_changes_nothing(policy, one_device):
 def test_bfloat16_keeps_float32_state_and_a_near_loss(one_device):
   cfg = small_run.config()
   train = dataclasses.replace(cfg.train, dtype=Dtype.BFLOAT16)
-  gradient, loss, _ = _gradient(
+  gradient, loss, _ = gradient_of(
     dataclasses.replace(cfg, train=train),
     jax.devices()[:1],
     small_run.batch(cfg, seed=0),
@@ -168,7 +137,7 @@ def test_loss_is_the_weighted_mean_by_hand():
       cfg.train, flow_loss_weight=0.0, feedback_noise=0.0
     ),
   )
-  _, model, _, state = _setup(cfg, jax.devices()[:1])
+  _, model, _, state = fresh(cfg, jax.devices()[:1])
   batch = small_run.batch(cfg, seed=0)
   variables = {"params": state.params, "router": state.router}
   hidden, _ = jax.jit(model.apply, static_argnames="method")(
@@ -216,7 +185,7 @@ def test_steps_reduce_the_loss(name):
       optim=dataclasses.replace(cfg.train.optim, name=name),
     ),
   )
-  _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
+  _, model, optimizer, state = fresh(cfg, jax.devices()[:1])
   step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
   batch = small_run.batch(cfg, seed=0)
   first = last = None
@@ -251,7 +220,7 @@ def test_router_balance_works_in_training():
   cfg = dataclasses.replace(
     cfg, train=dataclasses.replace(cfg.train, optim=optim_config)
   )
-  _, model, optimizer, state = _setup(cfg, jax.devices()[:1])
+  _, model, optimizer, state = fresh(cfg, jax.devices()[:1])
   step = jax.jit(step_lib.create(cfg, model=model, optimizer=optimizer))
   # From a router that prefers the first expert.
   state = state.replace(
@@ -283,7 +252,7 @@ def test_own_audio_noise_moves_one_level_of_own_audio_only():
 
 def test_matrices_of_muon_cover_the_trunk_and_the_dmel_bag_only():
   cfg = small_run.config()
-  _, _, _, state = _setup(cfg, jax.devices()[:1])
+  _, _, _, state = fresh(cfg, jax.devices()[:1])
   axes = optim.matrices(state.params)
   chosen = {
     jax.tree_util.keystr(path, simple=True, separator="/")
@@ -338,7 +307,7 @@ def test_step_flops_follow_xla_on_a_dense_model():
     cfg.model, num_dense_layers=2, d_ff=64, attention_pattern="G"
   )
   cfg = dataclasses.replace(cfg, model=model_config)
-  _, model, _, state = _setup(cfg, jax.devices()[:1])
+  _, model, _, state = fresh(cfg, jax.devices()[:1])
   batch = small_run.batch(cfg, seed=0)
 
   def forward(params):

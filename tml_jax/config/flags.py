@@ -105,7 +105,7 @@ def parse_config(
   argv: list[str], *, config_from: ConfigFrom, config_type: type = Config
 ) -> Any:
   """Parses all flags of `argv` (program name first); returns the config."""
-  flags.FLAGS[_FLAG].parser.config_type = config_type
+  _PARSER.config_type = config_type
   # The library reads the overrides from sys.argv when it parses --config.
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   _check_paths(argv)
@@ -160,24 +160,24 @@ def overrides() -> dict[str, Any]:
   return dict(ml_config_flags.get_override_values(flags.FLAGS[_FLAG]))
 
 
-class _Parser(flags.ArgumentParser):
+class _Parser(flags.ArgumentParser[config_dict.ConfigDict]):
   """Loads a frozen Config and opens it as a locked ConfigDict.
 
   ml_collections assigns every override to the loaded object, which a frozen
   dataclass forbids; `parse_config` freezes the result again.
   """
 
-  config_type = Config  # of the command; `parse_config` sets it
+  config_type: type = Config  # of the command; `parse_config` sets it
 
   def parse(self, path: str) -> config_dict.ConfigDict:
     config = _load(path, config_type=self.config_type)
     return config_dict.ConfigDict(config_text.to_dict(config)).lock()
 
 
-class _TupleParser(flags.ArgumentParser):
+class _TupleParser(flags.ArgumentParser[tuple[Any, ...]]):
   """`a,b,c`: integers where all are, else strings."""
 
-  def parse(self, argument: str | tuple) -> tuple:
+  def parse(self, argument: str | tuple[Any, ...]) -> tuple[Any, ...]:
     if isinstance(argument, tuple):  # the default
       return argument
     items = tuple(item for item in argument.split(",") if item)
@@ -188,18 +188,15 @@ class _TupleParser(flags.ArgumentParser):
 
 
 # DEFINE_config_file, the documented way in, takes no parser.
-flags.FLAGS[_FLAG].parser = _Parser()
+_PARSER = _Parser()
+flags.FLAGS[_FLAG].parser = _PARSER
 ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 
 def _load(path: str, *, config_type: type) -> Any:
   """The config at FILE.py:NAME, or in a run's config.txt."""
-  file, separator, name = path.partition(":")
-  if not os.path.isfile(file):
-    raise errors.UserError(
-      f"--config={path}: there is no file {file!r}; paths are relative to"
-      f" the current directory, {os.getcwd()}"
-    )
+  name = path.partition(":")[2]
+  file = _file_of(path)
   if file.endswith(".txt"):
     return config_text.load(file, config_type=config_type)
   module = load_module(path)
@@ -207,13 +204,34 @@ def _load(path: str, *, config_type: type) -> Any:
     raise errors.UserError(
       f"--config={path}: {file} has no function get_config"
     )
-  config = module.get_config(*([name] if separator else []))
+  config = module.get_config(*([name] if ":" in path else []))
   if not isinstance(config, config_type):
     raise errors.UserError(
       f"--config={path}: get_config must return a {config_type.__name__}, not"
       f" {type(config).__name__}"
     )
   return config
+
+
+def _file_of(path: str) -> str:
+  """The file that FILE.py:NAME names: in the current directory, or installed.
+
+  `experiments/` is installed beside this package, so that a command that works
+  in a checkout works in every directory.
+  """
+  file = path.partition(":")[0]
+  root = os.path.dirname(os.path.dirname(errors.__file__))
+  installed = os.path.join(root, os.path.normpath(file))
+  if os.path.isfile(file):
+    return file
+  if os.path.dirname(installed) == os.path.join(root, "experiments"):
+    if os.path.isfile(installed):
+      return installed
+  raise errors.UserError(
+    f"--config={path}: there is no file {file!r}, neither in the current"
+    f" directory, {os.getcwd()}, nor among the installed experiments"
+    " (experiments/interaction.py is one)"
+  )
 
 
 def experiment_file() -> str:
@@ -224,7 +242,7 @@ def experiment_file() -> str:
 
 def load_module(path: str) -> types.ModuleType:
   """The module of an experiment file, FILE.py or FILE.py:NAME."""
-  file = path.partition(":")[0]
+  file = _file_of(path)
   if not file.endswith(".py"):
     raise errors.UserError(
       f"--config={path}: expected FILE.py:NAME or a run's config.txt"
@@ -233,6 +251,7 @@ def load_module(path: str) -> types.ModuleType:
   if os.path.exists(os.path.join(directory, "__init__.py")):
     sys.path.append(os.path.dirname(directory))  # its neighbours' imports
   spec = importlib.util.spec_from_file_location("experiment", file)
+  assert spec is not None and spec.loader is not None, file  # it is a .py
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)

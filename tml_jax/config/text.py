@@ -11,7 +11,7 @@ import enum
 import math
 import types
 import typing
-from typing import Any
+from typing import Any, TypeGuard
 
 from tml_jax import errors
 from tml_jax.config import Config
@@ -23,12 +23,16 @@ def field_types(cls: type) -> dict[str, Any]:
   """Type of every leaf of a config dataclass by dotted path, sorted."""
   result = {}
   for field in dataclasses.fields(cls):
-    if dataclasses.is_dataclass(field.type):
+    if _is_section(field.type):
       for name, leaf_type in field_types(field.type).items():
         result[f"{field.name}.{name}"] = leaf_type
     else:
       result[field.name] = field.type
   return dict(sorted(result.items()))
+
+
+def _is_section(field_type: Any) -> TypeGuard[type]:
+  return dataclasses.is_dataclass(field_type)
 
 
 def describe_type(field_type: Any) -> str:
@@ -80,7 +84,7 @@ def from_dict(cls: type, values: dict[str, Any], *, prefix: str = "") -> Any:
   return cls(
     **{
       name: from_dict(field_type, values[name], prefix=f"{prefix}{name}.")
-      if dataclasses.is_dataclass(field_type)
+      if _is_section(field_type)
       else _typed(values[name], field_type=field_type, name=prefix + name)
       for name, field_type in fields.items()
     }

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import os
 import struct
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -66,7 +67,7 @@ def decode_bytes(data: bytes, *, container: str | None, name: str) -> Recording:
   """
   chunks = []
   try:
-    with av.open(io.BytesIO(data), format=container) as file:
+    with av.open(io.BytesIO(data), mode="r", format=container) as file:
       if not file.streams.audio:
         raise source.BadRecording(
           source.Reason.UNREADABLE, f"{name} has no audio stream"
@@ -180,7 +181,9 @@ def speech_spans(audio: np.ndarray, *, min_gap: float = 0.2) -> list[Span]:
   floor = min(np.percentile(level, 5), loud - 34)
   keep = max(loud - 40, floor + 6)
   starts, ends = _runs(level > keep)
-  peaks = np.maximum.reduceat(level, starts) if len(starts) else []
+  if not len(starts):
+    return []
+  peaks = np.maximum.reduceat(level, starts)
   runs = [
     (start, end)
     for start, end, peak in zip(starts, ends, peaks, strict=True)
@@ -202,7 +205,7 @@ def _runs(active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
 
 
-def active_level(audio: np.ndarray, spans: list[Span]) -> float:
+def active_level(audio: np.ndarray, spans: Sequence[Span]) -> float:
   """RMS level in dBFS of the samples inside `spans`."""
   parts = [
     audio[

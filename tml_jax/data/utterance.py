@@ -6,6 +6,8 @@ for every source. Not for: conversations (`scenarios`). Start reading at
 """
 
 import re
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -144,7 +146,7 @@ def check_samples(
     )
 
 
-def normalise(samples: np.ndarray, *, spans: list[Span]) -> np.ndarray:
+def normalise(samples: np.ndarray, *, spans: Sequence[Span]) -> np.ndarray:
   """A copy at `LEVEL_DB` inside `spans`, or lower where it would clip."""
   gain = 10 ** ((LEVEL_DB - audio_lib.active_level(samples, spans)) / 20)
   gain = min(gain, _HEADROOM / float(np.abs(samples).max()))
@@ -159,7 +161,7 @@ def spread_words(text: str, *, spans: list[Span]) -> list[Word]:
   lengths = np.array([span.end - span.start for span in spans])
   active = np.concatenate([[0.0], np.cumsum(lengths)])
 
-  def to_time(share: float, *, side: str) -> float:
+  def to_time(share: float, *, side: Literal["left", "right"]) -> float:
     at = share * active[-1]
     i = int(np.searchsorted(active, at, side=side)) - 1
     i = min(max(i, 0), len(spans) - 1)

@@ -27,8 +27,11 @@ def _follow_parent() -> None:
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+  parent = multiprocessing.parent_process()
+  assert parent is not None, "this process is nobody's worker"
+
   def wait() -> None:
-    multiprocessing.parent_process().join()
+    parent.join()
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()

@@ -7,6 +7,8 @@ It travels as JSON in `Timeline.metadata["annotations"]`.
 
 import dataclasses
 import enum
+from collections.abc import Iterable
+from typing import Any
 
 from tml_jax.streams.timeline import Timeline
 
@@ -88,7 +90,7 @@ def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
   return {start: ", ".join(kinds) for start, kinds in result.items()}
 
 
-def to_json(annotation: Annotation) -> dict:
+def to_json(annotation: Annotation) -> dict[str, Any]:
   return dataclasses.asdict(annotation) | {"kind": str(annotation.kind)}
 
 
@@ -101,7 +103,9 @@ def of(timeline: Timeline) -> tuple[Annotation, ...]:
   return parse(timeline.metadata.get(KEY, ()), where=timeline.id)
 
 
-def parse(items, *, where: str) -> tuple[Annotation, ...]:
+def parse(
+  items: Iterable[dict[str, Any]], *, where: str
+) -> tuple[Annotation, ...]:
   """The inverse of `to_json`, for a list.
 
   Raises:

@@ -275,7 +275,7 @@ class TextQueue:
       turn it is comes first.
   """
 
-  def __init__(self):
+  def __init__(self) -> None:
     self.waiting: dict[Control, list[list[int]]] = {}
 
   def __len__(self) -> int:

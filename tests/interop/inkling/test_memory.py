@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from tests.helpers import small_run
-from tests.interop.inkling import test_commands as inkling_commands
+from tests.helpers import inkling_runs, small_run
 
 pytest.importorskip("transformers")
 
@@ -35,7 +34,7 @@ LARGEST = 2 * 8192 * 512 * 4  # gate and up of a layer, one tensor there
 
 
 def peak(*arguments):
-  result = inkling_commands.run("-c", MEASURED, *arguments)
+  result = inkling_runs.run("-c", MEASURED, *arguments)
   return int(re.search(r"PEAK (\d+)", result.stdout)[1])
 
 
@@ -46,8 +45,8 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
   for layers in LAYERS:
     fields = COMMON | dict(num_layers=layers, num_dense_layers=layers)
     source, run = tmp_path / f"{layers}", tmp_path / f"{layers}-run"
-    model = inkling_commands.save_text_model(
-      source, inkling_commands.tiny_model(**fields)
+    model = inkling_runs.save_text_model(
+      source, inkling_runs.tiny_model(**fields)
     )
     sizes.append(sum(4 * x.numel() for x in model.parameters()))
     del model

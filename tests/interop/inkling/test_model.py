@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from tests.models import test_inkling_oracle as oracle
 from tml_jax import errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Dtype
@@ -21,6 +20,7 @@ from tml_jax.training import state as state_lib
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 from tests.helpers import hf, importing  # noqa: E402
+from tests.helpers import inkling as oracle  # noqa: E402
 
 TOLERANCE = 1e-4
 TEXT_ROWS = hf.VOCAB["unpadded_vocab_size"]

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from tests.helpers import importing, processes, small_run
-from tests.interop.inkling import test_commands
+from tests.helpers import importing, inkling_runs, processes, small_run
 from tml_jax.interop.inkling import safetensors_files
 
 torch = pytest.importorskip("torch")
@@ -22,7 +21,7 @@ FLAGS = (
 
 def import_(*arguments, count):
   """Statuses and logs of an import on eight devices."""
-  command = (*test_commands.INKLING, "--import", *arguments)
+  command = (*inkling_runs.INKLING, "--import", *arguments)
   run = processes.start(*command, count=count, devices=8 // count, cache="")
   return run.finish()
 
@@ -34,7 +33,7 @@ def bytes_read(log):
 @pytest.mark.slow
 def test_each_process_reads_its_slices_and_one_checkpoint_is_written(tmp_path):
   source = tmp_path / "hf"
-  test_commands.save_text_model(source, test_commands.tiny_model(**FIELDS))
+  inkling_runs.save_text_model(source, inkling_runs.tiny_model(**FIELDS))
   mesh = ("--config.mesh.expert=8",)
   results = import_(
     f"--src={source}", f"--workdir={tmp_path}/two", *FLAGS, *mesh, count=2

@@ -13,6 +13,8 @@ and "paused" when it rests:
 It moves for two to four seconds. Split: by what it does when, by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import count, instructed, video
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -31,19 +33,22 @@ class ActivityScenario(instructed.Instructed):
   needed = frozenset([instructed.START, instructed.STOP])
   video_share = 0.0  # of other videos
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Rest, movement, rest; the agent says which."""
     lengths = self._ours(
       score,
-      lambda: [
+      lambda: tuple(
         int(n)
         for _ in range(random.integers(TIMES[0], TIMES[1] + 1))
         for n in (random.integers(*_RESTING), random.integers(*MOVING))
-      ],
+      ),
     )
     score.pause(instructed.LEAD, random=random)
     self._instruct(score, instructed.START, instructed.STOP, random=random)
-    moving, at = [], score.quiet_window
+    moving: list[int] = []
+    at = score.quiet_window
     start, stop = self._agent(score, instructed.START, instructed.STOP)
     for rest, length in zip(lengths[::2], lengths[1::2], strict=True):
       first = at + rest
@@ -61,7 +66,13 @@ class ActivityScenario(instructed.Instructed):
     score.pause(instructed.BETWEEN, random=random)
     self._film(score, moving, random=random)
 
-  def _film(self, score: score_lib.Score, moving: list[int], *, random) -> None:
+  def _film(
+    self,
+    score: score_lib.Score,
+    moving: list[int],
+    *,
+    random: np.random.Generator,
+  ) -> None:
     """From left to right, again and again, in the windows `moving`."""
     painter = video.painter(self.frame_size, random=random)
     height, right = random.uniform(0, 1, size=2)

@@ -14,10 +14,13 @@ coughing in silence either. The rule of timing:
 Split: by number, sounds and when they come, by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import family, instructed, sounds
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
+from tml_jax.streams.timeline import Timeline
 
 UP_TO = (7, 9)
 _TIC_SHARE = 0.25  # of what the user does meanwhile
@@ -38,7 +41,9 @@ class BackchannelScenario(instructed.Instructed):
     [instructed.FIRST, *instructed.HEARD, *instructed.digits(*range(1, 10))]
   )
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """One long reply and what is not to stop it."""
     number, first = self._ours(
       score,
@@ -67,7 +72,9 @@ class BackchannelScenario(instructed.Instructed):
     score.cursor = over
     score.pause(instructed.BETWEEN, random=random)
 
-  def _meanwhile(self, score: score_lib.Score, *, over: int, random) -> bool:
+  def _meanwhile(
+    self, score: score_lib.Score, *, over: int, random: np.random.Generator
+  ) -> bool:
     """The user makes a sound that ends well before `over`, if it does."""
     if random.random() < _TIC_SHARE:
       return self._tic(score, over=over, random=random)
@@ -76,7 +83,9 @@ class BackchannelScenario(instructed.Instructed):
       score, sound=word, kind=Kind.BACKCHANNEL, over=over, random=random
     )
 
-  def _tic(self, score: score_lib.Score, *, over: float, random) -> bool:
+  def _tic(
+    self, score: score_lib.Score, *, over: float, random: np.random.Generator
+  ) -> bool:
     make = sounds.hum if random.random() < 0.5 else sounds.cough
     tic = make(random=random)
     return self._place(
@@ -84,7 +93,13 @@ class BackchannelScenario(instructed.Instructed):
     )
 
   def _place(
-    self, score: score_lib.Score, *, sound, kind: Kind, over: float, random
+    self,
+    score: score_lib.Score,
+    *,
+    sound: Timeline,
+    kind: Kind,
+    over: float,
+    random: np.random.Generator,
   ) -> bool:
     """The user makes a sound if it ends well before `over`; says whether."""
     needed = max(sound.duration + _MARGIN, _GOES_ON)

@@ -13,10 +13,13 @@ which leaves it 0.2 to 0.6 s to hear that, and says the prompt back:
 Split: prompts by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
+from tml_jax.streams.timeline import Timeline
 
 UP_TO = (7, 9)
 _INTERRUPTED = 0.75  # of items
@@ -34,7 +37,9 @@ class BargeInScenario(instructed.Instructed):
     [instructed.FIRST, *instructed.digits(*range(1, UP_TO[1] + 1))]
   )
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """One long reply, and what becomes of it."""
     score.pause(instructed.LEAD, random=random)
     number = int(random.integers(UP_TO[0], UP_TO[1] + 1))
@@ -56,7 +61,9 @@ class BargeInScenario(instructed.Instructed):
     score.cursor = max(score.cursor, over)
     score.pause(instructed.BETWEEN, random=random)
 
-  def _interrupt(self, score: score_lib.Score, *, random) -> list:
+  def _interrupt(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> list[Timeline]:
     """Returns what the agent still said."""
     prompt = self._prompt(score, random=random)
     start = self._instruct(score, prompt, random=random)

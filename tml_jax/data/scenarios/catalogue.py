@@ -8,8 +8,11 @@ import dataclasses
 import weakref
 
 from tml_jax.data import source
+from tml_jax.streams.timeline import Timeline
 
-_READ: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_READ: weakref.WeakKeyDictionary[source.Source, tuple["Entry", ...]] = (
+  weakref.WeakKeyDictionary()
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ def of(recordings: source.Source) -> tuple[Entry, ...]:
   return _READ[recordings]
 
 
-def _entry(item) -> Entry:
+def _entry(item: Timeline) -> Entry:
   spans = item.tracks[0].spans
   gaps = [b.start - a.end for a, b in zip(spans[:-1], spans[1:], strict=True)]
   return Entry(

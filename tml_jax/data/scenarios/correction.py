@@ -14,6 +14,8 @@ the user began, and
 Split: by the numbers, the kind of correction and when it comes, by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -36,7 +38,9 @@ class CorrectionScenario(instructed.Instructed):
     + instructed.digits(*range(1, ASKED[1] + 1))
   )
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """A reply, what is wrong with it, and another one."""
     asked, meant, when = self._ours(
       score,

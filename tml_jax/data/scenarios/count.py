@@ -37,7 +37,9 @@ class CountScenario(instructed.Instructed):
   video_share = 0.0  # of other videos
   duration = (6.0, 18.0)
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """A pendulum and its numbers."""
     upright, period, swings = self._ours(
       score,

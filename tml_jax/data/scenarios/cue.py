@@ -12,6 +12,8 @@ says it, in its own voice, at once and over the user, who goes on:
 Nothing else is answered. Split: words and prompts by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -30,7 +32,9 @@ class CueScenario(instructed.Instructed):
   needed = frozenset([instructed.CUE])
   prompt_seconds = (0.4, 1.0)
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """What the user talks about, and where the word comes in."""
     score.pause(instructed.LEAD, random=random)
     word = self._prompt(score, random=random)
@@ -59,7 +63,9 @@ class CueScenario(instructed.Instructed):
     score.cursor = max(score.cursor, until)
     score.pause(instructed.BETWEEN, random=random)
 
-  def _talk(self, score: score_lib.Score, word: str, *, random) -> list[str]:
+  def _talk(
+    self, score: score_lib.Score, word: str, *, random: np.random.Generator
+  ) -> list[str]:
     """Prompts that are not the word, but for one or two places in them."""
     shared = self._shared[score.user_voice, score.agent_voice]
     others = [prompt for prompt in shared if prompt != word]

@@ -15,10 +15,13 @@ them (`WORDS`) belong to all splits, but for those held out as prompts.
 """
 
 import string
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tml_jax import errors
+from tml_jax.data import source
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -96,7 +99,9 @@ class DrawScenario(family.Family):
   words = WORDS
   duration = (6.0, 20.0)
 
-  def __init__(self, voices, **arguments):
+  def __init__(
+    self, voices: Mapping[str, source.Source], **arguments: Any
+  ) -> None:
     super().__init__(voices, **arguments)
     if not self._known([CUE]):
       raise errors.UserError(

@@ -12,6 +12,8 @@ The time is within 0.25 s of a whole number of seconds, so that it is never in
 doubt. Split: by the number of windows between, by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -32,7 +34,9 @@ class ElapsedScenario(instructed.Instructed):
     + instructed.digits(*range(SECONDS[0], SECONDS[1] + 1))
   )
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Draws times; the score keeps them."""
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):

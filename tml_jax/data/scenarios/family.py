@@ -11,10 +11,11 @@ splits and are never used as its prompts.
 
 import abc
 import dataclasses
+import functools
 import inspect
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -52,6 +53,18 @@ class Bank:
   def load(self, prompt: str) -> Timeline:
     index = self.prompts.get(prompt)
     return self.recordings[self.words[prompt] if index is None else index]
+
+
+class _Arguments(TypedDict):
+  """Of `Family`, which says what they are."""
+
+  voices: Mapping[str, source.Source]
+  split: Split
+  seed: int
+  heldout_share: float
+  length: int
+  video_size: VideoSize
+  grid: clock.Grid
 
 
 class Family(abc.ABC):
@@ -126,15 +139,15 @@ class Family(abc.ABC):
       errors.UserError: a voice lacks the family's words, or no two voices
         share a prompt of this split.
     """
-    self._arguments = {
-      "voices": voices,
-      "split": split,
-      "seed": seed,
-      "heldout_share": heldout_share,
-      "length": length,
-      "video_size": video_size,
-      "grid": grid,
-    }
+    self._arguments = _Arguments(
+      voices=voices,
+      split=split,
+      seed=seed,
+      heldout_share=heldout_share,
+      length=length,
+      video_size=video_size,
+      grid=grid,
+    )
     self._banks = {
       name: self._open_bank(name, recordings)
       for name, recordings in voices.items()
@@ -206,11 +219,9 @@ class Family(abc.ABC):
       },
     )
 
-  def __getstate__(self) -> dict[str, Any]:
-    return self._arguments  # a worker looks through the corpora itself
-
-  def __setstate__(self, state: dict[str, Any]) -> None:
-    self.__init__(**state)
+  def __reduce__(self) -> tuple[Callable[[], "Family"], tuple[()]]:
+    # A worker looks through the corpora itself.
+    return functools.partial(type(self), **self._arguments), ()
 
   def __repr__(self) -> str:  # Grain puts it in error messages
     a = self._arguments
@@ -324,5 +335,5 @@ class Family(abc.ABC):
     return shared
 
 
-def choose(options: list[str], *, random: np.random.Generator) -> str:
+def choose(options: Sequence[str], *, random: np.random.Generator) -> str:
   return options[int(random.integers(len(options)))]

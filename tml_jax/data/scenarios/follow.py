@@ -13,6 +13,8 @@ heard:
 so it is two to four windows behind. Split: sequences of numbers by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -28,7 +30,9 @@ class FollowScenario(instructed.Instructed):
   name = "follow"
   needed = frozenset([instructed.TRANSLATE, *instructed.digits(*range(3, 10))])
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Numbers on both sides of the clock."""
     choices = self._numbers(score, low=0, high=20)
     length = int(random.integers(_LENGTH[0], _LENGTH[1] + 1))

@@ -10,11 +10,13 @@ seconds" for a reminder every two seconds. They belong to all splits; an item
 is held out by what is asked, or by a prompt in it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from tml_jax import errors
+from tml_jax.data import source
 from tml_jax.data.scenarios import family, reply
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.timeline import Timeline
@@ -69,7 +71,9 @@ class Instructed(family.Family):
   duration = (6.0, 20.0)
   max_gap = 0.15  # no window without sound inside a prompt
 
-  def __init__(self, voices, **arguments):
+  def __init__(
+    self, voices: Mapping[str, source.Source], **arguments: Any
+  ) -> None:
     super().__init__(voices, **arguments)
     lost = sorted(self.needed - set(self._known(list(self.needed))))
     if lost:
@@ -113,7 +117,9 @@ class Instructed(family.Family):
       and f"digits/{n}" in agent
     ]
 
-  def _ours(self, score: score_lib.Score, draw: Callable[[], tuple]) -> tuple:
+  def _ours(
+    self, score: score_lib.Score, draw: Callable[[], tuple[Any, ...]]
+  ) -> tuple[Any, ...]:
     """Draws until it is a question of this split.
 
     Raises:

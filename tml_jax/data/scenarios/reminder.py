@@ -15,6 +15,8 @@ next would be due, and the recording goes on for longer than N seconds. Split:
 prompts by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed, reply
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -36,7 +38,9 @@ class ReminderScenario(instructed.Instructed):
   prompt_seconds = (0.4, 0.9)
   duration = (8.0, 20.0)
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """The period, the prompt and how often; the rest follows."""
     seconds = int(random.integers(SECONDS[0], SECONDS[1] + 1))
     period = seconds * reply.WINDOWS_PER_SECOND
@@ -70,7 +74,9 @@ class ReminderScenario(instructed.Instructed):
     self._goodbye(score, random=random)
     score.cursor += (period + 2) * clock.TICKS.samples
 
-  def _goodbye(self, score: score_lib.Score, *, random) -> None:
+  def _goodbye(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """The user takes leave."""
     score.pause(_BEFORE_GOODBYE, random=random)
     start = self._instruct(score, instructed.GOODBYE, random=random)

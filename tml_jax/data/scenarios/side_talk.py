@@ -14,6 +14,8 @@ What is heard from elsewhere never overlaps the user. With two voices it is
 the agent's own, from the next room. Split: prompts by hash, of all voices.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import family, instructed, sounds
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -36,7 +38,9 @@ class SideTalkScenario(instructed.Instructed):
   needed = frozenset()
   prompt_seconds = (0.8, 2.5)
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Exchanges, and something else between and beside them."""
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
@@ -48,7 +52,9 @@ class SideTalkScenario(instructed.Instructed):
     score.cursor = self._aside(score, random=random)
     score.pause(instructed.BETWEEN, random=random)
 
-  def _exchange(self, score: score_lib.Score, *, random) -> None:
+  def _exchange(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     prompt = self._prompt(score, random=random)
     start = self._instruct(score, prompt, random=random)
     end, onset = score.cursor, score.quiet_window + instructed.REPLY_DELAY
@@ -65,7 +71,9 @@ class SideTalkScenario(instructed.Instructed):
       Kind.TURN, start=start, end=end, onset=onset, until=over, said=said
     )
 
-  def _aside(self, score: score_lib.Score, *, random) -> int:
+  def _aside(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> int:
     """Something at the cursor, which stays; returns where it ends."""
     if random.random() < _BURST:
       kind, heard = Kind.BACKGROUND, sounds.burst(random=random)

@@ -15,6 +15,8 @@ and nothing else:
 Split: prompts by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import count, instructed, sounds, video
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
@@ -35,7 +37,9 @@ class SilentUntilScenario(instructed.Instructed):
   prompt_seconds = (0.4, 1.6)
   video_share = 0.0  # of other videos
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """What to say, and when."""
     score.pause(instructed.LEAD, random=random)
     prompt = self._prompt(score, random=random)
@@ -71,7 +75,9 @@ class SilentUntilScenario(instructed.Instructed):
     if seen:
       self._film(score, appears, random=random)
 
-  def _film(self, score: score_lib.Score, appears: int, *, random) -> None:
+  def _film(
+    self, score: score_lib.Score, appears: int, *, random: np.random.Generator
+  ) -> None:
     """Nothing, and then a square somewhere."""
     painter = video.painter(self.frame_size, random=random)
     at = (random.uniform(0, 1), random.uniform(0, 1))

@@ -23,9 +23,10 @@ def hum(*, random: np.random.Generator) -> Timeline:
   count = _length(0.25, 0.6, random=random)
   pitch = random.uniform(*_PITCH) * np.linspace(1.05, 0.9, count)
   phase = 2 * np.pi * np.cumsum(pitch) / clock.SAMPLE_RATE
-  return _recording(
-    sum(np.sin(k * phase) / k**2 for k in range(1, 6)), prompt="hum"
-  )
+  sound = np.zeros(count)
+  for k in range(1, 6):
+    sound += np.sin(k * phase) / k**2
+  return _recording(sound, prompt="hum")
 
 
 def cough(*, random: np.random.Generator) -> Timeline:

@@ -11,6 +11,8 @@ timing is that of `reply`, whose instructions end at three:
 Split: prompts by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed, reply
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -25,7 +27,9 @@ class TimedReplyScenario(instructed.Instructed):
   name = "timed_reply"
   needed = frozenset([instructed.SECONDS, *instructed.digits(2, 3, 4, 5, 6)])
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Draws times and prompts; the score keeps the time."""
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):

@@ -23,10 +23,13 @@ all splits, but for those that are held out as prompts.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tml_jax import errors
+from tml_jax.data import source
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import calls, clock
@@ -82,7 +85,9 @@ class ToolCallScenario(family.Family):
   duration = (6.0, 20.0)
   max_gap = 0.15  # no pause inside a prompt either
 
-  def __init__(self, voices, **arguments):
+  def __init__(
+    self, voices: Mapping[str, source.Source], **arguments: Any
+  ) -> None:
     super().__init__(voices, **arguments)
     self._questions = self._make_questions()
     if not self._questions:
@@ -141,6 +146,7 @@ class ToolCallScenario(family.Family):
           start = score.cursor + round(pause * clock.SAMPLE_RATE)
       if turn is None:
         break
+      assert start is not None  # every turn has one
       score.cursor = start
       gain_db = random.uniform(*_GAIN_DB)
       for i, prompt in enumerate(turn.said):
@@ -163,11 +169,11 @@ class ToolCallScenario(family.Family):
       q for q in self._questions if {*q[:3]} <= user.keys() and q[3] in agent
     ]
 
-    def prompt(gap) -> _Turn:
+    def prompt(gap: tuple[float, float]) -> _Turn:
       score.asked.append(family.choose(prompts, random=random))
       return _Turn((score.asked[-1],), "", "", "", gap)
 
-    def question(gap) -> _Turn:
+    def question(gap: tuple[float, float]) -> _Turn:
       *said, answer = questions[int(random.integers(len(questions)))]
       a, b = (said[i].split("/")[1] for i in (0, 2))
       result = answer.split("/")[1]

@@ -12,6 +12,8 @@ the last of them, which it can know from the number it heard:
 Split: digit strings by hash.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -28,7 +30,9 @@ class TurnsScenario(instructed.Instructed):
   name = "turns"
   needed = frozenset([instructed.EXTENSION, *instructed.digits(2, 3, 4)])
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Draws digit strings and pauses; the score keeps the time."""
     low, high = LENGTHS
     choices = self._numbers(score, low=0, high=9)

@@ -15,11 +15,13 @@ which leaves two windows to read a text that does not fit one. Split: prompts
 by hash, spoken and typed.
 """
 
+import numpy as np
+
 from tml_jax.data.scenarios import instructed
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
-from tml_jax.streams.timeline import Event, EventKind
+from tml_jax.streams.timeline import Event, EventKind, Timeline
 
 READING = 3  # windows
 _EXCHANGES = (2, 3)
@@ -34,7 +36,9 @@ class TypedScenario(instructed.Instructed):
   needed = frozenset()
   prompt_seconds = (0.4, 1.6)
 
-  def _compose(self, score: score_lib.Score, *, random) -> None:
+  def _compose(
+    self, score: score_lib.Score, *, random: np.random.Generator
+  ) -> None:
     """Spoken and typed prompts; the agent says both."""
     score.pause(instructed.LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
@@ -68,7 +72,9 @@ class TypedScenario(instructed.Instructed):
         said=said,
       )
 
-  def _type(self, score: score_lib.Score, typed: list, *, at: int) -> None:
+  def _type(
+    self, score: score_lib.Score, typed: list[Timeline], *, at: int
+  ) -> None:
     """The user types the words of a recording at sample `at`."""
     time, text = at / clock.SAMPLE_RATE, score_lib.text_of(typed)
     score.events.append(Event(time, EventKind.USER_TEXT, text))

@@ -77,8 +77,10 @@ class Phoneme:
   burst: bool = False  # closure first, then the noise
 
 
-def _vowel(*formants: float, milliseconds: float = 110) -> Phoneme:
-  return Phoneme(milliseconds, formants, voiced=1.0)
+def _vowel(
+  first: float, second: float, third: float, *, milliseconds: float = 110
+) -> Phoneme:
+  return Phoneme(milliseconds, (first, second, third), voiced=1.0)
 
 
 _stop = functools.partial(Phoneme, burst=True)
@@ -188,7 +190,8 @@ def phonemes(word: str) -> list[str]:
     re.sub(r"(?<=[a-z]{2})e$", "", letters) if len(letters) > 3 else (letters)
   )
   letters = re.sub(r"([bcdfglmnprst])\1", r"\1", letters)
-  symbols, at = [], 0
+  symbols: list[str] = []
+  at = 0
   while at < len(letters):
     for length in (4, 3, 2, 1):
       spelling = letters[at : at + length]
@@ -214,7 +217,11 @@ def _plan(
   text: str, *, speaker: Speaker, random: np.random.Generator
 ) -> tuple[_Controls, list[tuple[int, int]]]:
   """Control curves of `text` and the control points of its words."""
-  formants, voiced, noise, speech, words = [], [], [], [], []
+  formants: list[tuple[float, float, float]] = []
+  voiced: list[float] = []
+  noise: list[np.ndarray] = []
+  speech: list[float] = []
+  words: list[tuple[int, int]] = []
   for word in text.split():
     start = len(voiced)
     for i, symbol in enumerate(phonemes(word)):
