@@ -32,7 +32,7 @@ IMPORTS = {
   },
   "vocoder": {"config", "data", "models", "streams", "training", "workdir"},
   "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
-  "logs": {"config", "data", "streams"},
+  "logs": {"config", "streams"},
   "tools": {"config", "live", "logs", "streams"},
   "evals": {
     "config",
