@@ -1,10 +1,11 @@
 """Live sessions on this machine: `python -m benchmarks.session --json=FILE`.
 
-Tick times of 1, 4 and 16 sessions of `tiny`, what they are made of, an hour of
-one session, the gain over computing the whole past again, and the two forms
-of a tick's experts. Writes benchmarks/session.md beside this file too. The
-weights are random and one text token is allowed, so that every session is
-busy: it speaks in half of its windows and says or shows something in most.
+Tick times of 1, 4 and 16 sessions of `tiny`, without and with their sound, what
+they are made of, an hour of one session, the gain over computing the whole past
+again, and the two forms of a tick's experts. Writes benchmarks/session.md
+beside this file too. The weights are random and one text token is allowed, so
+that every session is busy: it speaks in half of its windows and says or shows
+something in most.
 """
 
 import dataclasses
@@ -12,7 +13,11 @@ import functools
 import json
 import pathlib
 import statistics
+import sys
 import time
+
+if not __package__:  # run as a file
+  sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +29,12 @@ from benchmarks import moe, timing
 from experiments import interaction as sizes
 from experiments import vocoder as vocoders
 from tml_jax.config import Config, Numerics
+from tml_jax.live import conversation
 from tml_jax.live import pool as pool_lib
+from tml_jax.live import program as tick_program
 from tml_jax.live import session as session_lib
 from tml_jax.live import tick as tick_lib
+from tml_jax.live.transport import Arrived
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import clock, packing
@@ -37,6 +45,7 @@ from tml_jax.vocoder import stream
 
 SESSIONS = (1, 4, 16)
 MINUTE = 300  # windows
+_TURN = 10  # windows of one pool before the other has its turn
 
 
 def config() -> Config:
@@ -54,59 +63,87 @@ def variables(cfg: Config):
   return init(jax.random.key(0))
 
 
-def pool(cfg: Config, *, sessions: int) -> pool_lib.SessionPool:
-  """A full pool, compiled."""
-  made = pool_lib.SessionPool(
-    cfg,
-    model=state_lib.create_sampler(cfg),
-    variables=variables(cfg),
-    slots=sessions,
-    text_pieces=1,
-  )
-  made.warm_up({session_lib.Senses.SOUND})
-  for seed in range(sessions):
-    made.join(seed=seed)
-  return made
+@functools.cache
+def voice() -> stream.Voice:
+  """The network of `experiments/vocoder.py:small`, random weights."""
+  network = network_lib.Vocoder(vocoders.get_config("small").model)
+  example = network_lib.example(network.config, batch_size=1, frames=1)
+  init = jax.jit(network.init)(jax.random.key(0), *example)
+  return stream.Voice(network=network, variables=nn.unbox(init))
 
 
-@dataclasses.dataclass
+class Letters:
+  """Shown text is not looked at."""
+
+  def decode(self, tokens: list[int]) -> str:
+    return " ".join(map(str, tokens))
+
+
+class Busy:
+  """A transport that counts what it takes; `Talk` brings its windows."""
+
+  def __init__(self):
+    self.tokens = self.spoken = self.frames = 0
+
+  def take(self, answer) -> None:
+    frame = answer.frame
+    written = sum(len(burst.tokens) + 2 for burst in frame.text_out)
+    self.tokens += len(frame.say) + written + 1
+    self.spoken += frame.speak
+    self.frames += 1
+
+
 class Talk:
-  """What windows of a pool took."""
+  """Busy conversations in a full, compiled pool, and what windows took."""
 
-  milliseconds: list[float] = dataclasses.field(default_factory=list)
-  tokens: int = 0
-  spoken: int = 0
-  frames: int = 0
+  def __init__(
+    self, cfg: Config, *, sessions: int, voice: stream.Voice | None = None
+  ):
+    program = tick_program.on_device(
+      cfg,
+      model=state_lib.create_sampler(cfg),
+      sessions=sessions,
+      text_pieces=1,
+    )
+    self.pool = pool_lib.SessionPool(
+      program, variables=variables(cfg), voice=voice
+    )
+    self.pool.warm_up({session_lib.Senses.SOUND})
+    self._room = conversation.Room(self.pool, tokenizer=Letters())
+    self._busy = [Busy() for _ in range(sessions)]
+    self._talking = [
+      self._room.join(conversation.Guest(busy, seed=seed))
+      for seed, busy in enumerate(self._busy)
+    ]
+    self.milliseconds: list[float] = []
 
-  def run(self, made: pool_lib.SessionPool, *, windows: int) -> None:
+  def run(self, *, windows: int) -> None:
     random = np.random.default_rng(0)
     sound = 0.1 * random.standard_normal((16, clock.TICKS.samples))
     sound = sound.astype(np.float32)
     for k in range(windows):
       start = time.perf_counter()
-      inputs = {s: s.perceive(sound[k % 16]) for s in made.sessions}
-      ticked = made.tick(inputs)
+      self._room.step({each: Arrived(sound[k % 16]) for each in self._talking})
       self.milliseconds.append(1e3 * (time.perf_counter() - start))
-      self.tokens += int(ticked.counts.sum())
-      self.spoken += sum(frame.speak for frame in ticked.frames.values())
-      self.frames += len(ticked.frames)
 
   def quantiles(self) -> dict[str, float]:
     values = np.array(self.milliseconds)
+    frames = sum(busy.frames for busy in self._busy)
     return {
-      "tick_ms_p50": float(np.percentile(values, 50)),
-      "tick_ms_p99": float(np.percentile(values, 99)),
-      "tick_ms_max": float(values.max()),
-      "tokens_per_window": self.tokens / self.frames,
-      "speaking_share": self.spoken / self.frames,
+      "ms_p50": float(np.percentile(values, 50)),
+      "ms_p99": float(np.percentile(values, 99)),
+      "ms_max": float(values.max()),
+      "tokens_per_window": sum(busy.tokens for busy in self._busy) / frames,
+      "speaking_share": sum(busy.spoken for busy in self._busy) / frames,
     }
 
 
 def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
   """Milliseconds of a tick's parts, each compiled alone on the same shapes."""
-  made = pool(cfg, sessions=sessions)
+  made = Talk(cfg, sessions=sessions).pool
   bound = state_lib.create_sampler(cfg).bind(variables(cfg))
-  chunk = pool_lib.empty_chunk(cfg, session_lib.Senses.SOUND, slots=sessions)
+  senses = session_lib.Senses.SOUND
+  chunk = tick_program.empty_chunk(cfg, senses, slots=sessions)
   for slot, session in enumerate(made.sessions):
     frame = session.perceive(np.zeros(clock.TICKS.samples, np.float32))
     tick_lib.write_inputs(chunk, frame, row=slot, config=cfg)
@@ -129,22 +166,17 @@ def parts(cfg: Config, *, sessions: int) -> dict[str, float]:
     return tick_lib._sound(bound, hidden, keys, config=cfg)
 
   hidden = jnp.ones((sessions, cfg.model.d_model), cfg.train.dtype)
-  network = network_lib.Vocoder(vocoders.get_config("small").model)
-  example = network_lib.example(network.config, batch_size=1, frames=1)
-  speak = functools.partial(
-    stream.speak,
-    network=network,
-    variables=nn.unbox(jax.jit(network.init)(jax.random.key(0), *example)),
-  )
   mel = jnp.full((sessions, clock.TICKS.fine_frames, clock.MEL_CHANNELS), -2.0)
 
   def with_cache(function):
-    return timing.threaded(function, pool_lib.empty_cache(cfg, sessions))
+    return timing.threaded(function, tick_program.empty_cache(cfg, sessions))
 
   return {
     "voice": timing.threaded(
-      lambda state: speak(state, mel, active)[::-1],
-      stream.start(network, batch_size=sessions),
+      lambda state: voice().speak(
+        state, mel, active, ticked_B=np.ones(sessions, bool)
+      )[::-1],
+      voice().start(batch_size=sessions),
     ),
     "prefill": with_cache(prefill),
     "token": with_cache(one_token),
@@ -156,10 +188,17 @@ def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
   """Rows by number of sessions."""
   rows = {}
   for sessions in SESSIONS:
-    talk = Talk()
-    made = pool(cfg, sessions=sessions)
-    talk.run(made, windows=windows)
-    row = talk.quantiles()
+    talks = {
+      "tick": Talk(cfg, sessions=sessions),
+      "tick_with_sound": Talk(cfg, sessions=sessions, voice=voice()),
+    }
+    for start in range(0, windows, _TURN):  # a busy moment meets both alike
+      for talk in talks.values():
+        talk.run(windows=min(_TURN, windows - start))
+    row = {}
+    for name, talk in talks.items():
+      for key, value in talk.quantiles().items():
+        row[f"{name}_{key}" if key.startswith("ms") else key] = value
     part = parts(cfg, sessions=sessions)
     # The loop goes on until the last session has decided.
     whole = row["tick_ms_p50"]
@@ -168,10 +207,11 @@ def ticks(cfg: Config, *, windows: int) -> dict[str, dict[str, float]]:
     row["decode_share"] = 1 - row["prefill_share"] - row["flow_share"]
     row["token_ms"] = part["token"]
     row["voice_ms"] = part["voice"]
-    row["realtime_factor"] = sessions * clock.TICKS.ms / (whole + part["voice"])
+    with_sound = row["tick_with_sound_ms_p50"]
+    row["realtime_factor"] = sessions * clock.TICKS.ms / with_sound
     # The window that is answered has to end first. Its sound lags a bit.
     lag_ms = 1e3 * stream.DELAY / clock.SAMPLE_RATE
-    row["first_audio_ms"] = clock.TICKS.ms + whole + part["voice"] + lag_ms
+    row["first_audio_ms"] = clock.TICKS.ms + with_sound + lag_ms
     rows[str(sessions)] = row
   return rows
 
@@ -185,17 +225,17 @@ def resident_mib() -> float:
 
 def long_session(cfg: Config, *, windows: int) -> dict[str, float]:
   """One session: time of its last minute over its first, growth of memory."""
-  made, talk = pool(cfg, sessions=1), Talk()
-  talk.run(made, windows=MINUTE)
+  talk = Talk(cfg, sessions=1)
+  talk.run(windows=MINUTE)
   before = resident_mib()
-  talk.run(made, windows=windows - MINUTE)
+  talk.run(windows=windows - MINUTE)
   first, last = (
     statistics.median(talk.milliseconds[part])
     for part in (slice(0, MINUTE), slice(-MINUTE, None))
   )
   return {
     "long_windows": windows,
-    "long_positions": int(made._cache.lengths_B[0]),
+    "long_positions": int(talk.pool._cache.lengths_B[0]),
     "first_minute_ms": first,
     "last_minute_ms": last,
     "last_over_first_minute": last / first,
@@ -246,15 +286,14 @@ def invariant_cost(cfg: Config) -> dict[str, float]:
   forms = [dataclasses.replace(cfg, numerics=n) for n in Numerics]
   ratios = {}
   for sessions in SESSIONS:
-    pools = [pool(form, sessions=sessions) for form in forms]
-    talks = [Talk() for _ in forms]
+    talks = [Talk(form, sessions=sessions) for form in forms]
     for _ in range(8):
-      for made, talk in zip(pools, talks, strict=True):
-        talk.run(made, windows=10)
+      for talk in talks:
+        talk.run(windows=_TURN)
     times = [statistics.median(talk.milliseconds) for talk in talks]
     ratios[f"tick of {sessions}"] = times[1] / times[0]
   recordings = {}
-  made = pools[0]
+  made = talks[0].pool
   for _ in range(50):
     silence = np.zeros(clock.TICKS.samples, np.float32)
     ticked = made.tick({s: s.perceive(silence) for s in made.sessions})
@@ -299,15 +338,19 @@ def markdown(numbers) -> str:
     " phases of `experiments/vocoder.py:small`) is a call of its own behind the"
     " tick; it lags 62.5 ms.",
     "",
-    "| sessions | tick ms p50 | p99 | max | tokens a window | speaking |"
-    " prefill | decode | flow | a token, ms | voice, ms | times real time |"
-    " first sound, ms |",
-    "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    "| sessions | tick ms p50 | p99 | max | with sound p50 | p99 | max |"
+    " tokens a window | speaking | prefill | decode | flow | a token, ms |"
+    " voice, ms | times real time | first sound, ms |",
+    "|" + "---:|" * 16,
   ]
   for sessions, row in numbers["by_sessions"].items():
     lines.append(
       f"| {sessions} | {row['tick_ms_p50']:.1f} | {row['tick_ms_p99']:.1f} |"
-      f" {row['tick_ms_max']:.1f} | {row['tokens_per_window']:.1f} |"
+      f" {row['tick_ms_max']:.1f} |"
+      f" {row['tick_with_sound_ms_p50']:.1f} |"
+      f" {row['tick_with_sound_ms_p99']:.1f} |"
+      f" {row['tick_with_sound_ms_max']:.1f} |"
+      f" {row['tokens_per_window']:.1f} |"
       f" {row['speaking_share']:.0%} | {row['prefill_share']:.0%} |"
       f" {row['decode_share']:.0%} | {row['flow_share']:.0%} |"
       f" {row['token_ms']:.1f} | {row['voice_ms']:.1f} |"
@@ -371,7 +414,7 @@ def main(argv):
   most = by_sessions[str(SESSIONS[-1])]
   keep(
     sessions=SESSIONS[-1],
-    **{k: most[k] for k in ("tick_ms_p50", "tick_ms_p99", "tick_ms_max")},
+    **{key: most[key] for key in most if "_ms_" in key and "tick" in key},
     by_sessions=by_sessions,
   )
   keep(experts=moe.few(rounds=31))
