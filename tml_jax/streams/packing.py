@@ -19,7 +19,6 @@ from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.batch import Batch, Packed, Speech, Targets
 from tml_jax.streams.frame import Control, Frame, Kind
 
-# What a frame takes of a sequence, in the order of `_Placed.cost`.
 _LIMITS = streams_config.LIMITS
 
 
@@ -37,10 +36,9 @@ def pack(
   limits = np.array([getattr(config, name) for name in _LIMITS])
   bins: list[_Bin] = []
   for frames in recordings:
-    placed = [_Placed(f, frame_lib.layout(f, config=config)) for f in frames]
-    costs = np.array([p.cost for p in placed]).reshape(-1, len(_LIMITS))
-    for piece in _cut(placed, costs, limits):
-      need = sum((p.cost_array for p in piece), np.zeros_like(limits))
+    placed = [_Placed.of(frame, config=config) for frame in frames]
+    for piece in _cut(placed, limits):
+      need = np.sum([each.cost for each in piece], axis=0)
       for candidate in bins:
         if (candidate.used + need <= limits).all():
           break
@@ -86,24 +84,24 @@ def empty_sequence(config: StreamsConfig) -> Batch:
 
 @dataclasses.dataclass(frozen=True)
 class _Placed:
+  """A frame, and what it takes of each of `_LIMITS`."""
+
   frame: Frame
   layout: frame_lib.Layout
+  cost: np.ndarray
 
-  @property
-  def cost(self) -> tuple[int, ...]:
-    """What the frame takes of each of `_LIMITS`."""
-    audio = (self.frame.own_dmel, self.frame.user_dmel)
-    return (
-      len(self.layout.tokens),
+  @classmethod
+  def of(cls, frame: Frame, *, config: StreamsConfig) -> "_Placed":
+    layout = frame_lib.layout(frame, config=config)
+    audio = (frame.own_dmel, frame.user_dmel)
+    cost = (
+      len(layout.tokens),
       sum(len(levels) for levels in audio if levels is not None),
-      len(self.frame.patches),
-      int(self.frame.speak),
-      len(self.layout.kinds),
+      len(frame.patches),
+      int(frame.speak),
+      len(layout.kinds),
     )
-
-  @property
-  def cost_array(self) -> np.ndarray:
-    return np.array(self.cost)
+    return cls(frame, layout, np.array(cost))
 
 
 @dataclasses.dataclass
@@ -112,12 +110,10 @@ class _Bin:
   segments: list[list[_Placed]]
 
 
-def _cut(
-  placed: list[_Placed], costs: np.ndarray, limits: np.ndarray
-) -> list[list[_Placed]]:
+def _cut(placed: list[_Placed], limits: np.ndarray) -> list[list[_Placed]]:
   """Pieces that fit one sequence each; one piece wherever that is enough."""
   pieces, used, start = [], np.zeros_like(limits), 0
-  for i, cost in enumerate(costs):
+  for i, cost in enumerate(each.cost for each in placed):
     if (cost > limits).any():
       worst = int(np.argmax(cost - limits))
       raise ValueError(
@@ -132,13 +128,13 @@ def _cut(
 
 
 def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
-  out = empty_sequence(config)
+  out, weights = empty_sequence(config), frame_lib.loss_weights(config)
   at = np.zeros_like(packed.used)
   for segment, piece in enumerate(packed.segments, start=1):
     origin = at[0]
     for placed in piece:
-      _write_frame(placed, out, at, config=config)
-      at += placed.cost_array
+      _write_frame(placed, out, at, weights=weights)
+      at += placed.cost
     span = slice(origin, at[0])
     out.packed.segment_ids[span] = segment
     out.packed.positions[span] = np.arange(at[0] - origin)
@@ -146,7 +142,7 @@ def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
 
 
 def _write_frame(
-  placed: _Placed, out: Batch, at: np.ndarray, *, config: StreamsConfig
+  placed: _Placed, out: Batch, at: np.ndarray, *, weights: np.ndarray
 ) -> None:
   """Writes one frame into `out`, of which `at` counts what is taken."""
   frame, layout = placed.frame, placed.layout
@@ -164,7 +160,6 @@ def _write_frame(
   targets.positions[slots] = np.arange(first - 1, stop - 1)
   targets.tokens[slots] = layout.tokens[layout.num_inputs :]
   targets.kinds[slots] = layout.kinds
-  weights = frame_lib.loss_weights(config)
   targets.weights[slots] = weights[layout.kinds]
   if layout.kinds[-1] == Kind.ONSET:
     # Speech begins with the first token that is not <quiet>.
