@@ -53,23 +53,10 @@ def create(
         gradient, state.opt_state, state.params
       )
       params = optax.apply_updates(state.params, updates)
-    router, load_KLE = state.router, objective.load_KLE(sums)
-    if load_KLE is not None:
-      layout = stacking.Layout.of(
-        config.model, scan_layers=config.train.execution.scan_layers
-      )
-      router = stacking.stack(
-        balance(
-          stacking.unstack(router, layout=layout),
-          load_KLE,
-          rate=optim.router_bias_rate,
-        ),
-        layout=layout,
-      )
     new_state = state.replace(
       step=state.step + 1,
       params=params,
-      router=router,
+      router=balanced(state.router, objective.load_KLE(sums), config=config),
       opt_state=opt_state,
       ema=moving_average(
         state.ema, params, decay=optim.ema_decay, step=state.step
@@ -126,6 +113,21 @@ def accumulate(
   shapes = jax.eval_shape(gradient_of, *jax.tree.map(lambda x: x[0], micro))
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
   return jax.lax.scan(add, zeros, micro)[0]
+
+
+def balanced(router, load_KLE: jax.Array | None, *, config: Any):
+  """The router's biases after a step; the same where there is no router."""
+  if load_KLE is None:
+    return router
+  layout = stacking.Layout.of(
+    config.model, scan_layers=config.train.execution.scan_layers
+  )
+  moved = balance(
+    stacking.unstack(router, layout=layout),
+    load_KLE,
+    rate=config.train.optim.router_bias_rate,
+  )
+  return stacking.stack(moved, layout=layout)
 
 
 @jax.named_scope("router_balance")
