@@ -74,6 +74,10 @@ def _workdir(tmp_path):
       "the variable is empty",
     ),
     ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
+    (
+      {"vocoder": "griffin_lim", "realtime": True},
+      "makes its sound after the session",
+    ),
   ],
 )
 def test_bad_flags(given, words, workdir, tmp_path):
@@ -165,17 +169,20 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   said = commands.run(
     *("-m", "tml_jax.sample", *common, f"--input={tmp_path}/user.wav"),
     *("--text=0.5:hello", "--tail=1", f"--out={tmp_path}/said"),
-    *("--tools=calculator,clock,timer", "--tool_delay=0.4"),
+    *("--tools=calculator,clock,timer", "--tool_delay=0.4", "--realtime"),
     timeout=600,
   )
   assert said.returncode == 0, said.stderr
   assert "times real time" in said.stdout and "user types" in said.stdout
+  assert "of 10 deadlines missed" in said.stdout
+  with wave.open(str(tmp_path / "said" / "agent.wav")) as file:
+    assert file.getnframes() == 10 * 3200
   log = ticks.read(tmp_path / "said" / "ticks.jsonl")
   assert len(log.ticks) == 10 and log.provenance["seed"] == 0
   assert log.ticks[2].typed == "hello"
   replayed = commands.run(
     *("-m", "tml_jax.sample", *common, "--scenario=fresh:3"),
-    *(f"--out={tmp_path}/scenario", "--vocoder=phases"),
+    *(f"--out={tmp_path}/scenario", "--vocoder=griffin_lim"),
     timeout=600,
   )
   assert replayed.returncode == 0, replayed.stderr

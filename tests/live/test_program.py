@@ -61,7 +61,7 @@ def test_a_pool_on_a_mesh_gives_the_tokens_of_one_device():
   experts = [
     leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(pool._variables)
-    if "gate" in str(path[-1]) and leaf.ndim == 3
+    if path[-1].key == "gate" and leaf.ndim == 3
   ]
   assert experts
   for leaf in experts:

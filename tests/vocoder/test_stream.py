@@ -114,23 +114,53 @@ def test_sound_of_windows_equals_the_whole_utterance(kind):
 @KINDS
 def test_a_session_does_not_depend_on_its_neighbours(kind):
   network, variables = _network(kind)
-  mel_BNM = _mel(_recording())[:3]
-  sounds_B = np.array([True, False, True])
+  mel_NM, *others = _mel(_recording())[:3]
 
-  def first_row(rows):
+  def one_of(before, after):
+    """The session behind `before` others and before `after`."""
+    rows = before + 1 + after
+    mel_BNM = np.stack([others[b % 2] for b in range(rows)])
+    mel_BNM[before] = mel_NM
+    sounds_B = np.arange(rows) % 3 > 0
+    sounds_B[before] = True
     state = stream.start(network, batch_size=rows)
     keywords = dict(network=network, variables=variables)
     for _ in range(2):
       state, sound_BS = stream.speak(
-        state,
-        mel_BNM[:rows],
-        sounds_B[:rows],
-        np.ones(rows, bool),
-        **keywords,
+        state, mel_BNM, sounds_B, np.ones(rows, bool), **keywords
       )
-    return np.asarray(sound_BS[0])
+    return np.asarray(sound_BS[before])
 
-  np.testing.assert_array_equal(first_row(1), first_row(3))
+  alone = one_of(0, 0)
+  assert np.abs(alone).max() > 0.01
+  for before, after in ((0, 2), (2, 0), (stream.TILE + 1, 3)):
+    np.testing.assert_array_equal(alone, one_of(before, after))
+
+
+@KINDS
+def test_a_session_whose_clock_stands_still_keeps_its_state(kind):
+  network, variables = _network(kind)
+  keywords = dict(network=network, variables=variables)
+  mels = _mel(_recording())[:3]
+
+  def play(rests):
+    state, sounds = stream.start(network, batch_size=2), []
+    for mel_NM, rest in zip(mels, rests, strict=True):
+      while True:
+        state, sound_BS = stream.speak(
+          state,
+          np.stack([mels[2] if rest else mel_NM, mel_NM]),
+          np.ones(2, bool),
+          np.array([not rest, True]),
+          **keywords,
+        )
+        if not rest:
+          break
+        rest -= 1
+      sounds.append(np.asarray(sound_BS[0]))
+    return np.concatenate(sounds)
+
+  np.testing.assert_array_equal(play([0, 0, 0]), play([1, 0, 2]))
 
 
 @KINDS
