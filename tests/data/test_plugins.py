@@ -345,7 +345,7 @@ def test_a_family_and_a_metric_from_training_to_the_page(data_dir, tmp_path):
     *("-m", "tml_jax.train", *fields, f"--workdir={run}"),
     *("--config.data.workers=1", "--config.train.steps=2"),
   )
-  result = commands.run(*train, *places, timeout=600)
+  result = commands.run(*train, *places, timeout=1200)
   assert result.returncode == 0, result.stderr
   result = commands.run(*train, f"--data_dir={data_dir}")
   assert result.returncode == 2
@@ -354,7 +354,7 @@ def test_a_family_and_a_metric_from_training_to_the_page(data_dir, tmp_path):
   )
   result = commands.run(
     *("-m", "tml_jax.evaluate", f"--workdir={run}", "--count=2", *places),
-    timeout=600,
+    timeout=1200,
   )
   assert result.returncode == 0, result.stderr
   assert "turns answered within 0.6 s" in result.stdout
