@@ -1,8 +1,13 @@
 """Eight CPU devices in every test process, and prepared data for all tests."""
 
+import hypothesis
 import pytest
 
 from tests.helpers import devices  # noqa: F401  before jax
+
+# How long an example takes says how busy the machine is, nothing of the code.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
