@@ -1,12 +1,12 @@
 """Runs of the Inkling commands on small random models."""
 
-import dataclasses
 import re
 
 import pytest
 
-from experiments import interaction
-from tests.helpers import commands
+from tests.helpers import commands, small
+from tml_jax.config import checks as config_checks
+from tml_jax.config import text as config_text
 from tml_jax.interop.inkling import config as config_lib
 
 torch = pytest.importorskip("torch")
@@ -29,14 +29,10 @@ def save_text_model(path, text):
 
 
 def tiny_model(**changes):
-  """The config of `small.FLAGS`, and further changes of the model."""
-  config = interaction.get_config("tiny_procedural")
-  fields = dict(num_layers=1, d_model=32, expert_d_ff=32) | changes
-  model = dataclasses.replace(config.model, **fields)
-  streams = dataclasses.replace(
-    config.streams, text_vocab_size=model.vocab_size - 64
-  )
-  return dataclasses.replace(config, model=model, streams=streams)
+  """The config of `small.flags`, and further changes of the model."""
+  config = small.run({f"model.{name}": v for name, v in changes.items()})
+  rows = config.model.vocab_size - config_checks.CONTROL_ROWS
+  return config_text.with_fields(config, {"streams.text_vocab_size": rows})
 
 
 def run(*args):

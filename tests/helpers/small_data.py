@@ -1,25 +1,22 @@
 """Prepared data of two procedural voices, and the config that reads it."""
 
-import dataclasses
 import pathlib
 
-from experiments import interaction
+from tests.helpers import small
 from tml_jax import prepare as prepare_lib
 from tml_jax.config import Config
 from tml_jax.data import loader
 from tml_jax.data.splits import Split
 
-VOICES = ("procedural:low", "procedural:high")
+VOICES = small.RUN_FIELDS["data.voices"]
 
 
 def config(**data) -> Config:
-  """`tiny` with two voices and small groups; `data` replaces fields."""
-  config = interaction.get_config("tiny_procedural")
-  fields = dict(voices=VOICES, logical_shards=4, group_size=2, workers=0)
-  return dataclasses.replace(
-    config,
-    data=dataclasses.replace(config.data, **(fields | data)),
-    train=dataclasses.replace(config.train, global_batch_size=4),
+  """The small run with more shards, read in one process; `data` fields."""
+  fields = dict(logical_shards=4, workers=0) | data
+  return small.run(
+    {"train.global_batch_size": 4}
+    | {f"data.{name}": value for name, value in fields.items()}
   )
 
 

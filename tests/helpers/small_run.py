@@ -1,10 +1,8 @@
 """A run small enough to start several times in one test."""
 
-import dataclasses
-
 import numpy as np
 
-from experiments import interaction as sizes
+from tests.helpers import small
 from tml_jax.config import Config
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import frame as frame_lib
@@ -13,64 +11,25 @@ from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Burst, Control, Frame
 
 # As flags, for runs in a process of their own.
-FLAGS = (
-  "--config=experiments/interaction.py:tiny_procedural",
-  "--config.data.voices=procedural:low,procedural:high",
-  "--config.data.logical_shards=2",
-  "--config.data.group_size=2",
-  "--config.model.num_layers=1",
-  "--config.model.d_model=32",
-  "--config.model.expert_d_ff=32",
-  "--config.model.flow.width=32",
-  "--config.model.flow.depth=1",
-  "--config.train.global_batch_size=2",
-  "--config.train.log_every=1",
-  "--config.train.optim.warmup_steps=2",
-)
+FLAGS = small.flags()
+# Short sequences with little in each, and a step that shows mistakes.
+_FIELDS = {
+  "streams.seq_len": 128,
+  "streams.max_audio": 96,
+  "streams.max_patches": 4,
+  "streams.max_speak": 8,
+  "streams.max_targets": 64,
+  "model.init_std": 0.1,
+  "train.global_batch_size": 8,
+  "train.optim.warmup_steps": 0,
+  "train.optim.router_bias_rate": 0.01,
+}
 
 
 def config(**mesh: int) -> Config:
   """Two layers, MoE, both kinds of attention; `mesh` sets axis sizes."""
-  tiny = sizes.get_config("tiny")
-  return dataclasses.replace(
-    tiny,
-    streams=dataclasses.replace(
-      tiny.streams,
-      text_vocab_size=64,
-      video_height=40,
-      video_width=40,
-      seq_len=128,
-      max_audio=96,
-      max_patches=4,
-      max_speak=8,
-      max_targets=64,
-    ),
-    model=dataclasses.replace(
-      tiny.model,
-      vocab_size=128,
-      d_model=32,
-      num_layers=2,
-      attention_pattern="LG",
-      head_dim=8,
-      swa_head_dim=8,
-      sliding_window=32,
-      rel_extent=64,
-      num_experts=4,
-      expert_d_ff=32,
-      hmlp_widths=(4, 8, 8),
-      moe_tile=8,
-      init_std=0.1,
-      flow=dataclasses.replace(tiny.model.flow, width=32, depth=1),
-    ),
-    train=dataclasses.replace(
-      tiny.train,
-      global_batch_size=8,
-      optim=dataclasses.replace(
-        tiny.train.optim, warmup_steps=0, router_bias_rate=0.01
-      ),
-    ),
-    mesh=dataclasses.replace(tiny.mesh, **mesh),
-  )
+  axes = {f"mesh.{axis}": size for axis, size in mesh.items()}
+  return small.config(_FIELDS | axes)
 
 
 def batch(cfg: Config, *, seed: int) -> Batch:

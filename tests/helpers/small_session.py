@@ -1,15 +1,13 @@
 """A model for tests of sessions: small, random, with everything in it."""
 
-import dataclasses
 import functools
 
 import jax
 import numpy as np
 from flax import linen as nn
 
-from experiments import interaction as sizes
+from tests.helpers import small
 from tml_jax.config import Config
-from tml_jax.config import streams as streams_config
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
 from tml_jax.live import session
@@ -20,45 +18,27 @@ from tml_jax.streams import clock, packing
 from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Control, Frame
 
-TEXT_ROWS = 64
+TEXT_ROWS = small.TEXT_ROWS
+
+
+# Long sequences, little text and two pictures side by side; a short window.
+_FIELDS = {
+  "streams.max_text_in": 5,
+  "streams.max_text_out": 4,
+  "streams.video_width": 80,
+  "streams.seq_len": 1024,
+  "streams.max_audio": 512,
+  "streams.max_patches": 64,
+  "streams.max_targets": 512,
+  "model.sliding_window": 16,
+  "model.flow.steps": 2,
+}
 
 
 def config(**sample) -> Config:
   """Two layers, one sliding and one global, both MoE; `sample` fields."""
-  tiny = sizes.get_config("tiny")
-  return dataclasses.replace(
-    tiny,
-    name="small",
-    streams=dataclasses.replace(
-      tiny.streams,
-      text_vocab_size=TEXT_ROWS,
-      max_text_in=5,
-      max_text_out=4,
-      video_height=40,
-      video_width=80,
-      seq_len=1024,
-      max_audio=512,
-      max_patches=64,
-      max_targets=512,
-    ),
-    model=dataclasses.replace(
-      tiny.model,
-      vocab_size=TEXT_ROWS + streams_config.CONTROL_ROWS,
-      d_model=32,
-      num_layers=2,
-      attention_pattern="LG",
-      head_dim=8,
-      swa_head_dim=8,
-      sliding_window=16,
-      rel_extent=64,
-      num_experts=4,
-      expert_d_ff=32,
-      hmlp_widths=(4, 8, 8),
-      moe_tile=8,
-      flow=dataclasses.replace(tiny.model.flow, width=32, depth=1, steps=2),
-    ),
-    sample=dataclasses.replace(tiny.sample, **sample),
-  )
+  fields = {f"sample.{name}": value for name, value in sample.items()}
+  return small.config(_FIELDS | fields)
 
 
 def model(cfg: Config) -> interaction.InteractionModel:

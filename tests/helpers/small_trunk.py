@@ -7,58 +7,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tml_jax.config import FlowConfig, ModelConfig
+from tests.helpers import small
+from tml_jax.config import ModelConfig
 from tml_jax.models import execution, interaction
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams.batch import Packed
 
 TURN = 3
-CONFIG = ModelConfig(
-  vocab_size=40,
-  d_model=32,
-  num_layers=3,
-  attention_pattern="LLG",
-  num_heads=4,
-  num_kv_heads=2,
-  head_dim=8,
-  swa_num_heads=4,
-  swa_num_kv_heads=2,
-  swa_head_dim=8,
-  sliding_window=8,
-  d_rel=4,
-  rel_extent=12,
-  log_scaling_floor=5,
-  log_scaling_alpha=0.3,
-  num_dense_layers=1,
-  d_ff=48,
-  num_experts=4,
-  experts_per_token=2,
-  num_shared_experts=2,
-  expert_d_ff=16,
-  route_scale=4.0,
-  conv_kernel=4,
-  rms_norm_eps=1e-6,
-  logits_divisor=2.0,
-  num_mtp_layers=0,
-  dmel_channels=80,
-  dmel_levels=16,
-  hmlp_widths=(4, 8, 16),
-  clock_features=8,
-  init_std=0.02,
-  query_norm_init=1.0,
-  moe_tile=8,
-  flow=FlowConfig(
-    width=16,
-    depth=2,
-    time_features=8,
-    draws=2,
-    steps=4,
-    condition_drop=0.1,
-    guidance=1.0,
-    mel_mean=-2.0,
-    mel_std=1.5,
-  ),
-)
+# Three layers of which the first is dense, two shared experts, and everything
+# that is one, off or far away in `small` at a value that shows.
+_FIELDS = {
+  "model.num_layers": 3,
+  "model.attention_pattern": "LLG",
+  "model.sliding_window": 8,
+  "model.d_rel": 4,
+  "model.rel_extent": 12,
+  "model.log_scaling_floor": 5,
+  "model.log_scaling_alpha": 0.3,
+  "model.num_dense_layers": 1,
+  "model.d_ff": 48,
+  "model.num_shared_experts": 2,
+  "model.expert_d_ff": 16,
+  "model.route_scale": 4.0,
+  "model.logits_divisor": 2.0,
+  "model.hmlp_widths": (4, 8, 16),
+  "model.clock_features": 8,
+  "model.init_std": 0.02,
+  "model.query_norm_init": 1.0,
+  "model.flow.width": 16,
+  "model.flow.depth": 2,
+  "model.flow.time_features": 8,
+  "model.flow.steps": 4,
+  "model.flow.mel_mean": -2.0,
+  "model.flow.mel_std": 1.5,
+}
+# Too few rows for control tokens: a trunk knows none but the turn's.
+CONFIG = dataclasses.replace(small.config(_FIELDS).model, vocab_size=40)
 EXECUTION = dataclasses.replace(execution.PLAIN, turn_token=TURN)
 
 
