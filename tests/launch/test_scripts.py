@@ -11,6 +11,7 @@ from tests.helpers import cloud as cloud_lib
 from tests.helpers import commands
 
 LAUNCH = commands.ROOT / "launch"
+DOCKERFILE = (LAUNCH / "gke" / "Dockerfile").read_text()
 SCRIPTS = ("on_slice", "install_on_slice", "queued_resource", "gke/submit")
 PLACE = ("--name=pod", "--zone=us-east5-a")
 V6E = (*PLACE, "--topology=v6e:4x4")
@@ -394,6 +395,14 @@ def test_the_manifest_of_two_slices(cloud):
   }
   (container,) = pod["containers"]
   assert container["resources"]["limits"] == {"google.com/tpu": 4}
+  # The image's user, who may write into the bucket and cannot become root.
+  user = pod["securityContext"]["runAsUser"]
+  assert re.findall(r"^USER (.*)$", DOCKERFILE, flags=re.M) == [str(user)]
+  assert user != 0 and pod["securityContext"]["runAsNonRoot"] is True
+  assert container["securityContext"]["allowPrivilegeEscalation"] is False
+  (volume,) = pod["volumes"]
+  options = volume["csi"]["volumeAttributes"]["mountOptions"].split(",")
+  assert {f"uid={user}", f"gid={user}"} <= set(options)
   # Kubernetes puts a restart policy of Never before a policy of pod failures.
   assert pod["restartPolicy"] == "Never"
   (rule,) = pods["podFailurePolicy"]["rules"]
@@ -427,6 +436,40 @@ def test_manifests_of_other_chips(cloud, topology, accelerator, hosts):
     == (topology.partition(":")[2])
   )
   assert pods["parallelism"] == hosts
+
+
+def test_the_image_is_of_a_pinned_one_and_of_a_commit_alone(tmp_path):
+  places = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.M)
+  pinned = r"python:3\.\d+\.\d+-\S+@sha256:[0-9a-f]{64}"
+  assert re.fullmatch(pinned, places[0]) and set(places[1:]) == {"base"}
+  ignored = (commands.ROOT / ".dockerignore").read_text().splitlines()
+  assert [line for line in ignored if line[0] != "#"] == ["*", "!.git"]
+  # The clone that the image is made of, of a checkout with secrets in it.
+  checkout = tmp_path / "checkout"
+  checkout.mkdir()
+  url = "https://user:token@host/repository.git"
+
+  def git(*words):
+    name = ("-c", "user.name=t", "-c", "user.email=t@t")
+    subprocess.run(["git", *name, *words], cwd=checkout, check=True)
+
+  git("init", "-q")
+  git("remote", "add", "origin", url)
+  for content in ("an older secret", "code"):
+    (checkout / "file").write_text(content)
+    git("add", "file")
+    git("commit", "-q", "-m", "all")
+  (checkout / ".env").write_text("a key")
+  (clone,) = re.findall(r"RUN (git clone(?:.*\\\n)*.*)", DOCKERFILE)
+  clone = clone.replace("file:///checkout", f"file://{checkout}")
+  image = tmp_path / "image"
+  clone = clone.replace("/tml_jax", str(image))
+  subprocess.run(["bash", "-c", clone], check=True)
+  assert {path.name for path in image.iterdir()} == {".git", "file"}
+  assert "token" not in (image / ".git" / "config").read_text()
+  log = ["git", "log", "--format=%s"]
+  result = subprocess.run(log, cwd=image, capture_output=True, check=True)
+  assert result.stdout == b"all\n"
 
 
 def test_submitting_hands_the_manifest_to_kubectl(cloud, tmp_path):
