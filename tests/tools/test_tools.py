@@ -186,6 +186,22 @@ def test_search_without_text(tmp_path):
       search.Search(str(path))
 
 
+def test_search_follows_no_link_out_of_the_corpus(corpus, tmp_path_factory):
+  outside = tmp_path_factory.mktemp("outside")
+  (outside / "key.txt").write_text("the password of the tea house")
+  (corpus / "key.txt").symlink_to(outside / "key.txt")
+  (corpus / "folder").symlink_to(outside)
+  (corpus / "environment.txt").symlink_to("/proc/self/environ")
+  (corpus / "circle.txt").symlink_to("circle.txt")
+  (corpus / "inside.txt").symlink_to("more/rivers.md")
+  tool = search.Search(str(corpus))
+  assert tool.count == 4  # of tea two, of rivers two
+  assert ask(tool, "password PATH HOME") == "nothing about password PATH HOME"
+  link = outside / "corpus"  # the corpus itself may be one
+  link.symlink_to(corpus)
+  assert search.Search(str(link)).count == 4
+
+
 def test_passages():
   text = "One. " * 200 + "\n\n" + "Two.\nThree."
   found = list(search.passages(text))
