@@ -20,6 +20,7 @@ from typing import Any
 import aiohttp
 
 from tml_jax import errors
+from tml_jax.logs import transcript
 from tml_jax.tools.background import Call, Failure
 
 SYSTEM = (
@@ -184,7 +185,11 @@ def messages(call: Call) -> list[dict[str, str]]:
   parts = ["The conversation so far:", *(lines or ["(nothing yet)"])]
   if state:
     parts += ["", "Earlier calls:", *state]
-  parts += ["", f"The request, at {call.time:.1f} s:", asked]
+  parts += [
+    "",
+    f"The request, at {call.time:.1f} s:",
+    transcript.printable(asked),
+  ]
   return [
     {"role": "system", "content": SYSTEM},
     {"role": "user", "content": "\n".join(parts)},
