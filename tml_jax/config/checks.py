@@ -313,6 +313,12 @@ def execution(config: Any) -> None:
   )
 
 
+# Options of XLA that stand in a config: values that are no place in a file
+# system, and none of those whose value would be taken for one.
+_OPTION = r"\w+=(true|false|-?\d+(\.\d+)?|[A-Z][A-Z_]*)"
+_PLACE = r"dump|_(to|from|file|path|dir|directory|cache)$"
+
+
 def mesh(config: Any) -> None:
   axes = "data fsdp expert tensor seq"
   _require_range(config, section="mesh", names=f"{axes} slices", low=1)
@@ -329,9 +335,15 @@ def mesh(config: Any) -> None:
   )
   for entry in config.compiler_options:
     require(
-      re.fullmatch(r"\w+=\S+", entry) is not None,
-      f"mesh.compiler_options entry {entry!r}: write FLAG=VALUE, for instance"
+      re.fullmatch(_OPTION, entry) is not None,
+      f"mesh.compiler_options entry {entry!r}: write FLAG=VALUE with true,"
+      " false, a number or a WORD, for instance"
       " xla_tpu_enable_latency_hiding_scheduler=true",
+    )
+    require(
+      re.search(_PLACE, entry.partition("=")[0]) is None,
+      f"mesh.compiler_options entry {entry!r}: a config, which may be somebody"
+      " else's, names no files; set it in $XLA_FLAGS",
     )
 
 
