@@ -12,6 +12,7 @@ import setuptools
 # second number where a project is below 1.0).
 _REQUIRES = [
   "absl-py>=2.1",
+  "aiohttp>=3.14,<4",  # the tool chat: bounds what a server may send
   "array_record>=0.8.1,<0.9",
   "av>=14.0",
   "chex>=0.1.90,<0.2",

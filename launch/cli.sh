@@ -47,6 +47,13 @@ check() {
   [[ "${flag[$1]}" =~ ^($2)$ ]] || fail "--$1=${flag[$1]}: $3"
 }
 
+# check_count NAME LEAST WHAT: a decimal number. Bash reads 08 as octal, and
+# counts beyond 2^63 from the other end.
+check_count() {
+  check "$1" '0|[1-9][0-9]{0,5}' "$3 below 1000000, without zeros before it"
+  ((flag[$1] >= $2)) || fail "--$1=${flag[$1]}: $3, at least $2"
+}
+
 # Names that Google Cloud and Kubernetes allow.
 check_name() {
   check "$1" '[a-z]([a-z0-9-]{0,60}[a-z0-9])?' \
@@ -90,7 +97,8 @@ chips_of() {
 }
 
 check_topology() { # PATTERN OF FAMILIES, HINT
-  check topology "($1):[1-9][0-9]*x[1-9][0-9]*(x[1-9][0-9]*)?" "$2"
+  # No slice has a side of three digits.
+  check topology "($1):[1-9][0-9]?x[1-9][0-9]?(x[1-9][0-9]?)?" "$2"
   case "${flag[topology]}" in
     v6e:*x*x*) fail "--topology=${flag[topology]}: v6e has two dims, v6e:16x16" ;;
     v6e:*) ;;

@@ -25,7 +25,7 @@ parse "name zone project num_slices" "dry_run" "$@"
 check_name name "name the TPU"
 check_zone
 : "${flag[num_slices]:=1}"
-check num_slices '[1-9][0-9]*' "a number of slices"
+check_count num_slices 1 "a number of slices"
 ((${#command_words[@]} == 0)) || fail "this takes no command"
 check_committed
 

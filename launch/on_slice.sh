@@ -32,7 +32,7 @@ parse "name zone project num_slices log_dir" "detach no_venv dry_run" "$@"
 check_name name "name the TPU"
 check_zone
 : "${flag[num_slices]:=1}"
-check num_slices '[1-9][0-9]*' "a number of slices"
+check_count num_slices 1 "a number of slices"
 [[ -z "${flag[detach]:-}" || -z "${flag[log_dir]:-}" ]] ||
   fail "--detach leaves no output for --log_dir=${flag[log_dir]}: take one"
 need_command

@@ -122,7 +122,7 @@ def main(config: Config) -> None:
       print(show.table(report, family) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in suite.left_out.items():
-    print(f"left out {name}: {why}")
+    print(errors.escaped(f"left out {name}: {why}"))
   print(_summary(report, seconds=time.time() - start))
   numbers = {
     "config": config.name,

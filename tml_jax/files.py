@@ -43,11 +43,36 @@ def check(directory: pathlib.Path, *, what: str, fix: str = _FIX) -> None:
 def write_atomically(path: pathlib.Path, *, content: str | bytes) -> None:
   """Writes all of it (text as UTF-8) or nothing, also when killed half-way."""
   partial = path.with_name(path.name + ".partial")
-  with open(partial, "wb") as file:
+  partial.unlink(missing_ok=True)
+  with open(partial, "xb") as file:  # new: what a link points to stays
     file.write(content.encode() if isinstance(content, str) else content)
     file.flush()
     os.fsync(file.fileno())
   os.replace(partial, path)
+
+
+def check_inside(path: pathlib.Path, *, root: pathlib.Path, what: str) -> None:
+  """Refuses a path that links lead out of a directory; it need not be there.
+
+  For files of others, who say by a link what is read or written.
+
+  Args:
+    path: below `root` by its name.
+    root: may be a link itself.
+    what: the flag and its value, for the message.
+
+  Raises:
+    errors.UserError: where it leads.
+  """
+  try:
+    place = path.resolve()
+  except (OSError, RuntimeError) as error:  # links in a circle
+    raise errors.UserError(f"{path} leads nowhere ({error})") from error
+  if not place.is_relative_to(root.resolve()):
+    raise errors.UserError(
+      f"{path} leads out of {what}, to {place}: copy what is there, or give the"
+      " directory that has both"
+    )
 
 
 def _error(error: OSError, *, what: str, fix: str) -> errors.UserError:

@@ -33,8 +33,8 @@ check image '[a-z0-9][a-zA-Z0-9./:@_-]*' "the image with the code and jax"
 check bucket '[a-z0-9][a-z0-9._-]*[a-z0-9]' "a bucket's name, without gs://"
 : "${flag[num_slices]:=1}" "${flag[max_restarts]:=50}"
 : "${flag[service_account]:=default}"
-check num_slices '[1-9][0-9]*' "a number of slices"
-check max_restarts '[0-9]+' "a number"
+check_count num_slices 1 "a number of slices"
+check_count max_restarts 0 "a number"
 check service_account '[a-z0-9]([a-z0-9.-]*[a-z0-9])?' "a service account"
 need_command
 
@@ -68,5 +68,6 @@ fill BUCKET "${flag[bucket]}"
 if [[ -n "${flag[dry_run]:-}" ]]; then
   printf '%s\n' "$manifest"
 else
-  printf '%s\n' "$manifest" | kubectl apply -f -
+  # Not apply, which would change a JobSet of this name that is there already.
+  printf '%s\n' "$manifest" | kubectl create -f -
 fi

@@ -6,6 +6,7 @@
 
 import os
 import signal
+import socket
 import time
 
 from absl import app, flags
@@ -16,8 +17,21 @@ from tml_jax.parallel import processes as processes_lib
 _MODE = flags.DEFINE_string("mode", "", "What happens.")
 
 
+def check_listens_there_only() -> None:
+  """A socket of all interfaces takes these addresses as well."""
+  host, _, port = flags.FLAGS.coordinator_address.rpartition(":")
+  socket.create_connection((host, int(port)), 5).close()
+  for other in ("127.0.0.2", "::1"):
+    try:
+      socket.create_connection((other, int(port)), 5).close()
+    except OSError:
+      continue
+    raise AssertionError(f"it listens at {other} too")
+
+
 def agree(processes: processes_lib.Processes) -> None:
   index = processes.index
+  check_listens_there_only()
   for turn in range(4):  # keys of old turns are deleted
     mine = f"{turn} of {index}"
     assert processes.all_of(mine) == [f"{turn} of {i}" for i in range(2)]

@@ -6,22 +6,40 @@ import subprocess
 
 from tests.helpers import commands
 
-# Stands for gcloud: writes its words down, one a line, in one piece; answers
-# `describe` with the next word of a file, and runs what ssh would run in a home
-# of that host.
+# Stands for gcloud: writes its words down, one a line, in one piece, and does
+# what the next word of the file of its verb says, the last one for good:
+#   describe  a state, NOT_FOUND, or ERROR for no answer
+#   create    0, 1, half (it fails and the resource is there), or term (so too,
+#             and the script is told to end)
+#   delete    its status
+#   scp, ssh  its status and nothing more; 0 does it, in a home of that host
 _GCLOUD = r"""#!/usr/bin/env bash
 (flock 9; printf '%s\n' "$@" '' >&9) 9>>"$RECORD/calls"
-case "$*" in
-  *" describe "*)
-    head -n 1 "$RECORD/states"
-    sed -i '1{$!d}' "$RECORD/states"
+next="$(
+  exec 9>>"$RECORD/lock"
+  flock 9
+  head -n 1 "$RECORD/$4"
+  sed -i '1{$!d}' "$RECORD/$4"
+)"
+case "$4 $next" in
+  "describe NOT_FOUND") echo "ERROR: NOT_FOUND: not there" >&2; exit 1 ;;
+  "describe ERROR") echo "ERROR: 503" >&2; exit 1 ;;
+  describe*) printf '%s\t%s\n' "$next" "$(cat "$RECORD/owner")" ;;
+  create*)
+    if [[ "$next" != 1 ]]; then
+      printf '%s\n' "$@" | sed -n 's/^--labels=tml_jax_run=//p' >"$RECORD/owner"
+    fi
+    [[ "$next" != term ]] || kill -TERM "$PPID"
+    [[ "$next" == 0 ]]
     ;;
-  *" scp "*) cp "$5" "$HOME/${6%%:*}" ;;
-  *" ssh "*)
+  delete*) exit "$next" ;;
+  "scp 0") cp "$5" "$HOME/${6%%:*}" ;;
+  "ssh 0")
     export HOME="$HOME/$5"
     for word in "$@"; do command="${word#--command=}"; done
     bash -c "$command"
     ;;
+  *) exit "$next" ;;
 esac
 """
 
@@ -62,8 +80,19 @@ class Cloud:
     path.write_text(text)
     path.chmod(0o755)
 
-  def run(self, script: str, *flags: str, states: str = "ACTIVE"):
-    (self.record / "states").write_text(states.replace(" ", "\n") + "\n")
+  def run(self, script: str, *flags: str, **answers: str):
+    """Runs launch/SCRIPT.sh.
+
+    Args:
+      script: its name.
+      *flags: its arguments.
+      **answers: of gcloud to a verb, in order and with spaces between them;
+        by default that all is well.
+    """
+    fine = dict(describe="ACTIVE", create="0", delete="0", scp="0", ssh="0")
+    for verb, words in (fine | answers).items():
+      (self.record / verb).write_text(words.replace(" ", "\n") + "\n")
+    (self.record / "owner").write_text("somebody else\n")
     return subprocess.run(
       ["bash", f"launch/{script}.sh", *flags],
       cwd=self.checkout,

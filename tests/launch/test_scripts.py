@@ -11,8 +11,11 @@ from tests.helpers import cloud as cloud_lib
 from tests.helpers import commands
 
 LAUNCH = commands.ROOT / "launch"
+DOCKERFILE = (LAUNCH / "gke" / "Dockerfile").read_text()
 SCRIPTS = ("on_slice", "install_on_slice", "queued_resource", "gke/submit")
 PLACE = ("--name=pod", "--zone=us-east5-a")
+V6E = (*PLACE, "--topology=v6e:4x4")
+ASKED = (*V6E, "--poll_seconds=0", "--max_failures=3")
 SUBMIT = (
   "--name=run",
   "--topology=v5p:8x8x8",
@@ -51,6 +54,15 @@ def test_help_names_every_flag(script):
     ("on_slice", [*PLACE, "--num_slice=2"], "unknown flag --num_slice"),
     ("on_slice", [*PLACE, "--num_slices"], "--num_slices needs a value"),
     ("on_slice", [*PLACE, "--num_slices=0"], "--num_slices=0: a number"),
+    ("on_slice", [*PLACE, "--num_slices=9" + "0" * 19], "a number of slices"),
+    ("queued_resource", [*V6E, "--max_restarts=08"], "without zeros before"),
+    ("queued_resource", [*V6E, "--max_failures=0"], "a number, at least 1"),
+    ("queued_resource", [*V6E, "--poll_seconds=1e3"], "--poll_seconds=1e3"),
+    (
+      "queued_resource",
+      [*PLACE, "--topology=v5p:3037000500x3037000500x2"],
+      "v5p:AxBxC or v6e:AxB",
+    ),
     (
       "on_slice",
       [*PLACE, "--detach", "--log_dir=x", "--", "ls"],
@@ -159,12 +171,16 @@ def test_a_queued_resource_from_nothing_to_nothing(cloud):
     "--",
     "echo",
     "ran",
-    states="WAITING_FOR_RESOURCES PROVISIONING ACTIVE",
+    describe="WAITING_FOR_RESOURCES PROVISIONING ACTIVE",
   )
   assert result.returncode == 0, result.stderr
   calls = cloud.calls()
   assert _verbs(calls) == (
-    ["create"] + ["describe"] * 3 + ["scp"] * 2 + ["ssh"] * 4 + ["delete"]
+    ["create"]
+    + ["describe"] * 3
+    + ["scp"] * 2
+    + ["ssh"] * 4
+    + ["describe", "delete"]
   )
   assert {
     "--accelerator-type=v5p-1024",
@@ -179,41 +195,158 @@ def test_a_queued_resource_from_nothing_to_nothing(cloud):
 
 
 def test_a_failing_command_still_deletes_and_keeps_its_status(cloud):
-  result = cloud.run(
-    "queued_resource",
-    *PLACE,
-    "--topology=v6e:4x4",
-    "--poll_seconds=0",
-    *("--", "bash", "-c", "exit 2"),
-  )
+  result = cloud.run("queued_resource", *ASKED, *("--", "bash", "-c", "exit 2"))
   assert result.returncode == 2
   calls = cloud.calls()
   assert {"--accelerator-type=v6e-16", "--node-id=pod"} <= set(calls[0])
   assert _verbs(calls)[-1] == "delete" and _verbs(calls).count("create") == 1
 
 
+def _made(cloud) -> list[str]:
+  return [v for v in _verbs(cloud.calls()) if v in ("create", "delete")]
+
+
 def test_a_preempted_slice_is_asked_for_again(cloud):
   result = cloud.run(
     "queued_resource",
-    *PLACE,
-    "--topology=v6e:4x4",
-    "--poll_seconds=0",
+    *ASKED,
     "--max_restarts=1",
     *("--", "false"),
-    states="ACTIVE SUSPENDING ACTIVE SUSPENDED",
+    describe="ACTIVE SUSPENDING SUSPENDING ACTIVE SUSPENDED",
   )
-  assert result.returncode == 2
+  assert result.returncode == 1
   assert "was preempted 2 times" in result.stderr
-  verbs = [v for v in _verbs(cloud.calls()) if v in ("create", "delete")]
-  assert verbs == ["create", "delete"] * 2
+  assert _made(cloud) == ["create", "delete"] * 2
 
 
-def test_a_resource_that_fails_is_deleted(cloud):
-  flags = (*PLACE, "--topology=v6e:4x4", "--poll_seconds=0", "--", "true")
-  result = cloud.run("queued_resource", *flags, states="FAILED")
-  assert result.returncode == 2
-  assert "the queued resource pod is FAILED" in result.stderr
-  assert _verbs(cloud.calls()) == ["create", "describe", "delete"]
+def test_one_that_is_suspended_before_it_was_there_is_asked_for_again(cloud):
+  result = cloud.run(
+    "queued_resource",
+    *ASKED,
+    *("--", "echo", "ran"),
+    describe="WAITING_FOR_RESOURCES SUSPENDING SUSPENDED ACTIVE",
+  )
+  assert (result.returncode, result.stdout.count("ran\n")) == (0, 1)
+  assert _made(cloud) == ["create", "delete"] * 2
+
+
+@pytest.mark.parametrize("state", ["FAILED", "DELETING"])
+def test_a_resource_that_fails_is_deleted(cloud, state):
+  result = cloud.run("queued_resource", *ASKED, "--", "true", describe=state)
+  assert result.returncode == 1
+  assert f"the queued resource pod is {state}" in result.stderr
+  assert _verbs(cloud.calls()) == ["create", "describe", "describe", "delete"]
+
+
+@pytest.mark.parametrize("answers", [{}, {"describe": "ERROR ACTIVE"}])
+def test_what_another_run_created_is_not_deleted(cloud, answers):
+  result = cloud.run(
+    "queued_resource", *ASKED, "--", "true", create="1", **answers
+  )
+  assert result.returncode == 1
+  assert "pod is there (ACTIVE) and is not of this run" in result.stderr
+  assert _made(cloud) == ["create"]
+
+
+def test_what_has_become_another_runs_is_not_deleted(cloud):
+  steal = 'echo "somebody else" >"$RECORD/owner"; exit 1'
+  result = cloud.run("queued_resource", *ASKED, "--", "bash", "-c", steal)
+  assert result.returncode == 1
+  assert _made(cloud) == ["create"]
+
+
+@pytest.mark.parametrize(
+  "create, describe, status, made",
+  [
+    ("1", "NOT_FOUND", 1, ["create"]),  # nothing was made
+    ("half", "PROVISIONING ACTIVE", 0, ["create", "delete"]),
+    ("term", "PROVISIONING", 143, ["create", "delete"]),
+    ("term", "NOT_FOUND", 143, ["create"]),
+  ],
+)
+def test_a_create_that_breaks(cloud, create, describe, status, made):
+  result = cloud.run(
+    *("queued_resource", *ASKED, "--", "true"), create=create, describe=describe
+  )
+  assert result.returncode == status, result.stderr
+  assert _made(cloud) == made
+
+
+def test_after_a_preemption_a_create_is_tried_again(cloud):
+  result = cloud.run(
+    *("queued_resource", *ASKED, "--", "true"),
+    create="0 1 1 0",
+    describe="SUSPENDED SUSPENDED NOT_FOUND NOT_FOUND ACTIVE",
+  )
+  assert result.returncode == 0, result.stderr
+  assert _made(cloud) == ["create", "delete"] + ["create"] * 3 + ["delete"]
+
+
+@pytest.mark.parametrize(
+  "describe",
+  ["WAITING_FOR_RESOURCES ERROR ERROR ACTIVE", "ERROR WAITING ERROR ACTIVE"],
+)
+def test_a_look_that_fails_keeps_the_place_in_the_queue(cloud, describe):
+  result = cloud.run("queued_resource", *ASKED, "--", "true", describe=describe)
+  assert result.returncode == 0, result.stderr
+  assert _made(cloud) == ["create", "delete"]
+
+
+def test_looks_are_tried_so_often_and_what_is_left_is_said(cloud):
+  result = cloud.run("queued_resource", *ASKED, "--", "true", describe="ERROR")
+  assert result.returncode == 1
+  assert "no answer 3 times in a row" in result.stderr
+  assert "NOT DELETED, it may go on costing: gcloud" in result.stderr
+  assert _verbs(cloud.calls()) == ["create"] + ["describe"] * 6
+
+
+@pytest.mark.parametrize(
+  "answers", [{"scp": "1 1 0"}, {"ssh": "255 0"}, {"ssh": "0 255 255 0"}]
+)
+def test_a_refused_connection_is_tried_again(cloud, answers):
+  """Of the installation, and of the command."""
+  result = cloud.run(
+    "queued_resource", *ASKED, *("--", "echo", "ran"), **answers
+  )
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.count("ran\n") == 1
+  assert _made(cloud) == ["create", "delete"]
+
+
+@pytest.mark.parametrize("answers", [{"scp": "1"}, {"ssh": "0 255"}])
+def test_connections_are_tried_so_often(cloud, answers):
+  result = cloud.run("queued_resource", *ASKED, "--", "true", **answers)
+  assert result.returncode == 1
+  assert "3 times: gcloud says why above" in result.stderr
+  (verb,) = answers
+  tries = _verbs(cloud.calls()).count(verb)
+  assert tries == 3 + (verb == "ssh")  # one installation went well
+  assert _made(cloud) == ["create", "delete"]
+
+
+def test_a_slice_that_goes_while_it_is_installed_is_asked_for_again(cloud):
+  result = cloud.run(
+    *("queued_resource", *ASKED, "--", "true"),
+    scp="1 0",
+    describe="ACTIVE SUSPENDED SUSPENDED ACTIVE",
+  )
+  assert result.returncode == 0, result.stderr
+  assert _made(cloud) == ["create", "delete"] * 2
+
+
+def test_a_delete_is_tried_again_and_its_failure_is_said(cloud):
+  flags = ("queued_resource", *ASKED, "--", "true")
+  assert cloud.run(*flags, delete="1 1 0").returncode == 0
+  result = cloud.run(*flags, delete="1")
+  assert result.returncode == 1
+  assert "NOT DELETED" in result.stderr
+  assert _verbs(cloud.calls())[-6:] == ["describe", "delete"] * 3
+
+
+def test_what_is_kept_is_kept(cloud):
+  result = cloud.run("queued_resource", *ASKED, "--keep", "--", "true")
+  assert result.returncode == 0 and "kept, it goes on costing" in result.stderr
+  assert _made(cloud) == ["create"]
 
 
 def test_a_dry_run_prints_and_calls_nothing(cloud):
@@ -229,9 +362,12 @@ def test_a_dry_run_prints_and_calls_nothing(cloud):
   words = [line.split()[:5] for line in result.stdout.splitlines()]
   printed = [line[4] for line in words if line[0] == "gcloud"]
   assert [line[3] for line in words if line[0] == "gcloud"] == (
-    ["queued-resources"] * 2 + ["tpu-vm"] * 3 + ["queued-resources"]
+    ["queued-resources"] * 2 + ["tpu-vm"] * 3 + ["queued-resources"] * 2
   )
-  assert printed == ["create", "describe", "scp", "ssh", "ssh", "delete"]
+  assert printed == ["create", "describe", "scp", "ssh", "ssh"] + [
+    "describe",
+    "delete",
+  ]
 
 
 def _manifest(cloud, *flags: str) -> dict:
@@ -259,6 +395,14 @@ def test_the_manifest_of_two_slices(cloud):
   }
   (container,) = pod["containers"]
   assert container["resources"]["limits"] == {"google.com/tpu": 4}
+  # The image's user, who may write into the bucket and cannot become root.
+  user = pod["securityContext"]["runAsUser"]
+  assert re.findall(r"^USER (.*)$", DOCKERFILE, flags=re.M) == [str(user)]
+  assert user != 0 and pod["securityContext"]["runAsNonRoot"] is True
+  assert container["securityContext"]["allowPrivilegeEscalation"] is False
+  (volume,) = pod["volumes"]
+  options = volume["csi"]["volumeAttributes"]["mountOptions"].split(",")
+  assert {f"uid={user}", f"gid={user}"} <= set(options)
   # Kubernetes puts a restart policy of Never before a policy of pod failures.
   assert pod["restartPolicy"] == "Never"
   (rule,) = pods["podFailurePolicy"]["rules"]
@@ -294,13 +438,47 @@ def test_manifests_of_other_chips(cloud, topology, accelerator, hosts):
   assert pods["parallelism"] == hosts
 
 
+def test_the_image_is_of_a_pinned_one_and_of_a_commit_alone(tmp_path):
+  places = re.findall(r"^FROM (\S+)", DOCKERFILE, flags=re.M)
+  pinned = r"python:3\.\d+\.\d+-\S+@sha256:[0-9a-f]{64}"
+  assert re.fullmatch(pinned, places[0]) and set(places[1:]) == {"base"}
+  ignored = (commands.ROOT / ".dockerignore").read_text().splitlines()
+  assert [line for line in ignored if line[0] != "#"] == ["*", "!.git"]
+  # The clone that the image is made of, of a checkout with secrets in it.
+  checkout = tmp_path / "checkout"
+  checkout.mkdir()
+  url = "https://user:token@host/repository.git"
+
+  def git(*words):
+    name = ("-c", "user.name=t", "-c", "user.email=t@t")
+    subprocess.run(["git", *name, *words], cwd=checkout, check=True)
+
+  git("init", "-q")
+  git("remote", "add", "origin", url)
+  for content in ("an older secret", "code"):
+    (checkout / "file").write_text(content)
+    git("add", "file")
+    git("commit", "-q", "-m", "all")
+  (checkout / ".env").write_text("a key")
+  (clone,) = re.findall(r"RUN (git clone(?:.*\\\n)*.*)", DOCKERFILE)
+  clone = clone.replace("file:///checkout", f"file://{checkout}")
+  image = tmp_path / "image"
+  clone = clone.replace("/tml_jax", str(image))
+  subprocess.run(["bash", "-c", clone], check=True)
+  assert {path.name for path in image.iterdir()} == {".git", "file"}
+  assert "token" not in (image / ".git" / "config").read_text()
+  log = ["git", "log", "--format=%s"]
+  result = subprocess.run(log, cwd=image, capture_output=True, check=True)
+  assert result.stdout == b"all\n"
+
+
 def test_submitting_hands_the_manifest_to_kubectl(cloud, tmp_path):
   kubectl = tmp_path / "bin" / "kubectl"
   kubectl.write_text('#!/bin/sh\necho "$@" >$RECORD/words\ncat >$RECORD/in\n')
   kubectl.chmod(0o755)
   result = cloud.run("gke/submit", *SUBMIT, "--", "true")
   assert result.returncode == 0, result.stderr
-  assert (cloud.record / "words").read_text() == "apply -f -\n"
+  assert (cloud.record / "words").read_text() == "create -f -\n"
   assert yaml.safe_load((cloud.record / "in").read_text())["kind"] == "JobSet"
 
 

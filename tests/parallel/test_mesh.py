@@ -113,12 +113,44 @@ def test_what_a_mesh_cannot_run_raises_before_tracing(axes, changes, message):
     ("rules", ("batch:pod",), "write NAME:AXIS"),
     ("rules", ("batch:data", "batch:fsdp"), "two rules"),
     ("compiler_options", ("xla_tpu_bogus",), "write FLAG=VALUE"),
+    ("compiler_options", ("xla_tpu_x=",), "write FLAG=VALUE"),
+    ("compiler_options", ("xla_tpu_x=/etc/x",), "a number or a WORD"),
+    ("compiler_options", ("xla_tpu_x=name",), "a number or a WORD"),
+    ("compiler_options", ("xla_tpu_x=..",), "a number or a WORD"),
     ("slices", 0, "at least 1"),
   ],
 )
 def test_bad_config_values_raise(field, value, message):
   with pytest.raises(errors.UserError, match=message):
     dataclasses.replace(ONE, **{field: value})
+
+
+@pytest.mark.parametrize("value", ["true", "1", "AUTO"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    "xla_dump_to",
+    "xla_dump_hlo_as_text",
+    "xla_gpu_dump_autotune_results_to",
+    "xla_gpu_load_autotune_results_from",
+    "xla_gpu_kernel_cache_file",
+    "xla_gpu_per_fusion_autotune_cache_dir",
+    "xla_gpu_pgle_profile_file_or_directory_path",
+    "xla_gpu_cuda_data_dir",
+    "xla_gpu_ptx_file",
+  ],
+)
+def test_a_config_names_no_files_for_the_compiler(name, value):
+  """A run's config.txt is read by whoever resumes, samples or evaluates it."""
+  with pytest.raises(errors.UserError, match="names no files"):
+    dataclasses.replace(ONE, compiler_options=(f"{name}={value}",))
+
+
+def test_options_of_all_kinds_are_taken():
+  values = ("true", "false", "65536", "-1", "0.5", "ENABLED")
+  options = tuple(f"xla_tpu_x{i}={v}" for i, v in enumerate(values))
+  mesh = dataclasses.replace(ONE, compiler_options=options)
+  assert [*mesh.compiler_flags.values()] == [True, False, *values[2:]]
 
 
 def test_an_abstract_mesh_gives_the_same_shardings():

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.helpers import processes
+from tml_jax.parallel import processes as processes_lib
 
 MODULE = ("-m", "tests.helpers.agreeing")
 
@@ -32,6 +33,22 @@ def test_a_killed_process_ends_the_others_with_one_message():
   (message,) = errors_of(log)
   assert "process 1 on " in message and " is dead" in message
   assert time.monotonic() - start < 10 + 20
+
+
+@pytest.mark.parametrize(
+  "told, variable, listens_at",
+  [
+    ("127.0.0.1:80", "", "127.0.0.1:80"),
+    ("localhost:80", "", "localhost:80"),
+    ("10.0.0.7:80", "", "10.0.0.7:80"),
+    ("[fd00::1]:80", "", "[fd00::1]:80"),
+    ("host-0:80", "", None),
+    ("34.1.2.3:80", "10.0.0.7:80", "10.0.0.7:80"),
+  ],
+)
+def test_where_the_coordinator_listens(monkeypatch, told, variable, listens_at):
+  monkeypatch.setenv("JAX_COORDINATOR_BIND_ADDRESS", variable)
+  assert processes_lib._listen_at(told) == listens_at
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 import xml.etree.ElementTree as ElementTree
 
 import hypothesis
@@ -21,7 +22,9 @@ _SPECIAL = "M0 0 10 0 10 10zm5 5h-3v2l1 1 2,2S20-5 30 0t5 5 5 5A3 2 30 1 0 40 9"
 
 
 def read(text, *, pen=None, complete=True):
-  return svg_path.read(text, pen=pen or Pen(), complete=complete)
+  reader = svg_path.Reader(pen or Pen())
+  reader.feed(text, complete=complete)
+  return reader
 
 
 _T = np.linspace(0, 1, 20)
@@ -136,6 +139,29 @@ def test_what_is_malformed_is_drawn_up_to_there(text, drawn, error):
   assert error in reading.error and bool(error) == bool(reading.error)
 
 
+def test_reading_is_linear():
+  """In one piece and in many; numbers and spaces without end are an error."""
+
+  def seconds(text, size):
+    reader, start = svg_path.Reader(Pen(down=True)), time.process_time()
+    for at in range(0, len(text), size):
+      reader.feed(text[at : at + size], complete=False)
+    return time.process_time() - start, reader.error
+
+  for text in ("1" * 400_000 + " x", "M0 0 " + " " * 400_000):
+    for size in (1, len(text)):
+      assert seconds(text, size)[0] < 2, (text[:9], size)
+  long = "a command of more than"
+  for text in ("M0 0 L1." + "0" * 600 + " 1", "M0 0 L" + " " * 600 + "1 1"):
+    assert long in seconds(text, 1)[1] and long in read(text).error
+  assert not read("M0 0" + " " * 600 + "L1 1").error
+  # Each command is read once, however small its parts are.
+  text = "M0 0" + "C1 2 3 4 5 6" * 4000
+  some, _ = seconds(text[: len(text) // 4], 3)
+  whole, error = seconds(text, 3)
+  assert not error and whole < 10 * some + 0.5
+
+
 @hypothesis.given(st.text(max_size=60))
 def test_no_text_crashes(text):
   for complete in (True, False):
@@ -153,6 +179,21 @@ def test_what_has_arrived_is_a_part_of_what_will(text, data):
   part = read(text[:cut], complete=False)
   assert not part.error
   assert part.segments == whole.segments[: len(part.segments)]
+  part.feed(text[cut:], complete=True)
+  assert (part.segments, part.pen) == (whole.segments, whole.pen)
+
+
+@hypothesis.given(
+  st.lists(st.text(alphabet="MLhaz01.-e ", max_size=6), max_size=8)
+)
+def test_parts_make_the_whole(parts):
+  reader = svg_path.Reader(Pen())
+  for part in parts:
+    reader.feed(part, complete=False)
+  reader.feed("", complete=True)
+  whole = read("".join(parts))
+  assert (reader.segments, reader.pen) == (whole.segments, whole.pen)
+  assert reader.error == whole.error
 
 
 def _frames(parts) -> list[Frame]:
@@ -221,6 +262,68 @@ def test_nothing_drawn_is_a_picture_too():
     picture.observe(frame)
   ElementTree.fromstring(picture.svg())
   assert picture.png()[:4] == b"\x89PNG"
+
+
+def _rounds(count, *, size=3):
+  """Messages of `size` commands, in two windows each."""
+  first, last = "M0 0" + "h1" * size, "v1" * size
+  return _frames([(first, False), (last, True)] * count)
+
+
+def test_the_file_grows_by_what_is_new(tmp_path):
+  path, outside = tmp_path / "drawing.svg", tmp_path / "outside"
+  outside.write_text("kept")
+  path.symlink_to(outside)
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
+  file = drawing.GrowingFile(path)
+  assert not path.exists()
+  written = []
+  for frame in [*_rounds(20), *_frames([("M-9 9e3", True), ("?", True)])]:
+    picture.observe(frame)
+    before = path.stat().st_size if path.exists() else 0
+    file.update(picture)
+    assert path.read_text() == picture.svg()
+    ElementTree.fromstring(path.read_text())
+    written.append(path.stat().st_size - before)
+  file.close()
+  assert outside.read_text() == "kept" and not path.is_symlink()
+  assert max(written[1:]) < 200  # a message, its neighbours stay
+
+
+def test_a_window_writes_no_message_but_its_own(tmp_path, monkeypatch):
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
+  file = drawing.GrowingFile(tmp_path / "drawing.svg")
+  made, line = [], drawing.Message.line.fget
+  counting = property(lambda message: made.append(message) or line(message))
+  monkeypatch.setattr(drawing.Message, "line", counting)
+  for frame in _rounds(300):
+    picture.observe(frame)
+    file.update(picture)
+  file.close()
+  assert len(made) == 600  # each in its two windows
+
+
+def test_a_session_that_cannot_write_goes_on(tmp_path):
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
+  file = drawing.GrowingFile(tmp_path / "nowhere" / "drawing.svg")
+  for frame in _rounds(2):
+    picture.observe(frame)
+    file.update(picture)
+  file.close()
+  ElementTree.fromstring(picture.svg())
+
+
+def test_a_drawing_is_bounded(monkeypatch):
+  picture = drawing.Drawing(ByteTokenizer(), grid=clock.TICKS)
+  monkeypatch.setattr(drawing, "MOST_SEGMENTS", 100)
+  drew = [picture.observe(frame) for frame in _rounds(40)]
+  assert len(picture.messages) == 15  # of 7 commands each
+  assert drew == [True] * 30 + [False] * 50
+  monkeypatch.setattr(drawing, "MOST_SEGMENTS", 1 << 15)
+  monkeypatch.setattr(drawing, "MOST_MESSAGES", 16)
+  for frame in _frames([("", True)] * 9):
+    picture.observe(frame)
+  assert len(picture.messages) == 16
 
 
 def test_a_message_without_end_stays_small():

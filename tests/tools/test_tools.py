@@ -186,6 +186,22 @@ def test_search_without_text(tmp_path):
       search.Search(str(path))
 
 
+def test_search_follows_no_link_out_of_the_corpus(corpus, tmp_path_factory):
+  outside = tmp_path_factory.mktemp("outside")
+  (outside / "key.txt").write_text("the password of the tea house")
+  (corpus / "key.txt").symlink_to(outside / "key.txt")
+  (corpus / "folder").symlink_to(outside)
+  (corpus / "environment.txt").symlink_to("/proc/self/environ")
+  (corpus / "circle.txt").symlink_to("circle.txt")
+  (corpus / "inside.txt").symlink_to("more/rivers.md")
+  tool = search.Search(str(corpus))
+  assert tool.count == 4  # of tea two, of rivers two
+  assert ask(tool, "password PATH HOME") == "nothing about password PATH HOME"
+  link = outside / "corpus"  # the corpus itself may be one
+  link.symlink_to(corpus)
+  assert search.Search(str(link)).count == 4
+
+
 def test_passages():
   text = "One. " * 200 + "\n\n" + "Two.\nThree."
   found = list(search.passages(text))
@@ -196,12 +212,15 @@ def test_passages():
 
 # The background model, behind a real server.
 
+KEY = "sk-0123456789abcdef"
+
 
 class Server(http.server.ThreadingHTTPServer):
   """Answers as OpenAI's API does; `mode` says what goes wrong."""
 
   daemon_threads = True
   mode = "stream"
+  says = "overloaded, no such\\nmodel"
   texts = ("Because ", "of Rayleigh", " scattering.\n")
 
   def __init__(self):
@@ -225,7 +244,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.server.requests.append((self.path, dict(self.headers), body))
     mode = self.server.mode
     if mode == "refuse":
-      text = b'{"error": {"message": "no such\\nmodel"}}'
+      text = b'{"error": {"message": "%s"}}' % self.server.says.encode()
       self.send_response(404)
       self.send_header("Content-Length", str(len(text)))
       self.end_headers()
@@ -279,7 +298,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
       if mode == "garbage":
         send("data: {not json\n\n")
       if mode == "late error":
-        send('data: {"error": {"message": "overloaded"}}\n\n')
+        said = json.dumps({"error": {"message": self.server.says}})
+        send(f"data: {said}\n\n")
       send('data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n')
       send('data: {"choices": [], "usage": {"total_tokens": 9}}\n\n')
       send("data: [DONE]\n\n")
@@ -330,7 +350,7 @@ def test_chat(server, mode):
 @pytest.mark.parametrize(
   "mode, reason",
   [
-    ("refuse", 'answers 404: {"error": {"message": "no such'),
+    ("refuse", 'answers 404: {"error": {"message": "overloaded, no such'),
     ("break", "broke off"),
     ("garbage", "broke off"),
     ("late error", "overloaded"),
@@ -363,6 +383,68 @@ def test_a_server_that_never_ends_is_hung_up_on(server):
     assert text == "Because of Rayleigh scattering.\n"  # as far as it came
     assert ticket.outcome == background.Outcome.TIMED_OUT
     assert server.hung_up.wait(10)
+
+
+@pytest.mark.parametrize(
+  "mode, texts",
+  [
+    ("refuse", ()),
+    ("late error", ()),
+    ("stream", ("the key is ", KEY, ", keep it")),
+    ("stream", ("the key is " + KEY[:3], KEY[3:9], "", KEY[9:] + ", keep it")),
+    ("stream", ("cut off: ", KEY[:-1])),
+    ("whole", (f"{KEY}{KEY}",)),
+  ],
+)
+def test_a_key_that_the_server_repeats_is_taken_out(server, mode, texts):
+  """Out of results and reasons, which are kept and read by models."""
+  server.mode, server.texts, server.says = mode, texts, f"bad key {KEY} {KEY}"
+  with background.Runner({"chat": _chat(server, key=KEY)}) as runner:
+    call = Call(number=1, time=0.0, name="chat", arguments="q")
+    ticket = runner.start(call, chars=1000)
+    ticket.settle()
+    text = ticket.take() + ticket.reason
+  assert server.requests[0][1]["Authorization"] == f"Bearer {KEY}"
+  assert chat.REDACTED in text
+  assert KEY[:-1] not in text and KEY[9:] not in text
+  assert text.endswith(", keep it") or mode != "stream" or len(texts) == 2
+
+
+@hypothesis.given(
+  st.lists(st.text(alphabet="ab ", max_size=4), max_size=8),
+  st.text(alphabet="ab", min_size=2, max_size=4),
+)
+def test_taking_out_changes_nothing_else(parts, secret):
+  taker = chat._Secret(secret)
+  got = "".join([taker.take_out(part) for part in parts])
+  held = taker.rest()
+  wanted = "".join(parts).replace(secret, chat.REDACTED)
+  if held != chat.REDACTED:  # more than half of it at the end
+    assert got + held == wanted
+  else:
+    assert wanted.startswith(got) and len(wanted) - len(got) < len(secret)
+
+
+@pytest.mark.parametrize(
+  "url, words",
+  [
+    ("http://me:pass@host/v1", "no user"),
+    ("http://pass@host/v1", "no user"),
+    ("http://host/v1?key=pass", "no user, [?] or #"),
+    ("ftp://me:pass@host/v1", "write the base"),
+  ],
+)
+def test_a_secret_in_the_address_is_refused_and_not_repeated(url, words):
+  with pytest.raises(errors.UserError, match=words) as error:
+    chat.Chat(url, model="m", key="")
+  assert "pass" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb: c", "schlüssel", "\x00"])
+def test_a_key_that_cannot_be_sent(key):
+  with pytest.raises(errors.UserError, match="no spaces") as error:
+    chat.Chat("http://host/v1", model="m", key=key)
+  assert key not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
@@ -91,6 +91,7 @@ def run(
       argv = [argv[0], f"--{_FLAG}={default}", *argv[1:]]
     return parse_config(argv, config_from=config_from, config_type=config_type)
 
+  logging.get_absl_handler().setFormatter(_Formatter())
   try:
     app.run(main, flags_parser=parse)
   except errors.UserError as error:
@@ -99,6 +100,14 @@ def run(
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     sys.exit(130)  # 128 + SIGINT, as shells have it
+
+
+class _Formatter(logging.PythonFormatter):
+  """Lines whose names and texts of others a terminal only shows."""
+
+  def format(self, record: Any) -> str:
+    lines = super().format(record).split("\n")
+    return "\n".join(map(errors.escaped, lines))
 
 
 def parse_config(

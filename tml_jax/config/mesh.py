@@ -12,6 +12,12 @@ from tml_jax.config import checks
 AXES = ("data", "fsdp", "expert", "tensor", "seq")
 
 
+# Options of XLA that stand in a config: values that are no place in a file
+# system, and none of those whose value would be taken for one.
+_OPTION = r"\w+=(true|false|-?\d+(\.\d+)?|[A-Z][A-Z_]*)"
+_PLACE = r"dump|_(to|from|file|path|dir|directory|cache)$"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
   """The mesh: axes, what lies on them, and how XLA compiles for it.
@@ -59,9 +65,15 @@ class MeshConfig:
     )
     for entry in self.compiler_options:
       checks.require(
-        re.fullmatch(r"\w+=\S+", entry) is not None,
-        f"mesh.compiler_options entry {entry!r}: write FLAG=VALUE, for instance"
+        re.fullmatch(_OPTION, entry) is not None,
+        f"mesh.compiler_options entry {entry!r}: write FLAG=VALUE with true,"
+        " false, a number or a WORD, for instance"
         " xla_tpu_enable_latency_hiding_scheduler=true",
+      )
+      checks.require(
+        re.search(_PLACE, entry.partition("=")[0]) is None,
+        f"mesh.compiler_options entry {entry!r}: a config, which may be"
+        " somebody else's, names no files; set it in $XLA_FLAGS",
       )
 
 

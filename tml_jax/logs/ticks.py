@@ -136,7 +136,7 @@ def to_text(log: Log) -> str:
   }
   records = [_record(log, k) for k in range(len(log.ticks))]
   lines = [json.dumps(r, ensure_ascii=False) for r in (header, *records)]
-  return "\n".join(lines) + "\n"
+  return "".join(f"{errors.escaped(line)}\n" for line in lines)
 
 
 def _record(log: Log, k: int) -> dict[str, Any]:

@@ -4,8 +4,10 @@ For: reading a session, afterwards (`lines`) or while it goes on (`Record`).
 Not for: sound (`report`).
 """
 
+import bisect
 import dataclasses
 
+from tml_jax import errors
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Burst, Control, Frame
 from tml_jax.streams.timeline import EventKind, Role, Timeline
@@ -14,6 +16,7 @@ from tml_jax.streams.tokenizer import Tokenizer
 AGENT = "agent"
 TYPED = "user types"
 RESULT = "result"
+_LAST_TOKENS = 1024
 _NOT_PRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -56,25 +59,29 @@ def lines(
 def heard(timeline: Timeline, *, until: float = float("inf")) -> list[Line]:
   """What the user of `timeline` had said and typed at the time `until`."""
   result = [
-    Line(event.time, event.time, TYPED, event.text)
+    Line(event.time, event.time, TYPED, printable(event.text))
     for event in timeline.events
     if event.kind == EventKind.USER_TEXT and event.time < until
   ]
   for track in timeline.tracks:
     if track.role == Role.AGENT:
       continue
+    words = sorted(track.words, key=lambda word: word.start)
+    starts = [word.start for word in words]
     for span in track.spans:
       if span.start >= until:
         continue
-      words = [
-        word.text
-        for word in track.words
-        if span.start <= word.start < span.end and word.start < until
-      ]
+      first = bisect.bisect_left(starts, span.start)
+      stop = bisect.bisect_left(starts, min(span.end, until))
+      text = " ".join(word.text for word in words[first:stop])
       unknown = "(speech)" if track.role == Role.USER else "(sound)"
-      text = " ".join(words) or unknown
       result.append(
-        Line(span.start, min(span.end, until), str(track.role), text)
+        Line(
+          span.start,
+          min(span.end, until),
+          str(track.role),
+          printable(text) or unknown,
+        )
       )
   return sorted(result, key=_order)
 
@@ -116,10 +123,16 @@ class Record:
       else:
         self._done.append(self._said(start, tokens, end=decided))
 
-  def lines(self) -> list[Line]:
-    """All of it, in order of its start; what is not over yet so far."""
-    result = list(self._done)
+  def lines(self, *, last: int | None = None) -> list[Line]:
+    """All of it, in order of its start; what is not over yet so far.
+
+    With `last` only so many lines, and of what is not over its last tokens:
+    work that does not grow with the session.
+    """
+    result = self._done[-last:] if last else list(self._done)
     for who, (start, tokens) in self._open.items():
+      if last:
+        tokens = tokens[-_LAST_TOKENS:]
       if who == AGENT:
         end = (self._last.window + 2) * self._seconds
         result.append(self._said(start, tokens, end=end))
@@ -147,10 +160,14 @@ class Record:
 
 
 def spell(tokens: list[int], *, tokenizer: Tokenizer) -> str:
-  """Printable text of tokens.
+  """Printable text of tokens: an untrained model also draws control bytes."""
+  return printable(tokenizer.decode(tokens))
 
-  An untrained model also draws bytes that are control characters; each
-  becomes one replacement character.
+
+def printable(text: str) -> str:
+  """Text that stays on its line, whoever wrote it.
+
+  Ends of lines, codes that terminals obey and such, each becomes a replacement
+  character.
   """
-  text = tokenizer.decode(tokens)
-  return "".join(c if c.isprintable() else _NOT_PRINTABLE for c in text)
+  return "".join(c if errors.is_shown(c) else _NOT_PRINTABLE for c in text)

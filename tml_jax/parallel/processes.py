@@ -12,6 +12,7 @@ of its own needs none of this, and jax is not imported for it.
 import atexit
 import contextlib
 import dataclasses
+import ipaddress
 import itertools
 import json
 import os
@@ -37,7 +38,8 @@ _COORDINATOR = flags.DEFINE_string(
   "coordinator_address",
   "",
   "HOST:PORT where process 0 listens, the same for all processes; default"
-  " $JAX_COORDINATOR_ADDRESS.",
+  " $JAX_COORDINATOR_ADDRESS. It listens at an address alone, for a name on all"
+  " interfaces.",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
   "num_processes", 0, "Processes of the run; default $JAX_NUM_PROCESSES."
@@ -278,6 +280,7 @@ def start() -> Processes:
   if place is not None:
     arguments = dict(
       coordinator_address=place.coordinator,
+      coordinator_bind_address=_listen_at(place.coordinator),
       num_processes=place.count,
       process_id=place.index,
     )
@@ -309,6 +312,26 @@ def start() -> Processes:
   return Processes(
     index=state.process_id, count=state.num_processes, client=state.client
   )
+
+
+def _listen_at(coordinator: str) -> str | None:
+  """Where process 0 listens when the others are told `coordinator`.
+
+  There alone where that is an address: whoever reaches the port can take part
+  in the run. None, which is everywhere, where it is a name: a host may know
+  its own as a loopback address. $JAX_COORDINATOR_BIND_ADDRESS, of jax, is for
+  a host that is reached at an address which it does not have itself.
+  """
+  if told := os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
+    return told
+  host = coordinator.rpartition(":")[0].strip("[]")
+  if host == "localhost":
+    return coordinator
+  try:
+    ipaddress.ip_address(host)
+  except ValueError:
+    return None
+  return coordinator
 
 
 def _place() -> _Place | None:

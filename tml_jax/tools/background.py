@@ -17,7 +17,7 @@ import enum
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from absl import logging
@@ -37,7 +37,7 @@ class Call:
     time: seconds of the session at which the call was complete.
     name: first word of the message.
     arguments: the rest of it.
-    conversation: what both sides said, wrote and read so far, with times.
+    conversation: the last of what both sides said, wrote and read, with times.
     others: the session's last calls before it and what became of them.
   """
 
@@ -52,8 +52,8 @@ class Call:
   def text(self) -> str:
     return calls_lib.call_text(calls_lib.Request(self.name, self.arguments))
 
-  def to_json(self) -> dict[str, Any]:
-    """JSON values only."""
+  def to_json(self, *, without: Collection[Line] = ()) -> dict[str, Any]:
+    """JSON values only; without these lines, and others by their numbers."""
     return {
       "call": self.number,
       "time_s": round(self.time, 3),
@@ -67,8 +67,9 @@ class Call:
           "text": line.text,
         }
         for line in self.conversation
+        if line not in without
       ],
-      "others": list(self.others),
+      "others": [other["call"] for other in self.others],
     }
 
 
@@ -110,10 +111,18 @@ class Limits:
   Attributes:
     result_chars: a longer result is cut.
     open_calls: of one session at a time.
+    all_calls: of one session; more are refused, and not written down.
+    unread_calls: whose end the model has not read; more are not told to it.
+    lines: of the conversation that a call is told.
+    line_chars: of each of them; the last ones.
   """
 
   result_chars: int = 2000
   open_calls: int = 8
+  all_calls: int = 2000
+  unread_calls: int = 32
+  lines: int = 200
+  line_chars: int = 1000
 
 
 class Ticket:
@@ -273,14 +282,33 @@ class Runner:
       tools: by the name that a call begins with.
       otherwise: the tool that takes calls of no such name, with all of their
         text; "" fails them.
+
+    Raises:
+      ValueError: a tool's time-out is none.
     """
+    for name, tool in tools.items():
+      if not isinstance(tool.timeout, int | float) or not tool.timeout > 0:
+        raise ValueError(f"tool {name!r} has the time-out {tool.timeout!r}")
     self._tools = dict(tools)
     self._otherwise = otherwise
     self._loop = asyncio.new_event_loop()
+    self._is_closed = False
     self._thread = threading.Thread(
-      target=self._loop.run_forever, name="background", daemon=True
+      target=self._serve, name="background", daemon=True
     )
     self._thread.start()
+
+  def _serve(self) -> None:
+    """The loop of all calls, until it is closed: no tool ends it.
+
+    `SystemExit` and `KeyboardInterrupt` of a task that a tool started come out
+    of asyncio's loop, and a tool may stop it.
+    """
+    while not self._is_closed:
+      try:
+        self._loop.run_forever()
+      except BaseException:
+        logging.exception("a task of a tool")
 
   @property
   def names(self) -> list[str]:
@@ -319,6 +347,7 @@ class Runner:
       for task in others:
         task.cancel()
       await asyncio.gather(*others, return_exceptions=True)
+      self._is_closed = True
       self._loop.stop()
 
     asyncio.run_coroutine_threadsafe(cancel_all(), self._loop)
@@ -351,8 +380,10 @@ async def _run(
     raise
   except Failure as error:
     outcome, reason = Outcome.FAILED, str(error)
-  except Exception as error:  # a tool is anybody's code
+  except BaseException as error:  # a tool is anybody's code, and may exit
     logging.exception("call %r failed", ticket.call.text[:200])
-    outcome, reason = Outcome.FAILED, f"{type(error).__name__}: {error}"
+    outcome, reason = Outcome.FAILED, type(error).__name__
+    with contextlib.suppress(Exception):  # an error that cannot say what it is
+      reason += f": {error}"
   finally:
     ticket._end(outcome, _clean(reason[:200]))

@@ -3,22 +3,26 @@
 For: `<call> chat why is the sky blue`, answered by a larger model that reads
 the whole conversation and streams its answer back. Not for: hosting a model.
 Start reading at `Chat.run`; the wire is one POST to URL/chat/completions with
-`stream`, read as server-sent events. HTTP/1.1 is spoken here in a few lines on
-asyncio's streams, because a call must end at once when it is cancelled, and
-the standard library's client can only block.
+`stream`, read as server-sent events.
+
+The server is not trusted: lines, headers and the whole answer are bounded, no
+redirect is followed, and the key is taken out of whatever it says, because
+that is kept in files and read by models.
 """
 
 import asyncio
+import contextlib
 import json
 import os
-import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 from absl import flags
 
 from tml_jax import errors, tools
+from tml_jax.logs import transcript
 from tml_jax.tools.background import Call, Failure
 
 NAME = "chat"
@@ -28,8 +32,13 @@ SYSTEM = (
   " who goes on talking while you work and will tell the user what you find."
   " Answer the request alone, in a few short sentences of plain text."
 )
-_LINE_BYTES = 1 << 20
+_LINE_BYTES = 1 << 18  # of an event
+_ANSWER_BYTES = 1 << 22  # of all events, with what is no text
 _ERROR_BYTES = 4096
+_REASON_CHARS = 160
+_BUFFER_BYTES = 1 << 16
+_CONNECT_SECONDS = 10.0
+REDACTED = "[key]"
 _URL = flags.DEFINE_string(
   "chat_url", "", "For the tool chat: base of an OpenAI-compatible API."
 )
@@ -52,76 +61,127 @@ class Chat:
       timeout: seconds for the whole answer.
 
     Raises:
-      errors.UserError: not an address of http or https.
+      errors.UserError: not an address of http or https, or one with more than
+        a path; a key that cannot be sent.
     """
     try:
       parts = urllib.parse.urlsplit(url)
-      port = parts.port
+      _ = parts.port  # raises where it is none
     except ValueError:
-      parts, port = urllib.parse.urlsplit(""), None
+      parts = urllib.parse.urlsplit("")
+    place = parts.netloc.rpartition("@")[2]
     if parts.scheme not in ("http", "https") or not parts.hostname:
       raise errors.UserError(
-        f"--chat_url={url}: write the base of the API, for instance"
-        " http://localhost:8000/v1"
+        f"--chat_url={url.rpartition('@')[2]}: write the base of the API, for"
+        " instance http://localhost:8000/v1"
       )
-    if not url.isascii() or any(c.isspace() for c in url + key):
+    if parts.username or parts.password or parts.query or parts.fragment:
+      # Flags are written into files: nothing of it may be repeated here.
       raise errors.UserError(
-        f"--chat_url={url}: an address and its key have no spaces"
+        f"--chat_url=...{place}...: an address has no user, ? or # in it; the"
+        " key goes into the variable that --chat_key_env names"
+      )
+    if not _is_word(url) or not _is_word(key):
+      raise errors.UserError(
+        f"--chat_url={url!r}: an address and its key have no spaces, and of"
+        " letters those of ASCII"
       )
     self.timeout = timeout
-    self._host = parts.hostname
-    self._secure = parts.scheme == "https"
-    self._port = port or (443 if self._secure else 80)
-    self._netloc = parts.netloc.rpartition("@")[2]
-    self._path = parts.path.rstrip("/") + "/chat/completions"
+    self._place = place
+    self._url = url.rstrip("/") + "/chat/completions"
     self._model = model
     self._key = key
 
   async def run(self, call: Call) -> AsyncIterator[str]:
+    secret = _Secret(self._key)
     try:
-      reader, writer = await asyncio.open_connection(
-        self._host,
-        self._port,
-        ssl=ssl.create_default_context() if self._secure else None,
-        limit=_LINE_BYTES,
-      )
-    except OSError as error:
-      raise Failure(f"no connection to {self._netloc}: {error}") from error
-    try:
-      writer.write(self._request(call))
-      await writer.drain()
-      response = await _Response.read(reader)
-      if response.status != 200:
-        body = await response.start_of_body(_ERROR_BYTES)
-        raise Failure(f"{self._netloc} answers {response.status}: {body[:120]}")
-      async for text in _answer(response):
-        yield text
-    except (
-      OSError,
-      asyncio.IncompleteReadError,
-      asyncio.LimitOverrunError,
-      ValueError,
-    ) as error:
-      raise Failure(f"the answer of {self._netloc} broke off") from error
-    finally:
-      writer.close()
+      async with contextlib.aclosing(self._answer(call)) as texts:
+        async for text in texts:
+          yield secret.take_out(text)
+      yield secret.rest()
+    except Failure as failure:
+      secret = _Secret(self._key)
+      reason = secret.take_out(f"{failure}") + secret.rest()
+      raise Failure(reason[:_REASON_CHARS]) from None
 
-  def _request(self, call: Call) -> bytes:
-    """The whole HTTP request."""
-    body = json.dumps(
-      {"model": self._model, "stream": True, "messages": messages(call)}
-    ).encode()
-    lines = [
-      f"POST {self._path} HTTP/1.1",
-      f"Host: {self._netloc}",
-      "Content-Type: application/json",
-      "Accept: text/event-stream",
-      f"Content-Length: {len(body)}",
-      "Connection: close",
-    ]
+  async def _answer(self, call: Call) -> AsyncIterator[str]:
+    """What the server says, as it comes.
+
+    Raises:
+      Failure: it cannot be reached, refuses, or answers with nonsense.
+    """
+    headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
     if self._key:
-      lines.append(f"Authorization: Bearer {self._key}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+      headers["Authorization"] = f"Bearer {self._key}"
+    body = {"model": self._model, "stream": True, "messages": messages(call)}
+    is_reached = False
+    try:
+      async with (
+        _session(self.timeout) as session,
+        session.post(
+          self._url, json=body, headers=headers, allow_redirects=False
+        ) as response,
+      ):
+        is_reached = True
+        if response.status != 200:
+          said = await _start_of_body(response)
+          raise Failure(f"{self._place} answers {response.status}: {said}")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+          raise ValueError("a compressed answer")  # that may unpack to anything
+        async for text in _texts(response):
+          yield text
+    except aiohttp.ClientConnectorError as error:
+      raise Failure(f"no connection to {self._place}: {error}") from error
+    except TimeoutError as error:
+      if is_reached:
+        raise Failure(f"{self._place} answers too slowly") from error
+      raise Failure(f"no connection to {self._place} in time") from error
+    except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+      raise Failure(f"the answer of {self._place} broke off") from error
+
+
+def _is_word(text: str) -> bool:
+  """Whether `text` has neither spaces nor what HTTP cannot send."""
+  return text.isascii() and text.isprintable() and " " not in text
+
+
+def _session(timeout: float) -> aiohttp.ClientSession:
+  """A client for one request. aiohttp bounds what it takes of headers."""
+  return aiohttp.ClientSession(
+    # A call ends by its own clock before this one does.
+    timeout=aiohttp.ClientTimeout(
+      total=2 * timeout, sock_connect=_CONNECT_SECONDS
+    ),
+    cookie_jar=aiohttp.DummyCookieJar(),
+    auto_decompress=False,
+    read_bufsize=_BUFFER_BYTES,
+  )
+
+
+class _Secret:
+  """Takes a secret out of a text that comes in parts."""
+
+  def __init__(self, secret: str):
+    self._secret = secret
+    self._held = ""  # the end of the text so far, which may begin the secret
+
+  def take_out(self, text: str) -> str:
+    """All of the text so far that is certain and was not given out."""
+    if not self._secret:
+      return text
+    text = (self._held + text).replace(self._secret, REDACTED)
+    longest = min(len(text), len(self._secret) - 1)
+    held = next(
+      (n for n in range(longest, 0, -1) if self._secret.startswith(text[-n:])),
+      0,
+    )
+    self._held = text[len(text) - held :]
+    return text[: len(text) - held]
+
+  def rest(self) -> str:
+    """What was held back. Most of a secret counts as the whole."""
+    held, self._held = self._held, ""
+    return REDACTED if 2 * len(held) > len(self._secret) else held
 
 
 @tools.register(NAME)
@@ -151,20 +211,24 @@ def messages(call: Call) -> list[dict[str, str]]:
   parts = ["The conversation so far:", *(lines or ["(nothing yet)"])]
   if state:
     parts += ["", "Earlier calls:", *state]
-  parts += ["", f"The request, at {call.time:.1f} s:", asked]
+  parts += [
+    "",
+    f"The request, at {call.time:.1f} s:",
+    transcript.printable(asked),
+  ]
   return [
     {"role": "system", "content": SYSTEM},
     {"role": "user", "content": "\n".join(parts)},
   ]
 
 
-async def _answer(response: "_Response") -> AsyncIterator[str]:
+async def _texts(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
   """Texts of a stream of events, or of one JSON object."""
-  if "json" in response.headers.get("content-type", ""):
-    body = b"".join([part async for part in response.body()])
+  if "json" in response.headers.get("Content-Type", ""):
+    body = b"".join([part async for part in _body(response)])
     yield _content(json.loads(body), part="message")
     return
-  async for line in _lines(response.body()):
+  async for line in _lines(_body(response)):
     if not line.startswith(b"data:"):
       continue  # comments, event names and the empty line behind each
     data = line.removeprefix(b"data:").strip()
@@ -175,6 +239,31 @@ async def _answer(response: "_Response") -> AsyncIterator[str]:
   raise ValueError("no [DONE]")
 
 
+async def _body(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+  """The body in parts, as they come; other calls run between them.
+
+  Raises:
+    ValueError: it is longer than any answer.
+  """
+  left = _ANSWER_BYTES
+  async for part in response.content.iter_any():
+    left -= len(part)
+    if left < 0:
+      raise ValueError(f"more than {_ANSWER_BYTES} bytes")
+    yield part
+    await asyncio.sleep(0)
+
+
+async def _start_of_body(response: aiohttp.ClientResponse) -> str:
+  """The first of it, on one line."""
+  found = b""
+  async for part in _body(response):
+    found += part[:_ERROR_BYTES]
+    if len(found) >= _ERROR_BYTES:
+      break
+  return " ".join(found[:_ERROR_BYTES].decode(errors="replace").split())
+
+
 def _content(event: Any, *, part: str) -> str:
   """The text in an answer or in an event of it; "" where it has none.
 
@@ -183,7 +272,7 @@ def _content(event: Any, *, part: str) -> str:
   """
   try:
     if "error" in event:
-      raise Failure(str(event["error"])[:120])
+      raise Failure(str(event["error"]))
     texts = [(c.get(part) or {}).get("content") for c in event["choices"][:1]]
     return "".join(text for text in texts if text)
   except (AttributeError, KeyError, TypeError) as error:
@@ -191,73 +280,19 @@ def _content(event: Any, *, part: str) -> str:
 
 
 async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-  """Lines of a body, without their ends."""
-  rest = b""
+  """Lines of a body, without their ends.
+
+  Raises:
+    ValueError: one is too long.
+  """
+  rest = bytearray()
   async for part in parts:
-    *lines, rest = (rest + part).split(b"\n")
+    first, *more = part.split(b"\n")
+    rest += first
+    for line in more:
+      yield bytes(rest).rstrip(b"\r")
+      rest[:] = line
     if len(rest) > _LINE_BYTES:
       raise ValueError(f"a line of more than {_LINE_BYTES} bytes")
-    for line in lines:
-      yield line.rstrip(b"\r")
   if rest:
-    yield rest
-
-
-class _Response:
-  """Status, headers and body of HTTP/1.1 (RFC 9112)."""
-
-  def __init__(
-    self, reader: asyncio.StreamReader, status: int, headers: dict[str, str]
-  ):
-    self._reader = reader
-    self.status = status
-    self.headers = headers
-
-  @classmethod
-  async def read(cls, reader: asyncio.StreamReader) -> "_Response":
-    while True:
-      start = (await reader.readuntil(b"\n")).split(None, 2)
-      if len(start) < 2 or not start[0].startswith(b"HTTP/1."):
-        raise ValueError(f"not HTTP: {start!r:.100}")
-      headers = {}
-      while line := (await reader.readuntil(b"\n")).strip():
-        name, _, value = line.decode("latin-1").partition(":")
-        headers[name.lower()] = value.strip().lower()
-      status = int(start[1])
-      if status >= 200:  # others go before the real one
-        return cls(reader, status, headers)
-
-  async def body(self) -> AsyncIterator[bytes]:
-    """The body in parts, as they come."""
-    if "chunked" in self.headers.get("transfer-encoding", ""):
-      while True:
-        line = await self._reader.readuntil(b"\n")
-        size = int(line.split(b";")[0], 16)
-        if not size:
-          return
-        left = size
-        while left:
-          part = await self._reader.read(min(left, _LINE_BYTES))
-          if not part:
-            raise asyncio.IncompleteReadError(b"", left)
-          left -= len(part)
-          yield part
-        await self._reader.readuntil(b"\n")
-    left = int(self.headers.get("content-length", 1 << 62))
-    while left:
-      part = await self._reader.read(min(left, _LINE_BYTES))
-      if not part:
-        if "content-length" in self.headers:
-          raise asyncio.IncompleteReadError(b"", left)
-        return
-      left -= len(part)
-      yield part
-
-  async def start_of_body(self, count: int) -> str:
-    """At most `count` bytes of it, on one line."""
-    text = b""
-    async for part in self.body():
-      text += part
-      if len(text) >= count:
-        break
-    return " ".join(text[:count].decode(errors="replace").split())
+    yield bytes(rest)

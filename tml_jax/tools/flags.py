@@ -7,7 +7,6 @@ the tools, whose flags stand in their own files, or when results are read
 
 import dataclasses
 import json
-import os
 import pathlib
 
 from absl import flags
@@ -132,9 +131,9 @@ class Attached:
       ],
     )
     self._drawing = drawing.Drawing(tokenizer, grid=grid)
-    self._out = out
-    for name in (CALLS, drawing.SVG, drawing.PNG):  # of an earlier session
+    for name in (CALLS, drawing.PNG):  # of an earlier session
       (out / name).unlink(missing_ok=True)
+    self._growing = drawing.GrowingFile(out / drawing.SVG)
 
   @property
   def senses(self) -> set:
@@ -147,9 +146,7 @@ class Attached:
     """Takes a finished frame; returns `<result>` messages to be queued."""
     results = self._tools.step(frame)
     if self._drawing.observe(frame):
-      partial = self._out / f".{drawing.SVG}.partial"
-      partial.write_text(self._drawing.svg(), encoding="utf-8")
-      os.replace(partial, self._out / drawing.SVG)
+      self._growing.update(self._drawing)
     return [] if self._runner is None else results
 
   def close(self) -> dict[str, bytes]:
@@ -160,8 +157,9 @@ class Attached:
     calls = self._tools.to_json()
     files = {}
     if calls:
-      lines = [json.dumps(call, ensure_ascii=False) + "\n" for call in calls]
-      files[CALLS] = "".join(lines).encode()
+      texts = [json.dumps(call, ensure_ascii=False) for call in calls]
+      files[CALLS] = "".join(f"{errors.escaped(t)}\n" for t in texts).encode()
+    self._growing.close()
     if self._drawing.messages:
       files[drawing.SVG] = self._drawing.svg().encode()
       files[drawing.PNG] = self._drawing.png()

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from absl import flags, logging
 
-from tml_jax import errors, tools
+from tml_jax import errors, files, tools
 from tml_jax.tools.background import Call, Failure
 
 SUFFIXES = (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl")
@@ -95,10 +95,12 @@ def _read(root: pathlib.Path) -> Iterator[tuple[str, str]]:
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
       continue
     try:
+      files.check_inside(path, root=root, what=f"--corpus={root}")
       if path.stat().st_size > _FILE_BYTES:
         raise ValueError(f"more than {_FILE_BYTES >> 20} MiB")
-      text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+      with open(path, encoding="utf-8") as file:
+        text = file.read(_FILE_BYTES)  # some files have no size that is true
+    except (OSError, ValueError, errors.UserError) as error:
       logging.warning("%s is left out of the corpus: %s", path, error)
       continue
     name = str(path.relative_to(root)).encode(errors="replace").decode()

@@ -122,6 +122,7 @@ class SessionTools:
     self._record = transcript.Record(tokenizer, grid=self._grid)
     self._message: list[int] = []  # a call that is not complete
     self._entries: list[_Entry] = []
+    self._count = 0  # of calls, also of those that are not written down
     # Calls that still have something to say; whose turn it is comes first.
     self._turns: collections.deque[_Entry] = collections.deque()
     self._unread = 0  # tokens handed out that no frame has had yet
@@ -168,8 +169,16 @@ class SessionTools:
       self._collect(entry, window=entry.due)
 
   def to_json(self) -> list[dict[str, Any]]:
-    """Every call as it left the session and what became of it."""
-    return [e.ticket.call.to_json() | e.to_json() for e in self._entries]
+    """Every call as it left the session and what became of it.
+
+    A line of the conversation stands with the first call that was told it.
+    """
+    result, told = [], set()
+    for entry in self._entries:
+      call = entry.ticket.call
+      result.append(call.to_json(without=told) | entry.to_json())
+      told.update(call.conversation)
+    return result
 
   def _calls(self, frame: Frame) -> list[str]:
     """Texts of the calls that this frame completes."""
@@ -191,22 +200,21 @@ class SessionTools:
         if request.arguments in ("", str(number)):
           self.cancel(number, reason="the model asked for it")
       return
+    self._count += 1
     call = Call(
-      number=len(self._entries) + 1,
+      number=self._count,
       time=self._now,
       name=request.name,
       arguments=request.arguments,
-      conversation=tuple(
-        sorted(
-          self._record.lines() + self._heard(self._now),
-          key=lambda line: (line.start, line.end),
-        )
-      ),
+      conversation=self._conversation(),
       others=tuple(entry.to_json() for entry in self._entries[-_OTHERS:]),
     )
     is_open = sum(entry.ended is None for entry in self._turns)
     due = window + 1
-    if is_open >= self._limits.open_calls:
+    if self._count > self._limits.all_calls:
+      most = self._limits.all_calls
+      ticket = Ticket.failed(call, f"a session has {most} calls")
+    elif is_open >= self._limits.open_calls:
       ticket = Ticket.failed(call, f"{is_open} calls are running already")
     elif isinstance(self._arrival, Stated):
       due = window + max(1, self._arrival.windows(call))
@@ -216,8 +224,25 @@ class SessionTools:
     else:
       ticket = self._runner.start(call, chars=self._limits.result_chars)
     entry = _Entry(ticket, due)
-    self._entries.append(entry)
-    self._turns.append(entry)
+    if self._count <= self._limits.all_calls:
+      self._entries.append(entry)
+    if len(self._turns) < self._limits.unread_calls:
+      self._turns.append(entry)
+    else:
+      ticket.cancel("the model has not read the results before")
+      self._collect(entry, window=due)
+
+  def _conversation(self) -> tuple[Line, ...]:
+    """The last lines of what was said, written and read so far."""
+    most, chars = self._limits.lines, self._limits.line_chars
+    lines = self._record.lines(last=most) + self._heard(self._now)[-most:]
+    lines.sort(key=lambda line: (line.start, line.end))
+    return tuple(
+      line
+      if len(line.text) <= chars
+      else dataclasses.replace(line, text=f"... {line.text[-chars:]}")
+      for line in lines[-most:]
+    )
 
   def _collect(self, entry: _Entry, *, window: int) -> None:
     """Takes what has come of a call."""

@@ -1,9 +1,9 @@
 """SVG path commands: reading what a model writes, one command at a time.
 
 For: `drawing`, which must show what is right and say what is wrong. Not for:
-other parts of SVG. Start reading at `read`. Source: SVG 1.1, section 8.3, with
-its rule for errors: what comes before an error is drawn. Arcs become cubic
-curves by its appendix F.6.
+other parts of SVG. Start reading at `Reader.feed`. Source: SVG 1.1, section
+8.3, with its rule for errors: what comes before an error is drawn. Arcs become
+cubic curves by its appendix F.6.
 """
 
 import dataclasses
@@ -12,11 +12,13 @@ import re
 
 LIMIT = 1e4  # of a coordinate
 MOST = 4096  # commands in one message
+COMMAND_CHARS = 512  # of one, with its spaces: what has not ended is read again
 _ARITY = dict(zip("MLHVCSQTAZ", (2, 2, 1, 1, 6, 4, 4, 2, 7, 0), strict=True))
 _SPACE = re.compile(r"[\s,]*")
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _FLAG = re.compile(r"[01]")
-_TAIL = re.compile(r"[-+.\deE]*\Z")
+_LONG = f"a command of more than {COMMAND_CHARS} letters"
+_IN_NUMBERS = "+-.0123456789eE"
 
 Point = tuple[float, float]
 
@@ -43,9 +45,12 @@ class Pen:
   down: bool = False  # after a first M
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
-  """What was read of a message.
+class _Malformed(Exception):
+  pass
+
+
+class Reader:
+  """Reads the commands of one message as they arrive, each of them once.
 
   Attributes:
     segments: up to the first error.
@@ -53,81 +58,84 @@ class Reading:
     error: what is wrong and where; "" where nothing is.
   """
 
-  segments: tuple[Segment, ...]
-  pen: Pen
-  error: str
-
-
-class _Malformed(Exception):
-  pass
-
-
-def read(text: str, *, pen: Pen, complete: bool) -> Reading:
-  """Reads commands.
-
-  Args:
-    text: path data. Its first command is M unless `pen` is down.
-    pen: where the message before left off.
-    complete: whether the message has ended. In one that has not, the last
-      number may still grow, and a command without all of its numbers waits.
-  """
-  reader = _Reader(text if complete else _TAIL.sub("", text), pen)
-  error = ""
-  try:
-    while not reader.done():
-      reader.command()
-  except _Malformed as malformed:
-    if complete or not reader.done():
-      error = f"{malformed} at letter {reader.position + 1}"
-  return Reading(tuple(reader.segments), reader.pen, error)
-
-
-class _Reader:
-  """Walks over the text."""
-
-  def __init__(self, text: str, pen: Pen):
-    self._text = text
-    self.position = 0
-    self.pen = pen
+  def __init__(self, pen: Pen):
+    """Starts where the message before left off; M comes first unless down."""
     self.segments: list[Segment] = []
+    self.pen = pen
+    self.error = ""
+    self._text = ""  # from the first command that has not ended
+    self._before = 0  # letters before it
+    self._position = self._end = 0  # in it
     self._count = 0
     self._letter = ""
-    self._began = False  # whether the outline began in this text
+    self._began = False  # whether the outline began in this message
     self._control: tuple[str, Point] | None = None  # of the curve before
 
-  def done(self) -> bool:
-    self.position = _SPACE.match(self._text, self.position).end()
-    return self.position == len(self._text)
+  def feed(self, text: str, *, complete: bool) -> None:
+    """Takes more of the message.
 
-  def command(self) -> None:
+    Args:
+      text: path data.
+      complete: whether the message has ended. In one that has not, the last
+        number may still grow, and a command without all of its numbers waits.
+    """
+    if self.error:
+      return
+    self._before += self._position
+    self._text = self._text[self._position :] + text
+    ended = self._text if complete else self._text.rstrip(_IN_NUMBERS)
+    self._position, self._end = 0, len(ended)
+    start = 0
+    try:
+      while not self._done():
+        start = self._position
+        self._command()
+    except _Malformed as malformed:
+      found = f"{malformed} at letter {self._before + self._position + 1}"
+      if complete or not self._done():
+        self.error = found
+        return
+      self._position = start
+    if len(self._text) - self._position > COMMAND_CHARS:
+      self.error = f"{_LONG} at letter {self._before + self._position + 1}"
+
+  def _done(self) -> bool:
+    self._position = _SPACE.match(self._text, self._position, self._end).end()
+    return self._position == self._end
+
+  def _command(self) -> None:
     """Reads one command, or one more set of numbers of the last."""
     if self._count >= MOST:
       raise _Malformed(f"more than {MOST} commands")
-    letter = self._text[self.position]
+    start, letter = self._position, self._text[self._position]
     if letter.upper() in _ARITY:
-      self.position += 1
+      self._position += 1
     elif self._letter.upper() in ("", "Z") or not self._number_follows():
       raise _Malformed(f"{letter!r} where a command was due")
     else:
       letter = {"M": "L", "m": "l"}.get(self._letter, self._letter)
     if not self.pen.down and letter.upper() != "M":
       raise _Malformed(f"{letter!r} before the first M")
-    self._add(letter, self._numbers(letter.upper()))
+    numbers = self._numbers(letter.upper())
+    if self._position - start > COMMAND_CHARS:
+      raise _Malformed(_LONG)
+    self._add(letter, numbers)
     self._letter = letter
     self._count += 1
 
   def _number_follows(self) -> bool:
-    return _NUMBER.match(self._text, self.position) is not None
+    return _NUMBER.match(self._text, self._position, self._end) is not None
 
   def _numbers(self, kind: str) -> list[float]:
     numbers = []
     for i in range(_ARITY[kind]):
       is_flag = kind == "A" and i in (3, 4)
-      self.done()
-      found = (_FLAG if is_flag else _NUMBER).match(self._text, self.position)
+      self._done()
+      pattern = _FLAG if is_flag else _NUMBER
+      found = pattern.match(self._text, self._position, self._end)
       if found is None:
         raise _Malformed(f"{kind} without its {_ARITY[kind]} numbers")
-      self.position = found.end()
+      self._position = found.end()
       numbers.append(float(found[0]))
       if not abs(numbers[-1]) <= LIMIT:
         raise _Malformed(f"a number beyond {LIMIT:g}")

@@ -122,6 +122,24 @@ def test_a_broken_clip_is_left_out_and_counted(copy, file, text, why):
   assert name == "candor_pause_handling/1" and why in said
 
 
+@pytest.mark.parametrize("name", ["input.wav", "pause.json", ""])
+def test_a_link_out_of_the_root_is_not_followed(copy, tmp_path, name):
+  path = copy / "v1.0/candor_pause_handling/1" / name
+  path.rename(tmp_path / "outside")
+  path.symlink_to(tmp_path / "outside")
+  found = bench.open_root(str(copy))
+  assert len(found.clips) == 8
+  ((clip, said),) = found.left_out.items()
+  assert clip == "candor_pause_handling/1" and "leads out of --fdb_root" in said
+  # The root may be a link itself, and links inside of it are followed.
+  path.unlink()
+  (copy / ".kept").mkdir()
+  (tmp_path / "outside").rename(copy / ".kept" / "it")
+  path.symlink_to(copy / ".kept" / "it")
+  (tmp_path / "link").symlink_to(copy)
+  assert len(bench.open_root(str(tmp_path / "link")).clips) == 9
+
+
 def test_folders_that_are_no_benchmark(copy, tmp_path):
   with pytest.raises(errors.UserError, match="no such directory"):
     bench.open_root(str(tmp_path / "nowhere"))
@@ -160,6 +178,10 @@ def test_shares_of_humans(copy):
     (copy / bench.HUMAN).write_text(text)
     with pytest.raises(errors.UserError, match="icc_gt_distribution.json"):
       bench.open_root(str(copy))
+  (copy / bench.HUMAN).rename(copy.parent / "shares")
+  (copy / bench.HUMAN).symlink_to("../shares")
+  with pytest.raises(errors.UserError, match="leads out of --fdb_root"):
+    bench.open_root(str(copy))
 
 
 def test_words_of_a_recogniser(written):

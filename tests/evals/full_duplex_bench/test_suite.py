@@ -122,6 +122,36 @@ def test_outputs_are_in_time_with_the_input(root):
   assert not list(root.rglob("*.partial"))
 
 
+def test_outputs_are_not_written_through_links(root, tmp_path):
+  suite = _suite(root)
+  (clip,) = (c for c in bench.open_root(str(root)).clips if c.events == ())
+  folder = root / clip.folder
+  held = _held(clip, speaks=[(1, 2)])
+  outside = tmp_path / "outside"
+  outside.write_text("kept")
+  sound = (folder / bench.INPUT).read_bytes()
+  for name in (bench.OUTPUT, bench.WORDS):
+    (folder / name).symlink_to(outside)
+    (folder / f"{name}.partial").symlink_to(
+      bench.INPUT if name == bench.OUTPUT else outside
+    )
+  assert not suite.is_kept(held["log"])
+  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
+  assert suite.is_kept(held["log"])
+  assert outside.read_text() == "kept"
+  assert (folder / bench.INPUT).read_bytes() == sound
+  # A link to outputs that somebody else wrote is not taken for ours.
+  (folder / bench.OUTPUT).rename(tmp_path / "sound")
+  (folder / bench.OUTPUT).symlink_to(tmp_path / "sound")
+  assert not suite.is_kept(held["log"])
+  # Nor are folders links out of where outputs go, before anything is held.
+  out = tmp_path / "out"
+  (out / clip.folder.parent).mkdir(parents=True)
+  (out / clip.folder).symlink_to(tmp_path)
+  with pytest.raises(errors.UserError, match="leads out of --out="):
+    _suite(root, out=str(out))
+
+
 @pytest.mark.slow
 def test_end_to_end(root, tmp_path):
   (root / bench.HUMAN).write_text(json.dumps({"0": [0.1] * 9}))

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax import errors, registry
+from tml_jax import errors, files, registry
 from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.streams import annotation, clock
@@ -221,9 +221,14 @@ def _clip(task: Task, folder: pathlib.Path, *, top: pathlib.Path) -> Clip:
   """Reads a folder.
 
   Raises:
-    source.BadRecording: a file is missing or broken.
+    source.BadRecording: a file is missing, broken or not below `top`.
   """
   path = folder / INPUT
+  for name in (INPUT, _EVENTS.get(task, INPUT)):
+    try:
+      files.check_inside(folder / name, root=top, what=f"--fdb_root={top}")
+    except errors.UserError as error:
+      raise _broken(str(error)) from error
   samples = read(path)
   events, digest = (), hashlib.sha256(path.read_bytes())
   if task in _EVENTS:
@@ -302,11 +307,12 @@ def _human(top: pathlib.Path) -> dict[str, np.ndarray]:
   """The file `HUMAN` in the root, if somebody put it there.
 
   Raises:
-    errors.UserError: it is no such file.
+    errors.UserError: it is no such file, or leads out of the root.
   """
   path = top / HUMAN
   if not path.exists():
     return {}
+  files.check_inside(path, root=top, what=f"--fdb_root={top}")
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
     shares = {name: np.array(each, float) for name, each in found.items()}

@@ -69,16 +69,17 @@ class FullDuplexBench(suites.Suite):
       seen[clip.task] = seen.get(clip.task, 0) + 1
       if count is None or seen[clip.task] <= count:
         self._clips[clip.name] = clip
+    self._what = f"--out={out}" if out else f"--fdb_root={root}"
     if out:
-      files.make(self._top, what=f"--out={out}")
-      return
+      files.make(self._top, what=self._what)
     for clip in self._clips.values():
       folder = self._folder(clip)
-      files.check(
-        folder,
-        what=f"--fdb_root={root}: {folder}",
-        fix="give --out=DIR for the outputs",
-      )
+      if not out:
+        files.check(
+          folder,
+          what=f"--fdb_root={root}: {folder}",
+          fix="give --out=DIR for the outputs",
+        )
 
   def items(self) -> list[suites.Item]:
     return [
@@ -107,6 +108,7 @@ class FullDuplexBench(suites.Suite):
     words.unlink(missing_ok=True)
     sound = report.agent_audio(frames, render=self._render)[: clip.num_samples]
     partial = folder / f"{bench.OUTPUT}.partial"
+    partial.unlink(missing_ok=True)  # a link would be written through
     sound_lib.write_wav(partial, channels=[sound])
     os.replace(partial, folder / bench.OUTPUT)
     files.write_atomically(
@@ -120,6 +122,8 @@ class FullDuplexBench(suites.Suite):
     """Whether both outputs are there, whole and of this log."""
     clip = self._clips[log.id]
     folder = self._folder(clip)
+    if any((folder / n).is_symlink() for n in (bench.WORDS, bench.OUTPUT)):
+      return False  # not written by `keep`
     try:
       found = json.loads((folder / bench.WORDS).read_text(encoding="utf-8"))
       size = os.path.getsize(folder / bench.OUTPUT)
@@ -131,4 +135,11 @@ class FullDuplexBench(suites.Suite):
     return is_whole and found.get("provenance") == log.provenance
 
   def _folder(self, clip: bench.Clip) -> pathlib.Path:
-    return self._top / clip.folder
+    """Where a clip's outputs are.
+
+    Raises:
+      errors.UserError: links lead out of the directory for outputs.
+    """
+    folder = self._top / clip.folder
+    files.check_inside(folder, root=self._top, what=self._what)
+    return folder
