@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.helpers import commands, small
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.config import text as config_text
 from tml_jax.interop.inkling import config as config_lib
 
@@ -31,7 +31,7 @@ def save_text_model(path, text):
 def tiny_model(**changes):
   """The config of `small.flags`, and further changes of the model."""
   config = small.run({f"model.{name}": v for name, v in changes.items()})
-  rows = config.model.vocab_size - config_checks.CONTROL_ROWS
+  rows = config.model.vocab_size - streams_config.CONTROL_ROWS
   return config_text.with_fields(config, {"streams.text_vocab_size": rows})
 
 

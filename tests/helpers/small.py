@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments import interaction
 from tml_jax.config import Config
-from tml_jax.config import checks as config_checks
+from tml_jax.config import streams as streams_config
 from tml_jax.config import text as config_text
 
 TEXT_ROWS = 64
@@ -20,7 +20,7 @@ FIELDS = {
   "streams.text_vocab_size": TEXT_ROWS,
   "streams.video_height": 40,
   "streams.video_width": 40,
-  "model.vocab_size": TEXT_ROWS + config_checks.CONTROL_ROWS,
+  "model.vocab_size": TEXT_ROWS + streams_config.CONTROL_ROWS,
   "model.d_model": 32,
   "model.num_layers": 2,
   "model.attention_pattern": "LG",
