@@ -26,3 +26,28 @@ def data_dir(tmp_path_factory):
   path = tmp_path_factory.mktemp("prepared")
   small_data.prepare(path, processes=2)
   return path
+
+
+@pytest.fixture
+def registries(monkeypatch):
+  """What a test registers is gone after it."""
+  from absl import flags
+
+  from tml_jax import plugins, registry, tools
+  from tml_jax.data import scenarios, source
+  from tml_jax.evals.metrics import panel
+
+  for each in (
+    scenarios.FAMILIES,
+    source.SOURCES,
+    tools.TOOLS,
+    panel.REGISTERED,
+  ):
+    list(each)  # finds its own files first
+    monkeypatch.setattr(each, "_things", dict(each._things))
+  monkeypatch.setattr(registry, "modules", set(registry.modules))
+  monkeypatch.setattr(plugins, "_loaded", {})
+  before = {*flags.FLAGS}
+  yield
+  for name in {*flags.FLAGS} - before:
+    delattr(flags.FLAGS, name)

@@ -10,8 +10,15 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from tests.helpers import commands, drawn, small_data, small_run, sound
-from tml_jax import errors, plugins, prepare, registry, tools
+from tests.helpers import (
+  commands,
+  drawn,
+  plugin_files,
+  small_data,
+  small_run,
+  sound,
+)
+from tml_jax import errors, plugins, prepare, tools
 from tml_jax import workdir as workdir_lib
 from tml_jax.data import corpus, loader, mixture, scenarios, source
 from tml_jax.data.splits import Split
@@ -20,41 +27,7 @@ from tml_jax.streams.annotation import Kind
 from tml_jax.tools import background
 from tml_jax.tools import flags as tool_flags
 
-DOCUMENTS = {
-  "twice": "families",
-  "read_aloud": "add_a_data_source",
-  "dice": "tools",
-  "at_once": "plugins",
-}
-
-
-def example(name: str, folder) -> str:
-  """Writes the first file of Python in a document; returns its path."""
-  text = (commands.ROOT / "docs" / f"{DOCUMENTS[name]}.md").read_text()
-  code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-  path = folder / f"{name}.py"
-  path.write_text(code)
-  return str(path)
-
-
-@pytest.fixture(autouse=True)
-def forgotten(monkeypatch):
-  """What a test registers is gone after it."""
-  registries = (
-    scenarios.FAMILIES,
-    source.SOURCES,
-    tools.TOOLS,
-    panel.REGISTERED,
-  )
-  for each in registries:
-    list(each)  # finds its own files first
-    monkeypatch.setattr(each, "_things", dict(each._things))
-  monkeypatch.setattr(registry, "modules", set(registry.modules))
-  monkeypatch.setattr(plugins, "_loaded", {})
-  before = {*flags.FLAGS}
-  yield
-  for name in {*flags.FLAGS} - before:
-    delattr(flags.FLAGS, name)
+pytestmark = pytest.mark.usefixtures("registries")
 
 
 def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
@@ -63,7 +36,7 @@ def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
     errors.UserError, match="names 'twice'.*--plugins=FILE.py"
   ):
     mixture.check(config, data_dir=data_dir)
-  plugins.load([example("twice", tmp_path)])
+  plugins.load([plugin_files.write("twice", tmp_path)])
   batches = []
   for workers in (0, 2):
     config = small_data.config(mixture=("twice:1.0",), workers=workers)
@@ -76,7 +49,7 @@ def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
 
 
 def test_a_source_is_prepared_by_worker_processes(tmp_path):
-  plugins.load([example("read_aloud", tmp_path)])
+  plugins.load([plugin_files.write("read_aloud", tmp_path)])
   wavs = tmp_path / "anna" / "wavs"
   wavs.mkdir(parents=True)
   for i in range(3):
@@ -100,7 +73,7 @@ def test_a_source_is_prepared_by_worker_processes(tmp_path):
 
 
 def test_a_tool_and_its_flag(tmp_path):
-  plugins.load([example("dice", tmp_path)])
+  plugins.load([plugin_files.write("dice", tmp_path)])
   flags.FLAGS.mark_as_parsed()
   with flagsaver.flagsaver(tools=["dice"], dice_sides=1000):
     tool_flags.runner().close()
@@ -125,7 +98,7 @@ def test_a_metric_stands_beside_the_others(tmp_path):
   turn = drawn.asks(Kind.TURN, 0, 2)
   logs = [drawn.log(x, turn) for x in ("uu.aa...", "uu....aa", "uu......")]
   before = panel.summarise([panel.measure(log) for log in logs])
-  plugins.load([example("at_once", tmp_path)])
+  plugins.load([plugin_files.write("at_once", tmp_path)])
   found = panel.summarise(
     [panel.measure(log) for log in logs], metrics=panel.metrics()
   )
@@ -212,7 +185,7 @@ def test_commands_refuse_a_plugin_in_one_line(tmp_path):
 def test_a_package_is_loaded_by_its_entry_point(tmp_path, monkeypatch):
   (tmp_path / "mine").mkdir()
   (tmp_path / "mine" / "__init__.py").write_text("")
-  example("twice", tmp_path / "mine")
+  plugin_files.write("twice", tmp_path / "mine")
   about = tmp_path / "mine-2.1.dist-info"
   about.mkdir()
   (about / "METADATA").write_text("Name: mine\nVersion: 2.1\n")
@@ -233,7 +206,7 @@ def test_a_package_is_loaded_by_its_entry_point(tmp_path, monkeypatch):
 
 def test_a_run_goes_on_with_its_plugins(tmp_path, monkeypatch):
   config = small_run.config()
-  path = example("twice", tmp_path)
+  path = plugin_files.write("twice", tmp_path)
   plugins.load([path])
   run = workdir_lib.create(str(tmp_path / "run"), config)
   (run / "checkpoints" / "1").mkdir(parents=True)
@@ -278,7 +251,7 @@ def test_all_is_every_family(config, data_dir, tmp_path):
   state = made.get_state()
   made.close()
   assert state["identity"]["mixture"] == alphabetical
-  plugins.load([example("twice", tmp_path)])
+  plugins.load([plugin_files.write("twice", tmp_path)])
   more = loader.Loader(mixed("all:1.0"), data_dir=data_dir, split=Split.TRAIN)
   with pytest.raises(errors.UserError, match="position in the data means"):
     more.set_state(state)
@@ -316,7 +289,7 @@ def test_a_new_file_of_a_package_needs_no_line_elsewhere(tmp_path, monkeypatch):
 
 
 def test_ablations_pass_plugins_on(tmp_path):
-  path = example("at_once", tmp_path)
+  path = plugin_files.write("at_once", tmp_path)
   result = commands.run(
     *(
       "-m",
@@ -337,7 +310,7 @@ def test_ablations_pass_plugins_on(tmp_path):
 @pytest.mark.slow
 def test_a_family_and_a_metric_from_training_to_the_page(data_dir, tmp_path):
   """By the commands that anyone would type, with workers."""
-  names = [example(name, tmp_path) for name in ("twice", "at_once")]
+  names = [plugin_files.write(name, tmp_path) for name in ("twice", "at_once")]
   places = (f"--plugins={','.join(names)}", f"--data_dir={data_dir}")
   fields = (*small_run.FLAGS, "--config.data.mixture=twice:1.0")
   run = tmp_path / "run"
