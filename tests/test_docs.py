@@ -1,6 +1,7 @@
 """The documents name only files, commands and flags that exist."""
 
 import ast
+import functools
 import pathlib
 import re
 
@@ -42,7 +43,8 @@ FOREIGN = {
 PLACEHOLDER = "SECTION.FIELD"  # stands for any field of the config
 
 
-def _defined_flags() -> set[str]:
+@functools.cache
+def _defined_flags() -> frozenset[str]:
   """First arguments of every flags.DEFINE_*, --config, flags of scripts."""
   names = {"config"}  # ml_collections defines it from a variable
   for path in (ROOT / "launch").rglob("*.sh"):
@@ -63,7 +65,7 @@ def _defined_flags() -> set[str]:
           and isinstance(node.args[0], ast.Constant)
         ):
           names.add(node.args[0].value)
-  return names
+  return frozenset(names)
 
 
 def test_the_documents_are_there():
