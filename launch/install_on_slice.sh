@@ -41,10 +41,16 @@ for ((i = 0; i < flag[num_slices]; i++)); do
     "${where[@]}" --worker=all --quiet
 done
 
-# On the hosts, in one line.
+# On the hosts, in one line. What somebody changed there is not overwritten; what
+# an installation left that was cut off is.
 # shellcheck disable=SC2016  # expanded there
 install='set -e; cd; [ -d tml_jax/.git ] || git init -q tml_jax;
-cd tml_jax; git fetch -q ../tml_jax.bundle HEAD; git checkout -qf FETCH_HEAD;
+cd tml_jax; git fetch -q ../tml_jax.bundle HEAD; force=;
+if [ -e .git/installing ]; then force=-f;
+elif git rev-parse -q --verify HEAD >/dev/null && ! git diff --quiet HEAD; then
+echo "error: ~/tml_jax of $(hostname) has changes: commit or remove them" >&2;
+exit 2; fi;
+touch .git/installing; git checkout -q $force FETCH_HEAD; rm .git/installing;
 find_python() { for p in python3.13 python3.12 python3.11; do
 if $p -c "import ensurepip" 2>/dev/null; then echo $p; return; fi; done; };
 if [ ! -x .venv/bin/python ]; then python=$(find_python);

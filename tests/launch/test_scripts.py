@@ -148,6 +148,26 @@ def test_installing_checks_out_this_commit_on_the_hosts(cloud):
   assert "pip install -q -e .[tpu]" in result.stderr
 
 
+def test_work_on_a_host_is_not_overwritten(cloud):
+  assert cloud.run("install_on_slice", *PLACE).returncode == 0
+  there = cloud.home("pod") / "tml_jax" / "launch" / "cli.sh"
+  text = there.read_text()
+  there.write_text("hours of work")
+  result = cloud.run("install_on_slice", *PLACE)
+  assert result.returncode == 2 and "has changes" in result.stderr
+  assert there.read_text() == "hours of work"
+  # What an installation that was cut off has left is no work.
+  (cloud.home("pod") / "tml_jax" / ".git" / "installing").touch()
+  assert cloud.run("install_on_slice", *PLACE).returncode == 0
+  assert there.read_text() == text
+  # Nor is a file overwritten that no commit has.
+  other = cloud.home("pod-0") / "tml_jax" / "launch" / "cli.sh"
+  other.parent.mkdir()
+  other.write_text("hours of work")
+  result = cloud.run("install_on_slice", *PLACE, "--num_slices=2")
+  assert result.returncode != 0 and other.read_text() == "hours of work"
+
+
 def test_what_is_not_committed_is_not_installed(cloud):
   (cloud.checkout / "launch" / "cli.sh").open("a").write("# changed\n")
   result = cloud.run("install_on_slice", *PLACE)
