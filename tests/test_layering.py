@@ -90,6 +90,34 @@ def test_a_package_imports_what_the_table_says(package):
   assert used - BASE - {package} == IMPORTS[package]
 
 
+def _graph() -> dict[str, set[str]]:
+  """Files of the package by dotted name, and those that each imports."""
+  files = {}
+  for path in (ROOT / "tml_jax").rglob("*.py"):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    files[".".join(parts).removesuffix(".__init__")] = path
+  graph = {}
+  for name, path in files.items():
+    used = set()
+    for imported in _imports(path):
+      if imported not in files:  # a name in a module
+        imported = imported.rpartition(".")[0]
+      used.add(imported)
+    graph[name] = (used & files.keys()) - {name}
+  return graph
+
+
+def test_the_import_graph_has_floors_and_no_circles():
+  graph, floors = _graph(), {}
+  while len(floors) < len(graph):
+    ready = [n for n in graph.keys() - floors.keys() if graph[n] <= {*floors}]
+    assert ready, f"a circle among {sorted(graph.keys() - floors.keys())}"
+    floor = 1 + max([floors[u] for n in ready for u in graph[n]], default=0)
+    floors |= dict.fromkeys(ready, floor)
+  edges = sum(map(len, graph.values()))
+  print(f"{len(graph)} files, {edges} imports, {max(floors.values())} floors")
+
+
 def test_nothing_imports_experiments_launch_or_tests():
   for path in (ROOT / "tml_jax").rglob("*.py"):
     roots = {name.split(".")[0] for name in _imports(path)}
