@@ -183,8 +183,9 @@ def check_all(
     if rows:
       size = config.train.global_batch_size
       report.add("batch", f"{size} sequences, {max(rows)} made by a process")
+    task = train.Pretraining(config)
     # What it refuses itself: --init_from, --local_checkpoint_dir, ...
-    if report.each("train", lambda: train.check(config, processes=processes)):
+    if report.each("train", lambda: train.check(task, processes=processes)):
       report.add("train", "takes these flags")
     _check_room(config, workdir=workdir, report=report)
   if not report.problems:

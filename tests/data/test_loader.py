@@ -174,7 +174,7 @@ def test_data_works_where_jax_cannot_be_imported(data_dir):
     "sys.modules['jax'] = None\n"
     "from tests.helpers import small_data\n"
     f"batches = small_data.load(small_data.config(), {str(data_dir)!r})\n"
-    "print(next(batches)['tokens'].shape)\n"
+    "print(next(batches).packed.inputs.tokens.shape)\n"
     "batches.close()\n"
   )
   result = subprocess.run(

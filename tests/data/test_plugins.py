@@ -6,6 +6,8 @@ import json
 import re
 import sys
 
+import jax
+import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -44,8 +46,8 @@ def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
     batches.append(next(made))
     made.close()
   here, there = batches
-  assert (here["speak_weights"].sum(axis=1) > 0).all()
-  assert all((here[name] == there[name]).all() for name in here)
+  assert (here.speech.weights.sum(axis=1) > 0).all()
+  jax.tree.map(np.testing.assert_array_equal, here, there)
 
 
 def test_a_source_is_prepared_by_worker_processes(tmp_path):

@@ -19,7 +19,7 @@ _WINDOWS, _SESSIONS = 20, 8
 def _on_mesh() -> program_lib.Program:
   """Four parts of the experts, twice; a session on each of eight devices."""
   mesh = dataclasses.replace(
-    _CONFIG.mesh, data=2, expert=4, rules=topologies.RULES["cpu"]
+    _CONFIG.mesh, data=2, expert=4, rules=topologies.RULES
   )
   config = dataclasses.replace(_CONFIG, mesh=mesh)
   return program_lib.on_mesh(
@@ -27,7 +27,7 @@ def _on_mesh() -> program_lib.Program:
     mesh=mesh_lib.create(mesh, devices=jax.devices()[:8]),
     sessions=_SESSIONS,
     model=state_lib.create_model(config),
-    example=state_lib.example_batch(config, batch_size=1),
+    example=state_lib.example_batch(config, batch_size=1).packed,
     text_pieces=small_session.Letters.num_pieces,
   )
 
