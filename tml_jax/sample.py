@@ -24,7 +24,7 @@ from tml_jax.training import trained
 
 TICKS = "ticks.jsonl"
 
-_INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
+_INPUT = flags.DEFINE_string("input", "", "What the user says: sound or video.")
 _SCENARIO = flags.DEFINE_string(
   "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
 )

@@ -1,153 +1,16 @@
-"""Decoding and measuring mono speech: files in, 16 kHz samples out.
+"""Measuring mono speech: levels, and where somebody speaks.
 
-For: sources that read audio files. Not for: features (`streams.dmel`). Start
-reading at `decode`, then `utterance.build`.
+For: the spans of recordings and their loudness. Not for: files (`media`) or
+features (`streams.dmel`). Start reading at `speech_spans`.
 """
 
-import dataclasses
-import io
-import os
-import struct
-
-import av
 import numpy as np
 
-from tml_jax.data import source
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Span
 
 _ACTIVITY_FRAME = clock.SAMPLE_RATE // 100  # 10 ms
 _FLOOR_DB = -120.0
-_STREAMED = 0xFFFFFFFF  # bytes; what FFmpeg declares when it writes to a pipe
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-  """Decoded audio as it was stored.
-
-  Attributes:
-    samples: [channels, samples] float32; full scale is 1.
-    sample_rate: Hz.
-  """
-
-  samples: np.ndarray
-  sample_rate: int
-
-
-def decode(path: str | os.PathLike[str]) -> Recording:
-  """Decodes an audio file of any format that FFmpeg knows.
-
-  Raises:
-    source.BadRecording: unreadable, empty or truncated.
-  """
-  name = os.path.basename(path)
-  try:
-    with open(path, "rb") as file:
-      data = file.read()
-  except OSError as error:
-    raise source.BadRecording(
-      source.Reason.UNREADABLE, f"{path}: {error.strerror}"
-    ) from error
-  if not data:
-    raise source.BadRecording(source.Reason.EMPTY, f"{name} has 0 bytes")
-  _check_wav_length(data, name=name)
-  # The extension names the format where the data do not (G.722).
-  extension = os.path.splitext(name)[1].lstrip(".").lower()
-  return decode_bytes(
-    data, container="g722" if extension == "g722" else None, name=name
-  )
-
-
-def decode_bytes(data: bytes, *, container: str | None, name: str) -> Recording:
-  """Decodes a file in memory; `container` is FFmpeg's name for headerless data.
-
-  Raises:
-    source.BadRecording: unreadable, empty or truncated.
-  """
-  chunks = []
-  try:
-    with av.open(io.BytesIO(data), format=container) as file:
-      if not file.streams.audio:
-        raise source.BadRecording(
-          source.Reason.UNREADABLE, f"{name} has no audio stream"
-        )
-      stream = file.streams.audio[0]
-      if stream.codec_context is None:
-        raise source.BadRecording(
-          source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
-        )
-      rate, channels = stream.rate, stream.layout.nb_channels
-      declared = 0.0
-      if stream.duration is not None and stream.time_base is not None:
-        declared = float(stream.duration * stream.time_base)
-      for frame in file.decode(stream):
-        chunks.append(_to_float(frame.to_ndarray(), channels=channels))
-  except (av.error.FFmpegError, ValueError) as error:
-    if isinstance(error, source.BadRecording):
-      raise
-    raise source.BadRecording(
-      source.Reason.UNREADABLE, f"{name}: {error}"
-    ) from error
-  if not chunks or not sum(chunk.shape[1] for chunk in chunks):
-    raise source.BadRecording(source.Reason.EMPTY, f"{name} decodes to nothing")
-  samples = np.concatenate(chunks, axis=1)
-  seconds = samples.shape[1] / rate
-  # Compressed formats round the length to a frame; 0.1 s covers all of them.
-  if seconds < declared * 0.98 - 0.1:
-    raise source.BadRecording(
-      source.Reason.TRUNCATED,
-      f"{name} declares {declared:.2f} s and holds {seconds:.2f} s",
-    )
-  return Recording(samples=samples, sample_rate=rate)
-
-
-def _to_float(samples: np.ndarray, *, channels: int) -> np.ndarray:
-  """FFmpeg frame (planar or interleaved) to [channels, n] float32."""
-  if samples.shape[0] != channels:
-    samples = samples.reshape(-1, channels).T
-  if samples.dtype == np.uint8:
-    return (samples.astype(np.float32) - 128) / 128
-  if np.issubdtype(samples.dtype, np.integer):
-    return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-  return samples.astype(np.float32)
-
-
-def _check_wav_length(data: bytes, *, name: str) -> None:
-  """Refuses a WAV file shorter than its header says; FFmpeg reads on."""
-  if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-    return
-  position = 12
-  while position + 8 <= len(data):
-    tag, size = struct.unpack_from("<4sI", data, position)
-    if tag == b"data":
-      held = len(data) - position - 8
-      if size > held and size != _STREAMED:
-        raise source.BadRecording(
-          source.Reason.TRUNCATED,
-          f"{name} declares {size} bytes of samples and holds {held}",
-        )
-      return
-    position += 8 + size + size % 2
-  raise source.BadRecording(
-    source.Reason.TRUNCATED, f"{name} ends before its samples"
-  )
-
-
-def resample(samples: np.ndarray, *, sample_rate: int) -> np.ndarray:
-  """[n] float32 at `sample_rate` to 16 kHz, with FFmpeg's resampler."""
-  if sample_rate == clock.SAMPLE_RATE:
-    return samples
-  resampler = av.AudioResampler(
-    format="flt", layout="mono", rate=clock.SAMPLE_RATE
-  )
-  frame = av.AudioFrame.from_ndarray(
-    np.ascontiguousarray(samples[None], np.float32),
-    format="flt",
-    layout="mono",
-  )
-  frame.sample_rate = sample_rate
-  frames = [*resampler.resample(frame), *resampler.resample(None)]
-  return np.concatenate([f.to_ndarray()[0] for f in frames])
 
 
 def decibels(power: np.ndarray | float) -> np.ndarray:
