@@ -6,16 +6,14 @@ import pytest
 
 from tests.data import test_audio
 from tml_jax import errors
-from tml_jax.data import audio, utterance
 from tml_jax.data import corpus as corpus_lib
+from tml_jax.data import utterance
 
 
 def utterances(count):
   for i in range(count):
     yield utterance.build(
-      audio.Recording(
-        test_audio.tone(0.5, frequency=200 + 50 * i)[None], 16_000
-      ),
+      test_audio.tone(0.5, frequency=200 + 50 * i)[None],
       voice="v",
       language="en",
       prompt=f"p{i}",

@@ -9,7 +9,7 @@ import wave
 import numpy as np
 
 from tests.data import test_audio
-from tml_jax.data import audio, source, utterance
+from tml_jax.data import media, source, utterance
 
 GOOD = 12
 
@@ -26,15 +26,15 @@ class Bad:
 
   def __getitem__(self, index):
     time.sleep(self._seconds)
-    samples, rate = test_audio.tone(0.5, frequency=200 + 20 * index), 16_000
+    samples = test_audio.tone(0.5, frequency=200 + 20 * index)
     name = f"{index}.wav"
     if index >= GOOD:
       made = _BROKEN[index - GOOD](self._folder / name)
       if made is None:
-        audio.decode(self._folder / name)
-      samples, rate = made
+        media.sound(self._folder / name)
+      samples = made
     return utterance.build(
-      audio.Recording(np.atleast_2d(samples).astype(np.float32), rate),
+      np.atleast_2d(samples).astype(np.float32),
       voice="bad:a",
       language="en",
       prompt=f"p{index}",
@@ -62,12 +62,12 @@ _BROKEN = (
   _empty,
   _truncated,
   _no_samples,
-  lambda path: (np.full(16_000, np.nan), 16_000),
-  lambda path: (np.clip(9 * test_audio.tone(1.0), -1, 1), 16_000),
-  lambda path: (np.zeros(16_000), 16_000),
-  lambda path: (test_audio.tone(31.0), 16_000),
-  lambda path: (test_audio.tone(1.0), 8_000),
-  lambda path: (np.stack([test_audio.tone(1.0)] * 2), 16_000),
+  lambda path: np.full(16_000, np.nan),
+  lambda path: np.clip(9 * test_audio.tone(1.0), -1, 1),
+  lambda path: np.zeros(16_000),
+  lambda path: test_audio.tone(31.0),
+  lambda path: 32767 * test_audio.tone(1.0),
+  lambda path: np.stack([test_audio.tone(1.0)] * 2),
 )
 REASONS = {
   "empty": 2,
@@ -76,7 +76,7 @@ REASONS = {
   "clipped": 1,
   "silent": 1,
   "too long": 1,
-  "wrong sample rate": 1,
+  "samples far over full scale": 1,
   "wrong channel count": 1,
 }
 

@@ -316,7 +316,7 @@ def _sound(
     for frame in opened.frames(stream):
       if zero is None:
         zero = frame.time or 0.0
-      at = None if frame.time is None else frame.time - zero
+      at = None if frame.time is None else max(0.0, frame.time - zero)
       placed.add(
         _to_float(frame.to_ndarray(), channels=frame.layout.nb_channels),
         rate=frame.sample_rate,

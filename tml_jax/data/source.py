@@ -33,7 +33,7 @@ class Source(Protocol):
 class Reason(enum.StrEnum):
   """Why a recording was skipped; the text appears in the report."""
 
-  UNREADABLE = "not an audio file"
+  UNREADABLE = "cannot be read"
   EMPTY = "empty"
   TRUNCATED = "truncated"
   NOT_FINITE = "NaN or infinite samples"
