@@ -105,7 +105,5 @@ def turn(path, degrees: int) -> None:
   at = data.index(b"tkhd") + 4 + 40  # of version 0: before the matrix
   one = 1 << 16
   a, b = {0: (one, 0), 90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
-  data[at : at + 36] = struct.pack(
-    ">9i", a, b, 0, -b, a, 0, 0, 0, 1 << 30
-  )
+  data[at : at + 36] = struct.pack(">9i", a, b, 0, -b, a, 0, 0, 0, 1 << 30)
   open(path, "wb").write(data)

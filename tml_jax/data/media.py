@@ -281,9 +281,7 @@ def _moving(container: av.container.InputContainer) -> list:
   return [s for s in container.streams.video if not s.disposition & cover]
 
 
-def _upright(
-  frame: av.VideoFrame, *, height: int, width: int
-) -> np.ndarray:
+def _upright(frame: av.VideoFrame, *, height: int, width: int) -> np.ndarray:
   """[height, width, 3] uint8, turned as the file says."""
   turns = round(frame.rotation / 90) % 4  # counterclockwise
   if turns % 2:
@@ -339,7 +337,8 @@ def _sound(
 def _check_seconds(seconds: float, *, name: str, limits: Limits) -> None:
   if seconds > limits.seconds:
     raise source.BadRecording(
-      source.Reason.TOO_LONG, f"{name}: {seconds:.1f} s, over {limits.seconds} s"
+      source.Reason.TOO_LONG,
+      f"{name}: {seconds:.1f} s, over {limits.seconds} s",
     )
 
 

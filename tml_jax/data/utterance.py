@@ -39,7 +39,7 @@ def build(
     source.BadRecording: the recording cannot be used, and why.
   """
   samples = mono(samples, name=prompt)
-  spans = audio_lib.speech_spans(samples)
+  spans = audio_lib.speech_spans(samples, name=prompt)
   if not spans:
     raise source.BadRecording(
       source.Reason.SILENT, f"{prompt}: {len(samples)} samples without speech"

@@ -211,7 +211,9 @@ def from_files(
         role=Role.USER,
         audio=samples,
         words=(),
-        spans=tuple(audio_lib.speech_spans(samples)),
+        spans=tuple(
+          audio_lib.speech_spans(samples, name=f"--input={audio_path}")
+        ),
         voice=os.path.basename(audio_path),
       ),
     ),

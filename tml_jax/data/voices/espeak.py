@@ -85,9 +85,7 @@ def _speak(text: str, *, variant: str, prompt: str) -> np.ndarray:
       f"{prompt}: {_PROGRAM} ended with {done.returncode}: "
       + done.stderr.decode(errors="replace").strip(),
     )
-  return media.sound_of_bytes(
-    done.stdout, name=prompt, limits=utterance.LIMITS
-  )
+  return media.sound_of_bytes(done.stdout, name=prompt, limits=utterance.LIMITS)
 
 
 @functools.cache

@@ -239,7 +239,7 @@ def _clip(task: Task, folder: pathlib.Path, *, top: pathlib.Path) -> Clip:
     num_samples=len(samples),
     digest=digest.hexdigest()[:16],
     events=events,
-    spans=tuple(audio_lib.speech_spans(samples)),
+    spans=tuple(audio_lib.speech_spans(samples, name=f"{task}/{folder.name}")),
   )
 
 
