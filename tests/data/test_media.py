@@ -399,45 +399,14 @@ def test_pipes_and_devices_are_not_waited_for(tmp_path):
       pictures(path)
 
 
-def _crc(data: bytes, *, bits: int, polynomial: int) -> int:
-  value, top = 0, 1 << (bits - 1)
-  for byte in data:
-    value ^= byte << (bits - 8)
-    for _ in range(8):
-      value = (value << 1) ^ (polynomial if value & top else 0)
-      value &= (1 << bits) - 1
-  return value
-
-
-def flac_of_silence(seconds: float, *, declared: bool, rate: int) -> bytes:
-  """Twelve hours take 70 kB: a frame of 65,535 equal samples takes 14 bytes."""
-  size = 65_535
-  count = round(seconds * rate / size)
-  total = count * size if declared else 0
-  info = struct.pack(">HH", size, size) + bytes(6)
-  info += (rate << 44 | 15 << 36 | total).to_bytes(8, "big") + bytes(16)
-  parts = [b"fLaC\x80\0\0\x22", info]
-  code = {8_000: 4, 48_000: 10}[rate]
-  for i in range(count):
-    header = bytes([0xFF, 0xF8, 0x70 | code, 0x08]) + _utf8(i)
-    header += struct.pack(">H", size - 1)
-    frame = header + bytes([_crc(header, bits=8, polynomial=0x07)]) + bytes(3)
-    frame += struct.pack(">H", _crc(frame, bits=16, polynomial=0x8005))
-    parts.append(frame)
-  return b"".join(parts)
-
-
-def _utf8(number: int) -> bytes:
-  """As FLAC numbers its frames; surrogates are numbers too."""
-  return chr(number).encode("utf-8", "surrogatepass")
-
-
 @pytest.mark.parametrize("declared", [True, False])
 def test_a_bomb_is_refused_while_it_is_decoded(tmp_path, declared):
   path = tmp_path / "a.flac"
-  path.write_bytes(flac_of_silence(60, declared=declared, rate=8_000))
+  path.write_bytes(
+    media_files.flac_of_silence(60, declared=declared, rate=8_000)
+  )
   assert media.sound(path).shape[1] == pytest.approx(60 * RATE, rel=0.1)
-  bomb = flac_of_silence(12 * 3600, declared=declared, rate=8_000)
+  bomb = media_files.flac_of_silence(12 * 3600, declared=declared, rate=8_000)
   assert len(bomb) < 100_000
   path.write_bytes(bomb)
   started = time.monotonic()
@@ -454,14 +423,16 @@ def test_a_bomb_is_refused_while_it_is_decoded(tmp_path, declared):
 
 def test_patience_ends(tmp_path):
   path = tmp_path / "a.flac"
-  path.write_bytes(flac_of_silence(600, declared=False, rate=8_000))
+  path.write_bytes(media_files.flac_of_silence(600, declared=False, rate=8_000))
   limits = media.Limits(patience=0.0)
   assert reason_of(media.sound, path, limits=limits) == source.Reason.TIMED_OUT
   clip = media_files.write(tmp_path / "a.mp4", media_files.KINDS[0])
   assert reason_of(pictures, clip, limits=limits) == source.Reason.TIMED_OUT
   # Here it ends between two frames of a file that is open.
   limits = media.Limits(patience=0.05)
-  path.write_bytes(flac_of_silence(7_000, declared=False, rate=48_000))
+  path.write_bytes(
+    media_files.flac_of_silence(7_000, declared=False, rate=48_000)
+  )
   assert reason_of(media.sound, path, limits=limits) == source.Reason.TIMED_OUT
 
 

@@ -9,6 +9,7 @@ import wave
 import numpy as np
 
 from tests.data import test_audio
+from tests.helpers import media_files
 from tml_jax.data import media, source, utterance
 
 GOOD = 12
@@ -31,7 +32,7 @@ class Bad:
     if index >= GOOD:
       made = _BROKEN[index - GOOD](self._folder / name)
       if made is None:
-        media.sound(self._folder / name)
+        media.sound(self._folder / name, limits=utterance.LIMITS)
       samples = made
     return utterance.build(
       np.atleast_2d(samples).astype(np.float32),
@@ -58,10 +59,21 @@ def _no_samples(path):
     file.setframerate(16_000)
 
 
+def _bomb(path):
+  bomb = media_files.flac_of_silence(12 * 3600, declared=False, rate=8_000)
+  path.write_bytes(bomb)  # FFmpeg does not look at the name
+
+
+def _no_memory(path):
+  raise MemoryError
+
+
 _BROKEN = (
   _empty,
   _truncated,
   _no_samples,
+  _bomb,
+  _no_memory,
   lambda path: np.full(16_000, np.nan),
   lambda path: np.clip(9 * test_audio.tone(1.0), -1, 1),
   lambda path: np.zeros(16_000),
@@ -75,7 +87,8 @@ REASONS = {
   "NaN or infinite samples": 1,
   "clipped": 1,
   "silent": 1,
-  "too long": 1,
+  "too long": 2,
+  "too large": 1,
   "samples far over full scale": 1,
   "wrong channel count": 1,
 }

@@ -15,7 +15,6 @@ import dataclasses
 import io
 import os
 import stat
-import struct
 import time
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -23,8 +22,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 
-from tml_jax.data import source
-from tml_jax.streams import clock
+from tml_jax.data import placing, source, wav_header
 from tml_jax.streams.timeline import VideoFrame
 
 # FFmpeg's names of demuxers. What they open they find by the data, but G.722.
@@ -37,19 +35,8 @@ CONTAINER_OPTIONS = {
   "format_whitelist": ",".join(FORMATS),
   "protocol_whitelist": "none",  # Python reads the file
 }
-# Hz. The resampler's filter grows with the ratio of rates.
-_RATES = range(1_000, 768_001)
 _MAX_PIXELS = 2**26  # of a coded picture: 8192 x 8192
-# Seconds by which a time may differ from the sum of the samples before it:
-# containers round to 1 ms, browsers' recordings jitter by some ms more.
-_JITTER = 0.04
-_RUNS_BACK = 1.0  # seconds of overlap that are no longer a cut
 _MOST = 10.0  # peak, at full scale 1: floats of a loud mix are below
-_BLOCK = 1 << 16  # samples that are resampled at once
-# Bytes below 2^31 and 2^32 that mean "to the end" in a WAV written to a pipe:
-# espeak-ng and sox write 0x7ffff000, others the largest less their header.
-_STREAMED = 1 << 16
-_MOST_CHUNKS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,7 +281,7 @@ def _sound(
   file: BinaryIO, *, container: str | None, name: str, limits: Limits
 ) -> np.ndarray:
   """See `sound`."""
-  is_declared = _check_wav_length(file, name=name)
+  is_declared = wav_header.check(file, name=name)
   with _open(file, container=container, name=name, limits=limits) as opened:
     if not opened.container.streams.audio:
       raise source.BadRecording(
@@ -308,8 +295,9 @@ def _sound(
     declared = 0.0
     if is_declared and stream.duration is not None:
       declared = float(stream.duration * stream.time_base)
-    _check_seconds(declared, name=name, limits=limits)
-    placed = _Placed(declared, name=name, limits=limits)
+    placed = placing.Placed(
+      declared, name=name, seconds=limits.seconds, bytes=limits.bytes
+    )
     zero = opened.zero
     for frame in opened.frames(stream):
       if zero is None:
@@ -334,173 +322,6 @@ def _sound(
   return samples
 
 
-def _check_seconds(seconds: float, *, name: str, limits: Limits) -> None:
-  if seconds > limits.seconds:
-    raise source.BadRecording(
-      source.Reason.TOO_LONG,
-      f"{name}: {seconds:.1f} s, over {limits.seconds} s",
-    )
-
-
-class _Placed:
-  """Samples that were resampled and put in their places as they came.
-
-  Attributes:
-    seconds: from the first sample to the last.
-  """
-
-  def __init__(self, declared: float, *, name: str, limits: Limits):
-    self._name, self._limits = name, limits
-    self._size = int((declared + 1) * clock.SAMPLE_RATE)  # room at first
-    self._samples = np.zeros((0, 0), np.float32)  # [channels, room]
-    self._start: int | None = None
-    self._end = 0
-    self._run: _Run | None = None
-
-  @property
-  def seconds(self) -> float:
-    return (self._end - (self._start or 0)) / clock.SAMPLE_RATE
-
-  def add(self, samples: np.ndarray, *, rate: int, at: float | None) -> None:
-    """Appends [channels, n] at `rate` Hz, or puts them at `at` seconds."""
-    if self._run is None:
-      self._begin(samples, rate=rate, at=at or 0.0)
-    elif rate != self._run.rate or len(samples) != len(self._samples):
-      raise ValueError(
-        f"its sound changes from {len(self._samples)} channels at"
-        f" {self._run.rate} Hz to {len(samples)} at {rate} Hz"
-      )
-    elif at is not None and abs(at - self._run.end) > _JITTER:
-      if at < self._run.end - _RUNS_BACK:
-        raise ValueError(
-          f"its time goes back from {self._run.end:.2f} to {at:.2f} s"
-        )
-      _check_seconds(at, name=self._name, limits=self._limits)
-      self._put(self._run.finish())
-      self._begin(samples, rate=rate, at=at)
-    self._put(self._run.push(samples))
-
-  def finish(self) -> np.ndarray:
-    """[channels, n] of everything."""
-    if self._run is not None:
-      self._put(self._run.finish())
-    samples = self._samples[:, : self._end]
-    # What is declared may be far more than what came.
-    return samples if 2 * self._end > self._size else samples.copy()
-
-  def _begin(self, samples: np.ndarray, *, rate: int, at: float) -> None:
-    if rate not in _RATES:
-      raise ValueError(
-        f"{rate} Hz is not between {_RATES[0]} and {_RATES[-1]} Hz"
-      )
-    if self._run is None:
-      self._samples = np.zeros((len(samples), self._room(len(samples))), "f4")
-    self._run = _Run(rate, channels=len(samples), at=at)
-
-  def _put(self, samples: np.ndarray) -> None:
-    """Writes the run's next [channels, n] at 16 kHz."""
-    start = self._run.place
-    end = start + samples.shape[1]
-    self._run.place = end
-    self._start = start if self._start is None else self._start
-    _check_seconds(
-      end / clock.SAMPLE_RATE, name=self._name, limits=self._limits
-    )
-    if end > self._size:
-      self._size = end + end // 2
-      room = self._room(len(samples))
-      if end > room:
-        raise source.BadRecording(
-          source.Reason.TOO_LARGE,
-          f"{self._name}: {len(samples)} channels of"
-          f" {end / clock.SAMPLE_RATE:.1f} s are over {self._limits.bytes}"
-          " bytes",
-        )
-      larger = np.zeros((len(samples), room), np.float32)
-      larger[:, : self._end] = self._samples[:, : self._end]
-      self._samples = larger
-    self._samples[:, start:end] = samples
-    self._end = max(self._end, end)
-
-  def _room(self, channels: int) -> int:
-    """Samples a channel that are allocated, at most what limits allow."""
-    self._size = min(
-      self._size,
-      int(self._limits.seconds * clock.SAMPLE_RATE) + 1,
-      self._limits.bytes // (4 * channels),
-    )
-    return self._size
-
-
-class _Run:
-  """Sound without a gap, resampled block by block.
-
-  Attributes:
-    rate: Hz of what is pushed.
-    place: sample at 16 kHz where what comes next is put.
-  """
-
-  def __init__(self, rate: int, *, channels: int, at: float):
-    self.rate, self._at = rate, at
-    self.place = self._first = max(0, round(at * clock.SAMPLE_RATE))
-    self._pushed = 0
-    self._waiting: list[np.ndarray] = []
-    self._resamplers = [
-      av.AudioResampler(format="fltp", layout="mono", rate=clock.SAMPLE_RATE)
-      for _ in range(channels)
-    ]
-
-  @property
-  def end(self) -> float:
-    """Seconds, by the number of samples."""
-    return self._at + self._pushed / self.rate
-
-  def push(self, samples: np.ndarray) -> np.ndarray:
-    """[channels, n] at `rate` in, what is ready of it at 16 kHz out."""
-    self._pushed += samples.shape[1]
-    if self.rate == clock.SAMPLE_RATE:
-      return samples
-    self._waiting.append(samples)
-    if sum(block.shape[1] for block in self._waiting) < _BLOCK:
-      return samples[:, :0]
-    return self._resample(is_last=False)
-
-  def finish(self) -> np.ndarray:
-    """The rest; with it the run is as long as what was pushed, rounded."""
-    channels = len(self._resamplers)
-    count = round(self._pushed * clock.SAMPLE_RATE / self.rate)
-    count = max(count, 1) + self._first - self.place
-    rest = np.zeros((channels, count), np.float32)
-    if self.rate != clock.SAMPLE_RATE:
-      found = self._resample(is_last=True)[:, :count]
-      rest[:, : found.shape[1]] = found
-    return rest
-
-  def _resample(self, *, is_last: bool) -> np.ndarray:
-    both = np.concatenate(self._waiting, axis=1) if self._waiting else None
-    self._waiting = []
-    return np.stack(
-      [
-        self._channel(i, None if both is None else both[i], is_last=is_last)
-        for i in range(len(self._resamplers))
-      ]
-    )
-
-  def _channel(
-    self, i: int, samples: np.ndarray | None, *, is_last: bool
-  ) -> np.ndarray:
-    found = [np.zeros(0, np.float32)]
-    if samples is not None:
-      frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples[None]), format="fltp", layout="mono"
-      )
-      frame.sample_rate = self.rate
-      found += [f.to_ndarray()[0] for f in self._resamplers[i].resample(frame)]
-    if is_last:
-      found += [f.to_ndarray()[0] for f in self._resamplers[i].resample(None)]
-    return np.concatenate(found)
-
-
 def _to_float(samples: np.ndarray, *, channels: int) -> np.ndarray:
   """FFmpeg frame (planar or interleaved) to [channels, n] float32."""
   if samples.shape[0] != channels:
@@ -510,59 +331,3 @@ def _to_float(samples: np.ndarray, *, channels: int) -> np.ndarray:
   if np.issubdtype(samples.dtype, np.integer):
     return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
   return samples.astype(np.float32)
-
-
-def _check_wav_length(file: BinaryIO, *, name: str) -> bool:
-  """Refuses a WAV file shorter than its header says; FFmpeg reads on.
-
-  Programs that write to a pipe cannot know the size: they declare 0 or about
-  the most, and the samples go to the end. Some recorders count the header in.
-
-  Returns:
-    Whether the header's length is one: always of other formats.
-  """
-  whole = file.seek(0, os.SEEK_END)
-  file.seek(0)
-  try:
-    riff, wave = file.read(8), file.read(4)
-    if riff[:4] != b"RIFF" or wave != b"WAVE":
-      return True
-    for _ in range(_MOST_CHUNKS):
-      header = file.read(8)
-      if len(header) < 8:
-        break
-      tag, size = struct.unpack("<4sI", header)
-      if tag == b"data":
-        start = file.tell()
-        return _is_data_size(
-          size,
-          held=whole - start,
-          start=start,
-          is_riff_whole=struct.unpack("<I", riff[4:])[0] + 8 == whole,
-          name=name,
-        )
-      file.seek(size + size % 2, os.SEEK_CUR)
-  finally:
-    file.seek(0)
-  raise source.BadRecording(
-    source.Reason.TRUNCATED, f"{name} ends before its samples"
-  )
-
-
-def _is_data_size(
-  size: int, *, held: int, start: int, is_riff_whole: bool, name: str
-) -> bool:
-  """Whether a data chunk has the size that is declared; see above."""
-  if not size:
-    if is_riff_whole or not held:
-      raise source.BadRecording(source.Reason.EMPTY, f"{name} has no samples")
-    return False
-  if size <= held:
-    return True
-  streamed = any(top - _STREAMED <= size < top for top in (1 << 31, 1 << 32))
-  if streamed or size - held in (start, start - 8):
-    return False
-  raise source.BadRecording(
-    source.Reason.TRUNCATED,
-    f"{name} declares {size} bytes of samples and holds {held}",
-  )
