@@ -162,28 +162,16 @@ def test_lengths_that_mean_that_something_is_missing(tmp_path, data):
   assert reason_of(media.sound, path) == source.Reason.TRUNCATED
 
 
-def _float_wav(path, samples):
-  data = np.asarray(samples, "<f4").tobytes()
-  path.write_bytes(
-    struct.pack(
-      "<4sI4s4sIHHIIHH4sI",
-      *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1),
-      *(RATE, 4 * RATE, 4, 32, b"data", len(data)),
-    )
-    + data
-  )
-
-
 def test_floats_must_be_sound(tmp_path):
   path = tmp_path / "a.wav"
   loud = 4 * test_audio.tone(0.1)
-  _float_wav(path, loud)
+  media_files.write_floats(path, loud)
   np.testing.assert_array_equal(media.sound(path)[0], loud)
-  _float_wav(path, np.round(32767 * test_audio.tone(0.1)))
+  media_files.write_floats(path, np.round(32767 * test_audio.tone(0.1)))
   with pytest.raises(source.BadRecording, match="peak 98.., full scale is 1"):
     media.sound(path)
   for value in (np.nan, np.inf):
-    _float_wav(path, np.where(np.arange(1600) == 7, value, loud))
+    media_files.write_floats(path, np.where(np.arange(1600) == 7, value, loud))
     assert reason_of(media.sound, path) == source.Reason.NOT_FINITE
 
 

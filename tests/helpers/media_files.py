@@ -140,3 +140,16 @@ def flac_of_silence(seconds: float, *, declared: bool, rate: int) -> bytes:
 def _utf8(number: int) -> bytes:
   """As FLAC numbers its frames; surrogates are numbers too."""
   return chr(number).encode("utf-8", "surrogatepass")
+
+
+def write_floats(path, samples, *, rate: int = 16_000) -> None:
+  """A WAV of 32-bit floats, one channel."""
+  data = np.asarray(samples, "<f4").tobytes()
+  path.write_bytes(
+    struct.pack(
+      "<4sI4s4sIHHIIHH4sI",
+      *(b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1),
+      *(rate, 4 * rate, 4, 32, b"data", len(data)),
+    )
+    + data
+  )

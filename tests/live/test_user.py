@@ -66,7 +66,10 @@ def test_audio_that_cannot_be_used(tmp_path):
   cut.write_bytes((tmp_path / "good.wav").read_bytes()[:9000])
   text = tmp_path / "text.wav"
   text.write_text("not a sound" * 40)
+  scaled = tmp_path / "scaled.wav"
+  media_files.write_floats(scaled, np.full(1600, 20_000.0))
   cases = [
+    (scaled, "peak 20000, full scale is 1"),
     (tmp_path / "none.wav", "No such file"),
     (empty, "0 bytes"),
     (cut, "truncated"),

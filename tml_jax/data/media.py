@@ -69,15 +69,11 @@ def sound(
     source.BadRecording: unreadable, empty, truncated, over a limit, or not
       sound (`check`).
   """
+  name = _shown(path)
+  # The extension names the format where the data do not.
+  container = "g722" if name.lower().endswith(".g722") else None
   with _regular(path) as file:
-    # The extension names the format where the data do not.
-    extension = os.path.splitext(file.name)[1].lower()
-    return _sound(
-      file,
-      container="g722" if extension == ".g722" else None,
-      name=_shown(path),
-      limits=limits,
-    )
+    return _sound(file, container=container, name=name, limits=limits)
 
 
 def sound_of_bytes(
@@ -181,7 +177,6 @@ def _regular(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         )
       if not found.st_size:
         raise source.BadRecording(source.Reason.EMPTY, f"{name} has 0 bytes")
-      file.raw.name = os.fspath(path)
       yield file
   except OSError as error:
     raise source.BadRecording(
