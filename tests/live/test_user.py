@@ -122,7 +122,7 @@ def test_video_that_cannot_be_used(tmp_path):
     (tmp_path / "none.mp4", "No such file"),
     (broken, "cannot be read.*ffmpeg -i"),
     (empty, "0 bytes"),
-    (void, "no frame to show"),
+    (void, "empty: void.mkv decodes to nothing"),
     (audio, "no video stream"),
   ]
   for path, words in cases:
