@@ -208,6 +208,8 @@ def _convert(
     item = recordings[index]
   except source.BadRecording as error:
     return _Skipped(str(error.reason), error.detail)
+  except MemoryError:
+    return _Skipped(str(source.Reason.TOO_LARGE), f"number {index}: no memory")
   try:
     timeline.validate(item)
   except ValueError as error:

@@ -26,7 +26,7 @@ from tml_jax.vocoder import trained as vocoders
 
 TICKS = "ticks.jsonl"
 
-_INPUT = flags.DEFINE_string("input", "", "What the user says: 16 kHz mono.")
+_INPUT = flags.DEFINE_string("input", "", "What the user says: sound or video.")
 _SCENARIO = flags.DEFINE_string(
   "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
 )

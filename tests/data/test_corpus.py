@@ -6,8 +6,8 @@ import pytest
 
 from tests.helpers import sound
 from tml_jax import errors
-from tml_jax.data import audio, utterance
 from tml_jax.data import corpus as corpus_lib
+from tml_jax.data import utterance
 
 
 def records(count):
@@ -17,7 +17,7 @@ def records(count):
 def utterances(count):
   for i in range(count):
     yield utterance.build(
-      audio.Recording(sound.tone(0.5, frequency=200 + 50 * i)[None], 16_000),
+      sound.tone(0.5, frequency=200 + 50 * i)[None],
       voice="v",
       language="en",
       prompt=f"p{i}",

@@ -29,7 +29,7 @@ def test_report_counts_every_reason(tmp_path, capsys):
   written = json.loads((tmp_path / "data" / prepare.REPORT).read_text())
   assert written == report
   table = capsys.readouterr().out
-  assert "1 wrong sample rate" in table and "2 empty" in table
+  assert "1 samples far over full scale" in table and "2 empty" in table
 
 
 def test_prepared_data(data_dir, config):

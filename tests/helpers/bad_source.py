@@ -8,8 +8,8 @@ import wave
 
 import numpy as np
 
-from tests.helpers import sound
-from tml_jax.data import audio, source, utterance
+from tests.helpers import media_files, sound
+from tml_jax.data import media, source, utterance
 
 GOOD = 12
 
@@ -26,15 +26,15 @@ class Bad:
 
   def __getitem__(self, index):
     time.sleep(self._seconds)
-    samples, rate = sound.tone(0.5, frequency=200 + 20 * index), 16_000
+    samples = sound.tone(0.5, frequency=200 + 20 * index)
     name = f"{index}.wav"
     if index >= GOOD:
       made = _BROKEN[index - GOOD](self._folder / name)
       if made is None:
-        audio.decode(self._folder / name)
-      samples, rate = made
+        media.sound(self._folder / name, limits=utterance.LIMITS)
+      samples = made
     return utterance.build(
-      audio.Recording(np.atleast_2d(samples).astype(np.float32), rate),
+      np.atleast_2d(samples).astype(np.float32),
       voice="bad:a",
       language="en",
       prompt=f"p{index}",
@@ -58,16 +58,27 @@ def _no_samples(path):
     file.setframerate(16_000)
 
 
+def _bomb(path):
+  bomb = media_files.flac_of_silence(12 * 3600, declared=False, rate=8_000)
+  path.write_bytes(bomb)  # FFmpeg does not look at the name
+
+
+def _no_memory(path):
+  raise MemoryError
+
+
 _BROKEN = (
   _empty,
   _truncated,
   _no_samples,
-  lambda path: (np.full(16_000, np.nan), 16_000),
-  lambda path: (np.clip(9 * sound.tone(1.0), -1, 1), 16_000),
-  lambda path: (np.zeros(16_000), 16_000),
-  lambda path: (sound.tone(31.0), 16_000),
-  lambda path: (sound.tone(1.0), 8_000),
-  lambda path: (np.stack([sound.tone(1.0)] * 2), 16_000),
+  _bomb,
+  _no_memory,
+  lambda path: np.full(16_000, np.nan),
+  lambda path: np.clip(9 * sound.tone(1.0), -1, 1),
+  lambda path: np.zeros(16_000),
+  lambda path: sound.tone(31.0),
+  lambda path: 32767 * sound.tone(1.0),
+  lambda path: np.stack([sound.tone(1.0)] * 2),
 )
 REASONS = {
   "empty": 2,
@@ -75,8 +86,9 @@ REASONS = {
   "NaN or infinite samples": 1,
   "clipped": 1,
   "silent": 1,
-  "too long": 1,
-  "wrong sample rate": 1,
+  "too long": 2,
+  "too large": 1,
+  "samples far over full scale": 1,
   "wrong channel count": 1,
 }
 

@@ -1,154 +1,20 @@
-"""Decoding and measuring mono speech: files in, 16 kHz samples out.
+"""Measuring mono speech: levels, and where somebody speaks.
 
-For: sources that read audio files. Not for: features (`streams.dmel`). Start
-reading at `decode`, then `utterance.build`.
+For: the spans of recordings and their loudness. Not for: files (`media`) or
+features (`streams.dmel`). Start reading at `speech_spans`.
 """
 
-import dataclasses
-import io
-import os
-import struct
 from collections.abc import Sequence
 
-import av
 import numpy as np
+from absl import logging
 
-from tml_jax.data import source
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Span
 
 _ACTIVITY_FRAME = clock.SAMPLE_RATE // 100  # 10 ms
+_STEADY = 30  # frames
 _FLOOR_DB = -120.0
-_STREAMED = 0xFFFFFFFF  # bytes; what FFmpeg declares when it writes to a pipe
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-  """Decoded audio as it was stored.
-
-  Attributes:
-    samples: [channels, samples] float32; full scale is 1.
-    sample_rate: Hz.
-  """
-
-  samples: np.ndarray
-  sample_rate: int
-
-
-def decode(path: str | os.PathLike[str]) -> Recording:
-  """Decodes an audio file of any format that FFmpeg knows.
-
-  Raises:
-    source.BadRecording: unreadable, empty or truncated.
-  """
-  name = os.path.basename(path)
-  try:
-    with open(path, "rb") as file:
-      data = file.read()
-  except OSError as error:
-    raise source.BadRecording(
-      source.Reason.UNREADABLE, f"{path}: {error.strerror}"
-    ) from error
-  if not data:
-    raise source.BadRecording(source.Reason.EMPTY, f"{name} has 0 bytes")
-  _check_wav_length(data, name=name)
-  # The extension names the format where the data do not (G.722).
-  extension = os.path.splitext(name)[1].lstrip(".").lower()
-  return decode_bytes(
-    data, container="g722" if extension == "g722" else None, name=name
-  )
-
-
-def decode_bytes(data: bytes, *, container: str | None, name: str) -> Recording:
-  """Decodes a file in memory; `container` is FFmpeg's name for headerless data.
-
-  Raises:
-    source.BadRecording: unreadable, empty or truncated.
-  """
-  chunks = []
-  try:
-    with av.open(io.BytesIO(data), mode="r", format=container) as file:
-      if not file.streams.audio:
-        raise source.BadRecording(
-          source.Reason.UNREADABLE, f"{name} has no audio stream"
-        )
-      stream = file.streams.audio[0]
-      if stream.codec_context is None:
-        raise source.BadRecording(
-          source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
-        )
-      rate, channels = stream.rate, stream.layout.nb_channels
-      declared = 0.0
-      if stream.duration is not None and stream.time_base is not None:
-        declared = float(stream.duration * stream.time_base)
-      for frame in file.decode(stream):
-        chunks.append(_to_float(frame.to_ndarray(), channels=channels))
-  except (av.error.FFmpegError, ValueError) as error:
-    if isinstance(error, source.BadRecording):
-      raise
-    raise source.BadRecording(
-      source.Reason.UNREADABLE, f"{name}: {error}"
-    ) from error
-  if not chunks or not sum(chunk.shape[1] for chunk in chunks):
-    raise source.BadRecording(source.Reason.EMPTY, f"{name} decodes to nothing")
-  samples = np.concatenate(chunks, axis=1)
-  seconds = samples.shape[1] / rate
-  # Compressed formats round the length to a frame; 0.1 s covers all of them.
-  if seconds < declared * 0.98 - 0.1:
-    raise source.BadRecording(
-      source.Reason.TRUNCATED,
-      f"{name} declares {declared:.2f} s and holds {seconds:.2f} s",
-    )
-  return Recording(samples=samples, sample_rate=rate)
-
-
-def _to_float(samples: np.ndarray, *, channels: int) -> np.ndarray:
-  """FFmpeg frame (planar or interleaved) to [channels, n] float32."""
-  if samples.shape[0] != channels:
-    samples = samples.reshape(-1, channels).T
-  if samples.dtype == np.uint8:
-    return (samples.astype(np.float32) - 128) / 128
-  if np.issubdtype(samples.dtype, np.integer):
-    return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-  return samples.astype(np.float32)
-
-
-def _check_wav_length(data: bytes, *, name: str) -> None:
-  """Refuses a WAV file shorter than its header says; FFmpeg reads on."""
-  if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-    return
-  position = 12
-  while position + 8 <= len(data):
-    tag, size = struct.unpack_from("<4sI", data, position)
-    if tag == b"data":
-      held = len(data) - position - 8
-      if size > held and size != _STREAMED:
-        raise source.BadRecording(
-          source.Reason.TRUNCATED,
-          f"{name} declares {size} bytes of samples and holds {held}",
-        )
-      return
-    position += 8 + size + size % 2
-  raise source.BadRecording(
-    source.Reason.TRUNCATED, f"{name} ends before its samples"
-  )
-
-
-def resample(samples: np.ndarray, *, sample_rate: int) -> np.ndarray:
-  """[n] float32 at `sample_rate` to 16 kHz, with FFmpeg's resampler."""
-  if sample_rate == clock.SAMPLE_RATE:
-    return samples
-  resampler = av.AudioResampler(
-    format="flt", layout="mono", rate=clock.SAMPLE_RATE
-  )
-  frame = av.AudioFrame.from_ndarray(
-    np.ascontiguousarray(samples[None], np.float32),
-    format="flt",
-    layout="mono",
-  )
-  frame.sample_rate = sample_rate
-  frames = [*resampler.resample(frame), *resampler.resample(None)]
-  return np.concatenate([f.to_ndarray()[0] for f in frames])
 
 
 def decibels(power: np.ndarray | float) -> np.ndarray:
@@ -156,47 +22,106 @@ def decibels(power: np.ndarray | float) -> np.ndarray:
   return 10 * np.log10(np.maximum(power, 10 ** (_FLOOR_DB / 10)))
 
 
-def speech_spans(audio: np.ndarray, *, min_gap: float = 0.2) -> list[Span]:
-  """Speech activity by energy with hysteresis, to 10 ms.
+def speech_spans(
+  audio: np.ndarray, *, name: str, min_gap: float = 0.2
+) -> list[Span]:
+  """Speech activity by level with hysteresis, to 10 ms.
 
-  A frame starts speech when it is within 32 dB of the loud frames (their 95th
-  percentile) and keeps it up within 40 dB; both thresholds rise with the noise
-  floor of the recording. A gap shorter than `min_gap` seconds does not split,
-  and 30 ms alone are a click, not speech.
+  A run of 10 ms frames is speech while it is within 40 dB of the loud frames
+  and 5 dB above the noise, if it comes 8 dB further somewhere. Loud is the
+  95th percentile of the frames above the noise, so that the share of speech
+  in the recording does not matter. Noise is what is steady for 0.3 s and far
+  below the peak. An offset (DC) is no level. A gap shorter than `min_gap` does
+  not split, and 30 ms alone are a click.
+
+  98 % of the frames are judged as by Silero's network, on the same files: 60
+  recorded prompts in five languages at -23 dBFS that are 3, 10, 40 and 100 % of
+  a recording, alone, with an offset of 0.5 %, and with white noise at -55, -43
+  and -38 or a room's at -43 dBFS. The least is 90 %, of speech without a pause
+  at 15 dB above the noise, where soft ends of words are missed.
+
+  A warning is logged where the whole or nothing of a longer recording is
+  speech: noise that comes and goes, or music, is not told from it.
 
   Args:
     audio: [n] float32 at 16 kHz.
+    name: of the recording, for the warning.
     min_gap: seconds.
   """
-  count = -(-len(audio) // _ACTIVITY_FRAME)
-  if not count:
+  level = _levels(audio)
+  spans = _spans(level, min_gap=min_gap, end=len(audio) / clock.SAMPLE_RATE)
+  seconds = len(audio) / clock.SAMPLE_RATE
+  if not spans and seconds >= 1.0:
+    logging.warning("%s: no speech was found in %.1f s", name, seconds)
+  covered = sum(span.end - span.start for span in spans)
+  if seconds >= 10.0 and covered > 0.99 * seconds:
+    logging.warning(
+      "%s: all of %.1f s was taken for speech; is it noise or music?",
+      *(name, seconds),
+    )
+  return spans
+
+
+def _spans(level: np.ndarray, *, min_gap: float, end: float) -> list[Span]:
+  """See `speech_spans`; `level` is `_levels`, `end` limits the last span."""
+  if not len(level):
     return []
-  padded = np.zeros(count * _ACTIVITY_FRAME, np.float32)
-  padded[: len(audio)] = audio
-  power = np.square(padded.reshape(count, -1)).mean(axis=1)
-  level = decibels(power)
-  loud = np.percentile(level, 95)
-  if loud < -60:  # dBFS: nothing but noise of the coder
+  # The 20th loudest frame, or of a short recording the 20th part.
+  count = min(20, max(3, len(level) // 20), len(level))
+  peak = np.partition(level, -count)[-count]
+  noise = _noise(level, peak=peak)
+  if peak < -60 or noise >= peak:  # dBFS: nothing but noise of the coder
     return []
-  floor = min(np.percentile(level, 5), loud - 34)
-  keep = max(loud - 40, floor + 6)
+  loud = np.percentile(level[level >= min(noise + 5, peak)], 95)
+  # Without steady noise, soft frames of speech may be the lowest there are.
+  lowest = min(np.percentile(level, 5), loud - 34) + 6
+  keep = max(loud - 40, lowest, noise + 5)
   starts, ends = _runs(level > keep)
   if not len(starts):
     return []
   peaks = np.maximum.reduceat(level, starts)
   runs = [
-    (start, end)
-    for start, end, peak in zip(starts, ends, peaks, strict=True)
-    if peak > keep + 8 and end - start > 3
+    (first, last)
+    for first, last, loudest in zip(starts, ends, peaks, strict=True)
+    if loudest > keep + 8 and last - first > 3
   ]
   merged: list[tuple[int, int]] = []
-  for start, end in runs:
-    if merged and (start - merged[-1][1]) * 0.01 < min_gap - 1e-9:
-      merged[-1] = (merged[-1][0], end)
+  for first, last in runs:
+    if merged and (first - merged[-1][1]) * 0.01 < min_gap - 1e-9:
+      merged[-1] = (merged[-1][0], last)
     else:
-      merged.append((start, end))
-  limit = len(audio) / clock.SAMPLE_RATE
-  return [Span(s * 0.01, min(e * 0.01, limit)) for s, e in merged]
+      merged.append((first, last))
+  return [Span(s * 0.01, min(e * 0.01, end)) for s, e in merged]
+
+
+def _levels(audio: np.ndarray) -> np.ndarray:
+  """[n] dBFS of frames of 10 ms, each without its mean."""
+  count = -(-len(audio) // _ACTIVITY_FRAME)
+  padded = np.zeros(count * _ACTIVITY_FRAME, np.float32)
+  padded[: len(audio)] = audio
+  padded[len(audio) :] = audio[-1:]  # an offset goes on
+  return decibels(padded.reshape(count, _ACTIVITY_FRAME).var(axis=1))
+
+
+def _noise(level: np.ndarray, *, peak: float) -> float:
+  """dBFS of what is steady and 15 dB below the peak; -120 without.
+
+  Frames of 10 ms of noise differ by 0.5 (white) to 2.5 dB (rooms), of speech
+  by more. Digital silence counts only where there is nothing else: recordings
+  are padded with it. A recording that is steady all along is noise below -45
+  dBFS: its level is then returned whatever the peak.
+  """
+  if len(level) < _STEADY:
+    return _FLOOR_DB
+  windows = np.lib.stride_tricks.sliding_window_view(level, _STEADY)[::5]
+  mean, is_steady = windows.mean(axis=1), windows.std(axis=1) < 2.5
+  if is_steady.mean() > 0.9 and np.ptp(mean) < 6 and peak < -45:
+    return float(peak)
+  found = mean[is_steady & (mean < peak - 15)]
+  analogue = found[found > -90]
+  if len(analogue) > 0.02 * len(mean):
+    found = analogue
+  return float(np.median(found)) if len(found) else _FLOOR_DB
 
 
 def _runs(active: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,14 +32,16 @@ class Source(Protocol):
 class Reason(enum.StrEnum):
   """Why a recording was skipped; the text appears in the report."""
 
-  UNREADABLE = "not an audio file"
+  UNREADABLE = "cannot be read"
   EMPTY = "empty"
   TRUNCATED = "truncated"
   NOT_FINITE = "NaN or infinite samples"
   CLIPPED = "clipped"
   SILENT = "silent"
   TOO_LONG = "too long"
-  WRONG_RATE = "wrong sample rate"
+  TOO_LARGE = "too large"
+  TIMED_OUT = "too slow to decode"
+  NOT_SCALED = "samples far over full scale"
   WRONG_CHANNELS = "wrong channel count"
   NO_TRANSCRIPT = "no transcript"
   NO_SPEECH = "transcript without speech"

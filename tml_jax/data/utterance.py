@@ -12,19 +12,20 @@ from typing import Literal
 import numpy as np
 
 from tml_jax.data import audio as audio_lib
-from tml_jax.data import source
+from tml_jax.data import media, source
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
 LEVEL_DB = -23.0  # dBFS RMS of active speech, in every corpus
 MAX_SECONDS = 30.0
+LIMITS = media.Limits(seconds=2 * MAX_SECONDS)  # of a file to be decoded
 _CLIPPED_SHARE = 0.001  # of samples at full scale
 _FADE = clock.SAMPLE_RATE // 200  # 5 ms, so that a cut does not click
 _HEADROOM = 0.98
 
 
 def build(
-  recording: audio_lib.Recording,
+  samples: np.ndarray,
   *,
   voice: str,
   language: str,
@@ -39,8 +40,8 @@ def build(
   Raises:
     source.BadRecording: the recording cannot be used, and why.
   """
-  samples = mono(recording, name=prompt)
-  spans = audio_lib.speech_spans(samples)
+  samples = mono(samples, name=prompt)
+  spans = audio_lib.speech_spans(samples, name=prompt)
   if not spans:
     raise source.BadRecording(
       source.Reason.SILENT, f"{prompt}: {len(samples)} samples without speech"
@@ -96,41 +97,32 @@ def timeline_of(
   )
 
 
-def mono(recording: audio_lib.Recording, *, name: str) -> np.ndarray:
-  """The samples of a valid 16 kHz mono recording; [n] float32.
+def mono(samples: np.ndarray, *, name: str) -> np.ndarray:
+  """[n] of the [1, n] samples of a valid recording.
 
   Raises:
     source.BadRecording: it is not one, or cannot be speech as recorded.
   """
-  samples, rate = recording.samples, recording.sample_rate
-  if rate != clock.SAMPLE_RATE:
-    raise source.BadRecording(
-      source.Reason.WRONG_RATE, f"{name}: {rate} Hz, want {clock.SAMPLE_RATE}"
-    )
   if samples.shape[0] != 1:
     raise source.BadRecording(
       source.Reason.WRONG_CHANNELS, f"{name}: {samples.shape[0]}, want 1"
     )
-  check_samples(samples, sample_rate=rate, max_seconds=MAX_SECONDS, name=name)
+  check_samples(samples, max_seconds=MAX_SECONDS, name=name)
   return samples[0]
 
 
 def check_samples(
-  samples: np.ndarray, *, sample_rate: int, max_seconds: float, name: str
+  samples: np.ndarray, *, max_seconds: float, name: str
 ) -> None:
-  """Refuses [channels, n] samples that no recording should have.
+  """Refuses [channels, n] samples at 16 kHz that no recording should have.
 
   Raises:
-    source.BadRecording: empty, not finite, too long, silent or clipped.
+    source.BadRecording: empty, no sound, too long, silent or clipped.
   """
   if not samples.size:
     raise source.BadRecording(source.Reason.EMPTY, f"{name}: 0 samples")
-  if not np.isfinite(samples).all():
-    bad = int(np.count_nonzero(~np.isfinite(samples)))
-    raise source.BadRecording(
-      source.Reason.NOT_FINITE, f"{name}: {bad} of {samples.size} samples"
-    )
-  seconds = samples.shape[1] / sample_rate
+  media.check(samples, name=name)
+  seconds = samples.shape[1] / clock.SAMPLE_RATE
   if seconds > max_seconds:
     raise source.BadRecording(
       source.Reason.TOO_LONG, f"{name}: {seconds:.1f} s, over {max_seconds} s"

@@ -9,13 +9,13 @@ import dataclasses
 import os
 from collections.abc import Callable
 
-import av
 import numpy as np
+from absl import logging
 
 from tml_jax import errors
 from tml_jax.config import StreamsConfig
 from tml_jax.data import audio as audio_lib
-from tml_jax.data import source
+from tml_jax.data import media, source
 from tml_jax.live import session
 from tml_jax.live.transport import Answer, Arrived
 from tml_jax.streams import clock, framing, microphone
@@ -203,8 +203,9 @@ def from_files(
   """The timeline of a recorded user.
 
   Args:
-    audio_path: 16 kHz mono, any format that FFmpeg reads.
-    video_path: a clip that starts with the audio; "" without one.
+    audio_path: any rate, channels and format that `media` reads.
+    video_path: a clip that starts with the audio, perhaps the same file; ""
+      without one.
     video_fps: frames a second that are kept of it.
     lines: typed text.
     tail: seconds of silence behind the audio.
@@ -238,7 +239,9 @@ def from_files(
         role=Role.USER,
         audio=samples,
         words=(),
-        spans=tuple(audio_lib.speech_spans(samples)),
+        spans=tuple(
+          audio_lib.speech_spans(samples, name=f"--input={audio_path}")
+        ),
         voice=os.path.basename(audio_path),
       ),
     ),
@@ -250,29 +253,20 @@ def from_files(
 
 
 def read_audio(path: str) -> np.ndarray:
-  """Samples of a 16 kHz mono file, [n] float32.
+  """[n] float32 at 16 kHz of a file of sound; channels are averaged.
 
   Raises:
-    errors.UserError: missing, broken, or of another format.
+    errors.UserError: missing, broken or not sound.
   """
-  if not os.path.isfile(path):
-    raise errors.UserError(f"--input={path}: there is no such file")
   try:
-    recording = audio_lib.decode(path)
+    samples = media.sound(path)
   except source.BadRecording as error:
     raise errors.UserError(f"--input={path}: {error}") from error
-  channels = recording.samples.shape[0]
-  if recording.sample_rate != clock.SAMPLE_RATE or channels != 1:
-    raise errors.UserError(
-      f"--input={path} has {recording.sample_rate} Hz and {channels} "
-      f"channel{'s' if channels > 1 else ''}; the model hears "
-      f"{clock.SAMPLE_RATE} Hz mono: ffmpeg -i {path} -ac 1 -ar "
-      f"{clock.SAMPLE_RATE} converted.wav"
+  if len(samples) > 1:
+    logging.warning(
+      "--input=%s: its %d channels are averaged", path, len(samples)
     )
-  samples = recording.samples[0]
-  if not np.isfinite(samples).all():
-    raise errors.UserError(f"--input={path} has samples that are not finite")
-  return samples
+  return samples.mean(axis=0)
 
 
 def read_video(
@@ -283,31 +277,12 @@ def read_video(
   Raises:
     errors.UserError: missing, broken, or without a picture.
   """
-  if not os.path.isfile(path):
-    raise errors.UserError(f"--video={path}: there is no such file")
-  if not os.path.getsize(path):
-    raise errors.UserError(f"--video={path} has 0 bytes; record it again")
-  frames: list[VideoFrame] = []
   try:
-    with av.open(path) as container:
-      if not container.streams.video:
-        raise errors.UserError(f"--video={path} has no video stream")
-      for frame in container.decode(video=0):
-        time = float(frame.time or 0.0)
-        if time >= seconds:
-          break
-        # A millisecond, because capture times are rounded.
-        if frames and time < frames[0].time + len(frames) / fps - 1e-3:
-          continue
-        image = frame.reformat(width=width, height=height, format="rgb24")
-        frames.append(VideoFrame(max(0.0, time), image.to_ndarray()))
-  except av.error.EOFError:
-    pass  # a header and nothing behind it
-  except (av.error.FFmpegError, OSError) as error:
+    return media.pictures(
+      path, fps=fps, seconds=seconds, height=height, width=width
+    )
+  except source.BadRecording as error:
     raise errors.UserError(
-      f"--video={path} cannot be decoded ({error}); try to play it, or convert "
-      f"it: ffmpeg -i {path} converted.mp4"
+      f"--video={path}: {error}; try to play it, or convert it: ffmpeg -i"
+      f" {path} converted.mp4"
     ) from error
-  if not frames:
-    raise errors.UserError(f"--video={path} has no frame to show")
-  return tuple(frames)

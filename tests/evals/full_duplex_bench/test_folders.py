@@ -98,9 +98,9 @@ def test_a_version_or_a_task_is_a_root_too(written):
 @pytest.mark.parametrize(
   "file, text, why",
   [
-    ("input.wav", None, "not an audio file"),
+    ("input.wav", None, "cannot be read"),
     ("input.wav", "", "empty"),
-    ("input.wav", "no sound", "not an audio file"),
+    ("input.wav", "no sound", "cannot be read"),
     ("pause.json", None, "pause.json is missing"),
     ("pause.json", '[{"timestamp": [0.5', "broken metadata"),
     ("pause.json", "[]", "0 events"),

@@ -23,7 +23,7 @@ import pathlib
 import numpy as np
 
 from tml_jax import errors
-from tml_jax.data import audio, source, utterance
+from tml_jax.data import audio, media, source, utterance
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role, Timeline, Track, Word
 
@@ -73,7 +73,7 @@ class StereoWav:
         role=role,
         audio=voices[role],
         words=words.get(role, ()),
-        spans=tuple(audio.speech_spans(voices[role])),
+        spans=tuple(audio.speech_spans(voices[role], name=f"{stem} {role}")),
         voice=stem,
       )
       for role in ROLES
@@ -140,22 +140,13 @@ def _channels(path: pathlib.Path, *, count: int) -> list[np.ndarray]:
     source.BadRecording: not a recording that can be used, or of another number
       of channels.
   """
-  recording = audio.decode(path)
-  found = len(recording.samples)
-  if found != count:
+  sound = media.sound(path)
+  if len(sound) != count:
     raise source.BadRecording(
-      source.Reason.WRONG_CHANNELS, f"{path.name}: {found}, want {count}"
+      source.Reason.WRONG_CHANNELS, f"{path.name}: {len(sound)}, want {count}"
     )
-  utterance.check_samples(
-    recording.samples,
-    sample_rate=recording.sample_rate,
-    max_seconds=_MAX_SECONDS,
-    name=path.name,
-  )
-  return [
-    audio.resample(samples, sample_rate=recording.sample_rate)
-    for samples in recording.samples
-  ]
+  utterance.check_samples(sound, max_seconds=_MAX_SECONDS, name=path.name)
+  return list(sound)
 
 
 def _words(path: pathlib.Path) -> Words:

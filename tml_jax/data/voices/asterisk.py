@@ -11,7 +11,7 @@ import re
 import zlib
 
 from tml_jax import errors, registry
-from tml_jax.data import audio, source, utterance
+from tml_jax.data import media, source, utterance
 from tml_jax.streams.timeline import Timeline
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
@@ -47,7 +47,7 @@ class Prompts:
         source.Reason.NO_SPEECH, f"{prompt}: {self._texts[prompt]}"
       )
     return utterance.build(
-      audio.decode(path),
+      media.sound(path, limits=utterance.LIMITS),
       voice=f"asterisk:{self._language}",
       language=self._language,
       prompt=prompt,

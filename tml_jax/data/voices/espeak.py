@@ -12,10 +12,11 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
+
 from tml_jax import errors, registry
-from tml_jax.data import audio, source, utterance
+from tml_jax.data import media, source, utterance
 from tml_jax.data.voices import asterisk, phrases
-from tml_jax.streams import clock
 from tml_jax.streams.timeline import Timeline
 
 _PROGRAM = "espeak-ng"
@@ -35,12 +36,8 @@ class Voice:
 
   def __getitem__(self, index: int) -> Timeline:
     prompt, text = self._prompts[index]
-    recording = _speak(text, variant=self._variant, prompt=prompt)
-    samples = audio.resample(
-      recording.samples[0], sample_rate=recording.sample_rate
-    )
     return utterance.build(
-      audio.Recording(samples=samples[None], sample_rate=clock.SAMPLE_RATE),
+      _speak(text, variant=self._variant, prompt=prompt),
       voice=f"espeak:{self._variant}",
       language=self._language,
       prompt=prompt,
@@ -75,7 +72,8 @@ def _prompts(
   return sorted(texts.items())
 
 
-def _speak(text: str, *, variant: str, prompt: str) -> audio.Recording:
+def _speak(text: str, *, variant: str, prompt: str) -> np.ndarray:
+  """[1, n] at 16 kHz."""
   done = subprocess.run(
     [_PROGRAM, "-v", variant, "--stdout", "--stdin"],
     input=text.encode(),
@@ -87,7 +85,7 @@ def _speak(text: str, *, variant: str, prompt: str) -> audio.Recording:
       f"{prompt}: {_PROGRAM} ended with {done.returncode}: "
       + done.stderr.decode(errors="replace").strip(),
     )
-  return audio.decode_bytes(done.stdout, container="wav", name=prompt)
+  return media.sound_of_bytes(done.stdout, name=prompt, limits=utterance.LIMITS)
 
 
 @functools.cache

@@ -26,7 +26,7 @@ import numpy as np
 
 from tml_jax import errors, files, registry
 from tml_jax.data import audio as audio_lib
-from tml_jax.data import source
+from tml_jax.data import media, source
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.annotation import Annotation, Kind
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -244,7 +244,7 @@ def _clip(task: Task, folder: pathlib.Path, *, top: pathlib.Path) -> Clip:
     num_samples=len(samples),
     digest=digest.hexdigest()[:16],
     events=events,
-    spans=tuple(audio_lib.speech_spans(samples)),
+    spans=tuple(audio_lib.speech_spans(samples, name=f"{task}/{folder.name}")),
   )
 
 
@@ -255,17 +255,9 @@ def read(path: pathlib.Path) -> np.ndarray:
   beside it is exactly as long.
 
   Raises:
-    source.BadRecording: missing, broken, empty or not finite.
+    source.BadRecording: see `media.sound`.
   """
-  recording = audio_lib.decode(path)
-  rate, samples = recording.sample_rate, recording.samples.mean(axis=0)
-  if not np.isfinite(samples).all():
-    raise source.BadRecording(source.Reason.NOT_FINITE, str(path))
-  count = (2 * len(samples) * clock.SAMPLE_RATE + rate) // (2 * rate)
-  result = np.zeros(max(1, count), np.float32)
-  found = audio_lib.resample(samples, sample_rate=rate)[: len(result)]
-  result[: len(found)] = found
-  return result
+  return media.sound(path).mean(axis=0)
 
 
 def _json(file: pathlib.Path) -> Any:
