@@ -1,16 +1,17 @@
 """Conversations behind transports: sound, joining, lost and bad windows."""
 
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
 
 from tests.helpers import small_session
 from tml_jax import errors
-from tml_jax.live import conversation
+from tml_jax.live import conversation, session
 from tml_jax.live.transport import Arrived
 from tml_jax.streams import clock
-from tml_jax.streams.frame import Control
+from tml_jax.streams.frame import Burst, Control
 from tml_jax.vocoder import stream
 
 _CONFIG = small_session.config(temperature=1.0, horizon=96, sinks=8)
@@ -142,31 +143,35 @@ def test_a_forked_and_a_restored_session_sound_alike(tmp_path):
   with pytest.raises(errors.UserError, match="a session of another model"):
     silent.restore(tmp_path)
   sounds = {live: [], twin: [], restored: []}
-  for window in _windows(4, seed=9):
-    ticked = pool.tick({s: s.receive(window) for s in (live, twin)})
-    again = other.tick({restored: restored.receive(window)})
-    for session, sound in (ticked.sounds | again.sounds).items():
-      sounds[session].append(sound)
+  for window in _windows(8, seed=9):
+    for where, who in ((pool, live), (pool, twin), (other, restored)):
+      ticked = where.tick({who: who.receive(window)})
+      sounds[who].append(ticked.sounds[who])
   assert np.abs(sounds[live]).max() > 0
   np.testing.assert_array_equal(sounds[live], sounds[twin])
   np.testing.assert_array_equal(sounds[live], sounds[restored])
 
 
 def test_messages_are_complete_texts():
-  queue = Queue()
-  talk = conversation.Conversation(None, conversation.Guest(queue, seed=0))
-  frames = _alone(16, seed=1).frames
+  def burst(channel, text, complete):
+    return Burst(channel, tuple(_TOKENIZER.encode(text)), complete)
+
+  silence = np.zeros(clock.TICKS.samples, np.float32)
+  live = session.Session(_CONFIG, seed=0)
+  frame = live.receive(Arrived(silence))
+  talk = conversation.Conversation(live, conversation.Guest(Queue(), seed=0))
   found = [
-    message
-    for frame in frames
-    for message in talk.messages(frame, tokenizer=_TOKENIZER)
+    talk.messages(
+      dataclasses.replace(frame, text_out=bursts), tokenizer=_TOKENIZER
+    )
+    for bursts in (
+      (burst(Control.SHOW, "one ", False), burst(Control.CALL, "add", True)),
+      (burst(Control.DRAW, "M", True), burst(Control.SHOW, "message", True)),
+      (burst(Control.SHOW, "b", True), burst(Control.SHOW, "c", True)),
+    )
   ]
-  shown = collections.defaultdict(list)
-  want = []
-  for burst in (burst for frame in frames for burst in frame.text_out):
-    shown[burst.channel] += burst.tokens
-    if burst.complete:
-      text = _TOKENIZER.decode(shown.pop(burst.channel))
-      want.append((burst.channel, text))
-  assert found == [each for each in want if each[0] != Control.CALL]
-  assert found
+  assert found == [
+    (),
+    ((Control.DRAW, "M"), (Control.SHOW, "one message")),
+    ((Control.SHOW, "b"), (Control.SHOW, "c")),
+  ]
