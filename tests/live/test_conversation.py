@@ -8,12 +8,10 @@ import pytest
 
 from tests.helpers import small_session
 from tml_jax import errors
-from tml_jax.config import Numerics
-from tml_jax.live import conversation
+from tml_jax.live import conversation, session
 from tml_jax.live.transport import Arrived
 from tml_jax.streams import clock
-from tml_jax.streams import frame as frame_lib
-from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.frame import Burst, Control
 from tml_jax.vocoder import stream
 
 _CONFIG = small_session.config(temperature=1.0, horizon=96, sinks=8)
@@ -133,45 +131,47 @@ def test_a_window_that_cannot_be_used_is_absent_and_disturbs_nobody():
 
 
 def test_a_forked_and_a_restored_session_sound_alike(tmp_path):
-  # The same mel in any slot; else a rounding apart, and so is the sound.
-  config = dataclasses.replace(_CONFIG, numerics=Numerics.INVARIANT)
-  pool = small_session.pool(config, slots=2, voice=_VOICE)
+  pool = small_session.pool(_CONFIG, slots=2, voice=_VOICE)
   live = pool.join(seed=3)
   for window in _windows(10, seed=3):
     pool.tick({live: live.receive(window)})
   pool.save(live, tmp_path)
   twin = pool.fork(live, seed=3)
-  other = small_session.pool(config, slots=2, voice=_VOICE)
+  other = small_session.pool(_CONFIG, slots=2, voice=_VOICE)
   restored = other.restore(tmp_path)
-  silent = small_session.pool(config, slots=1)
+  silent = small_session.pool(_CONFIG, slots=1)
   with pytest.raises(errors.UserError, match="a session of another model"):
     silent.restore(tmp_path)
   sounds = {live: [], twin: [], restored: []}
-  for window in _windows(4, seed=9):
-    ticked = pool.tick({s: s.receive(window) for s in (live, twin)})
-    again = other.tick({restored: restored.receive(window)})
-    for session, sound in (ticked.sounds | again.sounds).items():
-      sounds[session].append(sound)
+  for window in _windows(8, seed=9):
+    for where, who in ((pool, live), (pool, twin), (other, restored)):
+      ticked = where.tick({who: who.receive(window)})
+      sounds[who].append(ticked.sounds[who])
   assert np.abs(sounds[live]).max() > 0
   np.testing.assert_array_equal(sounds[live], sounds[twin])
   np.testing.assert_array_equal(sounds[live], sounds[restored])
 
 
 def test_messages_are_complete_texts():
-  talk = conversation.Conversation(None, conversation.Guest(Queue(), seed=0))
-  spread = (
-    (Burst(Control.SHOW, (0, 1), False), Burst(Control.CALL, (9,), True)),
-    (Burst(Control.DRAW, (2,), True),),
-    (),
-    (Burst(Control.SHOW, (3,), True), Burst(Control.SHOW, (4,), True)),
-  )
-  found = []
-  for window, bursts in enumerate(spread):
-    frame = Frame(window, None, None, frame_lib.no_patches(), (), (), bursts)
-    found.append(talk.messages(frame, tokenizer=_TOKENIZER))
+  def burst(channel, text, complete):
+    return Burst(channel, tuple(_TOKENIZER.encode(text)), complete)
+
+  silence = np.zeros(clock.TICKS.samples, np.float32)
+  live = session.Session(_CONFIG, seed=0)
+  frame = live.receive(Arrived(silence))
+  talk = conversation.Conversation(live, conversation.Guest(Queue(), seed=0))
+  found = [
+    talk.messages(
+      dataclasses.replace(frame, text_out=bursts), tokenizer=_TOKENIZER
+    )
+    for bursts in (
+      (burst(Control.SHOW, "one ", False), burst(Control.CALL, "add", True)),
+      (burst(Control.DRAW, "M", True), burst(Control.SHOW, "message", True)),
+      (burst(Control.SHOW, "b", True), burst(Control.SHOW, "c", True)),
+    )
+  ]
   assert found == [
     (),
-    ((Control.DRAW, "c"),),
-    (),
-    ((Control.SHOW, "abd"), (Control.SHOW, "e")),
+    ((Control.DRAW, "M"), (Control.SHOW, "one message")),
+    ((Control.SHOW, "b"), (Control.SHOW, "c")),
   ]
