@@ -12,7 +12,7 @@ import importlib.util
 import os
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tml_jax import errors, registry
@@ -112,15 +112,17 @@ def _load_file(file: str) -> None:
   stem = os.path.basename(path).removesuffix(".py")
   name = f"tml_jax_plugin_{stem}_{zlib.crc32(path.encode()):08x}"
   spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
+  assert spec is not None and spec.loader is not None  # of a .py file
+  loader, module = spec.loader, importlib.util.module_from_spec(spec)
   sys.modules[name] = module
-  _import(lambda: spec.loader.exec_module(module), what=f"--plugins={file}")
+  _import(lambda: loader.exec_module(module), what=f"--plugins={file}")
   if name not in registry.modules:
     raise _nothing(f"--plugins={file}")
   _loaded[path] = Plugin(os.path.basename(path), path, version)
 
 
 def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
+  assert entry.dist is not None  # of one that is installed
   what = f"the installed plugin {entry.name} of {entry.dist.name}"
   key = f"{entry.dist.name} {entry.name}"
   if key in _loaded:
@@ -132,7 +134,7 @@ def _load_entry(entry: importlib.metadata.EntryPoint) -> None:
   _loaded[key] = Plugin(entry.name, entry.dist.name, entry.dist.version)
 
 
-def _import(run, *, what: str) -> None:
+def _import(run: Callable[[], object], *, what: str) -> None:
   """Whatever a plugin raises is for its author to mend."""
   try:
     run()
@@ -140,6 +142,7 @@ def _import(run, *, what: str) -> None:
     raise
   except Exception as error:
     frame = error.__traceback__
+    assert frame is not None  # of what was raised
     while frame.tb_next is not None:
       frame = frame.tb_next
     where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"

@@ -36,7 +36,7 @@ class DataConfig:
     entries = (entry.rpartition(":") for entry in self.mixture)
     return {source: float(weight) for source, _, weight in entries}
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.require_range(
       self, section="data", names="logical_shards group_size", low=1
     )

@@ -49,7 +49,7 @@ class MeshConfig:
     pairs = (entry.split("=", 1) for entry in self.compiler_options)
     return {name: words.get(value, value) for name, value in pairs}
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     axes = " ".join(AXES)
     checks.require_range(self, section="mesh", names=f"{axes} slices", low=1)
     for entry in self.rules:
@@ -78,4 +78,4 @@ class MeshConfig:
 
 
 # A mesh of one device without rules.
-ONE_DEVICE = MeshConfig(**dict.fromkeys(AXES, 1))
+ONE_DEVICE = MeshConfig(data=1, fsdp=1, expert=1, tensor=1, seq=1)

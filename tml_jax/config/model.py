@@ -34,7 +34,7 @@ class FlowConfig:
   # step (LSD); sampling then takes 1 or 2 `steps`. 0 = velocity alone.
   map_weight: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     section = "model.flow"
     checks.require_range(
       self,
@@ -114,7 +114,7 @@ class ModelConfig:
     """Whether `layer` (0-based) has a dense feed-forward."""
     return layer < self.num_dense_layers
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.require_range(
       self,
       section="model",

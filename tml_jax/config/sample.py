@@ -21,7 +21,7 @@ class SampleConfig:
   horizon: int
   sinks: int
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.require_range(
       self,
       section="sample",

@@ -54,7 +54,7 @@ class Config:
     """Of XLA, for every program of a run."""
     return self.numerics.compiler_options | self.mesh.compiler_flags
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     _require_what_streams_make(self)
     _require_execution(self)
     _require_batch(self)

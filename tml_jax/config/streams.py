@@ -60,7 +60,7 @@ class StreamsConfig:
     """Patches of one video frame (or pair of frames)."""
     return (self.video_height // PATCH) * (self.video_width // PATCH)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.require_range(
       self,
       section="streams",

@@ -75,7 +75,7 @@ class ExecutionConfig:
   loss_chunk: int  # targets of a sequence whose logits exist at once
   attention: AttentionForm
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     section = "train.execution"
     checks.require_range(self, section=section, names="moe_buffer", low=0.1)
     checks.require_range(self, section=section, names="loss_chunk", low=1)
@@ -128,7 +128,7 @@ class OptimConfig:
   ema_decay: float  # of the weights that sampling uses; 0 = off
   moment_dtype: Dtype  # of first moments and Muon's momentum
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     section = "train.optim"
     checks.require_positive(
       self,
@@ -170,7 +170,7 @@ class LoopConfig:
     """Sequences of one forward and backward pass, all devices together."""
     return self.global_batch_size // self.accumulation_steps
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     checks.require_range(
       self,
       section="train",
@@ -211,7 +211,7 @@ class TrainConfig(LoopConfig):
   # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
   load_balance_loss_weight: float = 0.0
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     super().__post_init__()
     checks.require_range(
       self,

@@ -139,11 +139,8 @@ class RecordSource:
         )
       return self._readers[number]
 
-  def __getstate__(self) -> dict[str, Any]:
-    return {"path": self._path}  # workers open the files themselves
-
-  def __setstate__(self, state: dict[str, Any]) -> None:
-    self.__init__(state["path"])
+  def __reduce__(self) -> tuple[type["RecordSource"], tuple[pathlib.Path]]:
+    return type(self), (self._path,)  # workers open the files themselves
 
   def __repr__(self) -> str:  # Grain puts it in error messages
     return f"RecordSource({str(self._path)!r})"

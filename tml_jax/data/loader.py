@@ -90,7 +90,7 @@ class Loader:
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._empty = packing.empty_sequence(config.streams)
     self._largest_group = 1
-    self._stream = None
+    self._stream: Any = None
     self._restart()
 
   def __iter__(self) -> "Loader":
@@ -180,7 +180,9 @@ class Loader:
   def _restart(self) -> None:
     """Starts the prefetching at the current positions."""
     self.close()
-    self._waiting = {shard: collections.deque() for shard in self._shards}
+    self._waiting: dict[int, collections.deque[tuple[Position, Batch]]] = {
+      shard: collections.deque() for shard in self._shards
+    }
     self._skip = {s: p.offset for s, p in self._positions.items()}
     groups = Groups(
       self._dataset,
@@ -220,7 +222,8 @@ class Groups:
     self._group_size = group_size
     self._tokenizer_path = tokenizer_path
     self._config = config
-    self._tokenizer = None  # loaded where it is used: workers get a path
+    # Loaded where it is used: workers get a path.
+    self._tokenizer: tokenizer.Tokenizer | None = None
 
   def __len__(self) -> int:
     return sys.maxsize

@@ -203,7 +203,7 @@ class Subset:
   split: Split
   share: float
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.split == Split.FRESH:
       raise errors.UserError(
         f"{self.recordings!r} has recorded conversations, and none of them is "

@@ -275,14 +275,14 @@ def _agent(
   words = []
   for word in agent.words:
     window = clock.TICKS.window_of(word.start)
-    piece = next((p for p in pieces if p.first <= window <= p.last), None)
-    if piece is None:
+    kept = next((p for p in pieces if p.first <= window <= p.last), None)
+    if kept is None:
       continue
     # A text that leads its sound still comes after the question.
-    earliest = (starts[piece] + say_lead) * clock.TICKS.seconds
-    shift = (piece.place - piece.first) * clock.TICKS.seconds
+    earliest = (starts[kept] + say_lead) * clock.TICKS.seconds
+    shift = (kept.place - kept.first) * clock.TICKS.seconds
     start = max(word.start + shift, earliest)
-    end = max(start, min(word.end + shift, piece.stop * clock.TICKS.seconds))
+    end = max(start, min(word.end + shift, kept.stop * clock.TICKS.seconds))
     words.append(Word(start, end, word.text))
   return Track(
     role=Role.AGENT,

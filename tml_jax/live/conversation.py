@@ -153,7 +153,8 @@ def hold(room: Room, guests: Iterable[Guest]) -> np.ndarray:
   Returns:
     [ticks] wall-clock time of each, compilation included.
   """
-  guests, seconds = iter(guests), []
+  guests = iter(guests)
+  seconds: list[float] = []
   arrived: dict[Conversation, Arrived] = {}
 
   def go_on(conversation: Conversation) -> None:

@@ -269,6 +269,7 @@ class SessionPool:
       return None
     ticked_B = np.zeros(len(self._sessions), bool)
     ticked_B[list(ticked)] = True
+    assert isinstance(self._voices, stream.State)  # there is a voice
     self._voices, sound_BS = self._voice.speak(
       self._voices,
       decided.mel_BFM,

@@ -150,16 +150,18 @@ class Program:
   def arguments(self) -> dict[str, Any]:
     """Abstract arrays of a call on a mesh, by what they are."""
     shapes = self._shapes()
-    return self.places.variables | {
+    return self._mesh_places.variables | {
       "cache": shapes["cache"],
       "inputs": shapes["chunk"],
     }
 
   def lower(self) -> jax.stages.Lowered:
     """Traces the tick of a mesh; the cache is donated."""
-    with mesh_lib.use(self.places.mesh, rules=self.config.mesh.axis_rules):
+    with mesh_lib.use(
+      self._mesh_places.mesh, rules=self.config.mesh.axis_rules
+    ):
       return self._jit(compiler_options=None).lower(
-        self.places.variables,
+        self._mesh_places.variables,
         **self._shapes(),
         text_pieces=self.text_pieces,
         model=self.model,
@@ -173,13 +175,20 @@ class Program:
     options: Mapping[str, str | bool] = types.MappingProxyType({}),
   ) -> jax.stages.Compiled:
     """Compiles with the config's options and `options`."""
-    return lowered.compile(self.config.compiler_options | options)
+    return lowered.compile({**self.config.compiler_options, **options})
+
+  @property
+  def _mesh_places(self) -> Places:
+    """`places` where there must be some."""
+    if self.places is None:
+      raise ValueError("a tick of one device has no places on a mesh")
+    return self.places
 
   def _shapes(self) -> dict[str, Any]:
     """Abstract arguments of the tick by name, but for the weights."""
-    rows = self.places.rows
+    rows = self._mesh_places.rows
 
-    def by_session(leaf) -> jax.ShapeDtypeStruct:
+    def by_session(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
       return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows)
 
     cache = jax.eval_shape(lambda: empty_cache(self.config, self.sessions))
@@ -190,27 +199,33 @@ class Program:
       "quiet_B": by_session(np.zeros(self.sessions, bool)),
     }
 
-  def _jit(self, *, compiler_options: dict[str, str | bool] | None):
+  def _jit(
+    self, *, compiler_options: dict[str, str | bool] | None
+  ) -> jax.stages.Wrapped:
     return jax.jit(
       tick_lib.tick,
       static_argnames=("text_pieces", "model", "config"),
       donate_argnames="cache",
-      out_shardings=self.places.rows,
+      out_shardings=self._mesh_places.rows,
       compiler_options=compiler_options,
     )
 
   @functools.cached_property
-  def _on_mesh(self):
+  def _on_mesh(self) -> jax.stages.Wrapped:
     return self._jit(compiler_options=self.config.compiler_options)
 
   @functools.cached_property
-  def _take_on_mesh(self):
-    return jax.jit(cache_lib.Cache.take, out_shardings=self.places.everywhere)
+  def _take_on_mesh(self) -> jax.stages.Wrapped:
+    return jax.jit(
+      cache_lib.Cache.take, out_shardings=self._mesh_places.everywhere
+    )
 
   @functools.cached_property
-  def _put_on_mesh(self):
+  def _put_on_mesh(self) -> jax.stages.Wrapped:
     return jax.jit(
-      cache_lib.Cache.put, donate_argnums=0, out_shardings=self.places.rows
+      cache_lib.Cache.put,
+      donate_argnums=0,
+      out_shardings=self._mesh_places.rows,
     )
 
 
@@ -282,7 +297,13 @@ def on_mesh(
   )
 
 
-def _cast(path, leaf, sharding, *, dtype: str) -> jax.ShapeDtypeStruct:
+def _cast(
+  path: tuple[object, ...],
+  leaf: jax.ShapeDtypeStruct,
+  sharding: jax.sharding.Sharding,
+  *,
+  dtype: str,
+) -> jax.ShapeDtypeStruct:
   """Matrices in the model's dtype, but for routers."""
   names = {getattr(key, "key", None) for key in path}
   keep = len(leaf.shape) < 2 or "router" in names

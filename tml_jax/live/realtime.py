@@ -20,7 +20,7 @@ from tml_jax.streams import clock
 class WallClock:
   """Seconds since the session began."""
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._start = time.monotonic()
 
   def now(self) -> float:

@@ -42,7 +42,7 @@ def write(
   partial = path.with_name(f".{FILE}-{os.getpid()}")
   header = {"version": _VERSION, "fingerprint": fingerprint, "state": state}
   # Bytes, because numpy cannot store bfloat16.
-  parts = {
+  parts: dict[str, Any] = {
     f"array_{index}": np.frombuffer(array.tobytes(), np.uint8)
     for index, array in enumerate(arrays)
   }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tml_jax import errors
-from tml_jax.config import Config
+from tml_jax.config import Config, StreamsConfig
 from tml_jax.live.transport import Arrived
 from tml_jax.streams import clock, dmel
 from tml_jax.streams import frame as frame_lib
@@ -175,7 +175,7 @@ class Session:
     return session
 
 
-def _check_image(image: np.ndarray, streams) -> None:
+def _check_image(image: np.ndarray, streams: StreamsConfig) -> None:
   want = (streams.video_height, streams.video_width, 3)
   if image.shape != want or image.dtype != np.uint8:
     raise errors.UserError(

@@ -7,7 +7,9 @@ Legend: B sessions, C positions of a chunk, N output tokens, V vocabulary,
 D d_model, F fine frames, M mel channels.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -139,7 +141,13 @@ compiled = {
 }
 
 
-def _in_groups(function, arrays, *, size: int, config: Config) -> jax.Array:
+def _in_groups(
+  function: Callable[..., jax.Array],
+  arrays: tuple[jax.Array, ...],
+  *,
+  size: int,
+  config: Config,
+) -> jax.Array:
   """`function` of rows of B sessions; in groups of `size` if invariant."""
   if config.numerics is Numerics.DEFAULT:
     return function(*arrays)
@@ -189,8 +197,8 @@ class _Carry:
 def _emit(
   carry: _Carry,
   *,
-  bound,
-  chunk,
+  bound: interaction.InteractionModel,
+  chunk: Chunk,
   keys_B: jax.Array,
   quiet_B: jax.Array,
   grammar: decode.Grammar,
@@ -224,7 +232,8 @@ def _emit(
   slots = jnp.arange(carry.tokens_BN.shape[1])
   slot_BN = (slots == counts_B[:, None]) & active_B[:, None]
   is_decided_B = state_B >= State.QUIET
-  return carry.replace(
+  return dataclasses.replace(
+    carry,
     cache=cache,
     hidden_BD=jnp.where(active_B[:, None], hidden_B1D[:, 0], carry.hidden_BD),
     tokens_BN=jnp.where(slot_BN, token_B[:, None], carry.tokens_BN),
@@ -243,7 +252,13 @@ def _mel_shape(config: Config) -> tuple[int, int]:
 
 
 @jax.named_scope("sound")
-def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
+def _sound(
+  bound: interaction.InteractionModel,
+  hidden_BD: jax.Array,
+  keys_B: jax.Array,
+  *,
+  config: Config,
+) -> jax.Array:
   """Fine mel of the next window of every session."""
   keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, _FLOW_STREAM)
   mel_BFM = flow_head.sample(
@@ -260,7 +275,9 @@ def _sound(bound, hidden_BD, keys_B, *, config: Config) -> jax.Array:
   return jnp.clip(mel_BFM, dmel.LOG_MIN, dmel.LOG_MAX)
 
 
-def _token_chunk(token_B, active_B, *, chunk: Chunk, config: Config) -> Chunk:
+def _token_chunk(
+  token_B: jax.Array, active_B: jax.Array, *, chunk: Chunk, config: Config
+) -> Chunk:
   """The chunk of one output token."""
   empty = empty_chunk(
     config, batch_size=len(token_B), size=1, audio=0, patches=0

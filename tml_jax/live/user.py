@@ -222,7 +222,7 @@ def from_files(
         f"--text='{line.time:g}:{line.text}' comes after the session's end at "
         f"{duration:.1f} s; raise --tail or type earlier"
       )
-  video = ()
+  video: tuple[VideoFrame, ...] = ()
   if video_path:
     video = read_video(
       video_path,

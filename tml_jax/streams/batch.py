@@ -11,13 +11,16 @@ pytrees of jax, whose arrays the model finds in them; nothing here needs it.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tml_jax.streams import clock
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Frame
+
+# Of numpy on the host, of jax in what is traced.
+Array = Any
 
 OWN, USER = 0, 1  # values of `Inputs.audio_streams`
 
@@ -35,13 +38,13 @@ class Inputs(NamedTuple):
     patch_positions: [P] int32.
   """
 
-  tokens: np.ndarray
-  windows: np.ndarray
-  audio_dmel: np.ndarray
-  audio_positions: np.ndarray
-  audio_streams: np.ndarray
-  patches: np.ndarray
-  patch_positions: np.ndarray
+  tokens: Array
+  windows: Array
+  audio_dmel: Array
+  audio_positions: Array
+  audio_streams: Array
+  patches: Array
+  patch_positions: Array
 
 
 class Packed(NamedTuple):
@@ -54,8 +57,8 @@ class Packed(NamedTuple):
   """
 
   inputs: Inputs
-  segment_ids: np.ndarray
-  positions: np.ndarray
+  segment_ids: Array
+  positions: Array
 
 
 class Chunk(NamedTuple):
@@ -68,7 +71,7 @@ class Chunk(NamedTuple):
   """
 
   inputs: Inputs
-  lengths: np.ndarray
+  lengths: Array
 
 
 class Targets(NamedTuple):
@@ -81,10 +84,10 @@ class Targets(NamedTuple):
     weights: [N] float32, of the loss; 0 where unused.
   """
 
-  positions: np.ndarray
-  tokens: np.ndarray
-  kinds: np.ndarray
-  weights: np.ndarray
+  positions: Array
+  tokens: Array
+  kinds: Array
+  weights: Array
 
 
 class Speech(NamedTuple):
@@ -96,9 +99,9 @@ class Speech(NamedTuple):
     weights: [S] float32, 1 where there is a mel, else 0.
   """
 
-  positions: np.ndarray
-  mel: np.ndarray
-  weights: np.ndarray
+  positions: Array
+  mel: Array
+  weights: Array
 
 
 class Batch(NamedTuple):
@@ -174,7 +177,7 @@ def place_frame(
 def stack(sequences: Sequence[Batch], *, like: Batch) -> Batch:
   """Sequences as a batch; an array shorter than in `like` ends in zeros."""
 
-  def one(arrays, want):
+  def one(arrays: Sequence[Any], want: Any) -> Any:
     if isinstance(want, tuple):
       return type(want)(*map(one, zip(*arrays, strict=True), want))
     out = np.zeros((len(arrays), *want.shape), want.dtype)

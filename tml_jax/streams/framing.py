@@ -26,6 +26,11 @@ WRITTEN = {  # channels of what the agent writes
   EventKind.CALL: Control.CALL,
 }
 
+# text_in, say and text_out of a frame.
+_Text = tuple[
+  tuple[frame_lib.Burst, ...], tuple[int, ...], tuple[frame_lib.Burst, ...]
+]
+
 
 def frames(
   timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
@@ -89,7 +94,7 @@ def _windows(
   spans: tuple[timeline_lib.Span, ...], *, grid: clock.Grid
 ) -> list[int]:
   """Windows that any of `spans` touches, in order."""
-  active = set()
+  active: set[int] = set()
   for span in spans:
     first = grid.window_of(span.start)
     active.update(range(first, max(first + 1, grid.num_windows(span.end))))
@@ -114,11 +119,11 @@ def _own_mel(
   """Fine mel [4 A, 80] of the windows in which the agent speaks."""
   agent = timeline.track(Role.AGENT)
   windows = [w for w in speech_windows(agent, grid=grid) if w < count]
-  if not windows:
+  if agent is None or not windows:
     return {}
   audio = np.zeros(count * grid.samples, np.float32)
   audio[: len(agent.audio)] = agent.audio
-  result = {}
+  result: dict[int, np.ndarray] = {}
   breaks = [
     i for i in range(1, len(windows)) if windows[i] > windows[i - 1] + 1
   ]
@@ -133,13 +138,13 @@ def _own_mel(
 
 def _place_text(
   timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
-) -> list[tuple]:
+) -> list[_Text]:
   """(text_in, say, text_out) of every frame."""
   grid = clock.of(config)
-  say_at = collections.defaultdict(list)
+  say_at: dict[int, list[int]] = collections.defaultdict(list)
   agent = timeline.track(Role.AGENT)
-  says = agent is not None and config.say_text is SayText.WORDS
-  for word in agent.words if says else ():
+  says = config.say_text is SayText.WORDS
+  for word in agent.words if agent and says else ():
     window = grid.window_of(word.start) - 1 - config.say_lead
     say_at[max(0, window)] += tokenizer.encode(word.text)
   events = collections.defaultdict(list)
@@ -148,7 +153,7 @@ def _place_text(
   last = max([grid.num_windows(timeline.duration) - 1, *say_at, *events])
   queue_in, queue_out = frame_lib.TextQueue(), frame_lib.TextQueue()
   say_waiting: list[int] = []
-  result = []
+  result: list[_Text] = []
   while len(result) <= last or queue_in or queue_out or say_waiting:
     k = len(result)
     for event in events.get(k, ()):

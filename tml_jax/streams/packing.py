@@ -208,14 +208,21 @@ class _Slots:
 
 
 def _read_frame(
-  sequence: Batch, slots: _Slots, start, stop, *, config
+  sequence: Batch,
+  slots: _Slots,
+  start: int,
+  stop: int,
+  *,
+  config: StreamsConfig,
 ) -> Frame:
   """Parses the tokens [start, stop) of one frame."""
   base, inputs = config.text_vocab_size, sequence.packed.inputs
   tokens = inputs.tokens[start:stop].tolist()
   cursor = 1
 
-  def run(placeholder: Control, slot: dict[int, int], values) -> np.ndarray:
+  def run(
+    placeholder: Control, slot: dict[int, int], values: np.ndarray
+  ) -> np.ndarray:
     nonlocal cursor
     first = cursor
     while cursor < len(tokens) and tokens[cursor] == base + placeholder:

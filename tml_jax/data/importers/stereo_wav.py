@@ -155,7 +155,7 @@ def _words(path: pathlib.Path) -> Words:
   Raises:
     source.BadRecording: no such file, or not such words.
   """
-  words = {role: [] for role in ROLES}
+  words: dict[Role, list[Word]] = {role: [] for role in ROLES}
   try:
     entries = json.loads(path.read_text(encoding="utf-8"))["words"]
     for e in sorted(entries, key=lambda e: e["start"]):

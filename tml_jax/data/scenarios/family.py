@@ -91,7 +91,7 @@ class Family(abc.ABC):
   max_gap: float = 0.3
   video_share: float = 0.1
 
-  def __init_subclass__(cls, **arguments):
+  def __init_subclass__(cls, **arguments: object) -> None:
     super().__init_subclass__(**arguments)
     if "name" in vars(cls):
       if cls.name == scenarios.ALL:
