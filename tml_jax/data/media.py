@@ -17,7 +17,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -205,7 +205,8 @@ class _Opened:
     self._check_time()
     return self._file.read(size)
 
-  def frames(self, stream: av.stream.Stream) -> Iterator[av.frame.Frame]:
+  def frames(self, stream: av.stream.Stream) -> Iterator[Any]:
+    """Of the stream's kind, which PyAV's types do not tell."""
     for frame in self.container.decode(stream):
       self._check_time()
       yield frame
@@ -224,6 +225,7 @@ def _open(
   try:
     with av.open(
       opened,
+      mode="r",
       format=container,
       container_options=CONTAINER_OPTIONS,
       metadata_errors="replace",
@@ -257,7 +259,7 @@ def _open(
     ) from error
 
 
-def _moving(container: av.container.InputContainer) -> list:
+def _moving(container: av.container.InputContainer) -> list[av.VideoStream]:
   """Streams of video that are not the cover of an album."""
   cover = av.stream.Disposition.attached_pic
   return [s for s in container.streams.video if not s.disposition & cover]
@@ -288,7 +290,7 @@ def _sound(
         source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
       )
     declared = 0.0
-    if is_declared and stream.duration is not None:
+    if is_declared and stream.duration and stream.time_base:
       declared = float(stream.duration * stream.time_base)
     placed = placing.Placed(
       declared, name=name, seconds=limits.seconds, bytes=limits.bytes

@@ -69,6 +69,7 @@ class Placed:
       self._check_seconds(at)
       self._put(self._run.finish())
       self._begin(samples, rate=rate, at=at)
+    assert self._run is not None  # `_begin` has been called
     self._put(self._run.push(samples))
 
   def finish(self) -> np.ndarray:
@@ -92,6 +93,7 @@ class Placed:
 
   def _put(self, samples: np.ndarray) -> None:
     """Writes the run's next [channels, n] at 16 kHz."""
+    assert self._run is not None  # `_begin` has been called
     start = self._run.place
     end = start + samples.shape[1]
     self._run.place = end
