@@ -4,14 +4,12 @@ A family is a subclass of `family.Family` with a `name`, in a file of its own
 here or in a plugin; nothing else lists it. Start reading at `family`.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tml_jax import registry
 
-if TYPE_CHECKING:
-  from tml_jax.data.scenarios import family
-
 ALL = "all"  # every family, in config.data.mixture
-FAMILIES: "registry.Registry[type[family.Family]]" = registry.Registry(
+# Of `type[family.Family]`, which imports this package.
+FAMILIES: registry.Registry[Any] = registry.Registry(
   "scenario family", packages=(__name__,)
 )
