@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.helpers import small_session
-from tests.streams.test_frames import CONFIG, recording
+from tests.helpers.frames import CONFIG, recording
 from tml_jax.live import tick
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import frame as frame_lib

@@ -8,53 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.helpers.frames import CONFIG, ByteTokenizer
+from tests.helpers.frames import CONFIG, ByteTokenizer, levels, recording
 from tml_jax.config import SayText
 from tml_jax.streams import clock, framing, packing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import timeline as timeline_lib
-from tml_jax.streams.frame import Burst, Control, Frame
+from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.timeline import Event, EventKind, Role, Span, Track, Word
-
-
-def _levels(rng):
-  return rng.integers(0, 16, (4, 80)).astype(np.uint8)
-
-
-@st.composite
-def burst(draw, channels):
-  tokens = draw(st.lists(st.integers(0, 299), max_size=3))
-  return Burst(
-    draw(st.sampled_from(channels)), tuple(tokens), draw(st.booleans())
-  )
-
-
-@st.composite
-def recording(draw):
-  rng = np.random.default_rng(draw(st.integers(0, 2**31)))
-  first = draw(st.integers(0, 10_000))
-  frames = []
-  for k in range(draw(st.integers(1, 9))):
-    speak = draw(st.booleans())
-    pixels = (draw(st.sampled_from([0, 0, 2])), 2, 40, 40, 3)
-    frames.append(
-      Frame(
-        window=first + k,
-        own_dmel=_levels(rng) if draw(st.booleans()) else None,
-        user_dmel=_levels(rng) if draw(st.booleans()) else None,
-        patches=rng.integers(0, 256, pixels).astype(np.uint8),
-        text_in=tuple(draw(st.lists(burst(frame_lib.CHANNELS_IN), max_size=2))),
-        say=tuple(draw(st.lists(st.integers(0, 299), max_size=4))),
-        text_out=tuple(
-          draw(st.lists(burst(frame_lib.CHANNELS_OUT), max_size=1))
-        ),
-        speak=speak,
-        target_mel=rng.normal(size=(16, 80)).astype(np.float32)
-        if speak
-        else None,
-      )
-    )
-  return frames
 
 
 def assert_same(got: Frame, want: Frame):
@@ -123,7 +83,7 @@ def test_sequences_obey_the_grammar_and_the_bounds(recordings):
 def test_short_recordings_are_never_cut():
   rng = np.random.default_rng(0)
   quiet = [
-    Frame(k, None, _levels(rng), frame_lib.no_patches(), ()) for k in range(6)
+    Frame(k, None, levels(rng), frame_lib.no_patches(), ()) for k in range(6)
   ]
   sequences = packing.pack([quiet] * 5, config=CONFIG)
   lengths = [
@@ -135,7 +95,7 @@ def test_short_recordings_are_never_cut():
 def test_long_recording_continues_with_its_clock():
   rng = np.random.default_rng(0)
   frames = [
-    Frame(k, None, _levels(rng), frame_lib.no_patches(), ()) for k in range(25)
+    Frame(k, None, levels(rng), frame_lib.no_patches(), ()) for k in range(25)
   ]
   sequences = packing.pack([frames], config=CONFIG)
   windows = [
