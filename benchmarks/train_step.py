@@ -29,6 +29,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments import interaction
+from tml_jax import workdir
 from tml_jax.config import Config, Optimizer
 from tml_jax.kernels.experts import tiled
 from tml_jax.streams import packing
@@ -257,7 +258,7 @@ def train_tiny(directory: str) -> dict[str, float]:
   )
   compiled = re.search(r"compiled in ([\d.]+) s; ([\d.]+) GFLOP", done.stderr)
   first = re.search(r"first step ([\d.]+) s .* memory (\d+) MiB", done.stderr)
-  lines = pathlib.Path(directory, "run", "metrics.jsonl").read_text()
+  lines = pathlib.Path(directory, "run", workdir.METRICS).read_text()
   # The first record also waits for what follows compilation.
   records = [json.loads(line) for line in lines.splitlines()][1:]
   result = {
