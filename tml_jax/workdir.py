@@ -32,10 +32,10 @@ METRICS = "metrics.jsonl"  # one line per logged step
 TENSORBOARD = "tb"
 GOODPUT = "goodput.json"
 PROFILE = "profile"  # traces and memory
-PROGRAM = "train_step.txt"  # in PROFILE: names the instructions of a trace
+PROGRAM = "train_step.txt"  # in PROFILE; names the instructions of a trace
 PLOTS = "plots"  # router_STEP.png
 TRAIN_LOG = "train.log"  # of `ablate`
-EVALUATION = "evaluation.json"  # of `evaluate`, with a page and a directory:
+EVALUATION = "evaluation.json"  # of `evaluate`; in the folder beside it are:
 TICKS = "ticks"  # FAMILY/ID.jsonl, what was held live
 CONTENT = "content"  # FAMILY/ID.json, what was predicted by teacher forcing
 # Of a checkpoint on the disk of a host (`training/local_checkpoint.py`).
