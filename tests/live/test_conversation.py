@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.live import conversation, session
-from tml_jax.live.transport import Arrived
+from tml_jax.live.transport import Answer, Arrived
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Burst, Control
 from tml_jax.vocoder import stream
@@ -17,6 +17,14 @@ from tml_jax.vocoder import stream
 _CONFIG = small_session.config(temperature=1.0, horizon=96, sinks=8)
 _VOICE = stream.Voice(network=None, variables={})
 _TOKENIZER = small_session.Letters()
+_ANSWER = Answer(
+  frame=None,
+  sound=None,
+  messages=(),
+  is_reading=False,
+  refused=None,
+  seconds=0.0,
+)
 
 
 class Queue:
@@ -132,9 +140,9 @@ def test_a_window_that_cannot_be_used_is_absent_and_disturbs_nobody():
 
 def test_a_forked_and_a_restored_session_sound_alike(tmp_path):
   pool = small_session.pool(_CONFIG, slots=2, voice=_VOICE)
-  live = pool.join(seed=3)
+  live, past = pool.join(seed=3), []
   for window in _windows(10, seed=3):
-    pool.tick({live: live.receive(window)})
+    past.append(pool.tick({live: live.receive(window)}).frames[live])
   pool.save(live, tmp_path)
   twin = pool.fork(live, seed=3)
   other = small_session.pool(_CONFIG, slots=2, voice=_VOICE)
@@ -142,14 +150,26 @@ def test_a_forked_and_a_restored_session_sound_alike(tmp_path):
   silent = small_session.pool(_CONFIG, slots=1)
   with pytest.raises(errors.UserError, match="a session of another model"):
     silent.restore(tmp_path)
-  sounds = {live: [], twin: [], restored: []}
+  places = {live: pool, twin: pool, restored: other}
+  queues = {who: Queue() for who in places}
   for window in _windows(8, seed=9):
-    for where, who in ((pool, live), (pool, twin), (other, restored)):
+    for who, where in places.items():
       ticked = where.tick({who: who.receive(window)})
-      sounds[who].append(ticked.sounds[who])
-  assert np.abs(sounds[live]).max() > 0
-  np.testing.assert_array_equal(sounds[live], sounds[twin])
-  np.testing.assert_array_equal(sounds[live], sounds[restored])
+      queues[who].answers.append(
+        dataclasses.replace(
+          _ANSWER, frame=ticked.frames[who], sound=ticked.sounds[who]
+        )
+      )
+  begin = len(past) * clock.TICKS.samples - stream.DELAY
+  for queue in queues.values():
+    _assert_same(queue, queues[live])
+    # Its own mel, as rounding of the mel is heard.
+    mels = [f.target_mel if f.speak else None for f in past + queue.frames]
+    whole = stream.render(mels, grid=clock.TICKS, network=None, variables={})
+    assert np.abs(queue.sound).max() > 0
+    np.testing.assert_array_equal(
+      queue.sound, whole[begin : begin + len(queue.sound)]
+    )
 
 
 def test_messages_are_complete_texts():
