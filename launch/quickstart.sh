@@ -174,5 +174,5 @@ cat <<END
 
 Another conversation: $dir/venv/bin/python -m tml_jax.sample \\
   --workdir=$run --data_dir=$data --scenario=heldout:1 --out=$session-1
-Your own voice (16 kHz mono): --input=FILE.wav instead of --scenario
+Your own voice, in any sound file: --input=FILE instead of --scenario
 END
