@@ -4,6 +4,7 @@ import re
 
 import jax
 import numpy as np
+import pytest
 
 from tests.helpers import commands, plugin_files, small
 
@@ -11,6 +12,7 @@ GUIDE = commands.ROOT / "docs" / "api.md"
 PLUGINS = ("twice", "read_aloud", "at_once")
 
 
+@pytest.mark.slow
 def test_the_guide_runs(tmp_path, data_dir, monkeypatch, registries):
   run = tmp_path / "run"
   result = commands.run(

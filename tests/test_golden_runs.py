@@ -6,22 +6,14 @@ import pytest
 from tests import golden_runs
 from tests.golden_runs import RUNS, SESSION, TOLERANCES, Golden
 
-# One by default; each takes a minute or more on two cores.
-_QUICK = {"tiny_procedural_float32_muon"}
-
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   return golden_runs.prepared(str(tmp_path_factory.mktemp("prepared")))
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow)
-    for name in RUNS
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_run_repeats_its_losses(name, data_dir):
   want, got = (
     Golden.load(name),

@@ -67,7 +67,7 @@ def test_a_source_is_prepared_by_worker_processes(tmp_path):
   )
   entry = report["corpora"]["read_aloud-anna"]
   assert entry["kept"] == 3
-  assert [*entry["skipped"]] == ["not an audio file"]
+  assert [*entry["skipped"]] == ["cannot be read"]
   written = corpus.RecordSource(tmp_path / "data" / "read_aloud-anna")
   assert written[1].metadata["text"] == "Number 1."
   with pytest.raises(errors.UserError, match="no .*metadata.csv; give"):
