@@ -27,7 +27,7 @@ from tml_jax.vocoder import network as network_lib
 from tml_jax.vocoder import phases as phases_lib
 
 DELAY = phases_lib.DELAY
-TILE = 4  # sessions whose magnitudes are found at once
+TILE = 64  # frames whose magnitudes are found at once, of several sessions
 
 
 @flax.struct.dataclass
@@ -157,15 +157,16 @@ def magnitudes(
 ) -> tuple[jax.Array, network_lib.Histories]:
   """Magnitudes [B, N, F] of the next frames, zero in silence; histories.
 
-  In tiles of `TILE` sessions: a matmul of other height rounds differently, and
+  In tiles of `TILE` frames: a matmul of other height rounds differently, and
   phases turn the rounding of a faint bin into another sound of it, at -50 dB.
   """
   size, count = sounds_BN.shape
-  padding = -size % TILE
+  sessions = max(1, TILE // count)  # of a tile
+  padding = -size % sessions
 
   def cut(x_B):
     x_B = jnp.pad(x_B, [(0, padding)] + [(0, 0)] * (x_B.ndim - 1))
-    return x_B.reshape(-1, TILE, *x_B.shape[1:])
+    return x_B.reshape(-1, sessions, *x_B.shape[1:])
 
   def find(tile):
     mel_TNM, sounds_TN, histories = tile
