@@ -139,6 +139,14 @@ def test_base_modules_import_no_package():
       assert {name.split(".")[1] for name in used} <= BASE, path
 
 
+def test_only_commands_define_the_flags_of_commands():
+  """A script that imports the library has its own --config and --json."""
+  script = re.compile(r"^if __name__ == .__main__.:", re.MULTILINE)
+  for path in (ROOT / "tml_jax").rglob("*.py"):
+    if "tml_jax.config.flags" in _imports(path):
+      assert script.search(path.read_text(encoding="utf-8")), path
+
+
 def test_no_entry_point_imports_jax_before_main():
   names = [
     f"{folder}.{path.stem}"

@@ -40,7 +40,9 @@ def test_overrides_and_argv_are_those_of_the_command(tmp_path):
     "from tml_jax import workdir\n"
     "from tml_jax.config import flags as config_flags\n"
     "def main(config):\n"
-    "  workdir.create(config_flags.WORKDIR.value, config)\n"
+    "  overrides = config_flags.overrides()\n"
+    "  path = config_flags.WORKDIR.value\n"
+    "  workdir.create(path, config, overrides=overrides)\n"
     "config_flags.run(main)\n"
   )
   flags = [

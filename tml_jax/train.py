@@ -68,7 +68,12 @@ def main(
     requested = profile_flags.requested(steps=train.steps)
   with processes.together():  # none writes before all have been checked
     if processes.is_first:
-      workdir_lib.create(workdir, config, is_begun=begun)
+      workdir_lib.create(
+        workdir,
+        config,
+        is_begun=begun,
+        overrides=config_flags.overrides(),
+      )
   faulthandler.register(signal.SIGUSR1, all_threads=True)
   # jax starts here: bad flags and directories have been refused by now.
   import jax

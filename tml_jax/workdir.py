@@ -16,11 +16,11 @@ import platform
 import subprocess
 import sys
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from tml_jax import errors, files, plugins
 from tml_jax.config import Config
-from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 
 CONFIG = config_text.FILE_NAME
@@ -69,10 +69,17 @@ _PACKAGES = (
 )
 
 
-def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
+def create(
+  path: str,
+  config: Any,
+  *,
+  is_begun: bool = False,
+  overrides: Mapping[str, Any] | None = None,
+) -> pathlib.Path:
   """Makes or re-opens the workdir and records this start in it.
 
-  `is_begun` says that the run can be resumed from elsewhere than the workdir.
+  `is_begun` says that the run can be resumed from elsewhere than the workdir;
+  `overrides` are the fields of the config that the command line changed.
 
   Raises `errors.UserError` when the directory cannot be written, or when it
   holds checkpoints of a config that differs in more than `FREE_FIELDS`, or
@@ -104,7 +111,7 @@ def create(path: str, config: Any, *, is_begun: bool = False) -> pathlib.Path:
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "argv": sys.argv,
     "overrides": {
-      name: str(value) for name, value in config_flags.overrides().items()
+      name: str(value) for name, value in (overrides or {}).items()
     },
     "plugins": plugins.record(),
     "git": git_hash(),
