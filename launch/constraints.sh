@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Takes the newest version of every package that setup.py allows, runs all
 # tests and, when they pass, writes what they passed on as
-# launch/constraints.txt. Needs Python 3.11; takes hours.
+# launch/constraints.txt, and with hashes for the image as
+# launch/gke/requirements.lock. Needs Python 3.11; takes hours.
 #   bash launch/constraints.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,8 +15,9 @@ if sys.version_info[:2] != (3, 11):
            " of 3.11, the oldest that runs; make the environment with python3.11")'
 say "upgrading Python packages"
 python -m pip install --upgrade --upgrade-strategy eager \
-  -e ".[test,eval,docs,tpu]"
+  -e ".[test,eval,docs,tpu]" uv
 install_debian_packages
 check_and_test -m ''
 write_constraints
+write_lock
 say "$CONSTRAINTS: $(grep -c == "$CONSTRAINTS") packages"

@@ -3,6 +3,7 @@
 # For: launch/test.sh and launch/quickstart.sh. Nothing runs on its own.
 
 CONSTRAINTS=launch/constraints.txt
+LOCK=launch/gke/requirements.lock
 DEBIAN_PACKAGES=(espeak-ng)
 for language in en fr es it ru; do
   # The second one holds the transcripts.
@@ -49,9 +50,18 @@ write_constraints() {
     echo "# What the tests last passed on, with Python 3.11; written by"
     echo "# launch/constraints.sh. Another Python takes the same versions; what"
     echo "# only that Python needs is not held here."
-    python -m pip freeze --exclude-editable --exclude tml_jax |
+    python -m pip freeze --exclude-editable --exclude tml_jax --exclude uv |
       sed 's/+[A-Za-z0-9.]*$//'
   } >"$CONSTRAINTS"
+}
+
+# The same versions of what a slice needs, with the hash of every file that the
+# registry has of them: for all systems and Pythons.
+write_lock() {
+  echo setuptools | uv pip compile --quiet --universal --python-version 3.11 \
+    --generate-hashes --no-annotate --extra tpu --constraints "$CONSTRAINTS" \
+    --custom-compile-command "bash launch/constraints.sh" \
+    --output-file "$LOCK" setup.py -
 }
 
 # Recorded prompts, their transcripts, and a synthetic voice.
