@@ -81,11 +81,8 @@ def _with(config: Config, *, dtype: Dtype, optimizer: Optimizer) -> Config:
 
 RUNS = {
   f"{name}_{dtype}_{optimizer}": make(dtype, optimizer)
-  for name, make, dtypes in (
-    ("tiny_procedural", _one_device, tuple(Dtype)),
-    ("mesh_2_2_2", _mesh, (Dtype.FLOAT32,)),
-  )
-  for dtype in dtypes
+  for name, make in (("tiny_procedural", _one_device), ("mesh_2_2_2", _mesh))
+  for dtype in Dtype
   for optimizer in Optimizer
 }
 

@@ -341,13 +341,17 @@ class Attention(nn.Module):
     is_valid_BT = steps < lengths_B[:, None]
     slot_BT = jnp.where(is_valid_BT, ring.slot(index_BT), ring.slots)
 
-    def write(name, new_BTKH):
-      old_BKSH = layer[name]
-      new_BKTH = new_BTKH.astype(old_BKSH.dtype).swapaxes(1, 2)
-      put = jax.vmap(lambda old, at, new: old.at[:, at].set(new, mode="drop"))
-      return put(old_BKSH, slot_BT, new_BKTH)
+    @jax.vmap
+    def write(old, at, new):
+      return old.at[:, at].set(new.astype(old.dtype), mode="drop")
 
-    keys, values = write("key", k), write("value", v)
+    values = write(layer["value"], slot_BT, v.swapaxes(1, 2))
+    # One dim in front of the slots, as the values have it.
+    batch, kv_heads, head_dim, slots = layer["key"].shape
+    flat = (batch, kv_heads * head_dim, slots)
+    k_BXT = k.reshape(batch, chunk, -1).swapaxes(1, 2)
+    keys = write(layer["key"].reshape(flat), slot_BT, k_BXT)
+    keys = keys.reshape(layer["key"].shape)
     is_invariant = self.execution.numerics is Numerics.INVARIANT
     out = (invariant.cached if is_invariant else cached.attend)(
       q,

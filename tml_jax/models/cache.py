@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from tml_jax.config import ModelConfig
 
 LAYER_FIELDS = (
-  "key",  # [B, K, S, H], convolved and normed
+  "key",  # [B, K, H, S], convolved and normed; S last, as q k^T wants it
   "value",  # [B, K, S, H], convolved
   "key_conv",  # [B, C, K, H] float32: last inputs of each short convolution
   "value_conv",  # [B, C, K, H] float32
@@ -121,7 +121,8 @@ def init_cache(
       heads, width = config.num_kv_heads, config.head_dim
     else:
       heads, width = config.swa_num_kv_heads, config.swa_head_dim
-    shapes = dict.fromkeys(("key", "value"), (heads, ring.slots, width))
+    shapes = {"key": (heads, width, ring.slots)}
+    shapes["value"] = (heads, ring.slots, width)
     shapes |= dict.fromkeys(("key_conv", "value_conv"), (taps, heads, width))
     residual = (taps, config.d_model)
     shapes |= dict.fromkeys(("attention_conv", "mlp_conv"), residual)

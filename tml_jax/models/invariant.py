@@ -203,7 +203,7 @@ sequence.defvjp(_forward, _backward)
 
 def cached(
   q_BTNH: jax.Array,
-  k_BKSH: jax.Array,
+  k_BKHS: jax.Array,
   v_BKSH: jax.Array,
   *,
   r_BTNR: jax.Array,
@@ -213,7 +213,7 @@ def cached(
   ring: cache_lib.Ring,
 ) -> jax.Array:
   """`cached.attend` in tiles and blocks."""
-  kv_heads = k_BKSH.shape[1]
+  kv_heads = v_BKSH.shape[1]
   sink_blocks = -(-ring.sinks // KEYS)
   tiles = -(-q_BTNH.shape[1] // QUERIES)
 
@@ -227,9 +227,8 @@ def cached(
       block = jnp.where(i < sink_blocks, i, first + i - sink_blocks)
       index_S = block * KEYS + jnp.arange(KEYS)
       slot_S = ring.slot(index_S)
-      k_SH, v_SH = (
-        x[row, head, slot_S].astype(q.dtype) for x in (k_BKSH, v_BKSH)
-      )
+      k_SH = k_BKHS[row, head, :, slot_S].astype(q.dtype)
+      v_SH = v_BKSH[row, head, slot_S].astype(q.dtype)
       distance = index_Q[:, None] - index_S
       visible = (distance < ring.window) | (index_S < ring.sinks)
       visible &= (distance >= 0) & (key_index_BS[row, slot_S] == index_S)
