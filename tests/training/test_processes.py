@@ -270,7 +270,7 @@ def test_saved_on_two_processes_restored_on_one_with_other_axes(tmp_path):
       optimizer=optim.create(cfg.train.optim, steps=10),
       mesh=mesh_lib.create(cfg.mesh, devices=jax.devices()[:size]),
     )
-    trainer = checkpoint.Checkpointer.to_train(str(tmp_path), keep=1)
+    trainer = checkpoint.Checkpointer(str(tmp_path), keep=1)
     state, loader_state = trainer.restore(abstract.state, step=saving.STEP)
     trainer.close()
     assert loader_state == saving.LOADER
