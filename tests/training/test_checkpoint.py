@@ -29,7 +29,9 @@ def test_a_full_disk_is_said_and_the_save_before_stays(tmp_path):
   trainer.wait()
   noise = np.random.default_rng(0).normal(size=1_000_000)
   with commands.files_of_at_most(100_000):
-    with pytest.raises(errors.UserError, match="the checkpoints before stay"):
+    with pytest.raises(
+      errors.TransientError, match="the checkpoints before stay"
+    ):
       trainer.save(2, state={"x": jnp.asarray(noise)}, loader_state={})
       trainer.wait()
   weights = checkpoint.Weights(str(tmp_path))

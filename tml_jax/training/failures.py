@@ -31,7 +31,7 @@ class Failures:
 
   def __init__(self) -> None:
     self._file: pathlib.Path | None = None
-    self._known: collections.Counter[tuple[Any, Any]] = collections.Counter()
+    self._known: collections.Counter[tuple[int, str]] = collections.Counter()
     self._step: Callable[[], int] = lambda: -1
 
   def open(self, workdir: str, *, processes: Any) -> None:
@@ -39,7 +39,11 @@ class Failures:
     self._file = pathlib.Path(workdir, workdir_lib.FAILURES)
     mine = files.read_json_lines(self._file)
     known = json.loads(processes.all_of(json.dumps(mine))[0])
-    self._known.update((x.get("step"), str(x.get("what"))) for x in known)
+    self._known.update(
+      (x["step"], str(x.get("what")))
+      for x in known
+      if isinstance(x.get("step"), int)
+    )
 
   def watch(self, step: Callable[[], int]) -> None:
     """From here on a crash is one of the step that `step` gives.
