@@ -29,6 +29,7 @@ def quick(monkeypatch):
   monkeypatch.setattr(lock_lib, "BEAT_SECONDS", 0.05)
   monkeypatch.setattr(lock_lib, "PATIENCE_SECONDS", 0.5)
   monkeypatch.setattr(lock_lib, "_LOOK_SECONDS", 0.02)
+  monkeypatch.setattr(lock_lib, "_SETTLE_SECONDS", 0.1)
 
 
 def file_of(path):
@@ -134,7 +135,9 @@ def test_whoever_was_only_asleep_ends_when_it_wakes(
   assert json.loads(file_of(tmp_path).read_text())["id"] == "of another"
 
 
-def test_of_many_at_once_one_gets_it(tmp_path, quick):
+def test_of_many_at_once_one_gets_it(tmp_path, quick, monkeypatch):
+  monkeypatch.setattr(lock_lib, "BEAT_SECONDS", 60)
+  monkeypatch.setattr(lock_lib, "_SETTLE_SECONDS", 1.0)
   write(tmp_path, process_start="1", id="dead")
   locks = [lock_lib.Lock(str(tmp_path)) for _ in range(8)]
   results = []

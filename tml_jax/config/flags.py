@@ -352,7 +352,7 @@ def _value_of(name: str, *, argv: list[str]) -> str:
   """Value of --name in `argv`, the last one; empty if it is not there."""
   value = ""
   for i, argument in enumerate(argv):
-    match = re.match(rf"--?{name}(?:=(.*))?$", argument)
+    match = re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL)
     if match is not None:
       following = argv[i + 1] if i + 1 < len(argv) else ""
       value = following if match[1] is None else match[1]

@@ -28,6 +28,7 @@ from tml_jax import workdir as workdir_lib
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 35.0  # three beats and the delay of a mounted bucket
 _LOOK_SECONDS = 0.5
+_SETTLE_SECONDS = 1.0  # in which others who saw the same dead owner write
 _UNKNOWN = "unknown"
 
 
@@ -52,9 +53,13 @@ class Lock:
     """
     try:
       while not self._create():
-        self._bury(self._wait_for_the_dead())
+        dead = self._wait_for_the_dead()
+        if dead is not None and self._read() == dead:
+          self._write()
+          time.sleep(_SETTLE_SECONDS)
+          break
       found = self._read()
-      if found.get("id") != self._mine["id"]:  # of two at once one is in it
+      if found.get("id") != self._mine["id"]:  # of several the last is in it
         raise self._refusal(found)
     except OSError as error:
       raise errors.of_system(
@@ -81,25 +86,13 @@ class Lock:
       file.write(json.dumps(self._mine))
     return True
 
-  def _bury(self, dead: dict[str, Any]) -> None:
-    """Takes the file of a dead owner away, unless another did and has its own.
-
-    By a name of ours: of several who try, one gets it.
-    """
-    grave = self._file.with_name(f"{self._file.name}.{self._mine['id']}")
-    try:
-      self._file.rename(grave)
-    except FileNotFoundError:
-      return
-    if _object(grave).get("id") != dead.get("id"):
-      grave.rename(self._file)
-    grave.unlink(missing_ok=True)
-
-  def _wait_for_the_dead(self) -> dict[str, Any]:
-    """What whoever holds the file wrote, once it is known to be dead."""
+  def _wait_for_the_dead(self) -> dict[str, Any] | None:
+    """What the owner wrote, once it is known to be dead; None if it let go."""
     seen, since = self._read(), time.monotonic()
     while True:
       found = self._read()
+      if not self._file.exists():
+        return None
       if _is_here(found):
         if _lives(found):
           raise self._refusal(found)
@@ -129,6 +122,12 @@ class Lock:
       " wait for it, end it, or give another --workdir"
     )
 
+  def _write(self) -> None:
+    """Puts our name into the file, whole, whoever else tries to."""
+    own = self._file.with_name(f"{self._file.name}.{self._mine['id']}")
+    own.write_text(json.dumps(self._mine), encoding="utf-8")
+    os.replace(own, self._file)
+
   def _read(self) -> dict[str, Any]:
     return _object(self._file)
 
@@ -141,7 +140,7 @@ class Lock:
           print(f"error: {self._refusal(found)}", file=sys.stderr, flush=True)
           os._exit(errors.Status.FAILED)
         self._mine["beat"] += 1
-        files.write_atomically(self._file, content=json.dumps(self._mine))
+        self._write()
       except OSError as error:  # the next beat may come through
         logging.warning("%s cannot be rewritten: %s", self._file, error)
 
