@@ -102,7 +102,7 @@ def measure(
 def rows_of(config: Config, *, path: pathlib.Path) -> dict[str, dict]:
   state, abstract = noise(config)
   size = hosts.num_bytes(state)
-  orbax = checkpoint.Checkpointer.to_train(str(path), keep=1)
+  orbax = checkpoint.Checkpointer(str(path), keep=1)
   local = local_checkpoint.LocalCheckpointer(
     path / "local", start="start", index=0, count=1
   )

@@ -107,7 +107,7 @@ def train_head(config: Config, *, data, steps: int):
     return params, average, state, value
 
   state, average = optimizer.init(params), params
-  random, start = np.random.default_rng(0), time.time()
+  random, start = np.random.default_rng(0), time.monotonic()
   for k in range(steps):
     rows = random.integers(len(mel), size=_BATCH)
     key = jax.random.fold_in(jax.random.key(1), k)
@@ -116,7 +116,7 @@ def train_head(config: Config, *, data, steps: int):
     )
     if k % 200 == 199:
       logging.info("step %d loss %.4f", k + 1, value)
-  logging.info("%.3f s a step", (time.time() - start) / steps)
+  logging.info("%.3f s a step", (time.monotonic() - start) / steps)
   return functools.partial(head.apply, average), head.apply(
     average, method=head.null
   )

@@ -6,6 +6,12 @@
 declare -A flag=() # value by name; a switch is "" or "yes"
 command_words=()   # what stands behind --
 
+# Exit statuses after which another start is of no use: errors.FINAL of the
+# package, and those of a shell that finds no such command (126, 127).
+final_statuses=(2 3 4 126 127 130)
+
+is_final() { [[ " ${final_statuses[*]} " == *" $1 "* ]]; }
+
 fail() {
   printf 'error: %s\n' "$*" >&2
   exit 2

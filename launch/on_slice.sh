@@ -10,7 +10,8 @@ usage: bash launch/on_slice.sh --name=NAME --zone=ZONE [flags] -- COMMAND...
 
 Runs COMMAND in ~/tml_jax of every host, in the virtual environment that
 launch/install_on_slice.sh made there. Ends when all have ended; fails when one
-fails. For instance:
+fails, with a status that is not worth another start if there is one. For
+instance:
 
   bash launch/on_slice.sh --name=pod --zone=us-east5-a -- \
     python -m launch.preflight --distributed --config=... --workdir=...
@@ -73,9 +74,10 @@ done
 status=0
 for i in "${!pids[@]}"; do
   wait "${pids[i]}" || {
-    status=$?
+    found=$?
     printf 'error: %s: the command failed on it (exit %d)\n' \
-      "${names[i]}" "$status" >&2
+      "${names[i]}" "$found" >&2
+    is_final "$status" || status=$found
   }
 done
 exit "$status"

@@ -6,7 +6,8 @@ clock, or devices that do not add up; then it adds numbers over every mesh
 axis. Leaves nothing behind. Not for: whether the step fits (`tml_jax.aot`).
 Start reading at `check_all`; launch/host_checks.py is what a host looks at.
 
-Exit status: 0 all is well; 2 something is not, with host, value and fix.
+Exit status: 0 all is well; 2 something is not, with host, value and fix; 1 it
+could not look everywhere (docs/reliability.md).
 """
 
 import json
@@ -283,7 +284,9 @@ def main(config: Config) -> None:
           json.dump(content, file, indent=2)
     processes.all_of("")  # a process that ends early would end the others
     if report.problems:
-      raise processes_lib.AgreedError("; ".join(report.problems))
+      raise processes_lib.AgreedError(
+        "; ".join(report.problems), status=errors.Status.BAD_INPUT
+      )
 
 
 if __name__ == "__main__":

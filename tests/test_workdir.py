@@ -125,3 +125,28 @@ def test_checkpoints_without_a_config_are_not_resumed(tmp_path):
 def test_git_hash_names_a_commit_or_says_why_not():
   text = workdir.git_hash()
   assert text == "not a checkout" or len(text.removesuffix("-dirty")) == 40
+
+
+def test_a_cut_line_of_starts_is_left_out(tmp_path, caplog):
+  config = interaction.tiny()
+  workdir.create(str(tmp_path), config)
+  (first,) = workdir.start_ids(str(tmp_path))
+  with open(tmp_path / workdir.STARTS, "a") as file:
+    file.write('{"id": "abc", "ti')
+  workdir.create(str(tmp_path), config)
+  assert workdir.start_ids(str(tmp_path))[0] == first
+  assert len(workdir.start_ids(str(tmp_path))) == 2
+  assert "cut or damaged" in caplog.text
+  (tmp_path / workdir.STARTS).write_text('{"id": "../x"}\n{"id": 3}\n')
+  assert workdir.start_ids(str(tmp_path)) == ["", ""]
+
+
+def test_another_number_of_steps_on_resume_is_said(tmp_path, caplog):
+  config = interaction.tiny()
+  workdir.create(str(tmp_path), config)
+  (tmp_path / workdir.CHECKPOINTS / "100").mkdir(parents=True)
+  workdir.create(str(tmp_path), config)
+  assert "schedule" not in caplog.text
+  longer = _with(config, section="train", steps=10_000)
+  workdir.create(str(tmp_path), longer)
+  assert f"train.steps: {config.train.steps} -> 10000 on resume" in caplog.text

@@ -68,7 +68,6 @@ _FIGURE = flags.DEFINE_enum(
   ["rows", "scaling"],
   "table.png: metrics by row, or by active parameters and by tokens seen.",
 )
-_STOPPED = 143  # exit status of a process that SIGTERM ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +125,7 @@ def main(base: Config) -> None:
   print((out / "table.md").read_text(encoding="utf-8"))
   if failures:
     print("\n".join(["failed:", *failures]), file=sys.stderr)
-    sys.exit(1)
+    sys.exit(errors.Status.FAILED)
 
 
 def rows_of(file: str):
@@ -272,7 +271,7 @@ class Runner:
 
 def run_all(jobs: list[Job], *, runner: Runner, after_each) -> list[str]:
   """Trains and evaluates what is not there yet; returns what failed."""
-  failures, start, done = [], time.time(), 0
+  failures, start, done = [], time.monotonic(), 0
   for number, job in enumerate(jobs, start=1):
     missing = {
       row: command
@@ -294,10 +293,10 @@ def run_all(jobs: list[Job], *, runner: Runner, after_each) -> list[str]:
         print(failures[-1], file=sys.stderr, flush=True)
     if runner.stopped:
       print("stopped; the same command goes on", file=sys.stderr)
-      sys.exit(_STOPPED)
+      sys.exit(errors.Status.STOPPED)
     done += 1
     after_each()
-    left = (time.time() - start) / done * (len(jobs) - number) / 3600
+    left = (time.monotonic() - start) / done * (len(jobs) - number) / 3600
     print(f"{where}: over; at most {left:.1f} h left", file=sys.stderr)
   return failures
 

@@ -42,7 +42,6 @@ _SESSIONS = flags.DEFINE_integer(
   "sessions", 16, "Of --program=tick.", lower_bound=1
 )
 _HLO = flags.DEFINE_string("hlo", "", "Writes the optimized program here.")
-_DOES_NOT_FIT = 3  # exit status
 _LARGEST = 12  # tensors that are listed then
 
 
@@ -76,11 +75,11 @@ def main(config: Config) -> None:
     )
 
   # -------------------------------------------------------------- compile
-  start = time.time()
+  start = time.monotonic()
   lowered = program.lower()
-  lower_s = time.time() - start
+  lower_s = time.monotonic() - start
   logging.info("traced in %.1f s, compiling for %s", lower_s, name)
-  start = time.time()
+  start = time.monotonic()
   with tempfile.TemporaryDirectory(prefix="tml_jax_aot_") as dump:
     try:
       compiled = program.compile(
@@ -88,7 +87,7 @@ def main(config: Config) -> None:
       )
     except jax.errors.JaxRuntimeError as error:
       explain(error, dump=pathlib.Path(dump))
-  compile_s = time.time() - start
+  compile_s = time.monotonic() - start
 
   # --------------------------------------------------------------- analyse
   text = compiled.as_text()
@@ -146,7 +145,7 @@ def explain(error: Exception, *, dump: pathlib.Path) -> NoReturn:
   tensors = out_of_memory.at_peak(dump, count=_LARGEST)
   text = out_of_memory.describe(refusal, where=_TOPOLOGY.value, tensors=tensors)
   print(text, file=sys.stderr)
-  sys.exit(_DOES_NOT_FIT)
+  sys.exit(errors.Status.DOES_NOT_FIT)
 
 
 def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:

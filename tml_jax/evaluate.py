@@ -74,7 +74,7 @@ _ENDPOINT = flags.DEFINE_float(
 
 
 def main(config: Config) -> None:
-  start = time.time()
+  start = time.monotonic()
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = config_flags.data_dir()
@@ -123,7 +123,7 @@ def main(config: Config) -> None:
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in suite.left_out.items():
     print(errors.escaped(f"left out {name}: {why}"))
-  print(_summary(report, seconds=time.time() - start))
+  print(_summary(report, seconds=time.monotonic() - start))
   numbers = {
     "config": config.name,
     "step": agent.step,

@@ -4,13 +4,18 @@ For: entry points and what they call. Start at `check`, before work is done, and
 `write_atomically`, after it.
 """
 
+import json
 import os
 import pathlib
 import tempfile
+from typing import Any
+
+from absl import logging
 
 from tml_jax import errors
 
 _FIX = "name a directory that can"
+_MOST_WARNINGS = 10  # of one process: a bar of progress reads twice a second
 
 
 def make(directory: pathlib.Path, *, what: str, fix: str = _FIX) -> None:
@@ -51,6 +56,71 @@ def write_atomically(path: pathlib.Path, *, content: str | bytes) -> None:
   os.replace(partial, path)
 
 
+def sync_directory(path: pathlib.Path) -> None:
+  """Makes names in a directory last: those of files that were renamed."""
+  descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+def append_line(path: pathlib.Path, *, line: str) -> None:
+  """Adds a line; one before it that a kill has cut stays a line of its own."""
+  with open(path, "ab+") as file:
+    if file.seek(0, os.SEEK_END):
+      file.seek(-1, os.SEEK_END)
+      if file.read(1) != b"\n":
+        line = "\n" + line
+    file.write(f"{line}\n".encode())
+
+
+def read_json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  """The objects of a file with one on each line; [] where there is no file.
+
+  Lines that are cut or damaged are left out, with a warning.
+  """
+  if not path.exists():
+    return []
+  found = []
+  for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    if not line.strip():
+      continue
+    value = _object(line)
+    if value is None:
+      logging.log_first_n(
+        logging.WARNING,
+        "%s:%d is cut or damaged: left out",
+        _MOST_WARNINGS,
+        path,
+        number,
+      )
+    else:
+      found.append(value)
+  return found
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any] | None:
+  """The object in a small file; None, with a warning, where it is damaged.
+
+  Also None, without a word, where there is no file.
+  """
+  if not path.exists():
+    return None
+  value = _object(path.read_bytes())
+  if value is None:
+    logging.warning("%s is empty, cut or damaged: begun anew", path)
+  return value
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+  try:
+    value = json.loads(text)
+  except (ValueError, RecursionError):
+    return None
+  return value if isinstance(value, dict) else None
+
+
 def check_inside(path: pathlib.Path, *, root: pathlib.Path, what: str) -> None:
   """Refuses a path that links lead out of a directory; it need not be there.
 
@@ -76,4 +146,6 @@ def check_inside(path: pathlib.Path, *, root: pathlib.Path, what: str) -> None:
 
 
 def _error(error: OSError, *, what: str, fix: str) -> errors.UserError:
-  return errors.UserError(f"{what} cannot be written ({error.strerror}): {fix}")
+  return errors.of_system(
+    error, f"{what} cannot be written ({error.strerror}): {fix}"
+  )

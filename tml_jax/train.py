@@ -6,13 +6,13 @@ to the gradient (`training/step.py`, then `training/losses.py`). `main` is the
 one train loop: what differs between the interaction model (`Pretraining`,
 below) and others (`train_vocoder`) is in the `Task` it is given. A killed run
 is restarted by the same command. With several hosts every one runs it
-(`parallel/processes.py` has the flags); they end together, too.
+(`parallel/processes.py` has the flags); they end together, too. Exit statuses
+and what is done about faults: docs/reliability.md.
 """
 
 import contextlib
 import faulthandler
 import functools
-import math
 import resource
 import signal
 import sys
@@ -22,16 +22,18 @@ from typing import Any
 
 from absl import flags, logging
 
-from tml_jax import plugins
+from tml_jax import errors, plugins
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.parallel import processes as processes_lib
+from tml_jax.training import failures as failures_lib
 from tml_jax.training import local_directory, profile_flags
+from tml_jax.training import lock as lock_lib
 from tml_jax.training import task as task_lib
 
-_PROCESS_START = time.time()
+_PROCESS_START = time.monotonic()
 _INIT_FROM = flags.DEFINE_string(
   "init_from",
   "",
@@ -56,7 +58,8 @@ def main(
   *,
   processes: processes_lib.Processes,
   cleanup: contextlib.ExitStack,
-) -> None:
+  failures: failures_lib.Failures,
+) -> errors.Status:
   """The whole run; what it opens is closed by `cleanup`, however it ends."""
   workdir, init_from = config_flags.WORKDIR.value, _INIT_FROM.value
   local_dir = _LOCAL_CHECKPOINT_DIR.value
@@ -68,12 +71,16 @@ def main(
     requested = profile_flags.requested(steps=train.steps)
   with processes.together():  # none writes before all have been checked
     if processes.is_first:
+      lock = lock_lib.Lock(workdir)
+      lock.take()
+      cleanup.callback(lock.release)
       workdir_lib.create(
         workdir,
         config,
         is_begun=begun,
         overrides=config_flags.overrides(),
       )
+  failures.open(workdir, processes=processes)
   faulthandler.register(signal.SIGUSR1, all_threads=True)
   # jax starts here: bad flags and directories have been refused by now.
   import jax
@@ -86,6 +93,7 @@ def main(
     flops,
     goodput,
     metrics,
+    optim,
     profiling,
     router_picture,
     tiers,
@@ -131,13 +139,11 @@ def main(
     start, state = resumed.step, resumed.state
     data.set_state(resumed.loader_state)
     logging.info("resumed from step %d of %s", start, resumed.path)
-    if start >= train.steps:
-      logging.info(
-        "nothing to do: train.steps = %d; give more to go on", train.steps
-      )
-      return
   elif init_from:
-    weights = checkpoint.Weights(init_from)
+    with processes.together():
+      weights = checkpoint.Weights(
+        init_from, index=processes.index, count=processes.count
+      )
     variables = weights.restore(abstract.variables)
     state = state_lib.from_weights(abstract, variables=variables)
     weights.close()
@@ -145,15 +151,43 @@ def main(
   else:
     state = state_lib.create(abstract, seed=train.seed)
   clock.resumed(start)
+  check_finite = failures_lib.FiniteOnly(
+    failures, checkpoints, writes=processes.is_first
+  )
+  step = start
+  failures.watch(lambda: step)
+  if processes.is_first:
+    writer = metrics.Writer(workdir)
+    cleanup.callback(writer.close)
+
+  def evaluate() -> None:
+    """Writes the panel of the state after `step`; all processes come."""
+    with clock.during(goodput.Category.EVALUATION), processes.waiting():
+      variables = hosts.gather(state.sampling_variables())
+      if processes.is_first:
+        writer.write(step, evaluation.scalars(variables))
+
+  if evaluation is not None and start and start % evaluation.every == 0:
+    done = metrics.is_evaluated(workdir, step=start)
+    if processes.all_of(str(done))[0] == str(False):
+      logging.info(
+        "the evaluation after step %d was cut: it is made now", start
+      )
+      evaluate()
+  if start >= train.steps:
+    logging.info(
+      "nothing to do: train.steps = %d; give more to go on", train.steps
+    )
+    return errors.Status.DONE
 
   # -------------------------------------------------------------- compile
-  compile_start = time.time()
+  compile_start = time.monotonic()
   with clock.during(goodput.Category.COMPILE):
     train_step = program.compile(program.lower())
   (peak, peak_source), step_flops = flops.device_peak(), task.step_flops()
   logging.info(
     "compiled in %.1f s; %.1f GFLOP a step; peak %.0f GFLOP/s a device (%s)",
-    time.time() - compile_start,
+    time.monotonic() - compile_start,
     step_flops / 1e9,
     peak / 1e9,
     peak_source,
@@ -162,8 +196,6 @@ def main(
   # ------------------------------------------------------------- the loop
   stop = Preemption(processes)
   if processes.is_first:
-    writer = metrics.Writer(workdir)
-    cleanup.callback(writer.close)
     pictures = router_picture.Pictures(
       workdir=workdir, writer=writer, every=requested.router_picture_every
     )
@@ -171,7 +203,7 @@ def main(
     requested, workdir=workdir, start=start, compiled=train_step
   )
   cleanup.callback(profiler.close)
-  saved = step = start
+  saved = start
   with processes.waiting():
     pass  # the others may still compile
   processes.watch(
@@ -180,11 +212,14 @@ def main(
   )
   clock.enter(goodput.Category.STEP)
   parts, part = breakdown.Breakdown(clock), breakdown.Part
-  log_time, log_step = time.time(), start
+  log_time, log_step = time.monotonic(), start
   pending = None  # the step in flight: its metrics are fetched one step late
   for step in range(start + 1, train.steps + 1):
     profiler.begin(step)
     with parts.of(part.DATA):
+      for _ in range(train.skip_batches.count(step)):
+        next(data)
+        logging.info("the batch of step %d is skipped", step)
       batch = next(data)
     with profiler.out_of_memory(step):
       with parts.of(part.TRANSFER):
@@ -198,9 +233,7 @@ def main(
         state, values = train_step(state, batch)
       if pending is not None:
         with parts.of(part.DEVICE):
-          check_finite(
-            pending, step=step - 1, saved=saved, checkpoints=checkpoints
-          )
+          check_finite(pending, step=step - 1, saved=saved)
         processes.progress()
     pending = values
     is_logged = step % train.log_every == 0 or step == train.steps
@@ -208,23 +241,24 @@ def main(
       jax.block_until_ready(values)
       logging.info(
         "first step %.1f s after the process started; peak memory %.0f MiB",
-        time.time() - _PROCESS_START,
+        time.monotonic() - _PROCESS_START,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
       )
       if not is_logged:  # it waited for the first batch
-        log_time, log_step = time.time(), step
+        log_time, log_step = time.monotonic(), step
         parts.clear()
     if is_logged:
       with parts.of(part.DEVICE):
-        check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
+        check_finite(values, step=step, saved=saved)
       with parts.of(part.METRICS):
         sums = jax.device_get(values["sums"])
         scalars = {name: float(values[name]) for name in ("loss", "grad_norm")}
         scalars |= objective.scalars(sums)
-      seconds = (time.time() - log_time) / (step - log_step)
+      seconds = max(time.monotonic() - log_time, 1e-9) / (step - log_step)
       scalars |= parts.scalars(steps=step - log_step)
-      log_time, log_step = time.time(), step
+      log_time, log_step = time.monotonic(), step
       scalars |= clock.scalars() | profiler.memory()
+      scalars |= optim.rates(train.optim, step=step, steps=train.steps)
       scalars |= {
         "seconds_per_step": seconds,
         "mfu": flops.mfu(step_flops, seconds_per_step=seconds),
@@ -245,7 +279,7 @@ def main(
     stopping = stop.requested(step)
     tier = checkpoints.due(step, is_last=step == train.steps or stopping)
     if tier != tiers.Tier.NONE:
-      check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
+      check_finite(values, step=step, saved=saved)
       with parts.of(part.CHECKPOINT):
         checkpoints.save(
           step, tier=tier, state=state, loader_state=data.get_state()
@@ -253,17 +287,16 @@ def main(
       clock.saved(step)
       saved = step
     if evaluation is not None and step % evaluation.every == 0:
-      check_finite(values, step=step, saved=saved, checkpoints=checkpoints)
-      start_evaluation = time.time()
-      with parts.of(part.EVALUATION), processes.waiting():
-        variables = hosts.gather(state.sampling_variables())
-        if processes.is_first:
-          writer.write(step, evaluation.scalars(variables))
-      log_time += time.time() - start_evaluation
+      check_finite(values, step=step, saved=saved)
+      start_evaluation = time.monotonic()
+      with parts.of(part.EVALUATION):
+        evaluate()
+      log_time += time.monotonic() - start_evaluation
     profiler.end(step, results=values["loss"])
     if stopping:
       logging.info("stopping on SIGTERM after step %d, state saved", step)
-      break
+      return errors.Status.STOPPED
+  return errors.Status.DONE
 
 
 class Preemption:
@@ -348,26 +381,6 @@ def check_weights(task: task_lib.Task, *, path: str) -> None:
   weights.close()
 
 
-def check_finite(values, *, step: int, saved: int, checkpoints) -> None:
-  """Stops the run when a loss or gradient is not finite.
-
-  Exits with status 1; the state of this step is never saved.
-  """
-  loss, norm = float(values["loss"]), float(values["grad_norm"])
-  if math.isfinite(loss) and math.isfinite(norm):
-    return
-  checkpoints.wait()  # the save of a good step may still be running
-  last = (
-    f"the last good checkpoint is step {saved} in {checkpoints.path}/{saved}"
-    if saved
-    else "no checkpoint had been saved"
-  )
-  logging.error(
-    "step %d: loss %s, gradient norm %s; %s", step, loss, norm, last
-  )
-  sys.exit(1)
-
-
 class Pretraining:
   """The task of the interaction model; `Task` says what each part is for."""
 
@@ -431,10 +444,16 @@ class HeldOut:
 
 def run(config: Any, *, task: Callable[[Any], task_lib.Task]) -> None:
   """Trains what `task` makes of the config, in all processes of the run."""
-  processes = processes_lib.start()
+  processes, failures = processes_lib.start(), failures_lib.Failures()
   # Bad data in the middle of a run must not lose the save under way.
-  with contextlib.ExitStack() as cleanup, processes.ending_all():
-    main(task(config), processes=processes, cleanup=cleanup)
+  with (
+    contextlib.ExitStack() as cleanup,
+    processes.ending_all(explain=failures.explain),
+  ):
+    status = main(
+      task(config), processes=processes, cleanup=cleanup, failures=failures
+    )
+  sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
+
 from tml_jax import errors, files, plugins
-from tml_jax.config import Config
+from tml_jax.config import Config, LoopConfig, Schedule
 from tml_jax.config import text as config_text
 
 CONFIG = config_text.FILE_NAME
@@ -28,6 +30,10 @@ STARTS = "starts.jsonl"
 CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 LOADER_STATE = "loader/metadata"  # of a checkpoint: where the data stands
+CHECKSUMS = "checksums.json"  # of a checkpoint: of all that it holds
+DAMAGED = "damaged"  # checkpoints that were set aside
+LOCK = "lock.json"  # who trains here
+FAILURES = "failures.jsonl"  # what ended starts in a step
 METRICS = "metrics.jsonl"  # one line per logged step
 TENSORBOARD = "tb"
 GOODPUT = "goodput.json"
@@ -55,6 +61,7 @@ FREE_FIELDS = (
   "train.local_checkpoint_every",
   "train.keep_checkpoints",
   "train.evaluate_every",
+  "train.skip_batches",
   "data.workers",
 )
 _PACKAGES = (
@@ -103,8 +110,9 @@ def create(
       )
     old = load_config(path, config_type=type(config))
     check_resume(old, new=config, source=path)
+    _say_stretched(old.train, new=config.train)
     for start in _starts(path)[-1:]:
-      plugins.check(start.get("plugins", []), run=path)
+      _check_plugins(start, run=path)
   files.write_atomically(config_file, content=config_text.to_text(config))
   start = {
     "id": uuid.uuid4().hex,
@@ -117,9 +125,28 @@ def create(
     "git": git_hash(),
     "versions": versions(),
   }
-  with open(directory / STARTS, "a", encoding="utf-8") as file:
-    file.write(json.dumps(start) + "\n")
+  files.append_line(directory / STARTS, line=json.dumps(start))
   return directory
+
+
+def _check_plugins(start: dict[str, Any], *, run: str) -> None:
+  try:
+    plugins.check(start.get("plugins", []), run=run)
+  except TypeError as error:
+    logging.warning("%s in %s is damaged (%s)", STARTS, run, error)
+
+
+def _say_stretched(old: LoopConfig, *, new: LoopConfig) -> None:
+  """`train.steps` may change when a run is resumed; what follows is said."""
+  if old.steps != new.steps and new.optim.schedule is not Schedule.CONSTANT:
+    logging.warning(
+      "train.steps: %d -> %d on resume: the %s schedule of the learning rate is"
+      " that of %d steps from here on (learning_rate in the metrics)",
+      old.steps,
+      new.steps,
+      new.optim.schedule,
+      new.steps,
+    )
 
 
 def load_config(path: str, *, config_type: type = Config) -> Any:
@@ -130,15 +157,12 @@ def load_config(path: str, *, config_type: type = Config) -> Any:
 
 def start_ids(path: str) -> list[str]:
   """One for each start of the run at `path`, the newest last."""
-  return [start.get("id", "") for start in _starts(path)]
+  ids = [start.get("id") for start in _starts(path)]
+  return [x if isinstance(x, str) and x.isalnum() else "" for x in ids]
 
 
 def _starts(path: str) -> list[dict[str, Any]]:
-  file = pathlib.Path(path) / STARTS
-  if not file.exists():
-    return []
-  lines = file.read_text(encoding="utf-8").splitlines()
-  return [json.loads(line) for line in lines]
+  return files.read_json_lines(pathlib.Path(path) / STARTS)
 
 
 def check_shared(path: str, config: Any) -> None:
@@ -157,11 +181,17 @@ def check_shared(path: str, config: Any) -> None:
 
 def has_checkpoints(path: str | pathlib.Path) -> bool:
   """Whether the run at `path` has anything to resume from."""
+  return bool(checkpoint_steps(path))
+
+
+def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
+  """Steps of the finished checkpoints of a run, ascending, whole or damaged."""
   directory = pathlib.Path(path) / CHECKPOINTS
+  if not directory.is_dir():
+    return []
   # A save that was killed leaves a directory with a longer name.
-  return directory.is_dir() and any(
-    item.name.isdecimal() for item in directory.iterdir()
-  )
+  names = [item.name for item in directory.iterdir()]
+  return sorted({int(n) for n in names if n.isdecimal() and n.isascii()})
 
 
 def check_resume(old: Any, *, new: Any, source: str) -> None:

@@ -19,7 +19,8 @@ Storage FUSE driver and a node pool of the topology for each slice.
 --bucket=BUCKET        its name, without gs://
 --num_slices=N         slices of this topology
 --service_account=A    of Kubernetes, with rights on the bucket: default
---max_restarts=N       times that all pods start again after a failure: 50
+--max_restarts=N       times that all pods start again after a failure: 50;
+                       never after one that comes back (docs/reliability.md)
 --dry_run              prints the manifest instead of submitting it
 END
 }
@@ -64,6 +65,8 @@ fill TOPOLOGY "${flag[topology]#*:}"
 fill IMAGE "${flag[image]}"
 fill CHIPS_OF_HOST "$of_host"
 fill BUCKET "${flag[bucket]}"
+statuses="${final_statuses[*]}"
+fill FINAL_STATUSES "${statuses// /, }"
 
 if [[ -n "${flag[dry_run]:-}" ]]; then
   printf '%s\n' "$manifest"

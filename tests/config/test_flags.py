@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from experiments import interaction
 from tests.helpers import commands
+from tml_jax import workdir
 
 # Prints what arrived; at exit, whether jax was ever imported.
 _MAIN = """
@@ -111,6 +113,13 @@ _BAD = [
     [_TINY, "--workdir=gs://bucket/run"],
     "--workdir=gs://bucket/run is a URL and this takes a path: mount",
   ),
+  ([_TINY, "--workdir=runs/[a]"], "--workdir=runs/[a]: checkpoints cannot be"),
+  ([_TINY, "--workdir", "a*"], "--workdir=a*: checkpoints cannot be read back"),
+  ([_TINY, "--init_from=a?/b"], "--init_from=a?/b: checkpoints cannot be"),
+  ([_TINY, "--workdir=a\\b"], "give another"),
+  ([_TINY, "--workdir=a\nb"], "give another"),
+  ([_TINY, "--workdir=\udcff"], "give another"),
+  ([_TINY, "--config.train.skip_batches=0"], "steps begin at 1"),
 ]
 
 
@@ -190,6 +199,18 @@ def test_the_config_of_a_run_can_be_changed_by_flags(tmp_path):
   flat, _ = json.loads(result.stdout.splitlines()[0])
   assert flat["name"] == "medium"
   assert flat["sample.top_p"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["a:b", "x.py:y", "a b, c=d", "10:30 {1}é"])
+def test_a_workdir_of_any_other_name_is_read(name, tmp_path):
+  path = tmp_path / name
+  workdir.create(str(path), interaction.tiny())
+  script = _MAIN.replace(
+    "{options}", ", config_from=config_flags.ConfigFrom.WORKDIR"
+  )
+  result = commands.run("-c", script, f"--workdir={path}")
+  assert result.returncode == 0, result.stderr
+  assert json.loads(result.stdout.splitlines()[0])[0]["name"] == "tiny"
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):

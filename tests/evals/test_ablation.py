@@ -152,6 +152,15 @@ def test_curves_of_a_run(tmp_path):
   assert not len(curve.read(tmp_path, metrics=["responded"]).tokens)
 
 
+def test_a_metrics_line_that_was_cut_and_written_on(tmp_path):
+  lines_of_a_run(tmp_path / "run")
+  with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+    file.write('{"step": 10, "tokens": 1.0}\n[1]\n{"step": "x"}\n')
+  assert curve.last_step(tmp_path / "run") == 4
+  found = curve.read(tmp_path / "run", metrics=["responded"])
+  np.testing.assert_allclose(found.values["responded"], [30, 80])
+
+
 def test_pictures(tmp_path, files):
   table = ablation.collect(files, family="all", metrics=["responded", "mel_db"])
   lines_of_a_run(tmp_path / "run")

@@ -44,9 +44,10 @@ def agree(processes: processes_lib.Processes) -> None:
     try:
       with processes.together():
         if index == 1 or not problem:
-          raise errors.UserError(message)
+          raise errors.TransientError(message)
     except processes_lib.AgreedError as error:
       assert str(error) == problem + message, error
+      assert error.status is errors.Status.FAILED
     else:
       raise AssertionError("not raised")
   processes.check_same({"x": 1})

@@ -43,9 +43,7 @@ def main(argv: list[str]) -> None:
     if not leaf.is_fully_replicated
   ]
   assert split and not split[0].is_fully_addressable
-  checkpointer = checkpoint.Checkpointer.to_train(
-    config_flags.WORKDIR.value, keep=1
-  )
+  checkpointer = checkpoint.Checkpointer(config_flags.WORKDIR.value, keep=1)
   checkpointer.save(STEP, state=state, loader_state=LOADER)
   checkpointer.close()
   flat = traverse_util.flatten_dict(hosts.gather(state.params), sep="/")

@@ -3,12 +3,14 @@
 import re
 import shlex
 import subprocess
+import time
 
 import pytest
 import yaml
 
 from tests.helpers import cloud as cloud_lib
 from tests.helpers import commands
+from tml_jax import errors
 
 LAUNCH = commands.ROOT / "launch"
 DOCKERFILE = (LAUNCH / "gke" / "Dockerfile").read_text()
@@ -29,7 +31,7 @@ def cloud(tmp_path) -> cloud_lib.Cloud:
   return cloud_lib.Cloud(tmp_path)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", (*SCRIPTS, "until_done"))
 def test_help_names_every_flag(script):
   path = LAUNCH / f"{script}.sh"
   result = subprocess.run(
@@ -81,6 +83,8 @@ def test_help_names_every_flag(script):
       [*PLACE, "--topology=v6e:4x4", "--capacity=cheap"],
       "one of on_demand, spot, reserved",
     ),
+    ("until_done", [], "no command: write it behind --"),
+    ("until_done", ["--max_restarts=x", "--", "ls"], "--max_restarts=x"),
     ("gke/submit", ["--name=run"], "--topology is missing"),
     (
       "gke/submit",
@@ -408,6 +412,11 @@ def test_the_manifest_of_two_slices(cloud):
   assert (job["replicas"], pods["parallelism"]) == (2, 128)
   assert pods["completions"] == 128 and pods["backoffLimit"] == 0
   assert spec["failurePolicy"]["maxRestarts"] == 50
+  # Whatever is worth another start is started again by the JobSet.
+  (rule,) = pods["podFailurePolicy"]["rules"]
+  values = rule["onExitCodes"]["values"]
+  assert rule["action"] == "FailJob" and {*errors.FINAL} < {*values}
+  assert not {errors.Status.FAILED, errors.Status.STOPPED, 137} & {*values}
   pod = pods["template"]["spec"]
   assert pod["nodeSelector"] == {
     "cloud.google.com/gke-tpu-accelerator": "tpu-v5p-slice",
@@ -528,3 +537,62 @@ def test_commands_are_documented():
   assert {words[0].removesuffix(".sh") for words in _documented()} == set(
     SCRIPTS
   )
+
+
+def test_shell_and_package_agree_on_statuses(cloud):
+  listed = (LAUNCH / "cli.sh").read_text().split("final_statuses=(")[1]
+  found = set(map(int, listed.split(")")[0].split()))
+  # And what a shell says of a command that is not there.
+  assert found == {*errors.FINAL, 126, 127}
+
+
+def test_of_several_slices_the_status_that_ends_a_run_counts(cloud):
+  script = '[[ "$HOME" == *pod-0 ]] && exit 4; sleep 0.3; exit 1'
+  result = cloud.run(
+    "on_slice", *PLACE, "--num_slices=2", "--", "bash", "-c", script
+  )
+  assert result.returncode == 4, result.stderr
+
+
+def _until_done(*flags: str, script: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    ["bash", LAUNCH / "until_done.sh", "--pause_seconds=0", *flags]
+    + ["--", "bash", "-c", script],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=60,
+  )
+
+
+@pytest.mark.parametrize("status", [2, 3, 4, 127, 130])
+def test_what_does_not_get_better_is_not_run_again(status):
+  result = _until_done(script=f"echo ran; exit {status}")
+  assert (result.returncode, result.stdout) == (status, "ran\n")
+
+
+@pytest.mark.parametrize("status", [1, 134, 137, 143])
+def test_what_may_get_better_is_run_again(tmp_path, status):
+  runs = tmp_path / "runs"
+  script = f"echo x >>{runs}; [ $(wc -l <{runs}) = 3 ] || exit {status}"
+  assert _until_done(script=script).returncode == 0
+  assert runs.read_text() == "x\n" * 3
+  result = _until_done("--max_restarts=1", script=f"echo y; exit {status}")
+  assert (result.returncode, result.stdout) == (status, "y\n" * 2)
+  assert "was run again 1 times" in result.stderr
+
+
+def test_sigterm_reaches_the_command_and_nothing_is_run_again(tmp_path):
+  ready = tmp_path / "ready"
+  script = f"trap 'echo saved; exit 143' TERM; touch {ready}; sleep 30 & wait"
+  process = subprocess.Popen(
+    ["bash", LAUNCH / "until_done.sh", "--", "bash", "-c", script],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  while not ready.exists():
+    assert process.poll() is None
+    time.sleep(0.02)
+  process.terminate()
+  assert process.wait(timeout=20) == 143
+  assert process.stdout.readline() == "saved\n"

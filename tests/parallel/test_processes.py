@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.helpers import processes
+from tml_jax import errors
 from tml_jax.parallel import processes as processes_lib
 
 MODULE = ("-m", "tests.helpers.agreeing")
@@ -54,7 +55,7 @@ def test_where_the_coordinator_listens(monkeypatch, told, variable, listens_at):
 @pytest.mark.slow
 def test_an_error_of_one_process_is_told_to_the_others():
   (status, log), (its_status, its_log) = run("--mode=error")
-  assert (status, its_status) == (1, 2), log
+  assert status == its_status == errors.Status.BAD_INPUT, log
   assert errors_of(its_log) == ["error: process 1: its disk is full"]
   (message,) = errors_of(log)
   assert "process 1 has ended (its disk is full)" in message
@@ -83,6 +84,7 @@ def test_processes_that_do_not_come_are_not_waited_for_in_vain():
   place = f"--coordinator_address=127.0.0.1:{processes.free_port()}"
   flags = (place, "--num_processes=2", "--connect_timeout=3")
   ((status, log),) = run(*flags, "--process_id=0", count=1)
-  assert status == 2 and "not all processes of this run came" in log
+  assert status == errors.Status.FAILED, log
+  assert "not all processes of this run came" in log
   ((status, log),) = run(*flags, "--process_id=1", count=1)
   assert status == 1 and "process 0 did not listen there within 3 s" in log

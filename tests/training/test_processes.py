@@ -16,6 +16,7 @@ import pytest
 from flax import traverse_util
 
 from tests.helpers import processes, saving, small_run
+from tml_jax import errors
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import checkpoint, optim
 from tml_jax.training import state as state_lib
@@ -154,7 +155,9 @@ def test_sigterm_of_one_process_saves_on_all(start, tmp_path):
   run = start(work, "--config.train.steps=200")
   wait_until(run, lambda: len(losses_of(work)) >= 2)
   run.processes[1].send_signal(signal.SIGTERM)
-  logs = succeed(run)
+  found = run.finish()
+  assert [status for status, _ in found] == [errors.Status.STOPPED] * 2
+  logs = [log for _, log in found]
   stopped_at = max(losses_of(work))
   for log in logs:
     assert f"stopping on SIGTERM after step {stopped_at}, state saved" in log
@@ -234,8 +237,8 @@ def test_a_checkpoint_without_a_part_is_refused(start, tmp_path):
   for path in (work / "checkpoints" / "1" / "state").glob("**/d/*"):
     path.unlink()
   for status, log in start(work, "--config.train.steps=2").finish():
-    assert status in (1, 2), log[-3000:]
-    assert "does not fit this config or is broken" in log
+    assert status == errors.Status.DEAD_END, log[-3000:]
+    assert "no whole checkpoint" in log and "is missing" in log
 
 
 @pytest.mark.slow
@@ -270,7 +273,7 @@ def test_saved_on_two_processes_restored_on_one_with_other_axes(tmp_path):
       optimizer=optim.create(cfg.train.optim, steps=10),
       mesh=mesh_lib.create(cfg.mesh, devices=jax.devices()[:size]),
     )
-    trainer = checkpoint.Checkpointer.to_train(str(tmp_path), keep=1)
+    trainer = checkpoint.Checkpointer(str(tmp_path), keep=1)
     state, loader_state = trainer.restore(abstract.state, step=saving.STEP)
     trainer.close()
     assert loader_state == saving.LOADER

@@ -14,6 +14,8 @@ import time
 import pytest
 
 from tests.helpers import commands, small_run
+from tml_jax import errors
+from tml_jax.training import lock
 
 STEPS = 30  # enough to be stopped in, also on a slow machine
 
@@ -74,13 +76,13 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   want = _losses(whole)
   assert sorted(want) == list(range(1, STEPS + 1))
 
-  # SIGTERM: saves the step it is at and exits with 0.
+  # SIGTERM: saves the step it is at and exits with 143.
   broken = tmp_path / "broken"
   often = "--config.train.checkpoint_every=1"
   process = start(broken, "--config.train.checkpoint_every=100")
   _wait_until(process, lambda: len(_losses(broken)) >= 2)
   process.send_signal(signal.SIGTERM)
-  assert process.wait() == 0
+  assert process.wait() == errors.Status.STOPPED
   stopped_at = max(_losses(broken))
   assert stopped_at < STEPS
   assert _saves_of(broken, finished=True) == [
@@ -116,20 +118,88 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
 
 
 def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
-  process = start(
-    tmp_path / "run",
+  flags = (
     "--config.train.checkpoint_every=1",
     "--config.train.optim.learning_rate=1e30",
     "--config.train.optim.muon_learning_rate=1e30",
     "--config.train.optim.warmup_steps=0",
   )
+  process = start(tmp_path / "run", *flags)
   log = process.stderr.read()
-  assert process.wait() == 1
+  assert process.wait() == errors.Status.FAILED
   line = next(x for x in log.splitlines() if "the last good checkpoint" in x)
   step = int(line.split("last good checkpoint is step ")[1].split(" ")[0])
   assert f"step {step + 1}: loss" in line
   assert max(_losses(tmp_path / "run")) == step  # JSON has no NaN
   assert _saves_of(tmp_path / "run", finished=True)
+  # The same again is of no use to start once more.
+  process = start(tmp_path / "run", *flags)
+  log = process.stderr.read()
+  assert process.wait() == errors.Status.DEAD_END
+  assert f"train.skip_batches={step + 1}" in log and "Traceback" not in log
+
+
+def test_a_skipped_batch_is_the_only_one_that_is_not_trained_on(
+  start, tmp_path
+):
+  once = ("--config.train.steps=4", "--config.train.checkpoint_every=2")
+  assert start(tmp_path / "whole", *once).wait() == 0
+  skips = "--config.train.skip_batches=2,3"
+  assert start(tmp_path / "two", *once, skips).wait() == 0
+  # The same from a checkpoint between the two.
+  more = ("--config.train.steps=2", *once[1:])
+  assert start(tmp_path / "cut", *more, skips).wait() == 0
+  assert start(tmp_path / "cut", *once, skips).wait() == 0
+  whole, two, cut = (
+    [row["tokens"] for row in _metrics(tmp_path / name)]
+    for name in ("whole", "two", "cut")
+  )
+  assert two[:2] == [whole[0], whole[2]] and cut == two
+  assert _positions(tmp_path / "two", 4) == _positions(tmp_path / "cut", 4)
+  row = _metrics(tmp_path / "two")[-1]
+  assert 0 < row["learning_rate"] < row["learning_rate/muon"]
+
+
+def _positions(workdir, step: int):
+  path = workdir / "checkpoints" / str(step) / "loader" / "metadata"
+  return json.loads(path.read_text())["shards"]
+
+
+def test_a_workdir_in_use_is_refused(start, tmp_path):
+  run = tmp_path / "run"
+  run.mkdir()
+  owner = lock.Lock(str(run))
+  owner.take()
+  process = start(run)
+  log = process.stderr.read()
+  assert process.wait() == errors.Status.FAILED
+  assert log.count("error: ") == 1 and "is in use: process" in log
+  owner.release()
+  assert not list(run.iterdir())
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_was_cut_is_made_when_the_run_goes_on(
+  start, tmp_path
+):
+  run = tmp_path / "run"
+  flags = (
+    "--config.train.steps=2",
+    "--config.train.checkpoint_every=2",
+    "--config.train.evaluate_every=2",
+  )
+  process = start(run, *flags)
+  _wait_until(process, lambda: _saves_of(run, finished=True))
+  process.kill()
+  process.wait()
+  assert not [row for row in _metrics(run) if "eval/mel_db" in row]
+  for _ in range(2):  # and made once
+    process = start(run, *flags)
+    log = process.stderr.read()
+    assert process.wait() == 0, log[-2000:]
+    assert "nothing to do" in log and "compiled" not in log
+    (row,) = [row for row in _metrics(run) if "eval/mel_db" in row]
+    assert row["step"] == 2
 
 
 def test_a_checkpoint_of_another_config_is_refused(start, tmp_path):

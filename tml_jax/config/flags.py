@@ -60,6 +60,10 @@ flags.DEFINE_list(
 )
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
+# Of these, directories of runs. In their names Orbax takes *, ? and brackets
+# for patterns, and TensorStore reads \ as /.
+_RUNS = ("workdir", "init_from")
+_PATTERN = re.compile(r"[*?\[\]\\]")
 
 
 class ConfigFrom(enum.Enum):
@@ -83,7 +87,7 @@ def run(
   what the experiments of the command return.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
-  and exit status 2. Ctrl-C is one line too.
+  and its exit status. Ctrl-C is one line too.
   """
 
   def parse(argv: list[str]) -> Config:
@@ -96,10 +100,10 @@ def run(
     app.run(main, flags_parser=parse)
   except errors.UserError as error:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(error.status)
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
-    sys.exit(130)  # 128 + SIGINT, as shells have it
+    sys.exit(errors.Status.INTERRUPTED)
 
 
 class _Formatter(logging.PythonFormatter):
@@ -204,8 +208,7 @@ ml_config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 def _load(path: str, *, config_type: type) -> Any:
   """The config at FILE.py:NAME, or in a run's config.txt."""
-  name = path.partition(":")[2]
-  file = _file_of(path)
+  name, file = _parts(path)[1], _file_of(path)
   if file.endswith(".txt"):
     return config_text.load(file, config_type=config_type)
   module = load_module(path)
@@ -213,7 +216,7 @@ def _load(path: str, *, config_type: type) -> Any:
     raise errors.UserError(
       f"--config={path}: {file} has no function get_config"
     )
-  config = module.get_config(*([name] if ":" in path else []))
+  config = module.get_config(*([] if name is None else [name]))
   if not isinstance(config, config_type):
     raise errors.UserError(
       f"--config={path}: get_config must return a {config_type.__name__}, not"
@@ -222,13 +225,24 @@ def _load(path: str, *, config_type: type) -> Any:
   return config
 
 
+def _parts(path: str) -> tuple[str, str | None]:
+  """FILE and NAME of FILE.py:NAME; a colon may stand in folders, too."""
+  if path.endswith((".py", ".txt")):
+    return path, None
+  match = re.fullmatch(r"(.*\.py):(.*)", path, re.DOTALL)
+  if match is not None:
+    return match[1], match[2]
+  file, colon, name = path.partition(":")
+  return file, name if colon else None
+
+
 def _file_of(path: str) -> str:
   """The file that FILE.py:NAME names: in the current directory, or installed.
 
   `experiments/` is installed beside this package, so that a command that works
   in a checkout works in every directory.
   """
-  file = path.partition(":")[0]
+  file = _parts(path)[0]
   root = os.path.dirname(os.path.dirname(errors.__file__))
   installed = os.path.join(root, os.path.normpath(file))
   if os.path.isfile(file):
@@ -246,7 +260,7 @@ def _file_of(path: str) -> str:
 def experiment_file() -> str:
   """FILE.py of the command's --config."""
   path = ml_config_flags.get_config_filename(flags.FLAGS[_FLAG])
-  return path.partition(":")[0]
+  return _parts(path)[0]
 
 
 def load_module(path: str) -> types.ModuleType:
@@ -275,13 +289,23 @@ def has_config(argv: list[str]) -> bool:
 
 
 def _check_paths(argv: list[str]) -> None:
-  """Refuses URLs: gs://bucket would become a directory named `gs:`."""
+  """Refuses what would be written and could not be read.
+
+  gs://bucket would become a directory named `gs:`.
+  """
   for name in _PATHS:
     value = _value_of(name, argv=argv)
     if "://" in value:
       raise errors.UserError(
         f"--{name}={value} is a URL and this takes a path: mount the bucket"
         " with gcsfuse (docs/run_on_tpu.md) and give the directory"
+      )
+    place = os.path.abspath(value) if value and name in _RUNS else ""
+    if _PATTERN.search(place) or not place.isprintable():
+      raise errors.UserError(
+        f"--{name}={value}: checkpoints cannot be read back from a directory"
+        r" with any of * ? [ ] \ or an unprintable letter in its name; give"
+        " another"
       )
 
 
@@ -328,7 +352,7 @@ def _value_of(name: str, *, argv: list[str]) -> str:
   """Value of --name in `argv`, the last one; empty if it is not there."""
   value = ""
   for i, argument in enumerate(argv):
-    match = re.match(rf"--?{name}(?:=(.*))?$", argument)
+    match = re.match(rf"--?{name}(?:=(.*))?$", argument, re.DOTALL)
     if match is not None:
       following = argv[i + 1] if i + 1 < len(argv) else ""
       value = following if match[1] is None else match[1]

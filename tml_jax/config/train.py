@@ -164,6 +164,9 @@ class LoopConfig:
   keep_checkpoints: int
   optim: OptimConfig
   local_checkpoint_every: int = 0  # on disks of the hosts; 0 = never
+  # Steps that take the next batch instead of theirs, which is trained on never:
+  # the way past a batch that breaks a run. A step named twice skips two.
+  skip_batches: tuple[int, ...] = ()
 
   @property
   def microbatch_size(self) -> int:
@@ -183,6 +186,10 @@ class LoopConfig:
     )
     checks.require_range(
       self, section="train", names="seed", low=0, high=checks.MAX_SEED
+    )
+    checks.require(
+      all(step > 0 for step in self.skip_batches),
+      f"train.skip_batches = {self.skip_batches}: steps begin at 1",
     )
     checks.require(
       self.global_batch_size % self.accumulation_steps == 0,

@@ -5,12 +5,12 @@ Start at `read`.
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from tml_jax import files
 from tml_jax import workdir as workdir_lib
 from tml_jax.evals import ablation
 
@@ -31,11 +31,8 @@ class Curve:
 
 def _lines(workdir: pathlib.Path) -> list[dict[str, float]]:
   """The last line of a step counts; one cut by a kill is left out."""
-  path = workdir / workdir_lib.METRICS
-  if not path.exists():
-    return []
-  text = path.read_text(encoding="utf-8")
-  return [json.loads(line) for line in text.splitlines() if line[-1:] == "}"]
+  lines = files.read_json_lines(workdir / workdir_lib.METRICS)
+  return [line for line in lines if type(line.get("step")) is int]
 
 
 def last_step(workdir: pathlib.Path) -> int:

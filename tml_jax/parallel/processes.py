@@ -66,7 +66,18 @@ _LONG_SECONDS = 7 * 86_400  # a dead process is found out by `watch`
 
 
 class AgreedError(errors.UserError):
-  """Bad input that all processes know of: all end by themselves."""
+  """An error that all processes know of: all end by themselves.
+
+  Its status is that of the errors which the processes found.
+  """
+
+  def __init__(self, text: str, *, status: errors.Status):
+    super().__init__(text)
+    self.status = status
+
+
+def _nothing(_error: BaseException) -> None:
+  """No crash is explained."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +116,8 @@ class Processes:
 
   def all_of(self, value: str) -> list[str]:
     """What every process gave here, in their order."""
+    if self.count == 1:  # whose flags need not be there
+      return [value]
     return self._all_of(value, seconds=_CONNECT_TIMEOUT.value)
 
   def _all_of(self, value: str, *, seconds: int) -> list[str]:
@@ -156,12 +169,16 @@ class Processes:
     try:
       yield
     except errors.UserError as error:
-      problem = str(error)
+      problem = f"{error.status:d} {error}"
     found = self.all_of(problem)
-    for index, text in enumerate(found):
-      if text:
-        same = all(other == text for other in found)
-        raise AgreedError(text if same else f"process {index}: {text}")
+    for index, problem in enumerate(found):
+      if problem:
+        status, text = problem.split(" ", 1)
+        same = all(other == problem for other in found)
+        raise AgreedError(
+          text if same else f"process {index}: {text}",
+          status=errors.Status(int(status)),
+        )
 
   def check_same(self, facts: dict[str, Any]) -> None:
     """Refuses processes that differ in what must be one run's.
@@ -181,7 +198,8 @@ class Processes:
     if problems:
       raise AgreedError(
         f"the processes are not of one run ({'; '.join(problems)}): start all"
-        " with the same command, code and packages"
+        " with the same command, code and packages",
+        status=errors.Status.BAD_INPUT,
       )
 
   @contextlib.contextmanager
@@ -197,32 +215,49 @@ class Processes:
     self._watch.step_timeout = timeout
 
   @contextlib.contextmanager
-  def ending_all(self) -> Iterator[None]:
+  def ending_all(
+    self,
+    *,
+    explain: Callable[[BaseException], errors.UserError | None] = _nothing,
+  ) -> Iterator[None]:
     """An error inside, known to this process only, ends all of them.
 
-    Without several processes it changes nothing. With them no cleanup is
-    waited for that needs the others: the reason is printed once and handed to
-    the others, whose `watch` prints it and ends them.
+    With several processes no cleanup is waited for that needs the others: the
+    reason is printed once and handed to the others, whose `watch` prints it
+    and ends them with the same status.
+
+    Args:
+      explain: gives what to say instead of a crash that is no `UserError`, if
+        there is anything; a traceback stands before it.
     """
     try:
       yield
     except (AgreedError, SystemExit):
       raise
-    except BaseException as error:
+    except errors.UserError as error:
       if self.count == 1:
         raise
-      if isinstance(error, errors.UserError):
-        text, status = str(error), 2
-      else:
+      self.end(str(error), status=error.status)
+    except BaseException as error:
+      if self.count > 1:
         traceback.print_exc()
         if "JaxRuntimeError" in type(error).__name__:
           # Perhaps of a collective whose peer is dead, which `watch` says.
           self._watch.await_reason()
-        text, status = " ".join(f"{type(error).__name__}: {error}".split()), 1
-      self.end(text[:600], status=status)
+      explained = explain(error)
+      if self.count == 1:
+        if explained is None:
+          raise
+        traceback.print_exc()
+        raise explained from error
+      status = errors.Status.FAILED if explained is None else explained.status
+      text = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+      self.end(
+        text if explained is None else f"{text}; {explained}", status=status
+      )
     self._finish()
 
-  def end(self, reason: str, *, status: int) -> None:
+  def end(self, reason: str, *, status: errors.Status) -> None:
     """Ends this process now and tells the others why; never returns."""
     print(f"error: process {self.index}: {reason}", file=sys.stderr, flush=True)
     self._watch.leave(reason, status=status)
@@ -250,7 +285,7 @@ class Processes:
     try:
       return self._client.blocking_key_value_get(key, seconds * 1000)
     except RuntimeError as error:
-      raise errors.UserError(
+      raise errors.TransientError(
         f"process {key.rsplit('/', 1)[1]} did not come within {seconds} s"
         " (--connect_timeout): look into its log, then run the same command on"
         " all again"
@@ -261,11 +296,12 @@ def start() -> Processes:
   """Connects this process with the others that its flags speak of.
 
   Must come before anything asks jax for a device. Where not all processes
-  come in time it prints one line and ends with status 2: what waits for them
-  inside jax cannot be interrupted.
+  come in time it prints one line and ends with `Status.FAILED`: what waits for
+  them inside jax cannot be interrupted.
 
   Raises:
-    errors.UserError: half of the flags, or not all processes come in time.
+    errors.UserError: half of the flags.
+    errors.TransientError: not all processes come in time, or the port is taken.
   """
   place = _place()
   if place is None and not _DISTRIBUTED.value:
@@ -302,7 +338,7 @@ def start() -> Processes:
       shutdown_timeout_seconds=seconds,
     )
   except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
-    raise errors.UserError(
+    raise errors.TransientError(
       "the processes of this run cannot be connected"
       f" ({' '.join(str(error).split())[:300]}): {problem}"
     ) from error
@@ -377,14 +413,14 @@ def _give_up(seconds: int, problem: str) -> None:
     file=sys.stderr,
     flush=True,
   )
-  os._exit(2)
+  os._exit(errors.Status.FAILED)
 
 
 def _await_coordinator(address: str, *, seconds: int) -> None:
   """Returns when process 0 listens: jax aborts, says nothing, where it waits.
 
   Raises:
-    errors.UserError: nobody listens there in time.
+    errors.TransientError: nobody listens there in time.
   """
   host, _, port = address.rpartition(":")
   end = time.monotonic() + seconds
@@ -394,7 +430,7 @@ def _await_coordinator(address: str, *, seconds: int) -> None:
       return
     except OSError as error:
       if time.monotonic() > end:
-        raise errors.UserError(
+        raise errors.TransientError(
           f"--coordinator_address={address}: process 0 did not listen there"
           f" within {seconds} s ({error}); start it, or mend the address"
         ) from error

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tml_jax import errors
+
 _PREFIX = "tml_jax"
 # Of the heartbeat time-out. jax's own check, which aborts with a stack trace,
 # is for what ours cannot see, such as the death of process 0. It hears of a
@@ -35,8 +37,9 @@ def key(*parts: object) -> str:
 class Watch:
   """Keeps a counter moving for the others, and looks at theirs.
 
-  A process whose counter stands still is dead; one that ended by an error has
-  left its reason. Either ends this process with one line and status 1.
+  A process whose counter stands still is dead, which ends this process with
+  one line and `Status.FAILED`; one that ended by an error has left its reason
+  and its status, with which this one ends too.
 
   Attributes:
     where: says where this process is, for that line.
@@ -70,11 +73,13 @@ class Watch:
     """Gives a dead process time to be found out; then this one has ended."""
     time.sleep(self._silence + 3 * self._interval)
 
-  def leave(self, reason: str, *, status: int) -> None:
+  def leave(self, reason: str, *, status: errors.Status) -> None:
     """Ends this process now, after telling the others why; never returns."""
     self.stop()
     with contextlib.suppress(Exception):  # nobody may be there to hear it
-      self._client.key_value_set(key("failed", self._index), reason)
+      self._client.key_value_set(
+        key("failed", self._index), f"{status:d} {reason}"
+      )
       if self._index == 0:  # the service ends with it: let the others read
         time.sleep(3 * self._interval)
     os._exit(status)
@@ -91,8 +96,12 @@ class Watch:
         alive = self._client.key_value_dir_get(key("alive"))
       except RuntimeError:  # process 0 is gone: jax aborts, in its words
         failed, alive = [], []
-      for name, reason in failed:
-        self._end(f"process {name.rsplit('/', 1)[1]} has ended ({reason})")
+      for name, value in failed:
+        status, reason = value.split(" ", 1)
+        self._end(
+          f"process {name.rsplit('/', 1)[1]} has ended ({reason})",
+          status=errors.Status(int(status)),
+        )
       self._check_alive(alive)
       self._check_step()
       if self._stopped.wait(self._interval):
@@ -120,13 +129,19 @@ class Watch:
         " thread is stands above)"
       )
 
-  def _end(self, reason: str) -> None:
+  def _end(
+    self, reason: str, *, status: errors.Status = errors.Status.FAILED
+  ) -> None:
     if self._stopped.is_set():
       return
+    advice = ""
+    if status is errors.Status.FAILED:
+      advice = (
+        ". Run the same command on all processes again, on fewer if need be"
+      )
     print(
-      f"error: {reason}; this process ends {self.where()}. Run the same command"
-      " on all processes again, on fewer if need be",
+      f"error: {reason}; this process ends {self.where()}{advice}",
       file=sys.stderr,
       flush=True,
     )
-    self.leave(reason, status=1)
+    self.leave(reason, status=status)

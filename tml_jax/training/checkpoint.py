@@ -1,14 +1,17 @@
 """Checkpoints: the whole run or nothing.
 
 For: saving and restoring state, data-iterator position and step with Orbax.
-Not for: the config of a run, which `workdir` keeps and compares. A save that
-is killed leaves a temporary directory that Orbax ignores; the last finished
-one stays. Start reading at `Checkpointer`.
+Not for: the config of a run, which `workdir` keeps and compares, nor what is
+done about damage (`tiers`). A save that is killed leaves a temporary directory
+that Orbax ignores; the last finished one stays. Checksums of all files
+(`checksums`) are written before a step gets its name. Start reading at
+`Checkpointer`.
 """
 
 import contextlib
 import json
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +21,10 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import traverse_util
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.streams import tokenizer
+from tml_jax.training import checksums
 from tml_jax.training import state as state_lib
 
 
@@ -33,30 +37,61 @@ def _first_line(error: Exception) -> str:
   return str(error).strip().splitlines()[0][:300]
 
 
+class Sealing:
+  """Writes the checksums of a step after its files and before it has a name.
+
+  Attributes:
+    options: for the manager that saves.
+    step: that is being saved; to be set before every save.
+  """
+
+  def __init__(self, checkpoints: pathlib.Path):
+    self._checkpoints = checkpoints
+    self._barrier = None  # known once jax has all of its processes
+    self.step = 0
+    self.options = ocp.AsyncOptions(
+      # On process 0, when all parts are there.
+      post_finalization_callback=self._seal,
+      # On every process, when its own part is there.
+      barrier_sync_fn=self._seal_part,
+    )
+
+  def _seal(self) -> None:
+    checksums.write(checksums.under_way(self._checkpoints, step=self.step))
+
+  def _seal_part(self, *, key: str, timeout_ms: int) -> None:
+    if "async_write_complete" in key:
+      checksums.write_part(
+        checksums.under_way(self._checkpoints, step=self.step),
+        index=jax.process_index(),
+      )
+    if self._barrier is None:
+      self._barrier = ocp.multihost.get_barrier_sync_fn()
+    self._barrier(key=key, timeout_ms=timeout_ms)
+
+
 class Checkpointer:
   """Asynchronous checkpoints under `workdir`/checkpoints/STEP."""
 
-  def __init__(self, workdir: str, *, options: ocp.CheckpointManagerOptions):
-    logging.get_absl_handler().addFilter(_is_not_chatter)
-    self.path = os.path.join(os.path.abspath(workdir), workdir_lib.CHECKPOINTS)
-    self._manager = ocp.CheckpointManager(self.path, options=options)
-
-  @classmethod
-  def to_train(cls, workdir: str, *, keep: int) -> "Checkpointer":
+  def __init__(self, workdir: str, *, keep: int):
     """Opens a run to save in; removes what killed saves left there.
 
     Args:
       workdir: directory of the run.
       keep: how many of the newest checkpoints stay.
     """
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, create=True, cleanup_tmp_directories=True
+    logging.get_absl_handler().addFilter(_is_not_chatter)
+    self.path = os.path.join(os.path.abspath(workdir), workdir_lib.CHECKPOINTS)
+    self._sealing = Sealing(pathlib.Path(self.path))
+    self._manager = ocp.CheckpointManager(
+      self.path,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=True,
+        cleanup_tmp_directories=True,
+        async_options=self._sealing.options,
+      ),
     )
-    return cls(workdir, options=options)
-
-  def latest_step(self) -> int | None:
-    """Step of the newest finished checkpoint, None in a new run."""
-    return self._manager.latest_step()
 
   def save(
     self,
@@ -68,10 +103,12 @@ class Checkpointer:
     """Starts a save; returns once the arrays are copied off the device.
 
     Raises:
-      errors.UserError: this save or the one before cannot be written; `wait`
-        and `close` may find that too.
+      errors.TransientError: this save or the one before cannot be written;
+        `wait` and `close` may find that too.
     """
     with self._saving():
+      self._manager.wait_until_finished()  # it is sealed by its number
+      self._sealing.step = step
       self._manager.save(
         step,
         args=ocp.args.Composite(
@@ -87,7 +124,7 @@ class Checkpointer:
     """State and loader state of a checkpoint, sharded as `abstract_state`.
 
     Raises:
-      errors.UserError: the checkpoint is broken or of another model.
+      errors.UserError: the checkpoint is of another model.
     """
     try:
       restored = self._manager.restore(
@@ -100,8 +137,8 @@ class Checkpointer:
     except (ValueError, OSError, KeyError, TypeError) as error:
       raise errors.UserError(
         f"checkpoint {os.path.join(self.path, str(step))} does not fit this"
-        f" config or is broken ({_first_line(error)}); use the run's own"
-        " config, or delete that directory to go back to the one before"
+        f" config ({_first_line(error)}); use the run's own config, or delete"
+        " that directory to go back to the one before"
       ) from error
     return restored["state"], restored["loader"]
 
@@ -109,18 +146,20 @@ class Checkpointer:
     """Blocks until the running save is finished."""
     with self._saving():
       self._manager.wait_until_finished()
+      files.sync_directory(pathlib.Path(self.path))
 
   def close(self) -> None:
     """Waits and frees what is held."""
     with self._saving():
       self._manager.close()
+      files.sync_directory(pathlib.Path(self.path))
 
   @contextlib.contextmanager
   def _saving(self) -> Iterator[None]:
     try:
       yield
     except (ValueError, OSError) as error:
-      raise errors.UserError(
+      raise errors.TransientError(
         f"cannot save to {self.path} ({_first_line(error)}); the checkpoints"
         " before stay: mend that, then run the same command"
       ) from error
@@ -132,18 +171,22 @@ class Weights:
   Averaged weights where the run keeps an average: those that sampling uses.
   """
 
-  def __init__(self, path: str):
-    """Reads shapes; no arrays.
+  def __init__(self, path: str, *, index: int = 0, count: int = 1):
+    """Compares checksums and reads shapes; no arrays.
 
     Args:
       path: a workdir, whose newest checkpoint counts, or WORKDIR/checkpoints/
         STEP.
+      index: of this process among `count` that open it; each compares a share.
+      count: how many those are.
 
     Raises:
       errors.UserError: no finished checkpoint there.
+      errors.DeadEndError: it is damaged.
     """
     logging.get_absl_handler().addFilter(_is_not_chatter)
     self.path, self.step = _locate(path)
+    check_whole(self.path, step=self.step, index=index, count=count)
     self._manager = ocp.CheckpointManager(
       self.path,
       options=ocp.CheckpointManagerOptions(create=False, read_only=True),
@@ -236,6 +279,27 @@ class Weights:
     self._manager.close()
 
 
+def check_whole(
+  checkpoints: str, *, step: int, index: int = 0, count: int = 1
+) -> None:
+  """Refuses a damaged checkpoint; see `checksums.damage`.
+
+  Raises:
+    errors.DeadEndError: what is damaged, and which others there are.
+    errors.TransientError: the disk does not answer.
+  """
+  directory = pathlib.Path(checkpoints, str(step))
+  problem = checksums.damage(directory, index=index, count=count)
+  if not problem:
+    return
+  steps = workdir_lib.checkpoint_steps(directory.parent.parent)
+  others = ", ".join(str(other) for other in steps if other != step)
+  raise errors.DeadEndError(
+    f"checkpoint {directory} is damaged: {problem}; move it away, and the"
+    f" newest of the others counts ({others or 'there is none'})"
+  )
+
+
 def _shape(tree: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
   if path not in tree:
     return "absent"
@@ -252,13 +316,15 @@ def _locate(path: str) -> tuple[str, int]:
   """Directory of the checkpoints and the step that `path` means."""
   path = os.path.abspath(path)
   parent, name = os.path.split(path)
-  if name.isdecimal() and os.path.basename(parent) == workdir_lib.CHECKPOINTS:
+  directory = os.path.join(path, workdir_lib.CHECKPOINTS)
+  steps = workdir_lib.checkpoint_steps(path)
+  is_step = name.isdecimal() and name.isascii()
+  if (
+    is_step
+    and os.path.basename(parent) == workdir_lib.CHECKPOINTS
+    and not os.path.isdir(directory)  # it is no workdir of that name
+  ):
     directory, steps = parent, [int(name)]
-  else:
-    directory, steps = os.path.join(path, workdir_lib.CHECKPOINTS), []
-    if os.path.isdir(directory):
-      # A save in progress, or one that was killed, has a longer name.
-      steps = [int(n) for n in os.listdir(directory) if n.isdecimal()]
   if not steps or not os.path.isdir(os.path.join(directory, str(max(steps)))):
     raise errors.UserError(
       f"no finished checkpoint in {directory}; run `python -m tml_jax.train "

@@ -5,17 +5,24 @@ lasted (goodput) is in the metrics, and WORKDIR/goodput.json keeps the sums.
 Not for: where the time of one step goes. Start reading at `Goodput`.
 
 Every second since the first start of the run is in one category; the seconds
-between two starts, too.
+between two starts, too. Within a start they are those of a clock that nobody
+sets; between two there is only the clock on the wall, which may be set back:
+then nothing is counted for the pause.
 """
 
 import contextlib
 import enum
 import json
+import math
 import os
 import pathlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
+from absl import logging
+
+from tml_jax import files
 from tml_jax import workdir as workdir_lib
 
 _KEPT_STEPS = 100  # a run goes on from one of its newest checkpoints
@@ -46,7 +53,7 @@ class Goodput:
 
     Args:
       workdir: directory of the run.
-      process_start: when this start began, as time.time() counts.
+      process_start: when this start began, as time.monotonic() counts.
       writes: whether this process keeps the file; one does.
     """
     self._file = pathlib.Path(workdir, workdir_lib.GOODPUT)
@@ -55,18 +62,34 @@ class Goodput:
     self._at_step: dict[int, float] = {}  # productive seconds when it was saved
     self._category = Category.STARTUP
     self._since = process_start
-    if writes and self._file.exists():
-      kept = json.loads(self._file.read_text(encoding="utf-8"))
-      self.seconds |= {Category(k): v for k, v in kept["seconds"].items()}
-      self._at_step = {int(k): v for k, v in kept["at_step"].items()}
-      stopped = max(0.0, process_start - kept["time"])
-      self.seconds[Category.STOPPED] += stopped
+    kept = files.read_json(self._file) if writes else None
+    if kept is not None:
+      self._go_on(kept)
+
+  def _go_on(self, kept: dict[str, Any]) -> None:
+    """Takes what earlier starts kept, if all of it can be."""
+    try:
+      seconds = {Category(k): _seconds(v) for k, v in kept["seconds"].items()}
+      at_step = {int(k): _seconds(v) for k, v in kept["at_step"].items()}
+      last = _seconds(kept["time"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      logging.warning(
+        "%s is damaged (%r): the times of earlier starts are begun anew",
+        self._file,
+        error,
+      )
+      return
+    began = time.time() - (time.monotonic() - self._since)
+    self.seconds |= seconds
+    self.seconds[Category.STOPPED] += max(0.0, began - last)
+    self._at_step = at_step
 
   def resumed(self, step: int) -> None:
     """This start goes on from `step`; later steps were done in vain."""
     lasting = max(
       (v for k, v in self._at_step.items() if k <= step), default=0.0
     )
+    lasting = min(lasting, self.seconds[Category.STEP])
     self.seconds[Category.REPEATED] += self.seconds[Category.STEP] - lasting
     self.seconds[Category.STEP] = lasting
     self._at_step = {k: v for k, v in self._at_step.items() if k <= step}
@@ -80,7 +103,7 @@ class Goodput:
 
   def enter(self, category: Category) -> Category:
     """Time counts for `category` from now on; returns the one before."""
-    now, before = time.time(), self._category
+    now, before = time.monotonic(), self._category
     self.seconds[before] += now - self._since
     self._category, self._since = category, now
     return before
@@ -109,10 +132,17 @@ class Goodput:
     if not self._writes:
       return
     kept = {
-      "time": self._since,
+      "time": time.time(),
       "seconds": self.seconds,
       "at_step": self._at_step,
     }
     partial = self._file.with_suffix(".partial")
     partial.write_text(json.dumps(kept), encoding="utf-8")
     os.replace(partial, self._file)
+
+
+def _seconds(value: Any) -> float:
+  """Of the file; a clock that was set may have left a negative number."""
+  if not math.isfinite(value) or value < 0:
+    raise ValueError(f"{value} seconds")
+  return float(value)

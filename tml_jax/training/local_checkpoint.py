@@ -6,8 +6,9 @@ Orbax: its emergency manager wants copies of the state on several slices, its
 plain one writes numpy arrays on one process only. Start at `LocalCheckpointer`.
 
 DIR/RUN/INDEX_of_COUNT/STEP holds `state.bin`, the blocks one after another,
-and `index.json`, which says what they are. Nothing is exchanged to save; to
-restore, all processes must hold the same step of the same start.
+`index.json`, which says what they are, and the checksums of both. Nothing is
+exchanged to save; to restore, all processes must hold the same step of the same
+start.
 """
 
 import json
@@ -15,14 +16,14 @@ import os
 import pathlib
 import shutil
 import threading
-import zlib
 from typing import Any
 
 import jax
 import numpy as np
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
+from tml_jax.training import checksums
 from tml_jax.training import state as state_lib
 
 _KEPT = 2  # a process may be killed between the others' saves of a step
@@ -32,7 +33,11 @@ Block = tuple[tuple[int, int], ...]  # start and stop of each dim
 
 
 class LocalCheckpointer:
-  """Saves and restores what lies on the devices of this process."""
+  """Saves and restores what lies on the devices of this process.
+
+  Attributes:
+    damaged: what `usable` has found to be wrong, by step.
+  """
 
   def __init__(self, root: pathlib.Path, *, start: str, index: int, count: int):
     """Removes what a killed save and other numbers of processes left.
@@ -47,6 +52,7 @@ class LocalCheckpointer:
     self._start = start
     self._thread: threading.Thread | None = None
     self._error: OSError | None = None
+    self.damaged: dict[int, str] = {}
     self.path.mkdir(parents=True, exist_ok=True)
     for other in root.glob(f"{index}_of_*"):
       if other != self.path:
@@ -62,17 +68,25 @@ class LocalCheckpointer:
     """
     result = {}
     for step in self._steps():
-      index = json.loads((self.path / str(step) / _INDEX).read_text())
-      size = (self.path / str(step) / _STATE).stat().st_size
-      if size == index["bytes"] and _has(index, abstract_state):
+      directory = self.path / str(step)
+      problem = checksums.damage_of(directory, name=_INDEX)
+      if problem:
+        self.damaged[step] = problem
+        continue
+      index = self._index(step)
+      if _has(index, abstract_state):
         result[step] = index["start"]
     return result
+
+  def damage(self, step: int) -> str:
+    """What is wrong with a step of `usable`; "" if it is whole."""
+    return checksums.damage(self.path / str(step))
 
   def discard_after(self, step: int) -> None:
     """Forgets later steps: the run goes on from `step` and makes its own."""
     for other in self._steps():
       if other > step:
-        shutil.rmtree(self.path / str(other))
+        _remove(self.path / str(other))
 
   def save(
     self,
@@ -84,7 +98,7 @@ class LocalCheckpointer:
     """Copies the blocks and starts to write them.
 
     Raises:
-      errors.UserError: the save before could not be written.
+      errors.TransientError: the save before could not be written.
     """
     self.wait()
     blocks, leaves = [], {}
@@ -108,19 +122,9 @@ class LocalCheckpointer:
   def restore(
     self, abstract_state: state_lib.TrainState, *, step: int
   ) -> tuple[state_lib.TrainState, dict[str, Any]]:
-    """State and loader state of a step of `usable`.
-
-    Raises:
-      errors.UserError: the disk gives back other bytes than were written.
-    """
-    directory = self.path / str(step)
-    index = json.loads((directory / _INDEX).read_text())
-    data = np.memmap(directory / _STATE, dtype=np.uint8, mode="r")
-    if zlib.crc32(data) != index["crc32"]:
-      raise errors.UserError(
-        f"local checkpoint {directory} is broken: delete that directory, and"
-        " the run goes on from the workdir's"
-      )
+    """State and loader state of a step of `usable` without `damage`."""
+    index = self._index(step)
+    data = np.memmap(self.path / str(step) / _STATE, dtype=np.uint8, mode="r")
     found, at = {}, 0
     for path, leaf in index["leaves"].items():
       dtype = np.dtype(leaf["dtype"])
@@ -145,24 +149,24 @@ class LocalCheckpointer:
     """Blocks until the running save is finished.
 
     Raises:
-      errors.UserError: it could not be written.
+      errors.TransientError: it could not be written.
     """
     if self._thread is not None:
       self._thread.join()
       self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
-      raise errors.UserError(
+      raise errors.TransientError(
         f"cannot save to --local_checkpoint_dir, {self.path}"
         f" ({error.strerror}): make room there, then run the same command"
       ) from error
 
   def _steps(self) -> list[int]:
-    return sorted(
-      int(item.name)
-      for item in self.path.iterdir()
-      if item.name.isdecimal() and (item / _INDEX).exists()
-    )
+    names = [item.name for item in self.path.iterdir()]
+    return sorted(int(n) for n in names if n.isdecimal() and n.isascii())
+
+  def _index(self, step: int) -> dict[str, Any]:
+    return json.loads((self.path / str(step) / _INDEX).read_text())
 
   def _write(
     self, step: int, index: dict[str, Any], blocks: list[np.ndarray]
@@ -171,20 +175,31 @@ class LocalCheckpointer:
     try:
       shutil.rmtree(partial, ignore_errors=True)
       partial.mkdir()
-      crc, size = 0, 0
+      found = (0, 0)
       with open(partial / _STATE, "wb") as file:
         for block in blocks:
           data = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
           file.write(data)
-          crc, size = zlib.crc32(data, crc), size + data.size
-      index |= {"crc32": crc, "bytes": size}
+          found = checksums.of_block(data, found)
+        file.flush()
+        os.fsync(file.fileno())
       (partial / _INDEX).write_text(json.dumps(index))
+      checksums.write(partial, known={_STATE: found})
       shutil.rmtree(self.path / str(step), ignore_errors=True)
       os.replace(partial, self.path / str(step))
+      files.sync_directory(self.path)
       for old in self._steps()[:-_KEPT]:
-        shutil.rmtree(self.path / str(old))
+        _remove(self.path / str(old))
     except OSError as error:
       self._error = error
+
+
+def _remove(path: pathlib.Path) -> None:
+  """A step, or the file that damage has made of it."""
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink()
 
 
 def _leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -38,9 +38,10 @@ def check(train: LoopConfig, *, directory: str) -> None:
     with tempfile.TemporaryFile(dir=directory):
       pass
   except OSError as error:
-    raise errors.UserError(
+    raise errors.of_system(
+      error,
       f"--local_checkpoint_dir={directory} cannot be written"
-      f" ({error.strerror}): name a directory on a disk of this host"
+      f" ({error.strerror}): name a directory on a disk of this host",
     ) from error
 
 

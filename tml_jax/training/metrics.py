@@ -7,17 +7,20 @@ any training. Not for: metrics of a conversation (`evals`). Start reading at
 
 import json
 import math
-import os
+import pathlib
 from typing import Any
 
 import numpy as np
 import tensorboardX
 from absl import logging
 
+from tml_jax import files
 from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
 from tml_jax.training import objective as objective_lib
+
+EVALUATION = "eval/"  # what names of an evaluation inside training begin with
 
 
 def summarise(sums: Any) -> dict[str, float]:
@@ -67,17 +70,16 @@ class Writer:
   """
 
   def __init__(self, workdir: str):
-    self._path = os.path.join(workdir, workdir_lib.METRICS)
+    self._path = pathlib.Path(workdir, workdir_lib.METRICS)
     self._board = tensorboardX.SummaryWriter(
-      os.path.join(workdir, workdir_lib.TENSORBOARD)
+      str(pathlib.Path(workdir, workdir_lib.TENSORBOARD))
     )
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Adds a line without what was not measured: JSON has no NaN."""
     scalars = {k: v for k, v in scalars.items() if not math.isnan(v)}
     line = {"step": step, **scalars}
-    with open(self._path, "a", encoding="utf-8") as file:
-      file.write(json.dumps(line) + "\n")
+    files.append_line(self._path, line=json.dumps(line))
     for name, value in scalars.items():
       self._board.add_scalar(name, value, step)
 
@@ -87,6 +89,16 @@ class Writer:
 
   def close(self) -> None:
     self._board.close()
+
+
+def is_evaluated(workdir: str, *, step: int) -> bool:
+  """Whether the evaluation after `step` has come into the metrics."""
+  lines = files.read_json_lines(pathlib.Path(workdir, workdir_lib.METRICS))
+  return any(
+    line.get("step") == step
+    and any(name.startswith(EVALUATION) for name in line)
+    for line in lines
+  )
 
 
 def log_line(

@@ -128,6 +128,17 @@ def schedule(config: OptimConfig, *, peak: float, steps: int) -> optax.Schedule:
   )
 
 
+def rates(config: OptimConfig, *, step: int, steps: int) -> dict[str, float]:
+  """Learning rates of the step with this number, from 1, as metrics."""
+  peaks = {"learning_rate": config.learning_rate}
+  if config.name == Optimizer.MUON:
+    peaks["learning_rate/muon"] = config.muon_learning_rate
+  return {
+    name: float(schedule(config, peak=peak, steps=steps)(step - 1))
+    for name, peak in peaks.items()
+  }
+
+
 def matrices(params):
   """Muon's view of the parameters: a `muon.Matrix`, or None for AdamW."""
 

@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tml_jax import workdir as workdir_lib
+from tml_jax.training import checkpoint
 
 # Small arrays are written together up to this size. One transaction for each
 # writes the index of all arrays before it again: 292 small ones took 90 MB.
@@ -118,9 +119,14 @@ def save(workdir: pathlib.Path, *, variables: Any, step: int) -> None:
     (Later, _Handler(array_metadata_store=None))
   )
   handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+  directory = workdir.absolute() / workdir_lib.CHECKPOINTS
+  sealing = checkpoint.Sealing(directory)
+  sealing.step = step
   manager = ocp.CheckpointManager(
-    workdir.absolute() / workdir_lib.CHECKPOINTS,
-    options=ocp.CheckpointManagerOptions(create=True),
+    directory,
+    options=ocp.CheckpointManagerOptions(
+      create=True, async_options=sealing.options
+    ),
     item_handlers={"state": handler},
   )
   manager.save(
