@@ -61,6 +61,8 @@ _VOCODER = flags.DEFINE_string(
   " it).",
 )
 
+flags.adopt_module_key_flags(flags_lib)  # `--help` shows them, too
+
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
