@@ -52,10 +52,9 @@ def test_weights_of_another_depth_say_so_in_one_line(tmp_path):
   wanted = {"params": jax.eval_shape(lambda: _layers(2))}
   with pytest.raises(errors.UserError) as error:  # no config.txt there
     weights.check(wanted, config=config)
-  assert "params/layer_02/x: (2,) in the checkpoint, absent in" in str(error)
-  assert "layer_07; and 1 more)" in str(error).replace("/x: (2,)", "").replace(
-    " in the checkpoint, absent in the config", ""
-  )
+  message = str(error.value)
+  assert "params/layer_02/x: (2,) in the checkpoint, absent in" in message
+  assert "layer_07" in message and "; and 1 more)" in message
   old = small.config({"model.num_layers": 9, "train.seed": 3})
   (tmp_path / workdir.CONFIG).write_text(config_text.to_text(old))
   with pytest.raises(errors.UserError) as error:

@@ -259,6 +259,8 @@ def load_module(path: str) -> types.ModuleType:
   directory = os.path.dirname(os.path.abspath(file))
   if os.path.exists(os.path.join(directory, "__init__.py")):
     sys.path.append(os.path.dirname(directory))  # its neighbours' imports
+  # `experiments` beside this package, whose numbers it may begin with.
+  sys.path.append(os.path.dirname(os.path.dirname(errors.__file__)))
   spec = importlib.util.spec_from_file_location("experiment", file)
   assert spec is not None and spec.loader is not None, file  # it is a .py
   module = importlib.util.module_from_spec(spec)

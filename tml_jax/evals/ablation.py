@@ -82,7 +82,10 @@ def read(path: pathlib.Path) -> Result:
     return Result(
       int(values["step"]), str(values["git"]), str(values["config"]), families
     )
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"{path} is no result of `evaluate --json` ({error!r}); remove it, and"
       " the same command evaluates again"

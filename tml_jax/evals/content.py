@@ -92,10 +92,15 @@ def from_json(values: dict[str, Any]) -> Sums:
   """The inverse of `to_json`.
 
   Raises:
-    TypeError, KeyError: other values.
+    ValueError, TypeError, KeyError: other values.
   """
-  arrays = {k: np.array(values[k]) for k in ("text", "misses", "mel")}
-  return Sums(**values | arrays)
+  arrays = {k: np.array(values[k], float) for k in ("text", "misses", "mel")}
+  sums = Sums(**values | arrays)
+  for name, like in dataclasses.asdict(nothing()).items():
+    found = np.asarray(getattr(sums, name))
+    if found.shape != np.shape(like) or not np.isfinite(found).all():
+      raise ValueError(f"{name} is of shape {found.shape}, or not finite")
+  return sums
 
 
 def forced(

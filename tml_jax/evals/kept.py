@@ -66,7 +66,7 @@ class Kept:
       if found["of"] != self._of_content(names):
         return None
       return content.from_json(found["sums"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise errors.UserError(
         f"{path} cannot be read ({error!r}); delete it and start again"
       ) from error
