@@ -15,6 +15,10 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import jax
 import numpy as np

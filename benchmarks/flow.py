@@ -20,7 +20,11 @@ import functools
 import json
 import pathlib
 import statistics
+import sys
 import time
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import flags, logging
 

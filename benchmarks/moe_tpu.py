@@ -11,6 +11,10 @@ statement, which takes every expert of the chip as read.
 import dataclasses
 import functools
 import pathlib
+import sys
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import app
 

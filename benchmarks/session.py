@@ -17,7 +17,7 @@ import sys
 import time
 
 if not __package__:  # run as a file
-  sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import jax
 import jax.numpy as jnp

@@ -14,6 +14,9 @@ import pathlib
 import subprocess
 import sys
 
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
 from absl import app, flags
 
 from benchmarks import maxtext

@@ -18,7 +18,11 @@ import json
 import pathlib
 import re
 import statistics
+import sys
 import time
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import app, flags, logging
 

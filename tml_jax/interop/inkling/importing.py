@@ -1,7 +1,7 @@
 """Inkling's safetensors into the checkpoint of a workdir, array by array.
 
 For: `run`, called by `python -m tml_jax.interop.inkling --import`. Not for:
-small models in memory (`inkling_model.from_hf`). Start at `plan`, which
+small models in memory (`model.from_hf`). Start at `plan`, which
 refuses everything that can be refused without data.
 """
 
