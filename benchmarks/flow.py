@@ -28,6 +28,7 @@ if not __package__:  # run as a file
 
 from absl import flags, logging
 
+from benchmarks import timing
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data.splits import Split
@@ -189,6 +190,8 @@ def energy_distance(ours, theirs) -> float:
 def markdown(rows: list[dict]) -> str:
   lines = [
     "# Few steps of the flow",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.flow`, what the columns mean is said there:"
     f" {_TRAIN_STEPS.value} steps of each head on the states of a trained"

@@ -18,6 +18,7 @@ if not __package__:  # run as a file
 
 from absl import app
 
+from benchmarks import timing
 from tml_jax.parallel import topology
 
 if __name__ == "__main__":  # before jax starts
@@ -86,6 +87,8 @@ def main(argv):
 
   lines = [
     "# A tick's experts on a TPU chip",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.moe_tpu`: one layer of `tml_interaction_small`"
     f" ({model.num_experts} experts, {k} a token, {model.d_model} x"

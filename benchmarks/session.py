@@ -333,6 +333,8 @@ def markdown(numbers) -> str:
   lines = [
     "# Live sessions",
     "",
+    timing.made(),
+    "",
     "`python -m benchmarks.session`, the machine of [README.md](README.md)."
     " Size `tiny`, random weights, every session busy. The voice (network and"
     " phases of `experiments/vocoder.py:small`) is a call of its own behind the"

@@ -125,3 +125,10 @@ def test_checkpoints_without_a_config_are_not_resumed(tmp_path):
 def test_git_hash_names_a_commit_or_says_why_not():
   text = workdir.git_hash()
   assert text == "not a checkout" or len(text.removesuffix("-dirty")) == 40
+
+
+def test_documents_name_commits_by_seven_digits():
+  commit = "0123456789abcdef0123456789abcdef01234567"
+  assert workdir.short_hash(commit) == "0123456"
+  assert workdir.short_hash(f"{commit}-dirty") == "0123456-dirty"
+  assert workdir.short_hash("not a checkout") == "not a checkout"
