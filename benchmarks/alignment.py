@@ -15,6 +15,10 @@ import dataclasses
 import functools
 import json
 import pathlib
+import sys
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import jax
 import numpy as np
@@ -262,7 +266,7 @@ def disturbed(variables):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
-  from benchmarks import session
+  from benchmarks import session, timing
 
   columns = {}
   for numerics in Numerics:
@@ -280,6 +284,8 @@ def main(argv):
     columns[str(numerics)] = pairs(model, windows=24, evicting=90)
   lines = [
     "# Same bits",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.alignment`: logits of a session's output tokens,"
     " size `tiny`, float32, random weights. Share of equal elements and largest"

@@ -8,7 +8,11 @@ once; the last is one dense softmax by automatic gradient.
 
 import functools
 import json
+import sys
 from pathlib import Path
+
+if not __package__:  # run as a file
+  sys.path[0] = str(Path(__file__).parents[1])
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,11 @@ depends on the data counts once: one round, which an even load needs.
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
+
+if not __package__:  # run as a file
+  sys.path[0] = str(Path(__file__).parents[1])
 
 from absl import app, flags
 

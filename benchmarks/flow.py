@@ -20,10 +20,15 @@ import functools
 import json
 import pathlib
 import statistics
+import sys
 import time
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import flags, logging
 
+from benchmarks import timing
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data.splits import Split
@@ -185,6 +190,8 @@ def energy_distance(ours, theirs) -> float:
 def markdown(rows: list[dict]) -> str:
   lines = [
     "# Few steps of the flow",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.flow`, what the columns mean is said there:"
     f" {_TRAIN_STEPS.value} steps of each head on the states of a trained"

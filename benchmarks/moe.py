@@ -7,7 +7,11 @@ slower. Every form is checked against the plain reference before it is timed.
 
 import functools
 import json
+import sys
 from pathlib import Path
+
+if not __package__:  # run as a file
+  sys.path[0] = str(Path(__file__).parents[1])
 
 import jax
 import jax.numpy as jnp

@@ -11,9 +11,14 @@ statement, which takes every expert of the chip as read.
 import dataclasses
 import functools
 import pathlib
+import sys
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import app
 
+from benchmarks import timing
 from tml_jax.parallel import topology
 
 if __name__ == "__main__":  # before jax starts
@@ -82,6 +87,8 @@ def main(argv):
 
   lines = [
     "# A tick's experts on a TPU chip",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.moe_tpu`: one layer of `tml_interaction_small`"
     f" ({model.num_experts} experts, {k} a token, {model.d_model} x"

@@ -17,9 +17,13 @@ import dataclasses
 import json
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import librosa
 import numpy as np

@@ -17,7 +17,7 @@ import sys
 import time
 
 if not __package__:  # run as a file
-  sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 import jax
 import jax.numpy as jnp
@@ -332,6 +332,8 @@ def _train_step(cfg: Config):
 def markdown(numbers) -> str:
   lines = [
     "# Live sessions",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.session`, the machine of [README.md](README.md)."
     " Size `tiny`, random weights, every session busy. The voice (network and"

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import jax
 
+from tml_jax import workdir
+
 
 class Timing(NamedTuple):
   """Median milliseconds, and median of the ratios to the first form."""
@@ -64,6 +66,11 @@ def threaded(function, state, *, rounds: int = 35, warm: int = 5) -> float:
     jax.block_until_ready(out)
     times.append(1e3 * (time.perf_counter() - start))
   return statistics.median(times[warm:])
+
+
+def made() -> str:
+  """The line of a table's document that names its code."""
+  return f"Made at {workdir.short_hash(workdir.git_hash())}."
 
 
 def print_table(title: str, rows: list[Timing]) -> None:

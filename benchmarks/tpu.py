@@ -14,6 +14,9 @@ import pathlib
 import subprocess
 import sys
 
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
 from absl import app, flags
 
 from benchmarks import maxtext
@@ -126,7 +129,8 @@ _HEAD = """# The reference model on TPU slices
 
 Nothing here ran on a TPU. libtpu compiled the train step for slices that are
 not there, on a machine without one; `python -m benchmarks.tpu --dir=DIR` does
-it again and writes this file.
+it again and writes this file. Reports are kept in DIR: the tables are of
+527d230 and of commits before it.
 
 - HBM is the live peak that the compiler holds against the limit, not the sum
   of its categories.

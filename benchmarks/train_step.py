@@ -24,6 +24,9 @@ import tempfile
 import time
 from unittest import mock
 
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
 import jax
 import numpy as np
 from absl import app, flags

@@ -18,10 +18,15 @@ import json
 import pathlib
 import re
 import statistics
+import sys
 import time
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from absl import app, flags, logging
 
+from benchmarks import timing
 from tml_jax.config import flags as config_flags
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, dmel
@@ -202,6 +207,8 @@ def report(rows, *, times) -> str:
   """The tables as Markdown."""
   lines = [
     "# Vocoders",
+    "",
+    timing.made(),
     "",
     "`python -m benchmarks.vocoder`; recorded fine mel of held-out prompts,"
     " back to sound. The network was trained by `experiments/vocoder.py:small`"

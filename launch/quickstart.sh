@@ -166,7 +166,9 @@ picture      $session/session.png
 sound        $session/conversation.wav (user left, agent right), agent.wav
 transcript   $session/transcript.txt, tick log ticks.jsonl
 evaluation   $run/evaluation.json and .html
-metrics      $run/metrics.jsonl; tensorboard --logdir $run/tb
+metrics      $run/metrics.jsonl; as curves, which needs a package:
+             $dir/venv/bin/python -m pip install tensorboard
+             $dir/venv/bin/tensorboard --logdir $run/tb
 
 END
 cat "$dir/$size/evaluation.txt"

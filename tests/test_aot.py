@@ -45,8 +45,12 @@ def _refused(result, message: str) -> None:
       [CONFIG + "@v5p:2x2x1", "--topology=v5p:2x2x2"],
       "name two places",
     ),
+    (
+      [CONFIG, "--topology=v5p:2x2x1", "--json=/nowhere/a.json"],
+      "--json=/nowhere/a.json cannot be written (No such file",
+    ),
   ],
-  ids=["no topology", "unknown family", "not a TPU", "two places"],
+  ids=["no topology", "unknown family", "not a TPU", "two places", "json"],
 )
 def test_bad_flags_exit_2_in_one_line(flags, message):
   _refused(_aot(*flags), message)

@@ -126,6 +126,25 @@ def test_experiments_exist(name):
     assert size in interaction.SIZES
 
 
+@pytest.mark.parametrize("name", [*DOCS, "results/README.md"])
+def test_commits_are_named_by_seven_digits(name):
+  text = (ROOT / name).read_text(encoding="utf-8")
+  words = re.findall(r"(?<![\w.-])[0-9a-f]{5,40}(?![\w-])", text)
+  hashes = [w for w in words if re.search("[a-f]", w) and re.search(r"\d", w)]
+  assert {len(word) for word in hashes} <= {7}, hashes
+
+
+def test_tables_of_benchmarks_name_their_commit():
+  for path in (ROOT / "benchmarks").glob("*.md"):
+    text = path.read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    if path.name != "README.md":
+      sections = [text]  # one command has made all of it
+    for section in sections:
+      if re.search(r"^\|", section, flags=re.MULTILINE):
+        assert re.search(r"\b(at|of)\s+[0-9a-f]{7}\b", section), section[:60]
+
+
 def test_readme_is_short():
   lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
   assert len(lines) < 150

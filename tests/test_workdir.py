@@ -150,3 +150,10 @@ def test_another_number_of_steps_on_resume_is_said(tmp_path, caplog):
   longer = _with(config, section="train", steps=10_000)
   workdir.create(str(tmp_path), longer)
   assert f"train.steps: {config.train.steps} -> 10000 on resume" in caplog.text
+
+
+def test_documents_name_commits_by_seven_digits():
+  commit = "0123456789abcdef0123456789abcdef01234567"
+  assert workdir.short_hash(commit) == "0123456"
+  assert workdir.short_hash(f"{commit}-dirty") == "0123456-dirty"
+  assert workdir.short_hash("not a checkout") == "not a checkout"

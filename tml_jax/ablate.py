@@ -350,7 +350,9 @@ class _Tabulate:
 
   def text(self) -> ablation.Table:
     table = self._table()
-    gits = sorted({result.git for result in table.results})
+    gits = sorted(
+      {workdir_lib.short_hash(result.git) for result in table.results}
+    )
     steps = sorted({result.step for result in table.results})
     about = [
       f"Rows of `{self._file}`; mean ± standard deviation over seeds, family"

@@ -7,7 +7,7 @@ be. Needs libtpu (`pip install .[aot]`)
 and no TPU. Not for: running anything. Reads top to bottom.
 
 Exit status: 0 it fits; 2 bad input, before tracing; 3 it does not fit, with
-by how much and the largest tensors.
+by how much and the largest tensors; 130 or 143 ended by Ctrl-C or SIGTERM.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from tml_jax import errors, inspect
+from tml_jax import errors, files, inspect
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 
@@ -54,11 +54,21 @@ def main(config: Config) -> None:
     raise errors.UserError(
       f"--num_slices={num_slices} and mesh.slices = {config.mesh.slices} differ"
     )
+  for flag, path in (("json", config_flags.JSON.value), ("hlo", _HLO.value)):
+    if path:
+      files.check(pathlib.Path(path).parent, what=f"--{flag}={path}")
   # jax starts here: bad flags have been refused by now.
   topology.prepare_environment()
   import jax
 
-  from tml_jax.compiled import hlo, out_of_memory, report, roofline, scopes
+  from tml_jax.compiled import (
+    attended,
+    hlo,
+    out_of_memory,
+    report,
+    roofline,
+    scopes,
+  )
   from tml_jax.parallel import mesh as mesh_lib
 
   # -------------------------------------------- mesh and state, not traced
@@ -81,15 +91,17 @@ def main(config: Config) -> None:
   logging.info("traced in %.1f s, compiling for %s", lower_s, name)
   start = time.monotonic()
   with tempfile.TemporaryDirectory(prefix="tml_jax_aot_") as dump:
+    scratch = pathlib.Path(dump)
+    options = out_of_memory.dump_options(scratch)
     try:
-      compiled = program.compile(
-        lowered, options=out_of_memory.dump_options(pathlib.Path(dump))
-      )
+      with attended.attended(f"compiling for {name}", scratch=scratch):
+        compiled = program.compile(lowered, options=options)
     except jax.errors.JaxRuntimeError as error:
-      explain(error, dump=pathlib.Path(dump))
+      explain(error, dump=scratch)
   compile_s = time.monotonic() - start
 
   # --------------------------------------------------------------- analyse
+  logging.info("compiled in %.1f s, reading the program", compile_s)
   text = compiled.as_text()
   if _HLO.value:
     with open(_HLO.value, "w", encoding="utf-8") as file:
@@ -119,11 +131,11 @@ def main(config: Config) -> None:
     "host_rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     "versions": versions(),
   }
-  print(report.table(result))
   if config_flags.JSON.value:
     with open(config_flags.JSON.value, "w", encoding="utf-8") as file:
       json.dump(result, file, indent=2)
       file.write("\n")
+  print(report.table(result))
 
 
 def explain(error: Exception, *, dump: pathlib.Path) -> NoReturn:

@@ -117,13 +117,6 @@ def main(config: Config) -> None:
   asked = _asked()
   if "split" in asked:
     title += f": {asked['split']}"
-  for family in (*report.families, panel.ALL):
-    if family != panel.ALL or len(report.families) > 1:
-      print(show.table(report, family) + "\n")
-  print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
-  for name, why in suite.left_out.items():
-    print(errors.escaped(f"left out {name}: {why}"))
-  print(_summary(report, seconds=time.monotonic() - start))
   numbers = {
     "config": config.name,
     "step": agent.step,
@@ -149,6 +142,14 @@ def main(config: Config) -> None:
   files.write_atomically(output, content=text + "\n")
   page = output.with_suffix(".html")
   files.write_atomically(page, content=show.html(report, title=title))
+  # What can fail, as where nobody reads it, comes after what took the time.
+  for family in (*report.families, panel.ALL):
+    if family != panel.ALL or len(report.families) > 1:
+      print(show.table(report, family) + "\n")
+  print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
+  for name, why in suite.left_out.items():
+    print(errors.escaped(f"left out {name}: {why}"))
+  print(_summary(report, seconds=time.monotonic() - start))
   print(
     f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
   )

@@ -111,10 +111,16 @@ def _lock(root: pathlib.Path) -> Iterator[None]:
   with open(root / ".prepare.lock", "w") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
       raise errors.UserError(
         f"another prepare is writing to {root}; wait for it"
       ) from error
+    except OSError as error:  # network file systems, as they are mounted
+      logging.warning(
+        "%s has no locks (%s): see to it that no other prepare writes there",
+        root,
+        error.strerror,
+      )
     yield
 
 

@@ -61,6 +61,8 @@ _VOCODER = flags.DEFINE_string(
   " it).",
 )
 
+flags.adopt_module_key_flags(flags_lib)  # `--help` shows them, too
+
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
@@ -112,6 +114,7 @@ def main(config: Config) -> None:
 
   # ----------------------------------------------------------- the session
   report.clear(out)
+  (out / TICKS).unlink(missing_ok=True)
   lost = user.losses(len(part), share=_LOSE.value, seed=_SEED.value)
   recorded = user.Recorded(part, lost=lost)
   if voice is not None:
@@ -123,10 +126,6 @@ def main(config: Config) -> None:
     transport = realtime.Realtime(recorded, grid=grid, pace=pace)
   guest = conversation.Guest(transport, seed=_SEED.value, tools=attached)
   conversation.hold(conversation.Room(pool, tokenizer=tokenizer), [guest])
-  if voice is not None:
-    heard = track.close(samples=len(part) * grid.samples)
-  else:
-    heard = report.agent_audio(recorded.frames, render=_griffin_lim(config))
 
   # ------------------------------------------------------ what it leaves
   seconds = np.array(recorded.seconds)
@@ -138,6 +137,12 @@ def main(config: Config) -> None:
     seconds=seconds,
     provenance={"step": agent.step, "seed": _SEED.value},
   )
+  # First what took the time, whatever becomes of the rest.
+  files_lib.write_atomically(out / TICKS, content=ticks.to_text(log))
+  if voice is not None:
+    heard = track.close(samples=len(part) * grid.samples)
+  else:
+    heard = report.agent_audio(recorded.frames, render=_griffin_lim(config))
   held = report.Held(
     timeline=timeline,
     frames=recorded.frames,
@@ -147,7 +152,7 @@ def main(config: Config) -> None:
     title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
     f" {_SEED.value}",
     grid=grid,
-    files={TICKS: ticks.to_text(log).encode()} | attached.close(),
+    files=attached.close(),
   )
   try:
     summary = report.write(held, directory=out, tokenizer=tokenizer)
@@ -155,7 +160,7 @@ def main(config: Config) -> None:
     raise errors.UserError(
       f"--out={out} cannot be written ({error.strerror})"
     ) from error
-  print(summary)
+  print(f"{summary}\nwrote {out / TICKS}")
   if lost:
     print(f"{len(lost)} of {len(part)} windows were lost")
   if _REALTIME.value:

@@ -52,6 +52,9 @@ _STEP_TIMEOUT = flags.DEFINE_integer(
   lower_bound=1,
 )
 
+for _module in (processes_lib, profile_flags):
+  flags.adopt_module_key_flags(_module)  # `--help` shows them, too
+
 
 def main(
   task: task_lib.Task,
@@ -377,7 +380,7 @@ def check_weights(task: task_lib.Task, *, path: str) -> None:
 
   weights = checkpoint.Weights(path)
   program = task.program(mesh=mesh_lib.create(task.config.mesh))
-  weights.check(program.abstract.variables)
+  weights.check(program.abstract.variables, config=task.config)
   weights.close()
 
 

@@ -10,12 +10,14 @@ same command.
 import functools
 from collections.abc import Sequence
 
-from absl import logging
+from absl import flags, logging
 
 from tml_jax import train
 from tml_jax.config import flags as config_flags
 from tml_jax.training import task as task_lib
 from tml_jax.vocoder.config import VocoderConfig
+
+flags.adopt_module_key_flags(train)  # `--help` shows them, too
 
 
 class Vocoder:

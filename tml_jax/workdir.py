@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import uuid
@@ -225,6 +226,11 @@ def git_hash() -> str:
     ).stdout.strip()
   except (OSError, subprocess.CalledProcessError) as error:
     return f"unknown: {error}"
+
+
+def short_hash(commit: str) -> str:
+  """A commit of `git_hash` as documents name it, by seven digits."""
+  return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
 
 
 def versions() -> dict[str, str]:

@@ -178,6 +178,32 @@ def test_an_experiment_is_here_or_installed(mine, tmp_path):
   assert flat["name"] == ("mine" if mine else "tiny")
 
 
+def test_an_experiment_outside_begins_with_an_installed_one(tmp_path):
+  """However this package came to be found: here by nothing but its import."""
+  (tmp_path / "mine.py").write_text(_MINE)
+  script = (
+    "import sys\n"
+    "root = sys.path.pop(sys.path.index(sys.argv.pop(1)))\n"
+    "import importlib.machinery, importlib.util\n"
+    "finder = importlib.machinery.PathFinder\n"
+    "spec = finder.find_spec('tml_jax', [root])\n"
+    "module = importlib.util.module_from_spec(spec)\n"
+    "sys.modules['tml_jax'] = module\n"
+    "spec.loader.exec_module(module)\n"
+  )
+  code = script + _MAIN.replace("{options}", "")
+  result = commands.run(
+    "-c",
+    code,
+    str(commands.ROOT),
+    f"--config={tmp_path}/mine.py:tiny",
+    cwd=tmp_path,
+  )
+  assert result.returncode == 0, result.stderr
+  flat, _ = json.loads(result.stdout.splitlines()[0])
+  assert flat["name"] == "mine"
+
+
 def test_no_other_file_is_taken_from_the_installation(tmp_path):
   result = _run("--config=experiments/../setup.py", cwd=tmp_path)
   assert result.returncode == 2

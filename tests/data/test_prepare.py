@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -149,6 +150,19 @@ def test_one_prepare_at_a_time(tmp_path):
   with prepare._lock(tmp_path):
     with pytest.raises(errors.UserError, match="another prepare"):
       small_data.prepare(tmp_path, "procedural:low")
+
+
+@pytest.mark.parametrize("fault", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_no_other_prepare(
+  fault, tmp_path, monkeypatch, caplog
+):
+  def flock(file, how):
+    raise OSError(fault, os.strerror(fault))
+
+  monkeypatch.setattr(prepare.fcntl, "flock", flock)
+  with prepare._lock(tmp_path):
+    pass
+  assert f"{tmp_path} has no locks ({os.strerror(fault)})" in caplog.text
 
 
 _SLOW = """

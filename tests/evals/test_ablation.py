@@ -76,6 +76,7 @@ def test_the_tables(files):
     "| `a` | first? | 2 | 37.5 ± 17.7 | 1.25 ± 0.354 |",
     "| `a2` | first? | 0 |  |  |",  # next to its question
     "| `b` | second? | 1 | 100 | - |",
+    "| events of a seed |  |  | 12 |  |",
   ]
   lines = list(
     csv.DictReader(io.StringIO(ablation.comma_separated(table, rows=ROWS)))
@@ -90,7 +91,12 @@ def test_the_tables(files):
     "std": repr(statistics.stdev([2.0, 3.0])),
     "seed": "1",
     "value": "",
+    "low": "",
+    "high": "",
+    "events": "",
   }
+  assert (lines[0]["low"], lines[0]["high"]) == ("0.0", "100.0")
+  assert lines[0]["events"] == "12"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +165,15 @@ def test_a_metrics_line_that_was_cut_and_written_on(tmp_path):
   assert curve.last_step(tmp_path / "run") == 4
   found = curve.read(tmp_path / "run", metrics=["responded"])
   np.testing.assert_allclose(found.values["responded"], [30, 80])
+
+
+def test_axes_begin_where_nothing_is_exaggerated(files):
+  table = ablation.collect(files, family="all", metrics=["responded", "mel_db"])
+  assert ablation_picture._limits(table, "responded") == (0.0, 102.0)
+  assert ablation_picture._limits(table, "mel_db") == (0.0, None)
+  below = ablation.Cell((ablation.Measured(-2.0, -3.0, 1.0, 4),))
+  table.cells["a"]["mel_db"] = below
+  assert ablation_picture._limits(table, "mel_db") == (-3.0, None)
 
 
 def test_pictures(tmp_path, files):

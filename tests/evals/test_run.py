@@ -13,7 +13,7 @@ from tml_jax.evals import agents, content, run, show, suites
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import panel
 from tml_jax.live import tick
-from tml_jax.streams import annotation, clock, framing, packing
+from tml_jax.streams import annotation, clock, frame, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
 _TOKENIZER = small_session.Letters()
@@ -187,6 +187,36 @@ def test_items_without_annotations_are_skipped_and_counted():
     _evaluate(_Hums([1], plain=[1]))
 
 
+class _Calls(_Hums):
+  """Recorded conversations beside scenarios."""
+
+  def asks(self, timeline):
+    return suites.asks(timeline)
+
+  @property
+  def corpora(self):
+    return ("hum",)
+
+
+def test_recorded_conversations_have_losses_and_a_floor_of_their_own():
+  report = _evaluate(_Calls(range(3), plain=range(3)))
+  assert report.skipped == {} and len(report.scored) == 3
+  columns = report.columns["hum"]
+  assert columns["recorded"]["took_floor"].value == 1
+  assert columns["recorded"]["took_floor"].events == 3
+  assert columns["silent"]["took_floor"].value == 0
+  assert columns[panel.MODEL]["talk_share"].events == 3
+  assert columns[panel.MODEL]["false_fires"].events == 0
+  scalars = report.scalars()
+  for name in ("text_loss", "onset_loss", "stop_loss", "silence_loss"):
+    assert scalars[f"hum/{name}"] == scalars[name] > 0, name
+  assert np.isnan(scalars["hum/message_loss"])  # nobody displays anything
+  assert scalars["hum/took_floor"] == scalars["took_floor"]
+  table = show.table(report, "hum")
+  assert "begins to speak, loss (forced)" in table
+  assert "takes the floor where the recorded agent does" in table
+
+
 def test_forced_numbers_by_hand():
   recordings = [
     framing.frames(
@@ -202,7 +232,7 @@ def test_forced_numbers_by_hand():
   numbers = sums.scalars()
   (sequence,) = packing.pack(recordings, config=_CONFIG.streams)
   hidden = small_session.hidden(_CONFIG, sequence)
-  right, nats = [], []
+  right, nats, onsets = [], [], []
   decided = sequence.targets
   used = decided.positions < _CONFIG.streams.seq_len
   for position, target, kind in zip(
@@ -215,9 +245,14 @@ def test_forced_numbers_by_hand():
       logits = small_session.logits(_CONFIG, hidden[position])
       right.append(int(np.argmax(logits)) == target)
       nats.append(np.log(np.exp(logits).sum()) - logits[target])
+    if kind == frame.Kind.ONSET:
+      logits = small_session.logits(_CONFIG, hidden[position])
+      onsets.append(np.log(np.exp(logits).sum()) - logits[target])
   assert len(right) == 3 * len("hum")
   assert numbers["text_accuracy"] == pytest.approx(np.mean(right))
   assert numbers["text_loss"] == pytest.approx(np.mean(nats), rel=1e-4)
+  assert len(onsets) == 3
+  assert numbers["onset_loss"] == pytest.approx(np.mean(onsets), rel=1e-4)
   targets = np.stack(
     [f.target_mel for frames in recordings for f in frames if f.speak]
   )

@@ -2,12 +2,24 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tml_jax import errors
+from tml_jax.data import corpus
 from tml_jax.data.splits import Split
-from tml_jax.evals import suites
-from tml_jax.streams import annotation
+from tml_jax.evals import excerpt, suites
+from tml_jax.streams import annotation, clock
+from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams.timeline import (
+  Event,
+  EventKind,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  Word,
+)
 
 
 def suite(config, data_dir, **fields):
@@ -39,6 +51,58 @@ def test_inside_training_there_are_few(config, data_dir):
   assert len(suites.quick(config, data_dir=str(data_dir)).items()) == 16
   many = mixed(config, "reply:1", "draw:1", "tool_call:1")
   assert len(suites.quick(many, data_dir=str(data_dir)).items()) == 15
+
+
+def _call(index: int, *, seconds: float) -> Timeline:
+  """A recorded conversation, without annotations."""
+  samples = np.zeros(round(seconds * clock.SAMPLE_RATE), np.float32)
+  words = (Word(0.2, 0.6, "hello"), Word(0.8, seconds, "well"))
+  tracks = tuple(
+    Track(role, samples, words, (Span(at, seconds),), str(role))
+    for role, at in ((Role.USER, 0.2), (Role.AGENT, 1.0))
+  )
+  return Timeline(
+    id=f"call-{index}",
+    duration=seconds,
+    tracks=tracks,
+    events=(Event(seconds - 0.1, EventKind.USER_TEXT, "bye"),),
+    muted=(Span(0.1, seconds),),
+  )
+
+
+def test_recorded_conversations_are_compared_without_annotations(
+  config, data_dir, tmp_path
+):
+  for path in data_dir.iterdir():
+    (tmp_path / path.name).symlink_to(path)
+  calls = [_call(i, seconds=1.5 if i else 130.0) for i in range(60)]
+  corpus.write(map(corpus.Record.of, calls), path=tmp_path / "calls", report={})
+  both = suite(mixed(config, "calls:1", "reply:1"), tmp_path, count=100)
+  assert both.corpora == ("calls",)
+  items = [item for item in both.items() if item.family == "calls"]
+  loaded = [item.load() for item in items]
+  assert all(both.asks(timeline) for timeline in loaded)
+  held = {timeline.id for timeline in loaded}
+  assert 0 < len(held) < 20  # held out by their ids, a share of all
+  suites.check_annotations(items)
+  # Also one that the mixture of the training does not name.
+  named = suite(config, tmp_path, families=("calls",))
+  assert {item.family for item in named.items()} == {"calls"}
+  # Without the recorded agent nothing says what to compare with.
+  one = loaded[0]
+  assert not both.asks(dataclasses.replace(one, tracks=one.tracks[:1]))
+
+
+def test_of_a_long_recording_the_beginning_is_held():
+  long, short = _call(0, seconds=130.0), _call(1, seconds=1.5)
+  assert excerpt.beginning(short) is short
+  cut = excerpt.beginning(long)
+  timeline_lib.validate(cut)
+  assert cut.duration == 120 and not cut.events
+  assert cut.muted == (Span(0.1, 120.0),)
+  for track in cut.tracks:
+    assert len(track.audio) == 120 * clock.SAMPLE_RATE
+    assert track.words[-1].end == track.spans[-1].end == 120
 
 
 def test_what_is_refused(config, data_dir):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import small_session
-from tml_jax.logs import report, transcript
+from tml_jax.logs import observe, report, ticks, transcript
 from tml_jax.streams import clock, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Burst, Control, Frame
@@ -218,14 +218,51 @@ def test_files_of_a_session(held, tmp_path):
   assert "user      1.2 s, sound in   0.2 s:   -6.0 dBFS RMS" in summary
 
 
-def test_a_failing_write_leaves_what_was_there(held, tmp_path, monkeypatch):
-  (tmp_path / "agent.wav").write_text("older")
+def test_what_fails_costs_nothing_that_was_made_before(
+  held, tmp_path, monkeypatch
+):
+  held = dataclasses.replace(held, files={"ticks.jsonl": b"the log"})
 
-  def fail(*_, **__):
+  def fail(*_, path, **__):
+    path.write_text("half a picture")
     raise RuntimeError("disk full")
 
   monkeypatch.setattr(report.picture, "draw", fail)
   with pytest.raises(RuntimeError, match="disk full"):
     report.write(held, directory=tmp_path, tokenizer=_TOKENIZER)
-  assert [path.name for path in tmp_path.iterdir()] == ["agent.wav"]
+  assert {path.name for path in tmp_path.iterdir()} == {
+    *("ticks.jsonl", "agent.wav", "conversation.wav", "transcript.txt")
+  }
+  (tmp_path / "agent.wav").write_text("older")
+
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(report.sound_lib, "write_wav", full)
+  with pytest.raises(OSError, match="No space"):
+    report.write(held, directory=tmp_path, tokenizer=_TOKENIZER)
   assert (tmp_path / "agent.wav").read_text() == "older"
+  assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_session_whose_name_is_no_text_is_written(held, tmp_path):
+  """A file name of Latin-1, as Python gives it."""
+  name = "caf\udce9 $\\x$\n.wav"
+  track = held.timeline.tracks[0]
+  timeline = dataclasses.replace(
+    held.timeline,
+    id=name,
+    tracks=(
+      dataclasses.replace(track, voice=name, words=(Word(0.2, 0.3, name),)),
+    ),
+    events=(),
+  )
+  out = tmp_path / "out\udce9"
+  log = observe.from_frames(
+    held.frames, timeline=timeline, tokenizer=_TOKENIZER, grid=clock.TICKS
+  )
+  ticks.write(log, out / "ticks.jsonl")
+  assert ticks.read(out / "ticks.jsonl").id == name
+  held = dataclasses.replace(held, timeline=timeline, title=name)
+  report.write(held, directory=out, tokenizer=_TOKENIZER)
+  assert len([*out.iterdir()]) == 5

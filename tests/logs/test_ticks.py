@@ -250,3 +250,42 @@ def test_no_log_at_all(tmp_path):
   (tmp_path / "bytes").write_bytes(b"\xff\xfe")
   with pytest.raises(errors.UserError, match="is no tick log"):
     ticks.read(tmp_path / "bytes")
+
+
+@pytest.mark.parametrize(
+  "line, old, new",
+  [
+    (1, '"duration": ', '"duration": 1e400, "": '),
+    (1, '"duration": ', '"duration": NaN, "": '),
+    (1, '"duration": ', '"duration": true, "": '),
+    (1, '"ticks": 4', '"ticks": 4e9'),
+    (1, '"recorded_agent": []', '"recorded_agent": [[0, Infinity]]'),
+    (1, '"recorded_agent": []', '"recorded_agent": [[-1, 2]]'),
+    (1, '"recorded_agent": []', '"recorded_agent": [[0]]'),
+    (1, '"end": 0.4', '"end": 1e300'),
+    (1, '"provenance": {}', '"provenance": []'),
+    (1, '"provenance": {}', f'"provenance": {"[" * 100_000}'),
+    (3, '"content": ""', '"content": 5'),
+    (3, '"content": ""', '"content": null'),
+    (3, '"video_patches": 0', '"video_patches": 1e999'),
+    (3, '"shown": []', '"shown": [["show"]]'),
+    (3, '"shown": []', '"shown": {"show": "x"}'),
+    (3, '"agent_tool_calls": []', '"agent_tool_calls": [{"id": "1"}]'),
+    (3, '"agent_tool_results": []', '"agent_tool_results": ["x"]'),
+    (3, '_seconds": null', f'_seconds": {"9" * 400}'),
+    (
+      3,
+      '"agent_chunk": {',
+      f'"agent_chunk": {"{" + chr(34) + "a" + chr(34) + ":"}',
+    ),
+  ],
+)
+def test_values_that_no_log_has_are_one_clear_error(line, old, new, tmp_path):
+  path = tmp_path / "log.jsonl"
+  ticks.write(drawn.log("uu.a", drawn.asks(Kind.TURN, 0, 2)), path)
+  lines = path.read_text().splitlines()
+  assert old in lines[line - 1], lines[line - 1]
+  lines[line - 1] = lines[line - 1].replace(old, new, 1)
+  path.write_text("".join(f"{text}\n" for text in lines))
+  with pytest.raises(errors.UserError, match=rf"log\.jsonl, line {line}: "):
+    ticks.read(path)

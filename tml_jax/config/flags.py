@@ -23,23 +23,28 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
 from tml_jax import errors, plugins
-from tml_jax.config import Config
+from tml_jax.config import Config, command
 from tml_jax.config import text as config_text
 
 _FLAG = "config"
+_HELP = re.compile(r"--?(?:help|helpshort|helpfull|helpxml)$|-\?$")
 _FIELD = re.compile(rf"--?(?:no)?{_FLAG}\.([^=]*)")
 
+# It would read --flagfile now, where no error can be told.
+_ARGV, sys.argv = sys.argv, sys.argv[:1]
 ml_config_flags.DEFINE_config_file(
   _FLAG,
   help_string="The experiment, FILE.py:NAME (for instance"
-  " experiments/interaction.py:tiny), or config.txt of a run;"
+  " experiments/interaction.py:tiny), or config.txt of a run, which is what"
+  " commands that read a run take from --workdir;"
   " --config.SECTION.FIELD=VALUE changes one field (tuples: A,B,C).",
 )
+sys.argv = _ARGV
 # What several commands share; absl refuses two definitions of a flag when one
 # process imports several entry points.
 WORKDIR = flags.DEFINE_string(
@@ -58,6 +63,7 @@ _DATA_DIR = flags.DEFINE_string(
 flags.DEFINE_list(
   "plugins", [], "Files of yours that add families, sources, tools, metrics."
 )
+_SHARED = (_FLAG, "workdir", "json", "out", "data_dir", "plugins")
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
 # Of these, directories of runs. In their names Orbax takes *, ? and brackets
@@ -87,7 +93,7 @@ def run(
   what the experiments of the command return.
 
   Bad input, here or in `main`, is an `errors.UserError`: one line on stderr
-  and its exit status. Ctrl-C is one line too.
+  and its exit status. So is a full disk. Ctrl-C is one line too.
   """
 
   def parse(argv: list[str]) -> Config:
@@ -95,23 +101,11 @@ def run(
       argv = [argv[0], f"--{_FLAG}={default}", *argv[1:]]
     return parse_config(argv, config_from=config_from, config_type=config_type)
 
-  logging.get_absl_handler().setFormatter(_Formatter())
-  try:
+  for name in _SHARED:  # `--help` shows those of the command
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+  with command.ending():
+    command.prepare()
     app.run(main, flags_parser=parse)
-  except errors.UserError as error:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.status)
-  except KeyboardInterrupt:
-    print("interrupted", file=sys.stderr)
-    sys.exit(errors.Status.INTERRUPTED)
-
-
-class _Formatter(logging.PythonFormatter):
-  """Lines whose names and texts of others a terminal only shows."""
-
-  def format(self, record: Any) -> str:
-    lines = super().format(record).split("\n")
-    return "\n".join(map(errors.escaped, lines))
 
 
 def parse_config(
@@ -120,11 +114,17 @@ def parse_config(
   """Parses all flags of `argv` (program name first); returns the config."""
   _PARSER.config_type = config_type
   # The library reads the overrides from sys.argv when it parses --config.
-  argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  try:
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  except (flags.Error, UnicodeDecodeError) as error:
+    text = str(error).removeprefix("ERROR:: ")
+    raise errors.UserError(f"--flagfile: {text}") from error
   _check_paths(argv)
   # Before the flags are parsed: a tool may have some of its own.
   files = _value_of("plugins", argv=argv).split(",")
   plugins.load(file.strip() for file in files if file.strip())
+  if helps := [argument for argument in argv[1:] if _HELP.match(argument)]:
+    flags.FLAGS([argv[0], *helps])  # prints and exits
   if config_from == ConfigFrom.WORKDIR:
     argv = _add_config_of_workdir(argv)
   if config_from == ConfigFrom.TOPOLOGY:
@@ -273,6 +273,8 @@ def load_module(path: str) -> types.ModuleType:
   directory = os.path.dirname(os.path.abspath(file))
   if os.path.exists(os.path.join(directory, "__init__.py")):
     sys.path.append(os.path.dirname(directory))  # its neighbours' imports
+  # `experiments` beside this package, whose numbers it may begin with.
+  sys.path.append(os.path.dirname(os.path.dirname(errors.__file__)))
   spec = importlib.util.spec_from_file_location("experiment", file)
   assert spec is not None and spec.loader is not None, file  # it is a .py
   module = importlib.util.module_from_spec(spec)

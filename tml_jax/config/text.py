@@ -165,7 +165,7 @@ def from_text(text: str, *, source: str, config_type: type = Config) -> Any:
     name, separator, literal = line.partition(" = ")
     try:
       value = ast.literal_eval(literal)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
       separator = ""
     if not separator:
       raise errors.UserError(

@@ -43,6 +43,23 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Measured:
+  """A number of one evaluation, in the units of `known_metrics`.
+
+  Attributes:
+    value: NaN where nothing was measured.
+    low: of its confidence interval; NaN where it has none.
+    high: of it.
+    events: that it was measured on; 0 where they are not counted.
+  """
+
+  value: float
+  low: float = math.nan
+  high: float = math.nan
+  events: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
   """One evaluation.
 
@@ -50,14 +67,14 @@ class Result:
     step: of the weights.
     git: of the code that evaluated.
     config: its name.
-    families: {family: {metric: number}} of the model, in the units of
-      `known_metrics`; without what was not measured.
+    families: {family: {metric: number}} of the model, without what was not
+      measured.
   """
 
   step: int
   git: str
   config: str
-  families: dict[str, dict[str, float]]
+  families: dict[str, dict[str, Measured]]
 
 
 def read(path: pathlib.Path) -> Result:
@@ -70,30 +87,46 @@ def read(path: pathlib.Path) -> Result:
     values = json.loads(path.read_text(encoding="utf-8"))
     families = {}
     for family, agents in values["metrics"].items():
-      found = {
-        name: item["value"] for name, item in agents[panel.MODEL].items()
-      }
-      found |= values["content"][family]
+      found = dict(agents[panel.MODEL])
+      found |= {n: {"value": v} for n, v in values["content"][family].items()}
       families[family] = {
-        name: known_metrics()[name].factor * float(number)
-        for name, number in found.items()
-        if name in known_metrics() and number is not None
+        name: _measured(item, factor=known_metrics()[name].factor)
+        for name, item in found.items()
+        if name in known_metrics() and item["value"] is not None
       }
     return Result(
       int(values["step"]), str(values["git"]), str(values["config"]), families
     )
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"{path} is no result of `evaluate --json` ({error!r}); remove it, and"
       " the same command evaluates again"
     ) from error
 
 
+def _measured(item: Mapping[str, Any], *, factor: float) -> Measured:
+  """A metric of an evaluation; JSON has null for NaN."""
+  low, high = (
+    math.nan if bound is None else factor * float(bound)
+    for bound in item.get("interval", (None, None))
+  )
+  value = factor * float(item["value"])
+  return Measured(value, low, high, int(item.get("events", 0)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A metric of a row: one value a seed, NaN where nothing was measured."""
+  """A metric of a row, of each seed."""
 
-  values: tuple[float, ...]
+  seeds: tuple[Measured, ...]
+
+  @property
+  def values(self) -> list[float]:
+    """NaN where nothing was measured."""
+    return [seed.value for seed in self.seeds]
 
   @property
   def measured(self) -> list[float]:
@@ -168,7 +201,9 @@ def collect(
     if results:
       cells[row] = {
         name: Cell(
-          tuple(r.families[family].get(name, math.nan) for r in results)
+          tuple(
+            r.families[family].get(name, Measured(math.nan)) for r in results
+          )
         )
         for name in metrics
       }
@@ -197,7 +232,23 @@ def markdown(
     texts = [str(cells[m]) if m in cells else "" for m in table.metrics]
     seeds = len(table.seeds.get(name, ()))
     lines.append(_line([f"`{name}`", row.question, str(seeds), *texts]))
+  events = [_events(table, name) for name in table.metrics]
+  lines.append(_line(["events of a seed", "", "", *events]))
   return "\n".join(lines) + "\n"
+
+
+def _events(table: Table, metric: str) -> str:
+  """The fewest and the most that a value of a metric was measured on."""
+  counts = {
+    seed.events
+    for cells in table.cells.values()
+    for seed in cells[metric].seeds
+    if seed.events
+  }
+  if not counts:
+    return ""
+  low, high = min(counts), max(counts)
+  return str(low) if low == high else f"{low} to {high}"
 
 
 def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
@@ -205,19 +256,22 @@ def comma_separated(table: Table, *, rows: Mapping[str, Row]) -> str:
   out = io.StringIO()
   writer = csv.writer(out, lineterminator="\n")
   writer.writerow(
-    ["row", "question", "metric", "unit", "mean", "std", "seed", "value"]
+    "row question metric unit mean std seed value low high events".split()
   )
   for name, row in _by_question(rows):
     for metric, cell in table.cells.get(name, {}).items():
-      for seed, value in zip(table.seeds[name], cell.values, strict=True):
+      for seed, found in zip(table.seeds[name], cell.seeds, strict=True):
         numbers = [
           "" if math.isnan(x) else repr(x)
-          for x in (cell.mean, cell.deviation, value)
+          for x in (
+            *(cell.mean, cell.deviation),
+            *(found.value, found.low, found.high),
+          )
         ]
         writer.writerow(
           [
             *(name, row.question, metric, known_metrics()[metric].unit),
-            *(*numbers[:2], seed, numbers[2]),
+            *(*numbers[:2], seed, *numbers[2:], found.events or ""),
           ]
         )
   return out.getvalue()

@@ -27,9 +27,10 @@ class Scale:
 
 
 def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
-  """A panel a metric: each seed, the mean, a line of one deviation each way.
+  """A panel a metric: each seed with its interval, and their mean.
 
-  The dashed line is the mean of the first row.
+  The dashed line is the mean of the first row. Axes begin at 0, those of
+  shares end at 100 %.
   """
   from matplotlib import figure
 
@@ -43,12 +44,12 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
   for panel, metric in zip(panels[0], table.metrics, strict=True):
     for place, name in zip(places, names, strict=True):
       cell = table.cells[name][metric]
-      heights = np.full(len(cell.values), place)
-      panel.plot(cell.values, heights, "o", color="0.6", ms=3, zorder=2)
-      spread = np.nan_to_num(cell.deviation)
-      panel.errorbar(
-        cell.mean, place, xerr=spread, fmt="D", color=_COLOURS[0], ms=4
-      )
+      count = len(cell.seeds)
+      for i, seed in enumerate(cell.seeds):
+        height = place + 0.16 * (i - (count - 1) / 2)
+        panel.plot([seed.low, seed.high], [height] * 2, color="0.75", lw=1)
+        panel.plot(seed.value, height, "o", color="0.5", ms=3, zorder=2)
+      panel.plot(cell.mean, place, "D", color=_COLOURS[0], ms=4, zorder=3)
     if names:
       first = table.cells[names[0]][metric].mean
       panel.axvline(first, color="0.5", ls="--", lw=0.8, zorder=1)
@@ -56,11 +57,21 @@ def rows(table: ablation.Table, *, path: pathlib.Path) -> None:
       ablation.title(ablation.known_metrics()[metric]), _LETTERS
     )
     panel.set_title(title, fontsize="small")
+    panel.set_xlim(*_limits(table, metric))
     panel.grid(axis="y", color="0.92")
     panel.spines[["top", "right"]].set_visible(False)
   panels[0, 0].set_yticks(places, names)
   panels[0, 0].invert_yaxis()
   canvas.savefig(path, dpi=120, format="png")
+
+
+def _limits(table: ablation.Table, metric: str) -> tuple[float, float | None]:
+  """From 0, unless something is below it, and to 100 % of a share."""
+  seeds = [s for cells in table.cells.values() for s in cells[metric].seeds]
+  bounds = [x for seed in seeds for x in (seed.value, seed.low)]
+  low = min([0.0, *(x for x in bounds if not np.isnan(x))])
+  is_share = ablation.known_metrics()[metric].unit == "%"
+  return low, 102.0 if is_share else None
 
 
 def scaling(
@@ -79,17 +90,12 @@ def scaling(
     finished = [name for name in by_size if name in table.cells]
     cells = [table.cells[name][metric] for name in finished]
     active = np.array([scales[name].active for name in finished]) / 1e6
-    spreads = np.nan_to_num([cell.deviation for cell in cells])
-    left.errorbar(
-      active,
-      [cell.mean for cell in cells],
-      yerr=spreads if len(cells) else None,
-      fmt="D-",
-      color="0.4",
-      ms=4,
-    )
+    means = [cell.mean for cell in cells]
+    left.plot(active, means, "D-", color="0.4", ms=4)
     for x, cell in zip(active, cells, strict=True):
-      left.plot([x] * len(cell.values), cell.values, "o", color="0.6", ms=3)
+      for seed in cell.seeds:
+        left.plot([x, x], [seed.low, seed.high], color="0.75", lw=2, zorder=1)
+        left.plot(x, seed.value, "o", color="0.6", ms=3)
     left.set_xscale("log")
     left.set_xticks(active, [f"{size:.3g}" for size in active])
     left.minorticks_off()
@@ -109,6 +115,7 @@ def scaling(
           label=label,
         )
     for panel in (left, right):
+      panel.set_ylim(*_limits(table, metric))
       panel.grid(color="0.92")
       panel.spines[["top", "right"]].set_visible(False)
   panels[-1, 0].set_xlabel("active parameters, millions")

@@ -1,7 +1,7 @@
-"""Predictions on recorded conversations: right words, right sound.
+"""Predictions on recorded conversations: right words, decisions and sound.
 
-For: the numbers of content, by teacher forcing. Not for: timing (`panel`),
-which is measured live. Start reading at `forced`.
+For: the numbers of content and losses by kind of token, by teacher forcing.
+Not for: timing (`panel`), which is measured live. Start reading at `forced`.
 """
 
 import dataclasses
@@ -20,7 +20,6 @@ from tml_jax.streams.batch import Batch
 from tml_jax.streams.frame import Frame, Kind
 
 _BATCH = 4
-_TEXT_KINDS = (Kind.SAY, Kind.MESSAGE)
 _DB = 20.0  # a factor 10 in magnitude
 
 
@@ -29,7 +28,7 @@ class Sums:
   """What adds up over conversations.
 
   Attributes:
-    text: [say or message, (right, nats, count)].
+    text: [`Kind` of token, (right, nats, count)].
     misses: [sampled or expected] sum of squared errors of mel.
     mel: [80] sum of target mel by channel.
     power: sum of squared target mel.
@@ -53,13 +52,16 @@ class Sums:
 
     Returns:
       text_accuracy (say tokens predicted right), text_loss (nats a token),
-      message_accuracy (the same of displayed text, drawing and calls),
-      mel_db (RMS error of the flow head's sample in dB), mel_expected_db (of
-      one step from the noise, the mel that the head expects), mel_mean_db (of
-      always predicting the mean of these very targets, channel by channel).
+      message_accuracy and message_loss (the same of displayed text, drawing and
+      calls), silence_loss, onset_loss, going_on_loss and stop_loss (nats of a
+      decision, `frame.Kind`; unweighted, as training logs them), mel_db (RMS
+      error of the flow head's sample in dB), mel_expected_db (of one step from
+      the noise, the mel that the head expects), mel_mean_db (of always
+      predicting the mean of these very targets, channel by channel).
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-      say, message = self.text / self.text[:, 2:]
+      of_kind = self.text / self.text[:, 2:]
+      say, message = of_kind[Kind.SAY], of_kind[Kind.MESSAGE]
       values = np.float64(self.frames * clock.MEL_CHANNELS)
       mean = np.square(self.mel / np.float64(self.frames)).sum()
       spread = (self.power - mean * self.frames) / values
@@ -68,6 +70,11 @@ class Sums:
         "text_accuracy": float(say[0]),
         "text_loss": float(say[1]),
         "message_accuracy": float(message[0]),
+        "message_loss": float(message[1]),
+        **{
+          f"{kind.name.lower()}_loss": float(of_kind[kind][1])
+          for kind in (Kind.SILENCE, Kind.ONSET, Kind.GOING_ON, Kind.STOP)
+        },
         "mel_db": float(sampled),
         "mel_expected_db": float(expected),
         "mel_mean_db": float(_DB * np.sqrt(spread)),
@@ -77,7 +84,7 @@ class Sums:
 def nothing() -> Sums:
   """Of no conversation."""
   channels = np.zeros(clock.MEL_CHANNELS)
-  return Sums(np.zeros((len(_TEXT_KINDS), 3)), np.zeros(2), channels, 0.0, 0)
+  return Sums(np.zeros((len(Kind), 3)), np.zeros(2), channels, 0.0, 0)
 
 
 def to_json(sums: Sums) -> dict[str, Any]:
@@ -92,10 +99,15 @@ def from_json(values: dict[str, Any]) -> Sums:
   """The inverse of `to_json`.
 
   Raises:
-    TypeError, KeyError: other values.
+    ValueError, TypeError, KeyError: other values.
   """
-  arrays = {k: np.array(values[k]) for k in ("text", "misses", "mel")}
-  return Sums(**values | arrays)
+  arrays = {k: np.array(values[k], float) for k in ("text", "misses", "mel")}
+  sums = Sums(**values | arrays)
+  for name, like in dataclasses.asdict(nothing()).items():
+    found = np.asarray(getattr(sums, name))
+    if found.shape != np.shape(like) or not np.isfinite(found).all():
+      raise ValueError(f"{name} is of shape {found.shape}, or not finite")
+  return sums
 
 
 def forced(
@@ -143,7 +155,7 @@ def _predict(variables, batch: Batch, key, *, model, config: Config):
   right = picked >= logits.max(-1)
   nats = jax.nn.logsumexp(logits, -1) - picked
   sums = []
-  for kind in _TEXT_KINDS:
+  for kind in Kind:
     mask = used & (batch.targets.kinds == kind)
     sums.append([(mask & right).sum(), jnp.where(mask, nats, 0).sum()])
     sums[-1].append(mask.sum())

@@ -17,6 +17,7 @@ from tml_jax.evals import content, suites
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import ticks
 from tml_jax.streams import annotation
+from tml_jax.streams.frame import Kind
 from tml_jax.streams.timeline import Timeline
 
 
@@ -66,7 +67,7 @@ class Kept:
       if found["of"] != self._of_content(names):
         return None
       return content.from_json(found["sums"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise errors.UserError(
         f"{path} cannot be read ({error!r}); delete it and start again"
       ) from error
@@ -85,7 +86,8 @@ class Kept:
     return self.directory / workdir_lib.CONTENT / family / f"{first}.json"
 
   def _of_content(self, names: list[str]) -> dict[str, Any]:
-    return self.provenance | {"recordings": names}
+    kinds = [kind.name for kind in Kind]  # what sums are sums of
+    return self.provenance | {"recordings": names, "kinds": kinds}
 
 
 def _name(family: str, identifier: str) -> str:

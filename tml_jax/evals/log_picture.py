@@ -12,6 +12,7 @@ import numpy as np
 
 from tml_jax.evals.metrics import heard as heard_lib
 from tml_jax.evals.metrics import panel
+from tml_jax.logs import transcript
 from tml_jax.logs.ticks import Log
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
@@ -144,6 +145,7 @@ def _asked(axes, log: Log, *, letters: float, duration: float) -> None:
       fontsize=6.5,
       va="center",
       clip_on=True,
+      parse_math=False,  # dollars in speech are dollars
     )
 
 
@@ -182,5 +184,11 @@ def _texts(
       room = max(1, int((texts[i + 1][0] - start) / letters))
     shown = text if len(text) <= room else text[: room - 1] + "…"
     axes.text(
-      start, _ROWS[row] - 0.26, shown, fontsize=6.5, va="center", clip_on=True
+      start,
+      _ROWS[row] - 0.26,
+      transcript.printable(shown),
+      fontsize=6.5,
+      va="center",
+      clip_on=True,
+      parse_math=False,
     )

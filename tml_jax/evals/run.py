@@ -67,6 +67,7 @@ class Report:
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
     metrics: of the suite.
     agents: without a model, names.
+    corpora: families that are recorded corpora.
   """
 
   scored: list[Scored]
@@ -76,6 +77,7 @@ class Report:
   tick_seconds: np.ndarray
   metrics: tuple[panel.Metric, ...]
   agents: tuple[str, ...]
+  corpora: tuple[str, ...] = ()
 
   @property
   def families(self) -> list[str]:
@@ -120,9 +122,20 @@ class Report:
     }
 
   def scalars(self) -> dict[str, float]:
-    """Of all families, for the metrics of training."""
-    values = self.summary(panel.ALL, resamples=0)
-    return panel.scalars(values) | self.content[panel.ALL]
+    """Of all families together, and CORPUS/NAME of every recorded corpus.
+
+    For the metrics of training.
+    """
+    result = self._scalars(panel.ALL)
+    for corpus in self.corpora:
+      if corpus in self.families:
+        found = self._scalars(corpus)
+        result |= {f"{corpus}/{name}": v for name, v in found.items()}
+    return result
+
+  def _scalars(self, family: str) -> dict[str, float]:
+    values = self.summary(family, resamples=0)
+    return panel.scalars(values) | self.content[family]
 
 
 def evaluate(
@@ -205,6 +218,7 @@ def evaluate(
     tick_seconds=tick_seconds,
     metrics=suite.metrics,
     agents=tuple(suite.agents),
+    corpora=suite.corpora,
   )
 
 

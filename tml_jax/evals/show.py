@@ -189,4 +189,6 @@ def _image(canvas, *, caption: str) -> str:
 
 
 def _text(text: str) -> str:
+  # A name that is no UTF-8 is shown, and costs no report.
+  text = text.encode(errors="backslashreplace").decode()
   return html_lib.escape(text, quote=True)

@@ -9,20 +9,22 @@ Nothing here imports jax.
 import abc
 import dataclasses
 import functools
+import pathlib
 import types
 from collections.abc import Callable, Mapping
 
 from tml_jax import errors, registry
 from tml_jax.config import Config
-from tml_jax.data import mixture, scenarios, source
+from tml_jax.data import corpus, mixture, scenarios, source
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents as agents_lib
+from tml_jax.evals import excerpt
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.frame import Frame
-from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.timeline import Role, Timeline
 
 # Conversations of an evaluation inside training, of all families together,
 # and the fewest of a family.
@@ -78,6 +80,11 @@ class Suite(abc.ABC):
     """Whether there is anything to score in an item."""
     return bool(annotation.of(timeline))
 
+  @property
+  def corpora(self) -> tuple[str, ...]:
+    """Families that are recorded corpora: each has numbers of its own."""
+    return ()
+
   def measure(self, log: ticks.Log) -> Series:
     """The series of one log, for `metrics`."""
     return panel.measure(log)
@@ -98,7 +105,11 @@ class Suite(abc.ABC):
 
 
 class Interactivity(Suite):
-  """Scenarios of the mixture, or of the families that are named."""
+  """Scenarios of the mixture, or of the families that are named.
+
+  Of recorded conversations, which have no annotations, the beginning is held
+  and compared with what the recorded agent did.
+  """
 
   def __init__(
     self,
@@ -116,8 +127,8 @@ class Interactivity(Suite):
       data_dir: the prepared data.
       split: whose conversations.
       count: of each family.
-      families: scenario families or folders of recorded conversations; none
-        for those of config.data.mixture.
+      families: scenario families or folders of recorded conversations in
+        `data_dir`; none for those of config.data.mixture.
 
     Raises:
       errors.UserError: an unknown family, or data that are missing.
@@ -125,7 +136,8 @@ class Interactivity(Suite):
     mixed = tuple(mixture.weights(config))
     known = list(dict.fromkeys([*scenarios.FAMILIES, *mixed]))
     for family in families:
-      if family not in known:
+      index = pathlib.Path(data_dir, family, corpus.INDEX)
+      if family not in known and not index.is_file():
         raise errors.UserError(
           f"--families={family}: no scenario family, nor in data.mixture; "
           + registry.nearest(family, names=known)
@@ -136,6 +148,13 @@ class Interactivity(Suite):
 
   def items(self) -> list[Item]:
     return self._items
+
+  def asks(self, timeline: Timeline) -> bool:
+    return asks(timeline)
+
+  @property
+  def corpora(self) -> tuple[str, ...]:
+    return tuple(f for f in self.families if f not in scenarios.FAMILIES)
 
   @functools.cached_property
   def _items(self) -> list[Item]:
@@ -169,7 +188,7 @@ class _Loader:
   index: int
 
   def __call__(self) -> Timeline:
-    return self.opened[self.index]
+    return excerpt.beginning(self.opened[self.index])
 
 
 SUITES = ("interactivity", "fdb")
@@ -205,8 +224,16 @@ def check_annotations(items: list[Item]) -> None:
     errors.UserError: naming the families.
   """
   first = {item.family: item for item in reversed(items)}
-  if not any(annotation.of(item.load()) for item in first.values()):
+  if not any(asks(item.load()) for item in first.values()):
     raise nothing_due(sorted(first))
+
+
+def asks(timeline: Timeline) -> bool:
+  """Whether annotations or a recorded agent say when to speak."""
+  if annotation.of(timeline):
+    return True
+  tracks = (timeline.track(role) for role in (Role.USER, Role.AGENT))
+  return all(track is not None and track.spans for track in tracks)
 
 
 def nothing_due(families: list[str]) -> errors.UserError:

@@ -21,6 +21,10 @@ from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import patches as patches_lib
 from tml_jax.streams.frame import Control, Frame
 
+_MOST_SEED = 2**31 - 1
+_MOST_WINDOW = 2**30  # years; windows are int32 on the device
+_MOST_CLIPPED = _MOST_WINDOW * clock.SAMPLE_RATE
+
 
 class Senses(enum.Enum):
   """What a window may bring; each compiles a tick of its own size."""
@@ -163,16 +167,68 @@ class Session:
 
   @classmethod
   def of_state(cls, config: Config, *, state: dict[str, Any]) -> "Session":
-    """The inverse of `state`."""
-    session = cls(config, seed=state["seed"])
-    session.window, session.clipped = state["window"], state["clipped"]
-    session._microphone.past = np.array(state["microphone"], np.float32)
-    if state["own_mel"] is not None:
-      session._own_mel = np.array(state["own_mel"], np.float32)
-    for channel, messages in state["typed"]:
-      for tokens in messages:
-        session._typed.push(Control(channel), tokens)
+    """The inverse of `state`, with the checks of live input.
+
+    Raises:
+      errors.UserError: what of it no session of this config has.
+    """
+    session = cls(config, seed=_whole(state, "seed", most=_MOST_SEED))
+    session.window = _whole(state, "window", most=_MOST_WINDOW)
+    session.clipped = _whole(state, "clipped", most=_MOST_CLIPPED)
+    past = session._microphone.past
+    session._microphone.past = _floats(
+      state, "microphone", shape=past.shape, bounds=(-1, 1)
+    )
+    if state.get("own_mel", ()) is not None:
+      session._own_mel = _floats(
+        state,
+        "own_mel",
+        shape=(session._grid.fine_frames, clock.MEL_CHANNELS),
+        bounds=(dmel.LOG_MIN, dmel.LOG_MAX),
+      )
+    try:
+      for channel, messages in state["typed"]:
+        for tokens in messages:
+          if not all(type(token) is int for token in tokens):
+            raise TypeError("tokens are whole numbers")
+          session.type(Control(channel), tokens)
+    except (KeyError, TypeError, ValueError) as error:
+      raise _no_state("typed", f"{error!r}") from error
     return session
+
+
+def _no_state(name: str, what: str) -> errors.UserError:
+  return errors.UserError(
+    f"no state of a session: {name}: {what}; save the session again"
+  )
+
+
+def _whole(state: dict[str, Any], name: str, *, most: int) -> int:
+  """A whole number from 0 to `most`."""
+  value = state.get(name)
+  if type(value) is not int or not 0 <= value <= most:
+    raise _no_state(name, f"{value!r:.40} is no number from 0 to {most}")
+  return value
+
+
+def _floats(
+  state: dict[str, Any],
+  name: str,
+  *,
+  shape: tuple[int, ...],
+  bounds: tuple[float, float],
+) -> np.ndarray:
+  """Numbers of a shape, all within bounds."""
+  try:
+    found = np.array(state.get(name), np.float32)
+  except (TypeError, ValueError, OverflowError) as error:
+    raise _no_state(name, "no numbers of one shape") from error
+  low, high = np.float32(bounds)
+  if found.shape != shape:
+    raise _no_state(name, f"of shape {found.shape}, not {shape}")
+  if not ((found >= low) & (found <= high)).all():  # NaN is not either
+    raise _no_state(name, f"numbers beyond {low:g} to {high:g}")
+  return found
 
 
 def _check_image(image: np.ndarray, streams: StreamsConfig) -> None:

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from tml_jax.logs import transcript
 from tml_jax.logs.transcript import Line
 from tml_jax.streams import annotation, clock, dmel, framing
 from tml_jax.streams.frame import Frame
@@ -57,7 +58,14 @@ def draw(
     5, 1, sharex=True, height_ratios=[0.6, 2.0, 0.6, 2.0, 0.36]
   )
   canvas.get_layout_engine().set(h_pad=0.03, hspace=0.0)
-  canvas.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
+  canvas.suptitle(
+    transcript.printable(title),
+    x=0.01,
+    ha="left",
+    fontsize=11,
+    color=_INK,
+    parse_math=False,  # dollars in names and speech are dollars
+  )
   _legend(canvas, timeline)
   user_text, user_mel, agent_text, agent_mel, decisions = panels
 
@@ -154,6 +162,7 @@ def _write(
       ha="right" if late else "left",
       va="center",
       clip_on=True,
+      parse_math=False,
     )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -52,7 +52,11 @@ class Held:
 
 
 def write(held: Held, *, directory: pathlib.Path, tokenizer: Tokenizer) -> str:
-  """Writes all files or, when killed, none that is half; returns a summary."""
+  """Writes the files; returns a summary.
+
+  Each is there whole or, when this is killed, not at all: `held.files` first,
+  what can be made of them again last.
+  """
   lines = transcript.lines(
     held.frames, timeline=held.timeline, tokenizer=tokenizer, grid=held.grid
   )
@@ -60,23 +64,8 @@ def write(held: Held, *, directory: pathlib.Path, tokenizer: Tokenizer) -> str:
   partial = directory / f".partial-{os.getpid()}"
   partial.mkdir()
   try:
-    sound_lib.write_wav(partial / AGENT, channels=[held.agent])
-    sound_lib.write_wav(partial / BOTH, channels=[held.microphone, held.agent])
-    text = "".join(f"{line}\n" for line in lines)
-    (partial / TRANSCRIPT).write_text(text, encoding="utf-8")
-    picture.draw(
-      held.frames,
-      timeline=held.timeline,
-      microphone=held.microphone,
-      lines=lines,
-      title=held.title,
-      grid=held.grid,
-      path=partial / PICTURE,
-    )
-    for name, content in held.files.items():
-      (partial / name).write_bytes(content)
-    for path in sorted(partial.iterdir()):
-      os.replace(path, directory / path.name)
+    for name in _files(held, lines=lines, directory=partial):
+      os.replace(partial / name, directory / name)
   finally:
     shutil.rmtree(partial)
   return "\n".join(
@@ -93,6 +82,34 @@ def write(held: Held, *, directory: pathlib.Path, tokenizer: Tokenizer) -> str:
       ),
     ]
   )
+
+
+def _files(
+  held: Held, *, lines: list[transcript.Line], directory: pathlib.Path
+) -> Iterator[str]:
+  """Writes the next file; gives its name."""
+  for name, content in held.files.items():
+    (directory / name).write_bytes(content)
+    yield name
+  for name, channels in (
+    (AGENT, [held.agent]),
+    (BOTH, [held.microphone, held.agent]),
+  ):
+    sound_lib.write_wav(directory / name, channels=channels)
+    yield name
+  text = "".join(f"{line}\n" for line in lines)
+  (directory / TRANSCRIPT).write_text(text, encoding="utf-8")
+  yield TRANSCRIPT
+  picture.draw(
+    held.frames,
+    timeline=held.timeline,
+    microphone=held.microphone,
+    lines=lines,
+    title=held.title,
+    grid=held.grid,
+    path=directory / PICTURE,
+  )
+  yield PICTURE
 
 
 def agent_audio(frames: list[Frame], *, render: Render) -> np.ndarray:

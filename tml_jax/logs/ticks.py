@@ -20,7 +20,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from tml_jax.streams import annotation, calls, clock
 from tml_jax.streams.annotation import Annotation
 
 SCHEMA, VERSION = "tml_jax.ticks", 1
+T = TypeVar("T")
+_MOST_SECONDS = 1e9  # 30 years
+_NO_TICK = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +214,7 @@ def read(path: str | os.PathLike[str]) -> Log:
       )
     try:
       found.append(_tick(record))
-    except (KeyError, TypeError, ValueError) as error:
+    except _NO_TICK as error:
       raise _broken(path, line=number, what=f"no tick: {error!r}") from error
   try:
     if len(found) != header["ticks"]:
@@ -219,45 +222,75 @@ def read(path: str | os.PathLike[str]) -> Log:
     return Log(
       id=str(header["id"]),
       family=str(header["family"]),
-      duration=float(header["duration"]),
-      annotations=annotation.parse(header["annotations"], where="header"),
-      recorded=tuple((float(s), float(e)) for s, e in header["recorded_agent"]),
+      duration=_seconds(header["duration"]),
+      annotations=_annotations(header["annotations"]),
+      recorded=tuple(
+        (_seconds(s), _seconds(e)) for s, e in header["recorded_agent"]
+      ),
       ticks=tuple(found),
-      provenance=header["provenance"],
+      provenance=_of(dict, header["provenance"]),
     )
-  except (KeyError, TypeError, ValueError) as error:
+  except _NO_TICK as error:
     raise _broken(path, line=1, what=f"the header: {error}") from error
 
 
 def _tick(record: dict[str, Any]) -> Tick:
   agent, user = record["agent_chunk"], record["user_chunk"]
-  if not isinstance(agent["contains_speech"], bool) or not isinstance(
-    user["contains_speech"], bool
-  ):
-    raise ValueError("contains_speech is true or false")
+  took = record["wall_clock_duration_seconds"]
   return Tick(
-    agent=agent["contains_speech"],
-    user=user["contains_speech"],
-    agent_text=agent["content"],
-    user_text=user["content"],
+    agent=_of(bool, agent["contains_speech"]),
+    user=_of(bool, user["contains_speech"]),
+    agent_text=_of(str, agent["content"]),
+    user_text=_of(str, user["content"]),
     calls=tuple(
-      Call(c["id"], calls.call_text(calls.Request(c["name"], c["arguments"])))
-      for c in record["agent_tool_calls"]
+      Call(
+        _of(int, call["id"]),
+        calls.call_text(
+          calls.Request(_of(str, call["name"]), _of(str, call["arguments"]))
+        ),
+      )
+      for call in record["agent_tool_calls"]
     ),
     results=tuple(
-      Call(r["id"], r["content"]) for r in record["agent_tool_results"]
+      Call(_of(int, result["id"]), _of(str, result["content"]))
+      for result in record["agent_tool_results"]
     ),
-    shown=tuple((channel, text) for channel, text in agent["shown"]),
-    typed=user["typed"],
-    video_patches=user["video_patches"],
-    seconds=record["wall_clock_duration_seconds"],
+    shown=tuple(
+      (_of(str, channel), _of(str, text)) for channel, text in agent["shown"]
+    ),
+    typed=_of(str, user["typed"]),
+    video_patches=_of(int, user["video_patches"]),
+    seconds=None if took is None else _seconds(took),
   )
+
+
+def _of(kind: type[T], value: Any) -> T:
+  """`value`, which has to be of a kind."""
+  if type(value) is not kind:
+    raise TypeError(f"{value!r:.40} is not of type {kind.__name__}")
+  return value
+
+
+def _seconds(value: Any) -> float:
+  """A time that a session can have."""
+  if type(value) not in (int, float) or not 0 <= value <= _MOST_SECONDS:
+    raise ValueError(f"{value!r:.40} is no time in seconds")
+  return float(value)
+
+
+def _annotations(items: Any) -> tuple[Annotation, ...]:
+  found = annotation.parse(items, where="header")
+  for each in found:
+    for time in (each.start, each.end, each.due, each.until):
+      if time is not None:
+        _seconds(time)
+  return found
 
 
 def _json(text: str, *, path, line: int) -> dict[str, Any]:
   try:
     record = json.loads(text)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise _broken(path, line=line, what=f"no JSON: {error}") from error
   if not isinstance(record, dict):
     raise _broken(path, line=line, what="no JSON object")

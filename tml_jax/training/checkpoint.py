@@ -23,9 +23,12 @@ from flax import traverse_util
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
+from tml_jax.config import text as config_text
 from tml_jax.streams import tokenizer
 from tml_jax.training import checksums
 from tml_jax.training import state as state_lib
+
+_LISTED = 6  # differences in one message
 
 
 def _is_not_chatter(record) -> bool:
@@ -200,14 +203,16 @@ class Weights:
       for path, leaf in traverse_util.flatten_dict(tree).items()
     }
 
-  def check(self, abstract: dict[str, Any]) -> None:
+  def check(self, abstract: dict[str, Any], *, config: Any) -> None:
     """Compares with the shapes of a model.
 
     Args:
       abstract: {"params": ..., "router": ...} of jax.ShapeDtypeStruct.
+      config: of the model.
 
     Raises:
-      errors.UserError: they differ; every difference is listed.
+      errors.UserError: they differ; names the fields of the config that do,
+        where the run still has one, else some of the tensors.
     """
     wanted = traverse_util.flatten_dict(abstract)
     problems = [
@@ -217,10 +222,28 @@ class Weights:
       if _shape(self.shapes, path) != _shape(wanted, path)
     ]
     if problems:
+      problems = self._changed_fields(config) or problems
+      more = len(problems) - _LISTED
+      if more > 0:
+        problems = [*problems[:_LISTED], f"and {more} more"]
       raise errors.UserError(
         f"the weights of {self.path}/{self.step} are of another model"
         f" ({'; '.join(problems)}): give the config that they were made with"
       )
+
+  def _changed_fields(self, config: Any) -> list[str]:
+    """Fields of the model, "NAME OLD -> NEW"; none where that is unknown."""
+    run = os.path.dirname(self.path)
+    try:
+      old = workdir_lib.load_config(run, config_type=type(config))
+    except errors.UserError:  # weights alone, or of an older version
+      return []
+    return [
+      f"{name} {change}"
+      for name, change in config_text.diff(old, new=config).items()
+      if name.startswith(("model.", "streams."))
+      or name in workdir_lib.LAYOUT_FIELDS
+    ]
 
   def restore(self, abstract: dict[str, Any]) -> dict[str, Any]:
     """Arrays for the leaves of `abstract`, which may be a part of all.

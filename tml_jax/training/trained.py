@@ -75,7 +75,7 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
     fix="use a host with more, as one device holds all of the model",
   )
   weights = checkpoint.Weights(path)
-  weights.check(abstract.variables)
+  weights.check(abstract.variables, config=config)
   weights.check_tokenizer(tokenizer.path(data_dir))
   variables = jax.device_get(weights.restore(abstract.variables))
   weights.close()

@@ -30,7 +30,7 @@ def load(path: str) -> tuple[Any, dict[str, Any]]:
     jax.eval_shape(network.init, jax.random.key(0), *example)
   )
   weights = checkpoint.Weights(path)
-  weights.check({"router": {}} | shapes)
+  weights.check({"router": {}} | shapes, config=config)
   variables = weights.restore(
     jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
   )

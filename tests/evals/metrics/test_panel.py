@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import drawn
 from tests.helpers.drawn import TICK, asks
-from tml_jax.evals.metrics import floor, panel, timed
+from tml_jax.evals.metrics import floor, panel, recorded, timed
 from tml_jax.streams.annotation import Kind
 
 _TICKS = 60
@@ -20,7 +20,7 @@ def _summary(*logs, **options):
 
 
 def test_every_metric_has_a_series_that_is_documented():
-  documented = floor.__doc__ + timed.__doc__
+  documented = floor.__doc__ + timed.__doc__ + recorded.__doc__
   for metric in panel.METRICS:
     name = metric.series
     if name.startswith("selectivity"):

@@ -109,6 +109,26 @@ def test_settings_that_do_not_fit_are_named(broken, tmp_path, change, shown):
   assert shown in refused(broken, tmp_path)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "7", '{"a": '])
+def test_a_config_that_is_none_is_refused(broken, tmp_path, content):
+  (broken / "config.json").write_text(content)
+  assert "config.json is broken" in refused(broken, tmp_path)
+
+
+def test_a_type_that_config_does_not_name_is_refused(broken, tmp_path):
+  """float16 has as many bytes as bfloat16 and other numbers."""
+  from safetensors.torch import load_file, save_file
+
+  path = sorted(broken.glob("model-*"))[0]
+  tensors = load_file(path)
+  name = next(iter(tensors))
+  tensors[name] = tensors[name].to(torch.float16)
+  save_file(tensors, path)
+  message = refused(broken, tmp_path)
+  assert "config.json names" in message
+  assert f"and {name} is float16 (1 tensors)" in message
+
+
 def test_places_that_cannot_be_written_are_refused(text, tmp_path):
   for make, shown in (
     (lambda path: (path / "checkpoints" / "3").mkdir(parents=True), "holds"),

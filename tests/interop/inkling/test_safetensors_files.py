@@ -167,3 +167,102 @@ def test_a_bucket_that_cannot_be_read_tells_what_is_needed(monkeypatch):
   monkeypatch.setattr(safetensors_files, "_TIMEOUT", 1)
   with pytest.raises(errors.UserError, match="needs the network and Google"):
     reader("gs://no-bucket-of-this-name-4711/path")
+
+
+def _edit_header(path, change):
+  """Changes the header's JSON text; offsets count from its end."""
+  data = path.read_bytes()
+  length = int.from_bytes(data[:8], "little")
+  text = change(data[8 : 8 + length].decode().rstrip()).encode()
+  path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
+def _edited(name, **fields):
+  """A change of one tensor's entry."""
+
+  def change(text):
+    header = json.loads(text)
+    header[name] |= fields
+    return json.dumps(header)
+
+  return change
+
+
+def _twice(text):
+  entry = json.dumps(json.loads(text)["c"])
+  return text[:-1] + f', "c": {entry}}}'
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    (_edited("b", data_offsets=[0, 54]), "overlaps"),
+    (lambda text: _alias(text), "d overlaps c|c overlaps d"),
+    (_edited("c", data_offsets=[-2, 0]), "-2 among shape"),
+    (_edited("c", shape=[-1, -1]), "-1 among shape"),
+    (_edited("c", shape=[1.0]), "1.0 among shape"),
+    (_edited("c", shape=[True]), "True among shape"),
+    (_edited("c", shape=[10**70]), "among shape"),
+    (_edited("c", shape="2"), "'2' among shape"),
+    (_edited("c", shape=None), "broken header"),
+    (_edited("c", data_offsets=[0]), "broken header"),
+    (_edited("c", dtype="I8"), "type I8; supported"),
+    (_edited("c", dtype=["F32"]), "broken header"),
+    (_twice, "c stands there twice"),
+    (lambda text: "[" * 100_000, "broken header"),
+    (lambda text: '{"c": 1e999}', "broken header"),
+    (lambda text: "[]", "broken header"),
+    (lambda text: _without_first(text), "does not follow the header"),
+  ],
+)
+def test_a_header_that_no_writer_makes_is_refused(directory, change, words):
+  path = directory / "2.safetensors"
+  _edit_header(path, change)
+  with pytest.raises(errors.UserError, match=rf"2\.safetensors .*({words})"):
+    reader(directory)
+
+
+def _alias(text):
+  """Two tensors of the same bytes."""
+  header = json.loads(text)
+  header["d"] |= {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}
+  header["c"] |= {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}
+  return json.dumps({"c": header["c"], "d": header["d"]})
+
+
+def _without_first(text):
+  header = json.loads(text)
+  first = min(
+    (name for name in header if name != "__metadata__"),
+    key=lambda name: header[name]["data_offsets"],
+  )
+  del header[first]
+  return json.dumps(header)
+
+
+@pytest.mark.parametrize(
+  "file", ["../1.safetensors", "/etc/passwd", "a/../../x", "", 7, None]
+)
+def test_an_index_cannot_name_a_file_elsewhere(directory, file):
+  write_index(directory, {"a.x": file})
+  with pytest.raises(errors.UserError, match="index.json is broken"):
+    reader(directory)
+
+
+def test_an_index_of_many_brackets_or_one_name_twice(directory):
+  for text in (
+    '{"weight_map": ' + "[" * 100_000,
+    '{"weight_map": {"a": "1.safetensors", "a": "2.safetensors"}}',
+  ):
+    (directory / safetensors_files.INDEX).write_text(text)
+    with pytest.raises(errors.UserError, match="index.json is broken"):
+      reader(directory)
+
+
+def test_links_of_a_cache_are_followed(directory, tensors):
+  blobs = directory.parent / "blobs"
+  blobs.mkdir()
+  (directory / "2.safetensors").rename(blobs / "2")
+  (directory / "2.safetensors").symlink_to(blobs / "2")
+  found = reader(directory).read("b", box=whole((3, 9)))
+  np.testing.assert_array_equal(found, tensors["b"].float().numpy())

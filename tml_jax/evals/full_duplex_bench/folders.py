@@ -265,7 +265,7 @@ def _json(file: pathlib.Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
   except FileNotFoundError as error:
     raise _broken(f"{file} is missing") from error
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise _broken(f"{file}: {error}") from error
 
 
@@ -310,7 +310,10 @@ def _human(top: pathlib.Path) -> dict[str, np.ndarray]:
     shares = {name: np.array(each, float) for name, each in found.items()}
     if any(s.ndim != 1 or not s.sum() > 0 for s in shares.values()):
       raise ValueError("not lists of shares")
-  except (OSError, ValueError, AttributeError, TypeError) as error:
+  except (
+    *(OSError, ValueError, AttributeError),
+    *(TypeError, OverflowError, RecursionError),
+  ) as error:
     raise errors.UserError(
       f"{path}: {error}; copy the benchmark's file again or remove this one"
     ) from error

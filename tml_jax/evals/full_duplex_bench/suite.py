@@ -127,7 +127,7 @@ class FullDuplexBench(suites.Suite):
     try:
       found = json.loads((folder / bench.WORDS).read_text(encoding="utf-8"))
       size = os.path.getsize(folder / bench.OUTPUT)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
       return False
     if not isinstance(found, dict):
       return False

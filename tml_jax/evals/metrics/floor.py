@@ -34,7 +34,8 @@ Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
   takeover        of PAUSEs, those in which the agent speaks unasked.
                   Full-Duplex-Bench takes any speech of the whole clip that
                   lasts 1 s or has 4 words; here any, in the pause alone.
-  false_fires     unasked runs a minute.
+  false_fires     unasked runs a minute; not of recorded conversations that
+                  have no annotations (`recorded`).
   overlap         share of the user's directed speech that the agent talks in,
                   FOLLOW, which asks for it, left out.
   floor_transfer  onset of the agent - end of the user's last run before it:
@@ -85,8 +86,10 @@ def measure(heard: Heard) -> Series:
       for run in heard.unasked
     )
     result["takeover"].append((float(taken), 1))
-  minutes = seconds(len(heard.log.ticks)) / 60
-  result["false_fires"].append((len(heard.unasked), minutes))
+  if heard.log.annotations or not heard.log.recorded:
+    # Where only a recorded agent says when to speak, nothing is unasked.
+    minutes = seconds(len(heard.log.ticks)) / 60
+    result["false_fires"].append((len(heard.unasked), minutes))
   _overlap(heard, result)
   for name, agent in (
     (TRANSFER, heard.log.agent),
@@ -184,16 +187,27 @@ def _overlap(heard: Heard, result: Series) -> None:
 def transfers(agent: np.ndarray, *, user: np.ndarray) -> list[int]:
   """Ticks from the user's end to the agent's onset, at every change of floor.
 
-  A run of the agent within one of the user is no change. Both are [ticks]
-  bool.
+  Both are [ticks] bool.
   """
-  result, last = [], None
+  return [
+    onset - stop for (_, stop), onset in changes(agent, user=user).items()
+  ]
+
+
+def changes(
+  agent: np.ndarray, *, user: np.ndarray
+) -> dict[tuple[int, int], int]:
+  """The agent's onset at every change of floor, by the user's run before it.
+
+  A run of the agent within one of the user is no change. Both are [ticks]
+  bool; all are ticks.
+  """
+  result: dict[tuple[int, int], int] = {}
   for first, stop in runs_of(agent):
     before = [run for run in runs_of(user) if run[0] < first]
-    if not before or before[-1] == last:
+    if not before or before[-1] in result:
       continue  # nobody spoke, or the agent goes on
     if before[-1][1] >= stop:
       continue
-    last = before[-1]
-    result.append(first - last[1])
+    result[before[-1]] = first
   return result

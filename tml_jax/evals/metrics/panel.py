@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tml_jax import errors, registry
-from tml_jax.evals.metrics import floor, heard, timed
+from tml_jax.evals.metrics import floor, heard, recorded, timed
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs.ticks import Log
 
@@ -57,8 +57,8 @@ class Metric:
     name: in JSON files and in the metrics of training.
     title: for people.
     unit: of what is shown, the value times `factor`.
-    series: of `floor` or `timed`, where it is defined, or of the function
-      that it is registered over; "" for content.
+    series: of `floor`, `timed` or `recorded`, where it is defined, or of the
+      function that it is registered over; "" for content.
     better: which way.
     statistic: of the series.
     quantile: where the statistic is one.
@@ -189,6 +189,30 @@ METRICS = (
   _share("follow_overlap", "follows: share of user speech overlapped"),
   _quantile("follow_lag_p50", "follows: lag, median", "follow_lag", 0.5),
   _share("said_right", "says the right words"),
+  # Of recorded conversations without annotations.
+  _share("took_floor", "takes the floor where the recorded agent does"),
+  _quantile(
+    "offset_error_p50", "|onset - recorded onset| there", "offset_error", 0.5
+  ),
+  _share("extra_floor", "takes the floor where it does not", Better.LOWER),
+  _share("overlapped", "changes of floor before the end", Better.NEITHER),
+  Metric(
+    "backchannels",
+    "backchannels of the agent",
+    "/min",
+    "backchannels",
+    Better.NEITHER,
+    digits=2,
+  ),
+  _share("talk_share", "time in which it speaks", Better.NEITHER),
+  Metric(
+    "speech_iou",
+    "speech, IoU with the recorded",
+    "0..1",
+    "speech_iou",
+    Better.HIGHER,
+    digits=2,
+  ),
 )
 # Beside the panel: of forced predictions, defined by `content.Sums.scalars`.
 CONTENT = (
@@ -204,6 +228,16 @@ CONTENT = (
     factor=100,
   ),
   Metric("text_loss", "text loss", "nats a token", "", Better.LOWER, digits=2),
+  *(
+    Metric(f"{name}_loss", f"{title} loss", "nats", "", Better.LOWER, digits=3)
+    for name, title in (
+      ("message", "message"),
+      ("silence", "stays silent,"),
+      ("onset", "begins to speak,"),
+      ("going_on", "goes on speaking,"),
+      ("stop", "stops speaking,"),
+    )
+  ),
   Metric("mel_db", "mel error, sampled", "dB RMS", "", Better.LOWER, digits=2),
   Metric(
     "mel_expected_db",
@@ -243,8 +277,9 @@ GOOD = (
   "pauc",
   "tool_answered",
   "follow_overlap",
+  "took_floor",
 )
-BAD = ("takeover", "premature")
+BAD = ("takeover", "premature", "extra_floor")
 
 
 Events = list[tuple[float, float]]  # of one series: (value, weight)
@@ -352,6 +387,7 @@ def measure(log: Log) -> Series:
   """All series of one log."""
   found = heard.listen(log)
   series = floor.measure(found) | timed.measure(found)
+  series |= recorded.measure(found)
   return series | {name: _registered(name, found) for name in REGISTERED}
 
 

@@ -35,6 +35,8 @@ _MAX_SHARD_GB = flags.DEFINE_float(
   "max_shard_gb", 5.0, "Size of an exported file, 10^9 bytes."
 )
 
+flags.adopt_module_key_flags(processes_lib)  # `--help` shows them, too
+
 
 def main(config: Config) -> None:
   if _IMPORT.value == _EXPORT.value:

@@ -1,7 +1,7 @@
 """Inkling's safetensors into the checkpoint of a workdir, array by array.
 
 For: `run`, called by `python -m tml_jax.interop.inkling --import`. Not for:
-small models in memory (`inkling_model.from_hf`). Start at `plan`, which
+small models in memory (`model.from_hf`). Start at `plan`, which
 refuses everything that can be refused without data.
 """
 
@@ -30,6 +30,7 @@ from tml_jax.training import state as state_lib
 
 _CONFIG = "config.json"
 _NAME = "inkling"
+_LISTED = 6  # tensors in one message
 # Source bytes of one step of the conversion.
 _STEP_BYTES = safetensors_files.CHUNK_BYTES
 Path = tuple[str, ...]
@@ -73,10 +74,13 @@ def plan(config: Config, *, src: str, model_from_src: bool) -> Plan:
     raise errors.UserError(f"--src={src} holds no {_CONFIG}")
   try:
     values = json.loads(text)
-  except ValueError as error:
+    if not isinstance(values, dict):
+      raise ValueError("no JSON object")
+  except (ValueError, RecursionError) as error:
     raise errors.UserError(f"{src}/{_CONFIG} is broken ({error})") from error
   settings = config_lib.Settings.read(values)
   reader = safetensors_files.Reader(source)
+  _check_dtypes(reader, values=values)
   layout = _layout(reader)
   widths = _widths(reader, layout=layout) if settings.vision else None
   fields = config_lib.architecture(settings, widths=widths)
@@ -101,6 +105,33 @@ def plan(config: Config, *, src: str, model_from_src: bool) -> Plan:
     by_path[rule.path].append(rule)
   rows = settings.vocab_size if settings.ours else settings.text_vocab_size
   return Plan(config=config, reader=reader, rules=by_path, text_rows=rows)
+
+
+def _check_dtypes(
+  reader: safetensors_files.Reader, *, values: dict[str, Any]
+) -> None:
+  """Tensors have the type that config.json names, or float32.
+
+  Of two types with as many bytes the wrong one reads as other numbers.
+
+  Raises:
+    errors.UserError: naming some that have another.
+  """
+  named = values.get("dtype", values.get("torch_dtype"))
+  known = {dtype.name: dtype for dtype in safetensors_files.DTYPES.values()}
+  if named not in known:  # older files do not say
+    return
+  allowed = {known[named], np.dtype(np.float32)}
+  wrong = [
+    f"{name} is {entry.dtype}"
+    for name, entry in reader.entries.items()
+    if entry.dtype not in allowed
+  ]
+  if wrong:
+    raise errors.UserError(
+      f"{reader.source.path}: {_CONFIG} names {named}, and"
+      f" {'; '.join(wrong[:_LISTED])} ({len(wrong)} tensors): copy it again"
+    )
 
 
 def _layout(reader: safetensors_files.Reader) -> names_lib.Layout:

@@ -2,7 +2,7 @@
 
 For: `from_hf` (state dict and configuration in, ModelConfig and variables
 out), and `text_logits` / `multimodal_logits`, which run them. Not for:
-training, nor fetching anything. Start at `from_hf`; `inkling_names`
+training, nor fetching anything. Start at `from_hf`; `names`
 is the table of tensors. Neither torch nor transformers is imported: tensors and
 configurations are only read.
 

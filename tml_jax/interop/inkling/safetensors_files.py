@@ -32,6 +32,8 @@ DTYPES = {
   "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_MOST = 1 << 60  # of every number in a header
+_BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _TIMEOUT = 120  # seconds for one read of a bucket
 # At most this much is read at a time beyond what was asked for; and pieces
 # shorter than this are not worth a request of their own.
@@ -208,12 +210,13 @@ class Reader:
       )
     text = self.source.start_read(file, start=8, stop=data)()
     try:
-      header = json.loads(text)
+      header = _json(text)
       header.pop("__metadata__", None)
       entries = {
         name: _entry(file, value, data=data) for name, value in header.items()
       }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      _check_places(entries, data=data)
+    except _BROKEN as error:
       raise errors.UserError(
         f"{self.source.path}/{file} has a broken header ({_brief(error)})"
       ) from error
@@ -256,8 +259,14 @@ def _index(source: Source) -> dict[str, str] | None:
   if text is None:
     return None
   try:
-    return dict(json.loads(text)["weight_map"])
-  except (ValueError, KeyError, TypeError) as error:
+    listed = _json(text)["weight_map"].items()
+    for name, file in listed:
+      # Links are followed: the cache of Hugging Face is made of them.
+      parts = pathlib.PurePath(file).parts
+      if ".." in parts or pathlib.PurePath(file).is_absolute() or not parts:
+        raise ValueError(f"{name} is said to be in {file!r}, out of --src")
+    return dict(listed)
+  except _BROKEN as error:
     raise errors.UserError(
       f"{source.path}/{INDEX} is broken ({_brief(error)})"
     ) from error
@@ -270,6 +279,9 @@ def _entry(file: str, value: Mapping[str, Any], *, data: int) -> Entry:
       " checkpoints are not read"
     )
   first, last = value["data_offsets"]
+  for number in (first, last, *value["shape"]):
+    if type(number) is not int or not 0 <= number < _MOST:
+      raise ValueError(f"{number!r:.40} among shape and offsets")
   entry = Entry(
     file=file,
     dtype=DTYPES[value["dtype"]],
@@ -279,6 +291,41 @@ def _entry(file: str, value: Mapping[str, Any], *, data: int) -> Entry:
   if last - first != entry.nbytes:
     raise ValueError(f"{last - first} bytes for shape {entry.shape}")
   return entry
+
+
+def _check_places(entries: Mapping[str, Entry], *, data: int) -> None:
+  """Tensors fill the file from `data` on, without holes, each once.
+
+  Raises:
+    ValueError: naming two of them.
+  """
+  before, end = "the header", data
+  for name, entry in sorted(
+    entries.items(), key=lambda item: (item[1].start, item[1].nbytes)
+  ):
+    if entry.start != end:
+      kind = "overlaps" if entry.start < end else "does not follow"
+      raise ValueError(f"{name} {kind} {before}")
+    before, end = name, entry.start + entry.nbytes
+
+
+def _json(text: bytes | None) -> Any:
+  """The value of a text in which no name stands twice.
+
+  Raises:
+    ValueError: it does; or this is no JSON.
+    RecursionError: brackets in brackets in brackets.
+  """
+
+  def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+      names = [name for name, _ in pairs]
+      twice = next(name for name in names if names.count(name) > 1)
+      raise ValueError(f"{twice} stands there twice")
+    return found
+
+  return json.loads(text or b"", object_pairs_hook=unique)
 
 
 def _pieces(
