@@ -105,6 +105,34 @@ def test_validate_refuses_times_outside_the_recording(start, end):
       timeline_lib.validate(timeline)
 
 
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    (None, "is None and no text"),
+    (3, "is 3 and no text"),
+    (b"a", "is b'a' and no text"),
+    ("a\ud800", r"has half of a character, '\\ud800'"),
+  ],
+)
+def test_validate_refuses_what_is_no_text(text, message):
+  good = _timeline()
+  track = good.tracks[0]
+  word = dataclasses.replace(track, words=(Word(0, 0.1, text),))
+  cases = {
+    "user word at 0 s": dataclasses.replace(good, tracks=(word,)),
+    "call at 0.1 s": dataclasses.replace(
+      good, events=(dataclasses.replace(good.events[0], text=text),)
+    ),
+    "user voice": dataclasses.replace(
+      good, tracks=(dataclasses.replace(track, voice=text),)
+    ),
+    "id": dataclasses.replace(good, id=text),
+  }
+  for what, timeline in cases.items():
+    with pytest.raises(ValueError, match=f"{what} {message}"):
+      timeline_lib.validate(timeline)
+
+
 def test_two_users_must_be_mixed():
   track = _timeline().tracks[0]
   timeline = Timeline(id="y", duration=1.0, tracks=(track, track))
