@@ -170,7 +170,7 @@ def read_index(path: str | os.PathLike[str]) -> Index:
     return _index_of(content)
   except KeyError as error:
     raise errors.UserError(f"{file} is broken: no {error}; {_FIX}") from error
-  except (OSError, ValueError, TypeError) as error:
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise errors.UserError(f"{file} is broken: {error}; {_FIX}") from error
 
 
@@ -178,7 +178,7 @@ def _index_of(content: dict[str, Any]) -> Index:
   """Checks every value: the file may have been edited, or be a stranger's.
 
   Raises:
-    ValueError, KeyError, TypeError: which one is wrong.
+    ValueError, KeyError, TypeError, AttributeError: which one is wrong.
   """
   shards = tuple(Shard(**shard) for shard in content["shards"])
   if not shards:
@@ -205,7 +205,7 @@ def _index_of(content: dict[str, Any]) -> Index:
     raise ValueError(f"video = {size!r:.99}")
   for part in ("skipped", "left out"):
     for reason, entry in report.get(part, {}).items():
-      _check_whole(entry["count"], name=f"count of {reason!r}")
+      _check_whole(entry["count"], name=f"count of {reason!r:.99}")
   return Index(shards=shards, seconds=float(seconds), report=report)
 
 

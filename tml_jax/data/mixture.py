@@ -142,13 +142,13 @@ def open_mixture(
 
 @dataclasses.dataclass(frozen=True)
 class Same(Sequence[Any]):
-  """`count` times the same value."""
+  """`number` times the same value."""
 
   value: Any
-  count: int
+  number: int
 
   def __len__(self) -> int:
-    return self.count
+    return self.number
 
   def __getitem__(self, index: Any) -> Any:
     return self.value

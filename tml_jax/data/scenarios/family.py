@@ -308,8 +308,8 @@ class Family(abc.ABC):
         left.append(error)
     if left and len(banks) < 2:
       raise left[0]
-    for error in left:
-      logging.warning("left out of scenario %r: %s", self.name, error)
+    for reason in left:
+      logging.warning("left out of scenario %r: %s", self.name, reason)
     return banks
 
   def _open_bank(self, name: str, recordings: source.Source) -> Bank:
