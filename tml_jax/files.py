@@ -1,7 +1,7 @@
 """Proves that a directory can be written, and writes files whole or not at all.
 
 For: entry points and what they call. Start at `check`, before work is done, and
-`write_atomically`, after it.
+`write_atomically`, after it. `load_json` is for files that others wrote.
 """
 
 import json
@@ -119,6 +119,19 @@ def _object(text: bytes) -> dict[str, Any] | None:
   except (ValueError, RecursionError):
     return None
   return value if isinstance(value, dict) else None
+
+
+def load_json(path: pathlib.Path) -> Any:
+  """The value in a file of JSON (UTF-8, with or without a byte order mark).
+
+  Raises:
+    OSError: it cannot be read.
+    ValueError: it is no JSON, or nested too deeply to be read.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
+  except RecursionError as error:
+    raise ValueError("brackets are nested too deeply") from error
 
 
 def check_inside(path: pathlib.Path, *, root: pathlib.Path, what: str) -> None:

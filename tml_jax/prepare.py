@@ -5,18 +5,18 @@ For: `python -m tml_jax.prepare --config=experiments/interaction.py:tiny
 `prepare`. Decodes each voice of config.data.voices in several processes,
 skips and counts what cannot be used, writes one corpus a voice and trains the
 tokenizer on all transcripts. It may be killed at any time: a second run keeps
-what is finished and does the rest.
+what is finished and does the rest. It says of every corpus whether it was kept,
+and if not, why: damaged, or other recordings or code than it was made of.
 """
 
 import contextlib
 import dataclasses
 import fcntl
 import functools
-import json
 import multiprocessing
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process
 from typing import Any
@@ -25,14 +25,14 @@ import tqdm
 from absl import flags, logging
 
 from tml_jax import errors, files, plugins
-from tml_jax.config import Config, StreamsConfig
+from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
+from tml_jax.data import convert as convert_lib
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import source, workers
-from tml_jax.streams import timeline, tokenizer
+from tml_jax.data import origin as origin_lib
+from tml_jax.data import source, transcripts, workers
 
 REPORT = "prepare_report.json"
-TOKENIZER_RECORD = "tokenizer.json"
 _EXAMPLES = 5  # of every reason to skip, in the report
 
 _SOUNDS_ROOT = flags.DEFINE_string(
@@ -69,18 +69,27 @@ def prepare(
   settings = source.Settings(root=pathlib.Path(sounds_root))
   corpora = _open_corpora(config, settings=settings)
   with _lock(root):
-    todo = [corpus for corpus in corpora if not _is_finished(corpus, root=root)]
-    _check_tokenizer(corpora, root=root, streams=config.streams)
+    plans = {corpus.folder: _plan(corpus, root=root) for corpus in corpora}
+    transcripts.check(root, streams=config.streams)
+    todo = [c for c in corpora if not plans[c.folder].is_kept]
     with _pool(processes, needed=bool(todo)) as pool:
       for corpus in todo:
-        _prepare_corpus(corpus, root=root, pool=pool)
-    transcripts = _train_tokenizer(corpora, root=root, config=config)
+        plan = plans[corpus.folder]
+        logging.info("%s: %s", root / corpus.folder, plan.done)
+        _prepare_corpus(corpus, plan=plan, root=root, pool=pool)
+    record = transcripts.train(
+      root,
+      folders=[corpus.folder for corpus in corpora],
+      streams=config.streams,
+    )
     report = {
       "corpora": {
-        corpus.folder: _report_of(corpus_lib.read_index(root / corpus.folder))
+        corpus.folder: {"done": plans[corpus.folder].done}
+        | _report_of(corpus_lib.read_index(root / corpus.folder))
         for corpus in corpora
       },
-      "transcripts": transcripts,
+      "transcripts": record.transcripts,
+      "tokenizer_of": list(record.corpora),
     }
     corpus_lib.write_json(report, root / REPORT)
   print(_table(report))
@@ -89,8 +98,17 @@ def prepare(
 
 @dataclasses.dataclass(frozen=True)
 class _Corpus:
+  """A corpus to be prepared.
+
+  Attributes:
+    folder: in the data directory.
+    recordings: of its source.
+    origin: what it would be made of now.
+  """
+
   folder: str
   recordings: source.Source
+  origin: origin_lib.Origin
 
 
 def _open_corpora(
@@ -98,10 +116,14 @@ def _open_corpora(
 ) -> list[_Corpus]:
   """Opens every source, so that whatever is missing is said at once."""
   corpora = []
+  size = (config.streams.video_height, config.streams.video_width)
   for entry in config.data.voices:
     spec = source.parse(entry)
-    recordings = source.SOURCES[spec.source](spec.variant, settings=settings)
-    corpora.append(_Corpus(spec.folder, recordings))
+    factory = source.SOURCES[spec.source]
+    recordings = factory(spec.variant, settings=settings)
+    code = origin_lib.code_of(factory)
+    origin = origin_lib.of(recordings, code=code, size=size)
+    corpora.append(_Corpus(spec.folder, recordings, origin))
   return corpora
 
 
@@ -124,19 +146,46 @@ def _lock(root: pathlib.Path) -> Iterator[None]:
     yield
 
 
-def _is_finished(corpus: _Corpus, *, root: pathlib.Path) -> bool:
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """What is done about a corpus.
+
+  Attributes:
+    is_kept: nothing.
+    done: in words, for the report.
+    old: the corpus as it stands, if something of it is used again.
+    same: see `origin.Comparison`.
+  """
+
+  is_kept: bool
+  done: str
+  old: pathlib.Path | None = None
+  same: dict[int, int] = dataclasses.field(default_factory=dict)
+
+
+def _plan(corpus: _Corpus, *, root: pathlib.Path) -> _Plan:
+  """Compares a corpus on disk with what its source is now."""
   path = root / corpus.folder
   if not path.exists():
-    return False
+    return _Plan(False, "new")
   if not path.is_dir():
     raise errors.UserError(f"{path} must be a folder: move that file away")
   try:
     corpus_lib.verify(path)
   except errors.UserError as error:
     logging.warning("rebuilding %s: %s", path, error)
-    return False
-  logging.info("%s is complete: kept", path)
-  return True
+    return _Plan(False, "rebuilt: it was damaged")
+  found = origin_lib.compare(corpus.origin, then=origin_lib.read(path))
+  if found.why:
+    done = "brought up to date" if found.same else "rebuilt"
+    return _Plan(False, f"{done}: {found.why}", path, found.same)
+  if isinstance(corpus.recordings, source.Stamped):
+    return _Plan(True, "kept")
+  return _Plan(
+    True,
+    "kept: as many recordings as before, and its source has no stamp() that"
+    " would tell whether one has changed",
+  )
 
 
 @contextlib.contextmanager
@@ -163,129 +212,110 @@ def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
     pool.shutdown(cancel_futures=True)
 
 
-def _prepare_corpus(corpus: _Corpus, *, root: pathlib.Path, pool: Any) -> None:
-  count = len(corpus.recordings)
-  skipped: dict[str, dict[str, Any]] = {}
-  results = pool.map(
-    functools.partial(_convert, corpus.recordings), range(count), chunksize=8
+def _prepare_corpus(
+  corpus: _Corpus, *, plan: _Plan, root: pathlib.Path, pool: Any
+) -> None:
+  """Writes a corpus; reads only those recordings that are not as before."""
+  count, origin = len(corpus.recordings), corpus.origin
+  again = _again(plan)
+  todo = [i for i in range(count) if plan.same.get(i) not in again]
+  convert = functools.partial(
+    convert_lib.convert, corpus.recordings, size=origin.size
   )
+  report: dict[str, Any] = {"skipped": {}, source.NOTES: {}}
+  beside: dict[str, Any] = {}
 
   def usable() -> Iterator[corpus_lib.Record]:
     kept = 0
-    for result in tqdm.tqdm(
-      results, total=count, desc=corpus.folder, mininterval=1.0
-    ):
-      if isinstance(result, _Skipped):
-        entry = skipped.setdefault(result.reason, {"count": 0, "examples": []})
-        entry["count"] += 1
-        if len(entry["examples"]) < _EXAMPLES:
-          entry["examples"].append(result.detail)
-      else:
-        kept += 1
-        yield result
+    results = iter(
+      tqdm.tqdm(
+        pool.map(convert, todo, chunksize=8),
+        total=len(todo),
+        desc=corpus.folder,
+        mininterval=1.0,
+      )
+    )
+    for index, recording in enumerate(origin.recordings):
+      old = again.get(plan.same.get(index))
+      result = old() if old else next(results)
+      origin.recordings[index] = _origin_of(result, stamp=recording.stamp)
+      if isinstance(result, convert_lib.Skipped):
+        _count(report["skipped"], result.reason, example=result.detail)
+        continue
+      for note, number in result.notes.items():
+        _count(report[source.NOTES], note, example=result.id, number=number)
+      if result.has_video:
+        report[origin_lib.SIZE] = list(origin.size)
+      kept += 1
+      yield result.record
     if not kept:  # raised here, so that no corpus is put in place
       raise errors.UserError(
-        f"{corpus.folder}: none of {count} recordings can be used: {skipped}"
+        f"{corpus.folder}: none of {count} recordings can be used:"
+        f" {report['skipped']}"
       )
+    beside[origin_lib.FILE] = origin.to_json()
 
   path = root / corpus.folder
   try:
     # Closed at once when this is interrupted, and the progress bar with it.
     with contextlib.closing(usable()) as records:
-      corpus_lib.write(records, path=path, report={"skipped": skipped})
+      corpus_lib.write(records, path=path, report=report, beside=beside)
   except OSError as error:
     raise errors.UserError(
       f"cannot write {path}: {error}; mend that and run this again: finished"
       " corpora stay"
     ) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class _Skipped:
-  reason: str
-  detail: str
-
-
-def _convert(
-  recordings: source.Source, index: int
-) -> corpus_lib.Record | _Skipped:
-  """Runs in a worker: one recording as it is written, or why not."""
-  try:
-    item = recordings[index]
-  except source.BadRecording as error:
-    return _Skipped(str(error.reason), error.detail)
-  except MemoryError:
-    return _Skipped(str(source.Reason.TOO_LARGE), f"number {index}: no memory")
-  try:
-    timeline.validate(item)
-  except ValueError as error:
-    return _Skipped(str(source.Reason.INVALID), str(error))
-  return corpus_lib.Record.of(item)
-
-
-def _has_tokenizer(root: pathlib.Path) -> bool:
-  """Whether one is finished: its record is written last."""
-  names = (tokenizer.FILENAME, TOKENIZER_RECORD)
-  return all((root / name).exists() for name in names)
-
-
-def _read_tokenizer_record(root: pathlib.Path) -> dict[str, Any]:
-  """The corpora and the number of transcripts that it was trained on."""
-  path = root / TOKENIZER_RECORD
-  try:
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return {name: record[name] for name in ("corpora", "transcripts")}
-  except (ValueError, KeyError, TypeError) as error:
-    raise errors.UserError(
-      f"{path} is broken ({error!r}); delete it and run this again: the same"
-      " corpora give the same tokenizer"
-    ) from error
-
-
-def _check_tokenizer(
-  corpora: list[_Corpus], *, root: pathlib.Path, streams: StreamsConfig
-) -> None:
-  """Refuses to change the tokenizer under a model that was trained with it."""
-  if not _has_tokenizer(root):
-    return
-  tokenizer.Tokenizer.load(str(root / tokenizer.FILENAME), config=streams)
-  trained_on = _read_tokenizer_record(root)["corpora"]
-  wanted = [corpus.folder for corpus in corpora]
-  if sorted(trained_on) != sorted(wanted):
-    raise errors.UserError(
-      f"{root / tokenizer.FILENAME} was trained on {', '.join(trained_on)}, "
-      f"not on {', '.join(wanted)}; use another --data_dir, or delete it to "
-      "train a new one (models trained with the old one will not fit it)"
+  for note, entry in report[source.NOTES].items():
+    logging.warning(
+      "%s: left out %d %s, for instance of %s",
+      *(corpus.folder, entry["count"], note, ", ".join(entry["examples"])),
     )
 
 
-def _train_tokenizer(
-  corpora: list[_Corpus], *, root: pathlib.Path, config: Config
-) -> int:
-  """Trains the tokenizer unless it is there; returns the transcripts used."""
-  if _has_tokenizer(root):
-    return _read_tokenizer_record(root)["transcripts"]
-  path = root / tokenizer.FILENAME
-  texts = set()
-  for corpus in corpora:
-    recordings = corpus_lib.RecordSource(root / corpus.folder)
-    for i in range(len(recordings)):
-      texts.update(texts_of(recordings[i]))
-  tokenizer.train(sorted(texts), path=str(path), config=config.streams)
-  corpus_lib.write_json(
-    {
-      "corpora": [corpus.folder for corpus in corpora],
-      "transcripts": len(texts),
-    },
-    root / TOKENIZER_RECORD,
+def _again(
+  plan: _Plan,
+) -> dict[int | None, Callable[[], convert_lib.Kept | convert_lib.Skipped]]:
+  """By number in the source of then: what need not be read again."""
+  if plan.old is None or not plan.same:
+    return {}
+  then = origin_lib.read(plan.old)
+  assert then is not None  # something was compared with it
+  written, wanted = corpus_lib.RecordSource(plan.old), {*plan.same.values()}
+  found: dict[int | None, Callable[[], Any]] = {}
+  position = 0
+  for number, recording in enumerate(then.recordings):
+    if recording.skipped is None:
+      if number in wanted:
+        found[number] = functools.partial(_kept, written, position)
+      position += 1
+    elif number in wanted:
+      found[number] = functools.partial(convert_lib.Skipped, *recording.skipped)
+  return found
+
+
+def _origin_of(
+  result: convert_lib.Kept | convert_lib.Skipped, *, stamp: str
+) -> origin_lib.Recording:
+  if isinstance(result, convert_lib.Kept):
+    return origin_lib.Recording(stamp, None, result.has_video)
+  return origin_lib.Recording(
+    stamp,
+    (result.reason, result.detail),
+    result.reason == source.Reason.OTHER_SIZE,
   )
-  return len(texts)
 
 
-def texts_of(item: timeline.Timeline) -> set[str]:
-  """What is said, typed and shown in a recording, for the tokenizer."""
-  said = {" ".join(word.text for word in track.words) for track in item.tracks}
-  return said | {event.text for event in item.events}
+def _kept(written: corpus_lib.RecordSource, position: int) -> convert_lib.Kept:
+  return convert_lib.keep(written[position])
+
+
+def _count(
+  counts: dict[str, Any], reason: str, *, example: str, number: int = 1
+) -> None:
+  entry = counts.setdefault(reason, {"count": 0, "examples": []})
+  entry["count"] += number
+  if len(entry["examples"]) < _EXAMPLES:
+    entry["examples"].append(example)
 
 
 def _report_of(index: corpus_lib.Index) -> dict[str, Any]:
@@ -293,11 +323,12 @@ def _report_of(index: corpus_lib.Index) -> dict[str, Any]:
     "kept": index.records,
     "seconds": round(index.seconds, 3),
     "skipped": index.report.get("skipped", {}),
+    source.NOTES: index.report.get(source.NOTES, {}),
   }
 
 
 def _table(report: dict[str, Any]) -> str:
-  """The report as text: one line a corpus, one more for each reason."""
+  """The report as text: one line a corpus, more for what is not as usual."""
   lines = [f"{'corpus':<28}{'kept':>7}{'minutes':>9}  skipped"]
   for name, entry in report["corpora"].items():
     reasons = [
@@ -308,7 +339,15 @@ def _table(report: dict[str, Any]) -> str:
       f"{name:<28}{entry['kept']:>7}{entry['seconds'] / 60:>9.1f}  "
       + (", ".join(reasons) or "-")
     )
-  lines.append(f"tokenizer trained on {report['transcripts']} transcripts")
+    lines.append(f"  {entry['done']}")
+    lines += [
+      f"  left out: {left['count']} {note}"
+      for note, left in sorted(entry[source.NOTES].items())
+    ]
+  lines.append(
+    f"tokenizer trained on {report['transcripts']} transcripts of"
+    f" {', '.join(report['tokenizer_of'])}"
+  )
   return "\n".join(lines)
 
 

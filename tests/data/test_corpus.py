@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 
@@ -103,10 +104,116 @@ def test_corrupt_record_names_shard_and_index(corpus):
     corpus_lib.verify(corpus)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 99}', "[1]"])
-def test_broken_index(corpus, content):
-  (corpus / corpus_lib.INDEX).write_text(content)
-  with pytest.raises(errors.UserError, match=r"index\.json is broken"):
+def edited(change):
+  """An edit of an index: a function of its value."""
+  return lambda text: json.dumps(change(json.loads(text)))
+
+
+def field(path, value):
+  """Sets a value deep in the index; `...` deletes it."""
+
+  def change(index):
+    *parents, last = path
+    at = index
+    for key in parents:
+      at = at[key]
+    if value is ...:
+      del at[last]
+    else:
+      at[last] = value
+    return index
+
+  return edited(change)
+
+
+SHARD = ("shards", 0)
+EDITS = {
+  "nothing": lambda text: "",
+  "cut": lambda text: text[:40],
+  "not UTF-8": lambda text: text.encode().replace(b"data", b"d\xff", 1),
+  "deep": lambda text: '{"a":' * 100_000,
+  "a number of 5000 digits": lambda text: text.replace("3.5", "9" * 5000),
+  "a list": lambda text: "[1]",
+  "a number": lambda text: "1",
+  "null": lambda text: "null",
+  "NaN seconds": field(["seconds"], float("nan")),
+  "infinite seconds": field(["seconds"], float("inf")),
+  "negative seconds": field(["seconds"], -1),
+  "seconds as text": field(["seconds"], "3"),
+  "another format": field(["format"], 99),
+  "a format as text": field(["format"], "1"),
+  "no seconds": field(["seconds"], ...),
+  "no shards": field(["shards"], ...),
+  "shards empty": field(["shards"], []),
+  "shards null": field(["shards"], None),
+  "shards a number": field(["shards"], 4),
+  "shards a map": field(["shards"], {"a": 1}),
+  "a shard null": field(SHARD, None),
+  "a shard with more": field([*SHARD, "more"], 1),
+  "a shard without file": field([*SHARD, "file"], ...),
+  "a shard elsewhere": field([*SHARD, "file"], "../outside"),
+  "a shard anywhere": field([*SHARD, "file"], "/etc/passwd"),
+  "a shard as a number": field([*SHARD, "file"], 7),
+  "a shard with NUL": field([*SHARD, "file"], "a\0"),
+  "a shard that is the folder": field([*SHARD, "file"], ".."),
+  "a shard in a line break": field([*SHARD, "file"], "a\nb"),
+  "a shard twice": edited(
+    lambda index: index | {"shards": index["shards"][:1] * 4}
+  ),
+  "a shard gone": edited(lambda index: index | {"shards": index["shards"][1:]}),
+  "shards in another order": edited(
+    lambda index: index | {"shards": index["shards"][::-1]}
+  ),
+  "fewer records": field([*SHARD, "records"], 1),
+  "more records": field([*SHARD, "records"], 9),
+  "records huge": field([*SHARD, "records"], 10**400),
+  "records negative": field([*SHARD, "records"], -1),
+  "records true": field([*SHARD, "records"], True),
+  "records with a point": field([*SHARD, "records"], 2.0),
+  "records null": field([*SHARD, "records"], None),
+  "bytes wrong": field([*SHARD, "bytes"], 5),
+  "bytes as text": field([*SHARD, "bytes"], "5"),
+  "CRC null": field([*SHARD, "crc32"], None),
+  "CRC wrong": field([*SHARD, "crc32"], 5),
+  "no report": field(["report"], ...),
+  "report null": field(["report"], None),
+  "report a list": field(["report"], [1]),
+  "skipped a list": field(["report", "skipped"], [1]),
+  "a reason without count": field(["report", "skipped"], {"a": {}}),
+  "a reason as a number": field(["report", "skipped"], {"a": 1}),
+  "a count as text": field(["report", "skipped"], {"a": {"count": "1"}}),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_edit_of_an_index_is_one_line(corpus, name):
+  (corpus.parent / "outside").write_bytes(shard(corpus).read_bytes())
+  index = corpus / corpus_lib.INDEX
+  changed = EDITS[name](index.read_text())
+  index.write_bytes(changed if isinstance(changed, bytes) else changed.encode())
+  with pytest.raises(errors.UserError) as caught:
+    corpus_lib.verify(corpus)
+    recordings = corpus_lib.RecordSource(corpus)
+    [recordings[i] for i in range(len(recordings))]
+  assert str(corpus) in str(caught.value) and "\n" not in str(caught.value)
+  assert len(str(caught.value)) < 1000 and "prepare` again" in str(caught.value)
+
+
+def test_records_that_are_more_than_the_index_says(corpus):
+  index = corpus / corpus_lib.INDEX
+  content = json.loads(index.read_text())
+  for entry, records in zip(content["shards"], (1, 1, 1, 1), strict=True):
+    entry["records"] = records
+  index.write_text(json.dumps(content))
+  with pytest.raises(errors.UserError, match="says 1 records, there are 2"):
+    corpus_lib.RecordSource(corpus)[0]
+
+
+def test_a_link_out_of_the_folder_is_not_followed(corpus):
+  path = shard(corpus)
+  path.rename(corpus.parent / "outside")
+  path.symlink_to(corpus.parent / "outside")
+  with pytest.raises(errors.UserError, match="leads out of the corpus"):
     corpus_lib.RecordSource(corpus)
 
 

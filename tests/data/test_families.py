@@ -331,7 +331,9 @@ def test_typed_text_is_said(items_of):
   assert alone
 
 
-def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
+def test_a_word_that_is_held_out_or_missing_is_refused(
+  open_family, voices, caplog
+):
   with pytest.raises(errors.UserError, match="holds out .* lower it"):
     open_family("barge_in", share=0.6)
 
@@ -353,6 +355,17 @@ def test_a_word_that_is_held_out_or_missing_is_refused(open_family, voices):
       length=10,
       video_size=family.VideoSize(40, 40),
     )
+  # With two others it is left out, and said.
+  cue = scenarios.FAMILIES["cue"](
+    {"mute": mute} | {name: voices[name] for name in small_data.VOICES},
+    split=Split.TRAIN,
+    seed=0,
+    heldout_share=SHARE,
+    length=10,
+    video_size=family.VideoSize(40, 40),
+  )
+  assert sorted(cue._banks) == sorted(small_data.VOICES)
+  assert "left out of scenario 'cue': voice mute" in caplog.text
 
 
 def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):

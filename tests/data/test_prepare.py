@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from tests.helpers import bad_source, commands, small_data
+from tests.helpers import bad_source, commands, small, small_data
 from tml_jax import errors, prepare
-from tml_jax.data import corpus
+from tml_jax.data import corpus, origin, source, transcripts
 from tml_jax.streams import tokenizer
 
 
@@ -73,11 +73,166 @@ def test_a_damaged_corpus_is_rebuilt(tmp_path):
   assert corpus.verify(path / "bad-fast").digest == digest
 
 
-def test_another_set_of_voices_does_not_change_the_tokenizer(tmp_path):
-  small_data.prepare(tmp_path / "data", "bad:fast")
-  with pytest.raises(errors.UserError, match="was trained on bad-fast"):
-    small_data.prepare(tmp_path / "data", "bad:fast", "procedural:low")
-  assert not (tmp_path / "data/procedural-low").exists()
+def test_a_second_corpus_joins_and_the_tokenizer_stays(tmp_path, caplog):
+  path = tmp_path / "data"
+  small_data.prepare(path, "bad:fast")
+  model = (path / tokenizer.FILENAME).read_bytes()
+  report = small_data.prepare(path, "bad:fast", "grown:a")
+  assert (path / tokenizer.FILENAME).read_bytes() == model
+  assert "stays as it was trained, on bad-fast; it spells grown-a" in (
+    caplog.text
+  )
+  assert report["tokenizer_of"] == ["bad-fast"]
+  assert {n: e["done"] for n, e in report["corpora"].items()} == {
+    "bad-fast": "kept: as many recordings as before, and its source has no"
+    " stamp() that would tell whether one has changed",
+    "grown-a": "new",
+  }
+  # The other alone, as well.
+  assert small_data.prepare(path, "grown:a")["tokenizer_of"] == ["bad-fast"]
+
+
+def grown(folder, report):
+  """What was done, which recordings were read, and what is there now."""
+  read = (folder / "read").read_text().split()
+  (folder / "read").write_text("")
+  recordings = corpus.RecordSource(folder / "data/grown-a")
+  assert len(recordings) == report["corpora"]["grown-a"]["kept"]
+  texts = [recordings[i].metadata["text"] for i in range(len(recordings))]
+  return report["corpora"]["grown-a"]["done"], sorted(read), texts
+
+
+def test_a_corpus_follows_its_source(tmp_path, monkeypatch):
+  """Only what is new or changed is read again; the result is as if all was."""
+  path = tmp_path / "data"
+
+  def prepare_again():
+    return grown(tmp_path, small_data.prepare(path, "grown:a"))
+
+  write = bad_source.write_grown
+  write(tmp_path, {"b": "two", "d": "four", "x": "silent"})
+  assert prepare_again() == ("new", ["b", "d", "x"], ["two", "four"])
+  assert prepare_again() == ("kept", [], ["two", "four"])
+  write(tmp_path, {"b": "two", "c": "three", "d": "five", "x": "silent"})
+  assert prepare_again() == (
+    "brought up to date: 2 recordings are new or changed, 1 gone",
+    ["c", "d"],
+    ["two", "three", "five"],
+  )
+  report = json.loads((path / prepare.REPORT).read_text())
+  assert report["corpora"]["grown-a"]["skipped"] == {
+    "silent": {"count": 1, "examples": ["x"]}
+  }
+  digest = corpus.read_index(path / "grown-a").digest
+  write(tmp_path, {"c": "three", "d": "five", "x": "loud"})
+  assert prepare_again() == (
+    "brought up to date: 1 recordings are new or changed, 2 gone",
+    ["x"],
+    ["three", "five", "loud"],
+  )
+  (path / "grown-a" / origin.FILE).write_text("[")
+  write(tmp_path, {"b": "two", "c": "three", "d": "five", "x": "silent"})
+  assert prepare_again()[:2] == (
+    "rebuilt: nothing tells what it was made of",
+    ["b", "c", "d", "x"],
+  )
+  assert corpus.read_index(path / "grown-a").digest == digest
+  monkeypatch.setattr(origin, "code_of", lambda factory: "other")
+  assert prepare_again()[:2] == (
+    "rebuilt: the code that converts it has changed",
+    ["b", "c", "d", "x"],
+  )
+
+
+def test_video_of_another_size_is_skipped_and_said(tmp_path):
+  """Before training, which would fail after its compilation."""
+  write = bad_source.write_grown
+  write(
+    tmp_path, {"a": "one", "b": "two video 120 160", "c": "three video 8 8"}
+  )
+  report = small_data.prepare(tmp_path / "data", "grown:a")
+  entry = report["corpora"]["grown-a"]
+  assert (entry["kept"], entry["done"]) == (2, "new")
+  assert entry["skipped"]["video of another size"]["examples"] == [
+    "grown:a/c: 8 x 8 uint8 at 0.0 s; the config's streams.video_height and"
+    " video_width are 120 x 160: resize it there"
+  ]
+  assert small_data.prepare(tmp_path / "data", "grown:a")["corpora"]["grown-a"][
+    "done"
+  ] == ("kept")
+  other = small.run(
+    {
+      "data.voices": ("grown:a",),
+      "streams.video_height": 80,
+    }
+  )
+  report = prepare.prepare(
+    other, data_dir=str(tmp_path / "data"), sounds_root="/", processes=1
+  )
+  entry = report["corpora"]["grown-a"]
+  assert (
+    entry["done"] == "brought up to date: video is 80x160 now, and was 120x160"
+  )
+  assert entry["kept"] == 1
+  assert (tmp_path / "read").read_text().split() == [*"abc", *"bc"]
+
+
+def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
+  bad_source.write_grown(
+    tmp_path,
+    {
+      "a": "one",
+      "b": "raise",
+      "c": "null",
+      "d": "number",
+      "e": "surrogate",
+      "f": "latin",
+      "g": "float32",
+      "h": "x" * 1001 + " two",
+    },
+  )
+  entry = small_data.prepare(tmp_path / "data", "grown:a")["corpora"]["grown-a"]
+  assert entry["kept"] == 2
+  skipped = entry["skipped"]
+  assert skipped["its source failed"]["examples"] == [
+    "number 1: ZeroDivisionError('division by zero')",
+  ]
+  assert skipped["not a valid timeline"]["examples"] == [
+    "number 2: timeline 'grown:a/c': environment word at 0.0 s is None and no"
+    " text",
+    "number 3: timeline 'grown:a/d': environment word at 0.0 s is 3 and no"
+    " text",
+    "number 4: timeline 'grown:a/e': environment word at 0.0 s has half of a"
+    " character, '\\ud800': it was cut, or is not in UTF-8",
+    "number 5: timeline 'grown:a/caf\\udce9': id has half of a character,"
+    " '\\udce9': it was cut, or is not in UTF-8",
+    "number 6: TypeError(\"can not serialize 'numpy.float32' object\")",
+  ]
+  assert entry["left out"] == {
+    "words too long to be said": {"count": 1, "examples": ["grown:a/h"]}
+  }
+  kept = corpus.RecordSource(tmp_path / "data/grown-a")[1]
+  assert [word.text for word in kept.tracks[0].words] == ["two"]
+
+
+def test_code_counts_by_what_it_does(tmp_path):
+  """Comments, documentation and format rebuild nothing."""
+  code = (
+    '''"""What."""\nx = 1  # one\n\ndef f(a):\n  """Of f."""\n\n  return a\n'''
+  )
+  same = "x=1\ndef f( a ):\n    return a"
+  assert origin._meaning(code) == origin._meaning(same)
+  assert origin._meaning(code) != origin._meaning(code.replace("1", "2"))
+  found = {}
+  origin._collect(sys.modules["tml_jax.data.voices.espeak"], found)
+  assert {
+    "tml_jax.data.voices.asterisk",
+    "tml_jax.data.audio",
+    "tml_jax.data.media",
+    "tml_jax.streams.timeline",
+  } <= found.keys()
+  codes = {origin.code_of(source.SOURCES[n]) for n in ("espeak", "procedural")}
+  assert len(codes) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]"])
@@ -85,7 +240,7 @@ def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
   path = tmp_path / "data"
   small_data.prepare(path, "bad:fast")
   model = (path / tokenizer.FILENAME).read_bytes()
-  record = path / prepare.TOKENIZER_RECORD
+  record = path / transcripts.RECORD
   record.write_text(content)
   with pytest.raises(errors.UserError, match=r"tokenizer\.json is broken"):
     small_data.prepare(path, "bad:fast")

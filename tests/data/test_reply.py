@@ -196,31 +196,44 @@ def test_one_voice_is_not_enough(data_dir):
     scenario(data_dir, voices=small_data.VOICES[:1])
 
 
-def test_a_voice_without_delay_words_is_refused(data_dir):
-  class Mute:
-    def __init__(self, recordings):
-      self._kept = [
-        r
-        for r in (recordings[i] for i in range(len(recordings)))
-        if r.metadata["prompt"] not in reply.DELAY_WORDS
-      ]
+class Mute:
+  """A voice of one's own: none of the words that a family asks with."""
 
-    def __len__(self):
-      return len(self._kept)
+  def __init__(self, recordings):
+    self._kept = [
+      r
+      for r in (recordings[i] for i in range(len(recordings)))
+      if r.metadata["prompt"] not in reply.DELAY_WORDS
+    ]
 
-    def __getitem__(self, index):
-      return self._kept[index]
+  def __len__(self):
+    return len(self._kept)
 
-  voices = {"mute": Mute(corpus.RecordSource(data_dir / "procedural-low"))}
-  with pytest.raises(errors.UserError, match="voice mute cannot ask"):
-    reply.ReplyScenario(
-      voices,
-      split=Split.TRAIN,
-      seed=0,
-      heldout_share=SHARE,
-      length=10,
-      video_size=family.VideoSize(40, 40),
-    )
+  def __getitem__(self, index):
+    return self._kept[index]
+
+
+def test_a_voice_without_delay_words_takes_part_and_asks_for_none(data_dir):
+  voices = {
+    "mute": Mute(corpus.RecordSource(data_dir / "procedural-low")),
+    "procedural:high": corpus.RecordSource(data_dir / "procedural-high"),
+  }
+  items = reply.ReplyScenario(
+    voices,
+    split=Split.TRAIN,
+    seed=0,
+    heldout_share=SHARE,
+    length=40,
+    video_size=family.VideoSize(40, 40),
+  )
+  kinds = {"mute": set(), "procedural:high": set()}
+  for i in range(40):
+    item = items[i]
+    kinds[item.track(Role.USER).voice] |= {a.kind for a in annotation.of(item)}
+  assert kinds == {
+    "mute": {Kind.TURN},
+    "procedural:high": {Kind.TURN, Kind.TIMED},
+  }
 
 
 def test_evaluation_gets_both_test_splits(config, data_dir):

@@ -104,6 +104,61 @@ def test_the_other_way_round_in_two_files_and_without_words(tmp_path):
   assert wordless.track(Role.AGENT).spans == usual.track(Role.AGENT).spans
 
 
+def test_words_as_other_programs_write_them(tmp_path):
+  """Times as text and in any order, a byte order mark, words without times."""
+  silence = np.zeros(16_000 * 12)
+  sound.write_wav(
+    tmp_path / "a.wav",
+    np.stack([np.concatenate([sound.tone(1.0), silence])] * 2),
+  )
+  words = [
+    {"role": "agent", "start": "10.5", "end": "11.0", "text": "third"},
+    {"role": "agent", "start": "9.25", "end": "9.5", "text": "second"},
+    {"role": "agent", "start": 1, "end": 2, "text": "first"},
+    {"role": "agent", "start": None, "end": 2, "text": "when"},
+    {"role": "user", "text": "where"},
+  ]
+  path = tmp_path / "a.json"
+  path.write_text(json.dumps({"words": words}), encoding="utf-8-sig")
+  (item,) = open_folder(tmp_path)
+  assert [(w.start, w.text) for w in item.track(Role.AGENT).words] == [
+    (1.0, "first"),
+    (9.25, "second"),
+    (10.5, "third"),
+  ]
+  assert item.track(Role.USER).words == ()
+  assert item.metadata == {"left out": {"words without times": 2}}
+  (tmp_path / "channels.json").write_text(
+    '["user", "agent"]', encoding="utf-8-sig"
+  )
+  assert open_folder(tmp_path)[0].tracks[0].role == Role.USER
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    *("", "null", "7", "[]", "{}", '{"words": 7}', '{"words": [7]}'),
+    *('{"words": [null]}', '{"words": {"a": 1}}', '{"words": [[]]}'),
+    '{"words": [{"role": "nobody", "start": 1, "end": 2, "text": "a"}]}',
+    '{"words": [{"role": "user", "start": "soon", "end": 2, "text": "a"}]}',
+    '{"words": [{"role": "user", "start": [1], "end": 2, "text": "a"}]}',
+    '{"words": [{"role": "user", "start": 1, "end": 2}]}',
+    '{"words": [{"role": "user", "start": %s, "end": 2, "text": ""}]}'
+    % ("9" * 4000),
+    '{"words": [{"role": "user", "start": %s, "end": 2, "text": ""}]}'
+    % ("9" * 5000),
+    '{"words":' + "[" * 100_000,
+    b"\xff\xfe",
+  ],
+)
+def test_words_that_are_none(tmp_path, text):
+  write_call(tmp_path / "a.wav", onset=1.4)
+  data = text if isinstance(text, bytes) else text.encode()
+  (tmp_path / "a.json").write_bytes(data)
+  with pytest.raises(source.BadRecording, match=r"broken metadata: a\.json"):
+    open_folder(tmp_path)[0]
+
+
 def test_what_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match="no \\*.wav in .*--sounds_root"):
     open_folder(tmp_path)

@@ -1,5 +1,6 @@
 """A source with one recording of every kind that must be skipped."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -10,6 +11,7 @@ import numpy as np
 
 from tests.helpers import media_files, sound
 from tml_jax.data import media, source, utterance
+from tml_jax.streams import timeline
 
 GOOD = 12
 
@@ -121,3 +123,63 @@ class Killed(Nothing):
 
   def __getitem__(self, index):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def write_grown(folder, texts):
+  """What the source `grown` has: by name what is said, or what is wrong."""
+  (folder / "grown").mkdir(exist_ok=True)
+  for path in (folder / "grown").iterdir():
+    if path.name not in texts:
+      path.unlink()
+  for name, text in texts.items():
+    path = folder / "grown" / name
+    if not path.exists() or path.read_text() != text:
+      path.write_text(text)
+
+
+@source.register("grown")
+class Grown:
+  """Utterances of a folder that changes; writes down what is read."""
+
+  def __init__(self, variant, *, settings):
+    del variant, settings
+    self._folder = pathlib.Path(os.environ["BAD_SOURCE_FOLDER"])
+    if not (self._folder / "grown").exists():
+      write_grown(self._folder, {"a": "one", "b": "two"})
+    self._paths = sorted((self._folder / "grown").iterdir())
+
+  def __len__(self):
+    return len(self._paths)
+
+  def stamp(self, index):
+    return source.stamp_of(self._paths[index])
+
+  def __getitem__(self, index):
+    path = self._paths[index]
+    with open(self._folder / "read", "a") as file:
+      file.write(f"{path.name} ")
+    text = path.read_text()
+    if text == "silent":
+      raise source.BadRecording(source.Reason.SILENT, path.name)
+    if text == "raise":
+      raise ZeroDivisionError("division by zero")
+    item = utterance.build(
+      sound.tone(0.5, frequency=200 + 20 * index)[None],
+      voice="grown:a",
+      language="en",
+      prompt="caf\udce9" if text == "latin" else path.name,
+      text=text,
+    )
+    track, words = item.tracks[0], item.tracks[0].words
+    odd = {"null": None, "number": 3, "surrogate": "\ud800"}
+    if text in odd:
+      words = (dataclasses.replace(words[0], text=odd[text]),)
+    if text == "float32":
+      words = (dataclasses.replace(words[0], end=np.float32(0.1)),)
+    video = ()
+    if "video" in text:
+      shape = (*map(int, text.split()[-2:]), 3)
+      video = (timeline.VideoFrame(0.0, np.zeros(shape, np.uint8)),)
+    return dataclasses.replace(
+      item, tracks=(dataclasses.replace(track, words=words),), video=video
+    )

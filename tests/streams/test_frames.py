@@ -165,6 +165,40 @@ def test_frames_follow_the_clock():
   assert len(frames) >= clock.TICKS.num_windows(timeline.duration)
 
 
+@pytest.mark.parametrize("ms", [100, 200])
+@pytest.mark.parametrize("mute", [False, True])
+def test_positions_are_counted_without_sound(ms, mute):
+  image = np.zeros((40, 80, 3), np.uint8)
+  timeline = dataclasses.replace(
+    _timeline(0),
+    video=tuple(timeline_lib.VideoFrame(t, image) for t in (0.3, 0.35, 1.4)),
+    muted=(Span(0.4, 1.0),) if mute else (),
+  )
+  config, pieces = _on(ms), ByteTokenizer()
+  frames = framing.frames(timeline, config=config, tokenizer=pieces)
+  count = framing.count_positions(timeline, config=config, tokenizer=pieces)
+  (sequence,) = packing.pack([frames], config=config)
+  assert count == framing.length(frames, config=config)
+  assert count == int((sequence.packed.segment_ids > 0).sum())
+
+
+def test_a_word_of_70000_letters_adds_no_minutes(caplog):
+  """It would be 12,000 windows of text; the recording has 15."""
+  long = dataclasses.replace(_timeline(0, text="hello " + "a" * 70_000))
+  frames = framing.frames(long, config=CONFIG, tokenizer=ByteTokenizer())
+  limit = clock.TICKS.num_windows(framing.MAX_SILENCE)
+  assert len(frames) == 15 + limit
+  assert "t: left out text that is not placed 30 s after its end" in caplog.text
+  caplog.clear()
+  typed = dataclasses.replace(_timeline(0), events=(), tracks=())
+  typed = dataclasses.replace(
+    typed, events=(Event(2.9, EventKind.USER_TEXT, "typed " * 50),)
+  )
+  frames = framing.frames(typed, config=CONFIG, tokenizer=ByteTokenizer())
+  written = [t for f in frames for b in f.text_in for t in b.tokens]
+  assert bytes(written).decode() == "typed " * 50 and not caplog.text
+
+
 def test_frames_without_say_text():
   silent = dataclasses.replace(CONFIG, say_text=SayText.NONE)
   with_text, without = (

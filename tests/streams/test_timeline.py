@@ -5,6 +5,7 @@ import dataclasses
 import hypothesis
 import numpy as np
 import pytest
+import sentencepiece
 from hypothesis import strategies as st
 
 from tests.helpers import frames as small_frames
@@ -104,6 +105,34 @@ def test_validate_refuses_times_outside_the_recording(start, end):
       timeline_lib.validate(timeline)
 
 
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    (None, "is None and no text"),
+    (3, "is 3 and no text"),
+    (b"a", "is b'a' and no text"),
+    ("a\ud800", r"has half of a character, '\\ud800'"),
+  ],
+)
+def test_validate_refuses_what_is_no_text(text, message):
+  good = _timeline()
+  track = good.tracks[0]
+  word = dataclasses.replace(track, words=(Word(0, 0.1, text),))
+  cases = {
+    "user word at 0 s": dataclasses.replace(good, tracks=(word,)),
+    "call at 0.1 s": dataclasses.replace(
+      good, events=(dataclasses.replace(good.events[0], text=text),)
+    ),
+    "user voice": dataclasses.replace(
+      good, tracks=(dataclasses.replace(track, voice=text),)
+    ),
+    "id": dataclasses.replace(good, id=text),
+  }
+  for what, timeline in cases.items():
+    with pytest.raises(ValueError, match=f"{what} {message}"):
+      timeline_lib.validate(timeline)
+
+
 def test_two_users_must_be_mixed():
   track = _timeline().tracks[0]
   timeline = Timeline(id="y", duration=1.0, tracks=(track, track))
@@ -142,13 +171,60 @@ def trained(tmp_path_factory):
   return tokenizer.train(sentences, path=path, config=config), path, config
 
 
-@hypothesis.given(st.text(max_size=40))
-def test_byte_fallback_covers_every_text(trained, text):
+# Letters that the library gives a meaning, or that normal forms change.
+_ODD = " \t\n\r\0▁▅<>/x3²é\u0301\u200c\u200d\ufeff\ufffd"
+
+
+@hypothesis.given(st.text(max_size=40) | st.text(_ODD, max_size=12))
+@hypothesis.example("3² \u200c\r\n\t a  b ")
+@hypothesis.example("<0x41><unk></s>▁▁ ▁")
+def test_every_text_comes_back_byte_for_byte(trained, text):
   tok, _, config = trained
   ids = tok.encode(text)
   assert all(0 <= i < config.text_vocab_size for i in ids)
-  if text.isascii() and text.isprintable():
-    assert tok.decode(ids) == " ".join(text.split())
+  assert tok.decode(ids) == text
+
+
+def test_words_one_after_the_other_have_spaces_between(trained):
+  tok, _, _ = trained
+  words = "press one to repeat".split()
+  spelled = [token for word in words for token in tok.encode(word)]
+  assert tok.decode(spelled) == "press one to repeat"
+  assert tok.encode("") == []
+
+
+def test_every_transcript_counts_in_training(tmp_path):
+  """Also long ones, and those with letters that the library reserves."""
+  config = dataclasses.replace(small_frames.CONFIG, text_vocab_size=400)
+  sentences = ["plain " * 20, "quux " * 20_000, "zzz\tyyy▅www\0vvv\nkkk"]
+  path = str(tmp_path / tokenizer.FILENAME)
+  tok = tokenizer.train(sentences, path=path, config=config)
+  for word in ("plain", "quux"):
+    assert len(tok.encode(word)) <= 3
+  for letter in "zywvk":  # a piece, and not bytes
+    assert len(tok.encode(f"a{letter}")) == len(tok.encode("al"))
+  longest = max(map(len, tokenizer._lines("é" * 70_000)))
+  assert (
+    longest <= 4097
+    and sum(len(line) - 1 for line in tokenizer._lines("é" * 70_000)) == 70_000
+  )
+
+
+def test_a_tokenizer_that_changes_text_is_reported(tmp_path, caplog):
+  """One of an older version: with the library's own normalisation."""
+  model = tmp_path / tokenizer.FILENAME
+  with open(model, "wb") as file:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=iter(["press one to repeat"] * 9),
+      model_writer=file,
+      vocab_size=300,
+      hard_vocab_limit=False,
+      byte_fallback=True,
+      minloglevel=2,
+    )
+  tok = tokenizer.Tokenizer.load(str(model), config=small_frames.CONFIG)
+  assert "changes text" in caplog.text
+  assert tok.decode(tok.encode("press one")) == "press one"
 
 
 def test_control_names_stay_text(trained):

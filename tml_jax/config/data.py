@@ -22,9 +22,9 @@ class DataConfig:
   """What the loader mixes and how it prefetches."""
 
   voices: tuple[str, ...]  # `prepare` builds these corpora, "source:variant"
-  mixture: tuple[str, ...]  # "source:weight"
+  mixture: tuple[str, ...]  # "source:weight", shares of the positions
   logical_shards: int  # fixed for the life of a run; a multiple of hosts
-  group_size: int  # recordings packed together, first fit
+  group_size: int  # recordings packed together, first fit; fewer if long
   workers: int  # prefetch processes; 0 = threads of the main process
   heldout_share: float  # of prompt ids, by hash
   seed: int

@@ -32,6 +32,7 @@ from tml_jax.streams import timeline
 INDEX = "index.json"
 _FORMAT = 1
 _NUM_SHARDS = 4
+_MOST = 1 << 53  # of any number in the index
 # One record a chunk: random access reads nothing else. PCM does not compress.
 _OPTIONS = "group_size:1,uncompressed"
 _FIX = "run `python -m tml_jax.prepare` again: it rebuilds damaged corpora"
@@ -132,11 +133,18 @@ class RecordSource:
   def _reader(self, number: int) -> Any:
     with self._lock:
       if number not in self._readers:
-        self._readers[number] = array_record_module.ArrayRecordReader(
-          str(self._path / self.index.shards[number].file),
+        shard = self.index.shards[number]
+        reader = array_record_module.ArrayRecordReader(
+          str(self._path / shard.file),
           options="readahead_buffer_size:0",
           file_reader_buffer_size=32768,
         )
+        if reader.num_records() != shard.records:
+          raise ValueError(
+            f"{INDEX} says {shard.records} records, there are"
+            f" {reader.num_records()}"
+          )
+        self._readers[number] = reader
       return self._readers[number]
 
   def __reduce__(self) -> tuple[type["RecordSource"], tuple[pathlib.Path]]:
@@ -156,16 +164,59 @@ def read_index(path: str | os.PathLike[str]) -> Index:
   if not file.is_file():
     raise errors.UserError(f"no prepared corpus: {file} is missing; {_MISSING}")
   try:
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = files.load_json(file)
     if content["format"] != _FORMAT:
-      raise ValueError(f"format {content['format']}, want {_FORMAT}")
-    return Index(
-      shards=tuple(Shard(**shard) for shard in content["shards"]),
-      seconds=content["seconds"],
-      report=content["report"],
-    )
-  except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(f"format {content['format']!r}, want {_FORMAT}")
+    return _index_of(content)
+  except KeyError as error:
+    raise errors.UserError(f"{file} is broken: no {error}; {_FIX}") from error
+  except (OSError, ValueError, TypeError, AttributeError) as error:
     raise errors.UserError(f"{file} is broken: {error}; {_FIX}") from error
+
+
+def _index_of(content: dict[str, Any]) -> Index:
+  """Checks every value: the file may have been edited, or be a stranger's.
+
+  Raises:
+    ValueError, KeyError, TypeError, AttributeError: which one is wrong.
+  """
+  shards = tuple(Shard(**shard) for shard in content["shards"])
+  if not shards:
+    raise ValueError("shards = []")
+  for number, shard in enumerate(shards):
+    want = _name(number, count=len(shards))
+    if shard.file != want:
+      raise ValueError(f"shard {number} is {shard.file!r:.99}, want {want}")
+    for name in ("records", "bytes", "crc32"):
+      _check_whole(getattr(shard, name), name=f"{name} of {want}")
+  total = sum(shard.records for shard in shards)
+  for number, shard in enumerate(shards):
+    records = len(range(number, total, len(shards)))
+    if shard.records != records:
+      raise ValueError(
+        f"{shard.file} has {shard.records} records of {total}, want {records}"
+      )
+  seconds = content["seconds"]
+  if type(seconds) not in (int, float) or not 0 <= seconds < _MOST:
+    raise ValueError(f"seconds = {seconds!r}")
+  report = content["report"]
+  size = report.get("video", [1, 1])
+  if len(size) != 2 or not all(type(each) is int for each in size):
+    raise ValueError(f"video = {size!r:.99}")
+  for part in ("skipped", "left out"):
+    for reason, entry in report.get(part, {}).items():
+      _check_whole(entry["count"], name=f"count of {reason!r:.99}")
+  return Index(shards=shards, seconds=float(seconds), report=report)
+
+
+def _name(number: int, *, count: int) -> str:
+  """The file of a shard: nothing else is read, and nothing elsewhere."""
+  return f"data-{number:05d}-of-{count:05d}.array_record"
+
+
+def _check_whole(value: object, *, name: str) -> None:
+  if type(value) is not int or not 0 <= value < _MOST:
+    raise ValueError(f"{name} = {value!r:.99}, want a whole number")
 
 
 def verify(path: str | os.PathLike[str]) -> Index:
@@ -191,6 +242,7 @@ def write(
   *,
   path: str | os.PathLike[str],
   report: dict[str, Any],
+  beside: dict[str, Any] | None = None,
 ) -> Index:
   """Writes a corpus and puts it in place whole, or not at all.
 
@@ -201,6 +253,7 @@ def write(
     records: read once; `report` is stored after the last one was read.
     path: the folder of the corpus.
     report: JSON values for `Index.report`; may fill up while reading.
+    beside: JSON values by name of a file beside the index; as `report`.
 
   Raises:
     OSError: it cannot be written; the disk is full, for instance.
@@ -209,10 +262,7 @@ def write(
   partial = path.parent / f".partial-{path.name}"
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
-  names = [
-    f"data-{i:05d}-of-{_NUM_SHARDS:05d}.array_record"
-    for i in range(_NUM_SHARDS)
-  ]
+  names = [_name(i, count=_NUM_SHARDS) for i in range(_NUM_SHARDS)]
   writers = [
     array_record_module.ArrayRecordWriter(str(partial / name), _OPTIONS)
     for name in names
@@ -233,6 +283,8 @@ def write(
       os.fsync(handle.fileno())
     shards.append(Shard(name, count, file.stat().st_size, _crc32_of(file)))
   index = Index(shards=tuple(shards), seconds=seconds, report=report)
+  for name, content in (beside or {}).items():
+    write_json(content, partial / name)
   write_json({"format": _FORMAT} | dataclasses.asdict(index), partial / INDEX)
   if path.exists():
     shutil.rmtree(path)
@@ -257,6 +309,7 @@ def write_json(content: Any, path: pathlib.Path) -> None:
 
 def _check_size(path: pathlib.Path, shard: Shard) -> None:
   file = path / shard.file
+  files.check_inside(file, root=path, what=f"the corpus {path}")
   if not file.is_file():
     raise errors.UserError(f"shard {file} is missing; {_FIX}")
   size = file.stat().st_size

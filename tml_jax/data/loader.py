@@ -4,13 +4,12 @@ For: what the train loop iterates over. Not for: what is in the data
 (`mixture`). Start reading at `Loader`.
 
 The data is cut into L = config.data.logical_shards streams, fixed for a run.
-Group g of shard s is made of the `group_size` elements of the mixture from
-(g L + s) group_size on, packed first fit into several sequences; so what
-comes next is a pure function of (shard, group, offset), and that is the whole
-state: no trace of hosts, workers or Grain. Each shard gives B / L neighbouring
-rows of a global batch of B, in order. A process yields the rows that lie on
-its devices, which must be all rows of some shards; processes whose devices
-hold copies of the same rows make the same.
+Each gives groups of packed sequences (`groups`). What comes next is a pure
+function of (shard, group, first element of a part, offset), and that is the
+whole state: no trace of hosts, workers or Grain. Each shard gives B / L
+neighbouring rows of a global batch of B, in order. A process yields the rows
+that lie on its devices, which must be all rows of some shards; processes whose
+devices hold copies of the same rows make the same.
 """
 
 import collections
@@ -23,19 +22,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import grain
-import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from tml_jax import errors, plugins
 from tml_jax.config import Config
-from tml_jax.data import corpus, mixture, source, turns
+from tml_jax.data import corpus, groups, mixture, source
 from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import batch as batch_lib
-from tml_jax.streams import framing, packing, tokenizer
+from tml_jax.streams import packing, tokenizer
 from tml_jax.streams.batch import Batch
 
-_VERSION = 1
+_VERSION = 2
 # Groups of sequences that may wait for their turn before the prefetching
 # starts anew: shards drift apart as groups pack into different numbers.
 _MAX_WAITING = 4
@@ -49,6 +47,7 @@ class Position:
 
   group: int
   offset: int
+  first: int = 0  # element of the group where the part begins
 
 
 class Loader:
@@ -84,8 +83,12 @@ class Loader:
     per_shard = config.train.global_batch_size // config.data.logical_shards
     self._rows = [row // per_shard for row in rows]
     mixture.check(config, data_dir=data_dir)
-    self._identity = _identity(config, data_dir=data_dir, split=split)
-    self._dataset = mixture.build(config, data_dir=data_dir, split=split)
+    self._mixture = mixture.open_mixture(config, data_dir=data_dir, split=split)
+    self._identity = _identity(
+      config, data_dir=data_dir, split=split, draws=self._mixture.draws
+    )
+    self._drawn: collections.Counter[str] = collections.Counter()
+    self._groups, self._log_at = 0, 1
     self._tokenizer_path = tokenizer.path(data_dir)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._empty = packing.empty_sequence(config.streams)
@@ -168,14 +171,28 @@ class Loader:
   def _receive(self) -> None:
     """Takes the next group from the stream, whosever it is."""
     group = next(self._stream)
-    shard, number = group["shard"], group["group"]
-    sequences = group["sequences"]
+    shard, sequences = group["shard"], group["sequences"]
+    number, first = group["at"]
+    self._count(group["drawn"])
     self._largest_group = max(self._largest_group, len(sequences))
     for offset in range(self._skip.pop(shard, 0), len(sequences)):
-      after = Position(number, offset + 1)
+      after = Position(number, offset + 1, first)
       if offset + 1 == len(sequences):
-        after = Position(number + 1, 0)
+        following, begin = group["next"]
+        after = Position(following, 0, begin)
       self._waiting[shard].append((after, sequences[offset]))
+
+  def _count(self, drawn: dict[str, int]) -> None:
+    """Says what was drawn, ever more rarely."""
+    self._drawn.update(drawn)
+    self._groups += 1
+    if len(self._mixture.draws) > 1 and self._groups == self._log_at:
+      self._log_at *= 2
+      total = sum(self._drawn.values())
+      logging.info(
+        "drawn of the mixture, in %d positions: %s",
+        *(total, _percentages(self._drawn, total=total)),
+      )
 
   def _restart(self) -> None:
     """Starts the prefetching at the current positions."""
@@ -184,101 +201,26 @@ class Loader:
       shard: collections.deque() for shard in self._shards
     }
     self._skip = {s: p.offset for s, p in self._positions.items()}
-    groups = Groups(
-      self._dataset,
+    made = groups.Groups(
+      self._mixture,
       shards=tuple(self._shards),
-      first=tuple(self._positions[s].group for s in self._shards),
+      first=tuple(
+        (self._positions[s].group, self._positions[s].first)
+        for s in self._shards
+      ),
       num_shards=self._config.data.logical_shards,
       group_size=self._config.data.group_size,
       tokenizer_path=self._tokenizer_path,
       config=self._config,
     )
-    self._stream = _prefetch(groups, workers=self._config.data.workers)
+    self._stream = _prefetch(made, workers=self._config.data.workers)
     self._stream.start_prefetch()
 
 
-class Groups:
-  """Packed groups of the shards of one process, in turn.
-
-  Element i is group first[j] + i // n of shard shards[j], j = i mod n: which
-  worker makes it does not matter.
-  """
-
-  def __init__(
-    self,
-    dataset: grain.MapDataset,
-    *,
-    shards: tuple[int, ...],
-    first: tuple[int, ...],
-    num_shards: int,
-    group_size: int,
-    tokenizer_path: str,
-    config: Config,
-  ):
-    self._dataset = dataset
-    self._shards = shards
-    self._first = first
-    self._num_shards = num_shards
-    self._group_size = group_size
-    self._tokenizer_path = tokenizer_path
-    self._config = config
-    # Loaded where it is used: workers get a path.
-    self._tokenizer: tokenizer.Tokenizer | None = None
-
-  def __len__(self) -> int:
-    return sys.maxsize
-
-  def __getitem__(self, index: int) -> dict[str, Any]:
-    turn, place = divmod(index, len(self._shards))
-    shard, group = self._shards[place], self._first[place] + turn
-    if self._tokenizer is None:
-      self._tokenizer = tokenizer.Tokenizer.load(
-        self._tokenizer_path, config=self._config.streams
-      )
-    start = (group * self._num_shards + shard) * self._group_size
-    recordings = [
-      framing.frames(
-        turns.lay_out(
-          self._dataset[i], config=self._config, tokenizer=self._tokenizer
-        ),
-        config=self._config.streams,
-        tokenizer=self._tokenizer,
-      )
-      for i in range(start, start + self._group_size)
-    ]
-    sequences = packing.pack(recordings, config=self._config.streams)
-    return {
-      "shard": shard,
-      "group": group,
-      "sequences": [_trim(sequence) for sequence in sequences],
-    }
-
-  def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {"_tokenizer": None}
-
-  def __repr__(self) -> str:  # Grain puts it in error messages
-    return f"Groups(shards={self._shards}, first={self._first})"
-
-
-def _trim(sequence: Batch) -> Batch:
-  """Large arrays up to their last slot in use, until a batch is made.
-
-  Most sequences have no video at all.
-  """
-  inputs, speech = sequence.packed.inputs, sequence.speech
-  length = len(inputs.tokens)
-
-  def used(values: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    return values[: np.count_nonzero(positions < length)].copy()
-
-  return sequence._replace(
-    packed=sequence.packed._replace(
-      inputs=inputs._replace(
-        audio_dmel=used(inputs.audio_dmel, inputs.audio_positions),
-        patches=used(inputs.patches, inputs.patch_positions),
-      )
-    ),
-    speech=speech._replace(mel=used(speech.mel, speech.positions)),
+def _percentages(drawn: dict[str, int], *, total: int) -> str:
+  return ", ".join(
+    f"{name} {100 * count / total:.1f} %"
+    for name, count in sorted(drawn.items())
   )
 
 
@@ -319,11 +261,11 @@ def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
   return {"identity": states[0]["identity"], "shards": shards}
 
 
-def _prefetch(groups: Groups, *, workers: int) -> Any:
-  """An iterator over `groups` in order, made ahead of their use."""
+def _prefetch(made: groups.Groups, *, workers: int) -> Any:
+  """An iterator over groups in order, made ahead of their use."""
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # in a notebook; Grain reads its own flags
-  dataset = grain.MapDataset.source(groups)
+  dataset = grain.MapDataset.source(made)
   if workers == 0:
     return iter(
       dataset.to_iter_dataset(
@@ -361,7 +303,11 @@ def _start_worker(files: tuple[str, ...], index: int, count: int) -> None:
 
 
 def _identity(
-  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  split: Split,
+  draws: dict[str, float],
 ) -> dict[str, Any]:
   """What gives a position its meaning, as JSON values."""
   folders = [source.parse(entry).folder for entry in config.data.voices]
@@ -376,6 +322,7 @@ def _identity(
     "seed": config.data.seed,
     "heldout_share": config.data.heldout_share,
     "mixture": list(mixture.entries(config)),
+    "draws": draws,
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
     "layout": str(config.data.layout),

@@ -2,23 +2,27 @@
 
 For: turning config.data.mixture and the prepared corpora into one endless,
 shuffled, weighted and randomly accessible sequence. Not for: packing and
-batches (`loader`). Start reading at `build`. An entry of the mixture is a
-scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
+batches (`loader`). Start reading at `open_mixture`. An entry of the mixture is
+a scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
 or the folder of a prepared corpus of recorded conversations
-("stereo_wav-calls:0.5"), whose recordings are split by a hash of their id.
+("stereo_wav-calls:0.5"), whose recordings are split by a hash of their id. A
+weight is a share of the positions that a model is trained on.
 """
 
 import dataclasses
 import os
 import pathlib
 import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grain
+import numpy as np
 
 from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import scenarios, source, splits
+from tml_jax.data import origin, scenarios, shares, source, splits
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, tokenizer
@@ -26,6 +30,7 @@ from tml_jax.streams.timeline import Timeline
 
 # Items of a scenario family in one epoch: far more than a run reads.
 SCENARIO_LENGTH = 1 << 24
+_FAMILY_SAMPLES = 8  # their lengths differ little
 
 
 def entries(config: Config) -> tuple[str, ...]:
@@ -56,35 +61,140 @@ def weights(config: Config) -> dict[str, float]:
   return {name: float(weight) for name, _, weight in parts}
 
 
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+  """The endless mixture, and what is known of its elements without reading.
+
+  Attributes:
+    items: element i is a Timeline and depends on i alone.
+    names: the entry that element i is of.
+    seconds: its duration, or more.
+    longest: the most that `seconds` has.
+    draws: share of the elements by entry.
+  """
+
+  items: grain.MapDataset
+  names: grain.MapDataset
+  seconds: grain.MapDataset
+  longest: float
+  draws: dict[str, float]
+
+
 def build(
   config: Config, *, data_dir: str | os.PathLike[str], split: Split
 ) -> grain.MapDataset:
-  """The endless mixture; element i is a Timeline and depends on i alone.
+  """The items of `open_mixture`."""
+  return open_mixture(config, data_dir=data_dir, split=split).items
+
+
+def open_mixture(
+  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+) -> Mixture:
+  """The endless mixture.
 
   Each source is shuffled anew in every epoch, deterministically from
-  config.data.seed; weights hold at any stretch of the sequence.
+  config.data.seed. Weights are shares of the positions that a model is trained
+  on (`shares`), and hold at any stretch of the sequence.
 
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
-  parts, shares = [], weights(config)
+  wanted = weights(config)
   voices = open_voices(config, data_dir=data_dir)  # one for all families
-  for entry in shares:
-    dataset = grain.MapDataset.source(
-      open_entry(
-        entry,
-        config=config,
-        data_dir=data_dir,
-        split=split,
-        voices=voices,
-        grid=clock.of(config.streams),
-      )
+  sources = {
+    entry: open_entry(
+      entry,
+      config=config,
+      data_dir=data_dir,
+      split=split,
+      voices=voices,
+      grid=clock.of(config.streams),
     )
-    # Another entry in the mixture must not change the order of this one.
-    seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
-    parts.append(dataset.shuffle(seed=seed).repeat())
-  total = sum(shares.values())
-  return grain.MapDataset.mix(parts, [w / total for w in shares.values()])
+    for entry in wanted
+  }
+  sizes = _measure(sources, config=config, data_dir=data_dir)
+  drawn = dict.fromkeys(wanted, 1.0)
+  if len(wanted) > 1:
+    drawn = shares.draws(wanted, sizes=sizes)
+    shares.log(wanted, sizes=sizes, drawn=drawn)
+  seconds = {entry: _seconds(found) for entry, found in sources.items()}
+
+  def mixed(of: Mapping[str, Any]) -> grain.MapDataset:
+    parts = []
+    for entry in wanted:
+      # Another entry in the mixture must not change the order of this one.
+      seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
+      dataset = grain.MapDataset.source(of[entry])
+      parts.append(dataset.shuffle(seed=seed).repeat())
+    return grain.MapDataset.mix(parts, [drawn[entry] for entry in wanted])
+
+  return Mixture(
+    items=mixed(sources),
+    names=mixed({e: Same(e, len(found)) for e, found in sources.items()}),
+    seconds=mixed(seconds),
+    longest=max(
+      each.value if isinstance(each, Same) else max(each)
+      for each in seconds.values()
+    ),
+    draws=drawn,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Same(Sequence[Any]):
+  """`number` times the same value."""
+
+  value: Any
+  number: int
+
+  def __len__(self) -> int:
+    return self.number
+
+  def __getitem__(self, index: Any) -> Any:
+    return self.value
+
+
+def _seconds(found: source.Source) -> Sequence[float]:
+  """Duration of each recording, or more."""
+  if isinstance(found, Subset):
+    return found.seconds
+  assert isinstance(found, family.Family)  # there is nothing else
+  return Same(found.duration[1], len(found))
+
+
+def _measure(
+  sources: Mapping[str, source.Source],
+  *,
+  config: Config,
+  data_dir: str | os.PathLike[str],
+) -> dict[str, shares.Size]:
+  """The size of each entry, of a family only where it is one of several."""
+  sizes: dict[str, shares.Size] = {}
+  if len(sources) == 1 and not any(
+    isinstance(found, Subset) for found in sources.values()
+  ):
+    return sizes
+  pieces = tokenizer.Tokenizer.load(
+    tokenizer.path(data_dir), config=config.streams
+  )
+  for entry, found in sources.items():
+    indices, mean = list(range(_FAMILY_SAMPLES)), None
+    if isinstance(found, Subset):
+      indices, mean = shares.sample(len(found)), float(np.mean(found.seconds))
+    sizes[entry] = shares.measure(
+      (found[i] for i in indices),
+      mean_seconds=mean,
+      config=config,
+      tokenizer=pieces,
+    )
+    if isinstance(found, Subset):
+      shares.warn_of_long(
+        entry,
+        seconds=found.seconds,
+        size=sizes[entry],
+        seq_len=config.streams.seq_len,
+      )
+  return sizes
 
 
 def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
@@ -97,7 +207,7 @@ def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
   open_voices(config, data_dir=data_dir)
   for entry in weights(config):
     if entry not in scenarios.FAMILIES:
-      _open_corpus(entry, data_dir=data_dir)
+      _open_corpus(entry, config=config, data_dir=data_dir)
   tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=config.streams)
 
 
@@ -149,16 +259,18 @@ def open_entry(
       ),
       grid=grid,
     )
-  corpus = _open_corpus(entry, data_dir=data_dir)
+  corpus = _open_corpus(entry, config=config, data_dir=data_dir)
   return Subset(corpus, split=split, share=share)
 
 
 def _open_corpus(
-  entry: str, *, data_dir: str | os.PathLike[str]
+  entry: str, *, config: Config, data_dir: str | os.PathLike[str]
 ) -> corpus_lib.RecordSource:
   root = pathlib.Path(data_dir)
   if (root / entry / corpus_lib.INDEX).is_file():
-    return corpus_lib.RecordSource(root / entry)
+    corpus = corpus_lib.RecordSource(root / entry)
+    _check_video(corpus, config=config)
+    return corpus
   prepared = [path.parent.name for path in root.glob(f"*/{corpus_lib.INDEX}")]
   raise errors.UserError(
     f"data.mixture names {entry!r}, which is neither a scenario family nor a "
@@ -166,6 +278,18 @@ def _open_corpus(
     + registry.nearest(entry, names=[*scenarios.FAMILIES, *sorted(prepared)])
     + f" {registry.HINT}"
   )
+
+
+def _check_video(corpus: corpus_lib.RecordSource, *, config: Config) -> None:
+  """Refuses video that `prepare` has checked for another size."""
+  size = corpus.index.report.get(origin.SIZE)
+  want = [config.streams.video_height, config.streams.video_width]
+  if size is not None and size != want:
+    raise errors.UserError(
+      f"{corpus!r} has video of {size[0]} x {size[1]} pixels and the config's"
+      f" streams.video_height and video_width are {want[0]} x {want[1]}: change"
+      " them, or run `python -m tml_jax.prepare` with this config"
+    )
 
 
 def open_voices(
@@ -197,6 +321,9 @@ class Subset:
 
   `Split.FRESH` would have to be new conversations, which a recorded corpus
   does not have: it is refused.
+
+  Attributes:
+    seconds: duration of each, when it is open.
   """
 
   recordings: source.Source
@@ -209,11 +336,13 @@ class Subset:
         f"{self.recordings!r} has recorded conversations, and none of them is "
         "new; evaluate it on its held-out recordings"
       )
-    self._kept = [
-      i
-      for i in range(len(self.recordings))
-      if splits.contains(self.split, self.recordings[i].id, share=self.share)
-    ]
+    self._kept: list[int] = []
+    self.seconds: list[float] = []
+    for i in range(len(self.recordings)):
+      item = self.recordings[i]
+      if splits.contains(self.split, item.id, share=self.share):
+        self._kept.append(i)
+        self.seconds.append(item.duration)
     if not self._kept:
       raise errors.UserError(
         f"{self.recordings!r} has no recording in the {self.split} split; add "

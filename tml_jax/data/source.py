@@ -8,7 +8,7 @@ worked example is docs/add_a_data_source.md.
 import dataclasses
 import enum
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from tml_jax import errors, registry
@@ -29,6 +29,35 @@ class Source(Protocol):
   def __getitem__(self, index: int) -> timeline.Timeline: ...
 
 
+@runtime_checkable
+class Stamped(Protocol):
+  """A source that can say what a recording is made of, without reading it.
+
+  `source.stamp(i)` is another text when the recording has changed, and names
+  it: no two have the same. `prepare` then decodes only what is new or changed.
+  `stamp_of` makes one of files.
+  """
+
+  def stamp(self, index: int) -> str: ...
+
+
+def stamp_of(*paths: pathlib.Path) -> str:
+  """Names, sizes and times of change of the files of a recording."""
+  parts = []
+  for path in paths:
+    try:
+      found = path.stat()
+      parts.append(f"{path.name} {found.st_size} {found.st_mtime_ns}")
+    except OSError:
+      parts.append(f"{path.name} missing")
+  return as_text("; ".join(parts))
+
+
+def as_text(name: str) -> str:
+  """`name` as text that can be written, whatever bytes a file's name has."""
+  return name.encode(errors="backslashreplace").decode()
+
+
 class Reason(enum.StrEnum):
   """Why a recording was skipped; the text appears in the report."""
 
@@ -47,6 +76,24 @@ class Reason(enum.StrEnum):
   NO_SPEECH = "transcript without speech"
   BROKEN_METADATA = "broken metadata"
   INVALID = "not a valid timeline"
+  OTHER_SIZE = "video of another size"
+  FAILED = "its source failed"
+
+
+class Note(enum.StrEnum):
+  """What was left out of a recording that is kept; counted in the report."""
+
+  UNTIMED = "words without times"
+  LONG_WORDS = "words too long to be said"
+
+
+NOTES = "left out"  # of Timeline.metadata: how many of each `Note`
+
+
+def notes(counts: Mapping[Note, int]) -> dict[str, dict[str, int]]:
+  """Metadata of a recording that say what was left out; none for nothing."""
+  found = {str(note): count for note, count in counts.items() if count}
+  return {NOTES: found} if found else {}
 
 
 class BadRecording(ValueError):

@@ -22,6 +22,7 @@ LOG_MIN, LOG_MAX = -7.0, 2.0  # log10 of mel magnitude
 WINDOW = 2 * clock.TOKEN_SAMPLES  # 100 ms
 FINE_WINDOW = 4 * clock.FINE_SAMPLES  # 50 ms
 _FLOOR = np.float32(1e-10)
+_BLOCK = 256  # windows whose spectra are in memory at once
 _CENTRES = np.linspace(LOG_MIN, LOG_MAX, LEVELS).astype(np.float32)
 _EDGES = (_CENTRES[1:] + _CENTRES[:-1]) / 2
 # A Hann window of twice the length doubles the magnitude of a steady tone.
@@ -190,11 +191,15 @@ def _log_mel(
     padded[window - hop - len(tail) : window - hop] = tail
   padded[window - hop : window - hop + len(audio)] = audio
   frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
-  spectrum = np.fft.rfft(frames * _hann(window), axis=-1)
-  power = np.square(spectrum.real) + np.square(spectrum.imag)
-  magnitude = np.sqrt(np.maximum(power, _FLOOR))
   filters = mel_filters(window)
   per_window = grid.samples // hop
-  mel = magnitude.reshape(windows, per_window, -1) @ filters
-  mel = mel.reshape(windows * per_window, filters.shape[-1])
-  return np.log10(np.maximum(mel, _FLOOR))
+  result = np.empty((len(frames), filters.shape[-1]), np.float32)
+  for start in range(0, len(frames), _BLOCK * per_window):
+    block = frames[start : start + _BLOCK * per_window]
+    spectrum = np.fft.rfft(block * _hann(window), axis=-1)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    magnitude = np.sqrt(np.maximum(power, _FLOOR))
+    mel = magnitude.reshape(-1, per_window, magnitude.shape[-1]) @ filters
+    mel = np.log10(np.maximum(mel.reshape(len(block), -1), _FLOOR))
+    result[start : start + len(block)] = mel
+  return result

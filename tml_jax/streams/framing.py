@@ -7,6 +7,7 @@ by teacher forcing. Not for: the token grammar (`frame`). Start at `frames`.
 import collections
 
 import numpy as np
+from absl import logging
 
 from tml_jax.config import SayText, StreamsConfig
 from tml_jax.streams import clock, dmel, microphone, patches
@@ -26,6 +27,10 @@ WRITTEN = {  # channels of what the agent writes
   EventKind.CALL: Control.CALL,
 }
 
+# Seconds by which a recording is continued for its text. 32 tokens a window of
+# 200 ms are some 15,000 letters: more is a fault of the data.
+MAX_SILENCE = 30.0
+
 # text_in, say and text_out of a frame.
 _Text = tuple[
   tuple[frame_lib.Burst, ...], tuple[int, ...], tuple[frame_lib.Burst, ...]
@@ -43,7 +48,8 @@ def frames(
   `config.say_lead` frames before that at the latest, or left out as
   `config.say_text` has it. Text that overflows
   goes on in later frames; the recording is continued in silence until all
-  of it has been placed.
+  of it has been placed, for `MAX_SILENCE` at most: the rest of the text is
+  left out, with a warning.
 
   Returns:
     One frame per window.
@@ -83,6 +89,49 @@ def frames(
   return result
 
 
+def count_positions(
+  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+) -> int:
+  """Tokens of all `frames` of a recording, without making its sound."""
+  grid = clock.of(config)
+  text = _place_text(timeline, config=config, tokenizer=tokenizer)
+  agent = timeline.track(Role.AGENT)
+  spoken = {w for w in speech_windows(agent, grid=grid) if w < len(text)}
+  seen = {grid.window_of(image.time) for image in timeline.video}
+  heard = {*range(len(text))} - {*_windows(timeline.muted, grid=grid)}
+  if not _has_microphone(timeline):
+    heard = set()
+  levels = np.zeros((grid.audio_tokens, clock.MEL_CHANNELS), np.uint8)
+  shape = (patches.PAIR, patches.PATCH, patches.PATCH, 3)
+  picture = np.zeros((config.patches_per_frame, *shape), np.uint8)
+  placed = []
+  for k, (text_in, say, text_out) in enumerate(text):
+    frame = Frame(
+      window=k,
+      own_dmel=levels if k in spoken else None,
+      user_dmel=levels if k in heard else None,
+      patches=picture if k in seen else picture[:0],
+      text_in=text_in,
+      say=say,
+      text_out=text_out,
+      speak=k + 1 in spoken,
+      target_mel=None,
+    )
+    placed.append(frame)
+  return length(placed, config=config)
+
+
+def length(frames: list[Frame], *, config: StreamsConfig) -> int:
+  """Tokens of all `frames`."""
+  return sum(
+    len(frame_lib.layout(each, config=config).tokens) for each in frames
+  )
+
+
+def _has_microphone(timeline: Timeline) -> bool:
+  return any(track.role != Role.AGENT for track in timeline.tracks)
+
+
 def speech_windows(
   track: timeline_lib.Track | None, *, grid: clock.Grid
 ) -> list[int]:
@@ -105,7 +154,7 @@ def _microphone(
   timeline: Timeline, count: int, *, grid: clock.Grid
 ) -> np.ndarray | None:
   """[count, A, 80] dMel of what the session's microphone hears."""
-  if all(track.role == Role.AGENT for track in timeline.tracks):
+  if not _has_microphone(timeline):
     return None
   heard = microphone.hear(timeline, grid=grid)
   audio = np.pad(heard.reshape(-1), (0, count * grid.samples - heard.size))
@@ -151,6 +200,7 @@ def _place_text(
   for event in sorted(timeline.events, key=lambda event: event.time):
     events[grid.window_of(event.time)].append(event)
   last = max([grid.num_windows(timeline.duration) - 1, *say_at, *events])
+  end = last + grid.num_windows(MAX_SILENCE)
   queue_in, queue_out = frame_lib.TextQueue(), frame_lib.TextQueue()
   say_waiting: list[int] = []
   result: list[_Text] = []
@@ -168,4 +218,12 @@ def _place_text(
     text_in = queue_in.take(config.max_text_in)
     text_out = queue_out.take(config.max_text_out - len(say))
     result.append((text_in, say, text_out))
+    if k == end:
+      logging.warning(
+        "%s: left out text that is not placed %.0f s after its end: %d tokens"
+        " of speech, %d messages; is a word or a message far too long?",
+        *(timeline.id, MAX_SILENCE, len(say_waiting)),
+        len(queue_in) + len(queue_out),
+      )
+      break
   return result

@@ -187,6 +187,7 @@ def validate(timeline: Timeline) -> None:
     ValueError: naming the timeline, the field and the value.
   """
   where = f"timeline {timeline.id!r}"
+  _validate_text(timeline, where=where)
   if not 0 < timeline.duration < float("inf"):
     raise ValueError(f"{where}: duration {timeline.duration} s must be > 0")
   _validate_times(timeline, where=where)
@@ -211,6 +212,27 @@ def validate(timeline: Timeline) -> None:
         f"{where}: video frame at {frame.time} s has shape "
         f"{frame.image.shape}; want [height, width, 3]"
       )
+
+
+def _validate_text(timeline: Timeline, *, where: str) -> None:
+  """Every text is one, and can be written."""
+  texts: list[tuple[str, object]] = [("id", timeline.id)]
+  for track in timeline.tracks:
+    texts.append((f"{track.role} voice", track.voice))
+    texts += [
+      (f"{track.role} word at {w.start} s", w.text) for w in track.words
+    ]
+  texts += [(f"{e.kind} at {e.time} s", e.text) for e in timeline.events]
+  for what, text in texts:
+    if not isinstance(text, str):
+      raise ValueError(f"{where}: {what} is {text!r} and no text")
+    try:
+      text.encode()
+    except UnicodeEncodeError as error:
+      raise ValueError(
+        f"{where}: {what} has half of a character, {text[error.start]!r}: it"
+        " was cut, or is not in UTF-8"
+      ) from error
 
 
 def _validate_times(timeline: Timeline, *, where: str) -> None:

@@ -14,15 +14,14 @@ folder ROOT/calls:
                                      ...]}, in seconds
 
 A folder has words for all recordings or for none: where some have a .json
-file, a recording without one is skipped.
+file, a recording without one is skipped. Words without times are left out.
 """
 
-import json
 import pathlib
 
 import numpy as np
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax.data import audio, media, source, utterance
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role, Timeline, Track, Word
@@ -67,7 +66,9 @@ class StereoWav:
   def __getitem__(self, index: int) -> Timeline:
     stem = self._stems[index]
     voices = self._voices(stem)
-    words = _words(_sidecar(self._folder, stem)) if self._has_words else {}
+    words, untimed = (
+      _words(_sidecar(self._folder, stem)) if self._has_words else ({}, 0)
+    )
     tracks = [
       Track(
         role=role,
@@ -83,7 +84,17 @@ class StereoWav:
       id=f"stereo_wav/{stem}",
       duration=longest / clock.SAMPLE_RATE,
       tracks=tuple(tracks),
+      metadata=source.notes({source.Note.UNTIMED: untimed}),
     )
+
+  def stamp(self, index: int) -> str:
+    stem, folder = self._stems[index], self._folder
+    paths = [folder / f"{stem}.wav"]
+    if not paths[0].exists():
+      paths = [folder / f"{stem}.{role}.wav" for role in ROLES]
+    words = [_sidecar(folder, stem)] if self._has_words else []
+    roles = " ".join(self._roles)
+    return f"{roles} {source.stamp_of(*paths, *words)}"
 
   def _voices(self, stem: str) -> dict[Role, np.ndarray]:
     """[n] float32 at 16 kHz of each role.
@@ -121,7 +132,7 @@ def _roles(path: pathlib.Path) -> tuple[Role, ...]:
   if not path.exists():
     return ROLES
   try:
-    roles = tuple(Role(name) for name in json.loads(path.read_text()))
+    roles = tuple(Role(name) for name in files.load_json(path))
   except (OSError, ValueError, TypeError) as error:
     raise errors.UserError(
       f'{path} is broken ({error}): write ["user", "agent"] or the reverse'
@@ -149,20 +160,29 @@ def _channels(path: pathlib.Path, *, count: int) -> list[np.ndarray]:
   return list(sound)
 
 
-def _words(path: pathlib.Path) -> Words:
-  """Words by role, in order of time.
+def _words(path: pathlib.Path) -> tuple[Words, int]:
+  """Words by role, in order of time, and how many had no times.
 
   Raises:
     source.BadRecording: no such file, or not such words.
   """
   words: dict[Role, list[Word]] = {role: [] for role in ROLES}
+  untimed = 0
   try:
-    entries = json.loads(path.read_text(encoding="utf-8"))["words"]
-    for e in sorted(entries, key=lambda e: e["start"]):
-      word = Word(float(e["start"]), float(e["end"]), e["text"])
-      words[Role(e["role"])].append(word)
-  except (OSError, ValueError, KeyError, TypeError) as error:
+    for e in files.load_json(path)["words"]:
+      role = Role(e["role"])
+      if e.get("start") is None or e.get("end") is None:
+        untimed += 1
+        continue
+      words[role].append(Word(float(e["start"]), float(e["end"]), e["text"]))
+  except (
+    *(OSError, ValueError, KeyError),
+    *(TypeError, AttributeError, OverflowError),
+  ) as error:
     raise source.BadRecording(
       source.Reason.BROKEN_METADATA, f"{path.name}: {error!r}"
     ) from error
-  return {role: tuple(found) for role, found in words.items()}
+  return {
+    role: tuple(sorted(found, key=lambda word: word.start))
+    for role, found in words.items()
+  }, untimed

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
+from absl import logging
 
 from tml_jax import errors, registry
 from tml_jax.data import noise, scenarios, source, splits, utterance
@@ -136,8 +137,8 @@ class Family(abc.ABC):
       grid: of the agent, which acts at its boundaries.
 
     Raises:
-      errors.UserError: a voice lacks the family's words, or no two voices
-        share a prompt of this split.
+      errors.UserError: no two voices have the family's words and share a
+        prompt of this split.
     """
     self._arguments = _Arguments(
       voices=voices,
@@ -148,10 +149,7 @@ class Family(abc.ABC):
       video_size=video_size,
       grid=grid,
     )
-    self._banks = {
-      name: self._open_bank(name, recordings)
-      for name, recordings in voices.items()
-    }
+    self._banks = self._open_banks(voices)
     self._shared = self._shared_prompts()
 
   @abc.abstractmethod
@@ -294,6 +292,26 @@ class Family(abc.ABC):
       frames.append(VideoFrame(float(start + i), image))
     return tuple(frames)
 
+  def _open_banks(self, voices: Mapping[str, source.Source]) -> dict[str, Bank]:
+    """Of the voices that can take part; a warning names the others.
+
+    Raises:
+      errors.UserError: too few can; says what they lack.
+    """
+    banks, left = {}, []
+    for name, recordings in voices.items():
+      bank = self._open_bank(name, recordings)
+      try:
+        self._check_bank(name, bank)
+        banks[name] = bank
+      except errors.UserError as error:
+        left.append(error)
+    if left and len(banks) < 2:
+      raise left[0]
+    for reason in left:
+      logging.warning("left out of scenario %r: %s", self.name, reason)
+    return banks
+
   def _open_bank(self, name: str, recordings: source.Source) -> Bank:
     """Sorts the utterances of a corpus into prompts and the family's words."""
     split, share = self._arguments["split"], self._arguments["heldout_share"]
@@ -304,9 +322,7 @@ class Family(abc.ABC):
         words[prompt] = i
       elif self._fits(entry) and splits.contains(split, prompt, share=share):
         prompts[prompt] = i
-    bank = Bank(recordings, language.split("-")[0], prompts, words)
-    self._check_bank(name, bank)
-    return bank
+    return Bank(recordings, language.split("-")[0], prompts, words)
 
   def _fits(self, entry: catalogue.Entry) -> bool:
     """Whether an utterance is short and has no long pause."""

@@ -18,12 +18,13 @@ so the usual latency is 2 windows: one window of silence is heard before the
 agent speaks.
 
 Gain, noise and babble touch the user's track only. The words of delay
-instructions (`DELAY_WORDS`) belong to all splits and are never prompts.
+instructions (`DELAY_WORDS`) belong to all splits and are never prompts; a voice
+without them never asks for a delay.
 """
 
 import numpy as np
+from absl import logging
 
-from tml_jax import errors
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -55,13 +56,11 @@ class ReplyScenario(family.Family):
   words = DELAY_WORDS
 
   def _check_bank(self, name: str, bank: family.Bank) -> None:
-    can_wait = all(f"wait/{n}" in bank.words for n in DELAYS)
-    can_count = all(f"digits/{n}" in bank.words for n in DELAYS)
-    if not can_wait and not (can_count and "seconds" in bank.words):
-      raise errors.UserError(
-        f"voice {name} cannot ask for a delay: it needs the prompts wait/1..3,"
-        " or digits/1..3 and seconds; leave it out of data.voices or prepare"
-        " them"
+    if not _can_ask(bank):
+      logging.info(
+        "voice %s never asks for a delay in scenario %r: it has no prompts"
+        " wait/1..3, nor digits/1..3 and seconds",
+        *(name, self.name),
       )
 
   def _compose(
@@ -71,13 +70,14 @@ class ReplyScenario(family.Family):
     user = self._banks[score.user_voice]
     agent = self._banks[score.agent_voice]
     prompts = self._shared[score.user_voice, score.agent_voice]
+    can_ask = _can_ask(user)
     score.pause(_LEAD, random=random)
     for _ in range(random.integers(_EXCHANGES[0], _EXCHANGES[1] + 1)):
       prompt = family.choose(prompts, random=random)
       score.asked.append(prompt)
       gain_db = random.uniform(*_GAIN_DB)
       start = score.cursor
-      instruction = bool(random.random() < _INSTRUCTION_SHARE)
+      instruction = bool(random.random() < _INSTRUCTION_SHARE) and can_ask
       delay_windows = PROMPT_DELAY
       if instruction:
         seconds = int(random.choice(DELAYS))
@@ -103,6 +103,13 @@ class ReplyScenario(family.Family):
         until=score.cursor,
         said=[reply],
       )
+
+
+def _can_ask(bank: family.Bank) -> bool:
+  """Whether a voice has the words of delay instructions."""
+  can_wait = all(f"wait/{n}" in bank.words for n in DELAYS)
+  can_count = all(f"digits/{n}" in bank.words for n in DELAYS)
+  return can_wait or (can_count and "seconds" in bank.words)
 
 
 def _instruction(bank: family.Bank, delay: int) -> list[Timeline]:

@@ -54,6 +54,12 @@ class Prompts:
       text=text,
     )
 
+  def stamp(self, index: int) -> str:
+    path = self._files[index]
+    prompt = str(path.relative_to(self._directory).with_suffix(""))
+    text = self._texts.get(prompt, "")
+    return source.as_text(f"{prompt} {text} ") + source.stamp_of(path)
+
 
 @source.register("asterisk")
 def open_prompts(variant: str, *, settings: source.Settings) -> Prompts:

@@ -44,6 +44,9 @@ class Voice:
       text=text,
     )
 
+  def stamp(self, index: int) -> str:
+    return f"{' '.join(self._prompts[index])} {_version()}"
+
 
 @source.register("espeak")
 def open_voice(variant: str, *, settings: source.Settings) -> Voice:
@@ -103,6 +106,12 @@ def _voices() -> tuple[set[str], set[str]]:
     if found:
       variants.add(found[1])
   return languages, variants
+
+
+@functools.cache
+def _version() -> str:
+  """Of the program, which says the same text in its own way."""
+  return _run("--version").split(" Data at")[0].strip()
 
 
 def _run(argument: str) -> str:

@@ -151,6 +151,9 @@ class Voice:
     prompt, text = self._prompts[index]
     return speak(text, variant=self._variant, prompt=prompt)
 
+  def stamp(self, index: int) -> str:
+    return " ".join(self._prompts[index])
+
 
 @source.register("procedural")
 def open_voice(variant: str, *, settings: source.Settings) -> Voice:
