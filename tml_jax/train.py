@@ -343,6 +343,7 @@ def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
     Whether the run has local checkpoints on this host.
   """
   workdir, local_dir = config_flags.WORKDIR.value, _LOCAL_CHECKPOINT_DIR.value
+  workdir_lib.check_given(workdir)
   if processes.count > 1:
     check_places(task)
   local_directory.check(task.config.train, directory=local_dir)
