@@ -346,6 +346,7 @@ def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
     Whether the run has local checkpoints on this host.
   """
   workdir, local_dir = config_flags.WORKDIR.value, _LOCAL_CHECKPOINT_DIR.value
+  workdir_lib.check_given(workdir)
   if processes.count > 1:
     check_places(task)
   local_directory.check(task.config.train, directory=local_dir)
@@ -353,7 +354,7 @@ def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
   if (
     _INIT_FROM.value and not begun and not workdir_lib.has_checkpoints(workdir)
   ):
-    check_weights(task, path=_INIT_FROM.value)
+    check_weights(task, path=_INIT_FROM.value, processes=processes)
   return begun
 
 
@@ -373,12 +374,16 @@ def check_places(task: task_lib.Task) -> None:
   )
 
 
-def check_weights(task: task_lib.Task, *, path: str) -> None:
+def check_weights(
+  task: task_lib.Task, *, path: str, processes: processes_lib.Processes
+) -> None:
   """Refuses weights of another model before anything is written."""
   from tml_jax.parallel import mesh as mesh_lib
   from tml_jax.training import checkpoint
 
-  weights = checkpoint.Weights(path)
+  weights = checkpoint.Weights(
+    path, index=processes.index, count=processes.count
+  )
   program = task.program(mesh=mesh_lib.create(task.config.mesh))
   weights.check(program.abstract.variables, config=task.config)
   weights.close()

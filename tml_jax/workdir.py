@@ -77,6 +77,12 @@ _PACKAGES = (
 )
 
 
+def check_given(path: str) -> None:
+  """Refuses a command line without --workdir."""
+  if not path:
+    raise errors.UserError("--workdir is missing: name a directory to write")
+
+
 def create(
   path: str,
   config: Any,
@@ -93,8 +99,7 @@ def create(
   holds checkpoints of a config that differs in more than `FREE_FIELDS`, or
   that was started with a plugin that is not there, or imported weights.
   """
-  if not path:
-    raise errors.UserError("--workdir is missing: name a directory to write")
+  check_given(path)
   directory = pathlib.Path(path)
   files.make(directory, what=f"--workdir={directory}")
   if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
