@@ -19,6 +19,7 @@ DOCS = sorted(
 # Flags of other programs that a document shows.
 FOREIGN = {
   "fix": "ruff",
+  "help": "absl",
   "xla_force_host_platform_device_count": "XLA",
   "location": "gcloud storage",
   "uniform-bucket-level-access": "gcloud storage",

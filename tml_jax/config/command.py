@@ -125,7 +125,7 @@ def ending() -> Iterator[None]:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.status)
   except BrokenPipeError:  # of `command | head`
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(141)  # 128 + SIGPIPE
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)

@@ -223,7 +223,7 @@ def _floats(
     found = np.array(state.get(name), np.float32)
   except (TypeError, ValueError, OverflowError) as error:
     raise _no_state(name, "no numbers of one shape") from error
-  low, high = np.float32(bounds)
+  low, high = (np.float32(bound) for bound in bounds)
   if found.shape != shape:
     raise _no_state(name, f"of shape {found.shape}, not {shape}")
   if not ((found >= low) & (found <= high)).all():  # NaN is not either
