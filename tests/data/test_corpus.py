@@ -164,6 +164,11 @@ EDITS = {
   "shards in another order": edited(
     lambda index: index | {"shards": index["shards"][::-1]}
   ),
+  "no records": edited(
+    lambda index: (
+      index | {"shards": [s | {"records": 0} for s in index["shards"]]}
+    )
+  ),
   "fewer records": field([*SHARD, "records"], 1),
   "more records": field([*SHARD, "records"], 9),
   "records huge": field([*SHARD, "records"], 10**400),

@@ -189,6 +189,7 @@ def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
       "f": "latin",
       "g": "float32",
       "h": "x" * 1001 + " two",
+      "i": "speechless",
     },
   )
   entry = small_data.prepare(tmp_path / "data", "grown:a")["corpora"]["grown-a"]
@@ -211,6 +212,7 @@ def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
   assert entry["left out"] == {
     "words too long to be said": {"count": 1, "examples": ["grown:a/h"]}
   }
+  assert skipped["not a valid timeline"]["count"] == 6
   kept = corpus.RecordSource(tmp_path / "data/grown-a")[1]
   assert [word.text for word in kept.tracks[0].words] == ["two"]
 

@@ -180,6 +180,12 @@ class Grown:
     if "video" in text:
       shape = (*map(int, text.split()[-2:]), 3)
       video = (timeline.VideoFrame(0.0, np.zeros(shape, np.uint8)),)
+    metadata = dict(item.metadata)
+    if text == "speechless":
+      del metadata["language"]
     return dataclasses.replace(
-      item, tracks=(dataclasses.replace(track, words=words),), video=video
+      item,
+      tracks=(dataclasses.replace(track, words=words),),
+      video=video,
+      metadata=metadata,
     )

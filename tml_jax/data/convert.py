@@ -67,6 +67,7 @@ def convert(
   try:
     item = _without_long_words(item)
     timeline.validate(item)
+    _check_prompt(item)
     return _check_video(item, size=size) or keep(item)
   except ValueError as error:
     return _skipped(source.Reason.INVALID, f"number {index}: {error}")
@@ -111,6 +112,26 @@ def _without_long_words(item: Timeline) -> Timeline:
   return dataclasses.replace(
     item, tracks=tracks, metadata=item.metadata | {source.NOTES: notes}
   )
+
+
+def _check_prompt(item: Timeline) -> None:
+  """What scenarios need to know of a voice's prompt is there.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if "prompt" not in item.metadata:
+    return  # a conversation
+  for name in ("prompt", "language", "text"):
+    if not isinstance(item.metadata.get(name), str):
+      raise ValueError(
+        f"timeline {item.id!r}: metadata {name!r} is"
+        f" {item.metadata.get(name)!r} and no text; utterance.build writes it"
+      )
+  if len(item.tracks) != 1:
+    raise ValueError(
+      f"timeline {item.id!r}: a prompt has one track, not {len(item.tracks)}"
+    )
 
 
 def _check_video(item: Timeline, *, size: tuple[int, int]) -> Skipped | None:

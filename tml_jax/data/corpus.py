@@ -190,6 +190,8 @@ def _index_of(content: dict[str, Any]) -> Index:
     for name in ("records", "bytes", "crc32"):
       _check_whole(getattr(shard, name), name=f"{name} of {want}")
   total = sum(shard.records for shard in shards)
+  if not total:
+    raise ValueError("it has no records")
   for number, shard in enumerate(shards):
     records = len(range(number, total, len(shards)))
     if shard.records != records:
