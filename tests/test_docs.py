@@ -20,6 +20,7 @@ DOCS = sorted(
 FOREIGN = {
   "fix": "ruff",
   "help": "absl",
+  "flagfile": "absl",
   "xla_force_host_platform_device_count": "XLA",
   "location": "gcloud storage",
   "uniform-bucket-level-access": "gcloud storage",
