@@ -1,11 +1,17 @@
 """A damaged checkpoint is not trained on: both tiers, every file of a step."""
 
 import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
+from tests.helpers import commands
 from tests.helpers import damage as damage_lib
 from tml_jax import errors, workdir
 from tml_jax.training import checkpoint, checksums
@@ -147,14 +153,14 @@ def test_a_name_that_leads_out_of_the_step_is_damage(run):
 @pytest.mark.slow
 def test_whatever_is_damaged_a_run_goes_on_with_right_bits(saved, tmp_path):
   """Each kind of damage to each file, and 300 flips."""
-  random = np.random.default_rng(0)
+  rng = np.random.default_rng(0)
   steps = saved / workdir.CHECKPOINTS
   names = [p.relative_to(steps) for p in damage_lib.files_of(steps / "3")]
   sizes = np.array([(steps / name).stat().st_size for name in names], float)
   plan = [(name, kind, 0.5) for name in names for kind in damage_lib.KINDS]
   for _ in range(300):
-    name = names[random.choice(len(names), p=sizes / sizes.sum())]
-    plan.append((name, "flip", random.random()))
+    name = names[rng.choice(len(names), p=sizes / sizes.sum())]
+    plan.append((name, "flip", rng.random()))
   run, accepted = tmp_path / "run", 0
   for name, kind, at in plan:
     shutil.copytree(saved, run)
@@ -186,3 +192,75 @@ def test_what_is_written_is_synced(run, monkeypatch):
   names = {os.path.relpath(path, directory) for path in synced}
   assert {".", "state", "loader/metadata", "state/_METADATA"} < names
   assert workdir.CHECKSUMS + ".partial" in names
+
+
+# Forks a process that saves on and on for each line it reads: what is imported
+# is imported once.
+_SAVER = """
+import os, pathlib, sys
+from tests.helpers import damage
+from tml_jax.training.tiers import Tier
+
+def save_on(root):
+  found = damage.opened(root, local_every=50)
+  resumed = found.resume(damage.abstract())
+  step = resumed.step if resumed else 0
+  while True:
+    step += 1
+    loader = {"identity": {}, "shards": {"0": {"offset": step}}}
+    tier = (Tier.LOCAL, Tier.WORKDIR)[step % 3 == 0]
+    state = damage.state_of(step)
+    found.save(step, tier=tier, state=state, loader_state=loader)
+    found.wait()
+    print("saved", step, flush=True)
+
+for line in sys.stdin:
+  pid = os.fork()
+  if not pid:
+    try:
+      save_on(pathlib.Path(line.strip()))
+    finally:
+      os._exit(1)
+  print("pid", pid, flush=True)
+  os.waitpid(pid, 0)
+  print("gone", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_after_a_hundred_kills_nothing_that_was_saved_is_lost(tmp_path):
+  root, rng = tmp_path / "run", random.Random(0)
+  process = subprocess.Popen(
+    [sys.executable, "-c", _SAVER],
+    cwd=commands.ROOT,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    text=True,
+    bufsize=1,
+  )
+
+  def said(word: str) -> int:
+    """The number behind the next line's word, which must be `word`."""
+    first, *rest = process.stdout.readline().split()
+    assert first == word
+    return int(rest[0]) if rest else 0
+
+  newest = 0
+  for kill in range(100):
+    process.stdin.write(f"{root}\n")
+    pid = said("pid")
+    saved = said("saved")
+    # Anywhere in the saves that follow.
+    time.sleep(rng.uniform(0, 1))
+    os.kill(pid, signal.SIGKILL)
+    for line in iter(process.stdout.readline, ""):
+      word, *rest = line.split()
+      if word == "gone":
+        break
+      saved = int(rest[0])
+    assert saved > newest, kill
+    newest = damage_lib.resumed_step(root)  # compares every bit
+    assert newest >= saved, kill
+  process.stdin.close()
+  assert process.wait(30) == 0
+  print(f"100 kills, {newest} saves")
