@@ -46,7 +46,7 @@ def _layers(count: int) -> dict:
 
 
 def test_weights_of_another_depth_say_so_in_one_line(tmp_path):
-  trainer = checkpoint.Checkpointer.to_train(str(tmp_path), keep=1)
+  trainer = checkpoint.Checkpointer(str(tmp_path), keep=1)
   trainer.save(1, state={"params": _layers(9)}, loader_state={})
   trainer.close()
   weights = checkpoint.Weights(str(tmp_path))

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.helpers import commands
-from tml_jax import errors, workdir
+from tml_jax import errors, files, workdir
 from tml_jax.training import lock as lock_lib
 
 HOLD = (
@@ -37,7 +37,9 @@ def file_of(path):
 
 
 def write(path, **fields) -> None:
-  file_of(path).write_text(json.dumps(lock_lib._me() | fields))
+  """As an owner does: never half of it."""
+  content = json.dumps(lock_lib._me() | fields)
+  files.write_atomically(file_of(path), content=content)
 
 
 def test_the_second_is_refused_and_let_in_afterwards(tmp_path, quick):

@@ -1,7 +1,4 @@
-"""Whole runs in processes of their own: resume, kill, stop, refuse.
-
-All processes share a compilation cache: only the first one compiles.
-"""
+"""Whole runs in processes of their own: resume, kill, stop, refuse."""
 
 import glob
 import json
@@ -21,15 +18,12 @@ STEPS = 30  # enough to be stopped in, also on a slow machine
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory, data_dir):
+def start(data_dir):
   """Starts a training process; returns the Popen."""
-  cache = str(tmp_path_factory.mktemp("compiled"))
 
   def run(workdir, *flags: str) -> subprocess.Popen:
     environment = dict(os.environ)
     environment.pop("XLA_FLAGS", None)
-    environment["JAX_COMPILATION_CACHE_DIR"] = cache
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     return subprocess.Popen(
       [sys.executable, "-m", "tml_jax.train", *small_run.FLAGS]
       + [f"--workdir={workdir}", f"--data_dir={data_dir}"]
@@ -139,6 +133,7 @@ def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
   assert f"train.skip_batches={step + 1}" in log and "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_skipped_batch_is_the_only_one_that_is_not_trained_on(
   start, tmp_path
 ):
@@ -211,6 +206,7 @@ def test_a_checkpoint_of_another_config_is_refused(start, tmp_path):
   assert "model.d_model: 32 -> 64" in error and "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_finished_run_has_nothing_to_do(start, tmp_path):
   run = tmp_path / "run"
   assert start(run, "--config.train.steps=1").wait() == 0
