@@ -121,7 +121,7 @@ unpack_prompts() {
 # from the kernel and gives them back, a sixth of the step's time.
 export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 
-printf 'quickstart into %s: at most 15 minutes on 2 cores\n' "$dir"
+printf 'quickstart into %s: about 12 minutes on 2 idle cores, longer on busy ones\n' "$dir"
 
 begin "virtual environment and Python packages"
 make_venv

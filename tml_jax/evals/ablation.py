@@ -7,14 +7,13 @@ For: `python -m tml_jax.ablate`. Not for: running anything, nor pictures
 import csv
 import dataclasses
 import io
-import json
 import math
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.panel import Metric
 
@@ -84,7 +83,7 @@ def read(path: pathlib.Path) -> Result:
     errors.UserError: not such a file.
   """
   try:
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = files.load_json(path)
     families = {}
     for family, agents in values["metrics"].items():
       found = dict(agents[panel.MODEL])
@@ -99,7 +98,7 @@ def read(path: pathlib.Path) -> Result:
     )
   except (
     *(ValueError, KeyError, TypeError, AttributeError),
-    *(OverflowError, RecursionError),
+    OverflowError,
   ) as error:
     raise errors.UserError(
       f"{path} is no result of `evaluate --json` ({error!r}); remove it, and"

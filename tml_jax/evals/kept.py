@@ -63,11 +63,11 @@ class Kept:
     if not names or not path.exists():
       return None
     try:
-      found = json.loads(path.read_text(encoding="utf-8"))
+      found = files.load_json(path)
       if found["of"] != self._of_content(names):
         return None
       return content.from_json(found["sums"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
       raise errors.UserError(
         f"{path} cannot be read ({error!r}); delete it and start again"
       ) from error

@@ -262,10 +262,10 @@ def read(path: pathlib.Path) -> np.ndarray:
 
 def _json(file: pathlib.Path) -> Any:
   try:
-    return json.loads(file.read_text(encoding="utf-8"))
+    return files.load_json(file)
   except FileNotFoundError as error:
     raise _broken(f"{file} is missing") from error
-  except (OSError, ValueError, RecursionError) as error:
+  except (OSError, ValueError) as error:
     raise _broken(f"{file}: {error}") from error
 
 
@@ -306,13 +306,13 @@ def _human(top: pathlib.Path) -> dict[str, np.ndarray]:
     return {}
   files.check_inside(path, root=top, what=f"--fdb_root={top}")
   try:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = files.load_json(path)
     shares = {name: np.array(each, float) for name, each in found.items()}
     if any(s.ndim != 1 or not s.sum() > 0 for s in shares.values()):
       raise ValueError("not lists of shares")
   except (
     *(OSError, ValueError, AttributeError),
-    *(TypeError, OverflowError, RecursionError),
+    *(TypeError, OverflowError),
   ) as error:
     raise errors.UserError(
       f"{path}: {error}; copy the benchmark's file again or remove this one"

@@ -4,7 +4,6 @@ For: `--suite=fdb`. Not for: the layout (`folders`) or the numbers (`scores`).
 Start reading at `FullDuplexBench`. Nothing here imports jax.
 """
 
-import json
 import os
 import pathlib
 
@@ -125,9 +124,9 @@ class FullDuplexBench(suites.Suite):
     if any((folder / n).is_symlink() for n in (bench.WORDS, bench.OUTPUT)):
       return False  # not written by `keep`
     try:
-      found = json.loads((folder / bench.WORDS).read_text(encoding="utf-8"))
+      found = files.load_json(folder / bench.WORDS)
       size = os.path.getsize(folder / bench.OUTPUT)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
       return False
     if not isinstance(found, dict):
       return False
