@@ -1,62 +1,186 @@
-"""Prepares the data of an experiment: voices to shards, transcripts to tokens.
+"""Prepares data: recordings of a source to a corpus of shards and a table.
 
-For: `python -m tml_jax.prepare --config=experiments/interaction.py:tiny
---data_dir=DIR`. Not for: mixing (that is the loader's). Start reading at
-`prepare`. Decodes each voice of config.data.voices in several processes,
-skips and counts what cannot be used, writes one corpus a voice and trains the
-tokenizer on all transcripts. It may be killed at any time: a second run keeps
-what is finished and does the rest. It says of every corpus whether it was kept,
-and if not, why: damaged, or other recordings or code than it was made of.
+For: `python -m tml_jax.prepare --source=NAME --src=PATH_OR_URL --dst=DATA/NAME`,
+one corpus; and `python -m tml_jax.prepare --config=FILE.py:NAME
+--data_dir=DATA`, all voices of an experiment, with the tokenizer of what is
+said in them. Not for: mixing (that is the loader's). Start reading at `main`.
+
+Work is cut into units, which processes here or Beam workers convert, each to
+shards of its own. It may be killed at any time: a second run keeps what is
+finished and does the rest. It says of every corpus whether it was kept, and if
+not, why.
 """
 
 import contextlib
-import dataclasses
-import fcntl
-import functools
-import multiprocessing
 import os
 import pathlib
-from collections.abc import Callable, Iterator
-from concurrent import futures
-from concurrent.futures import process
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import tqdm
 from absl import flags, logging
 
-from tml_jax import errors, files, plugins
+from tml_jax import errors, files
+from tml_jax import lock as lock_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.data import convert as convert_lib
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import origin as origin_lib
-from tml_jax.data import source, transcripts, workers
+from tml_jax.data import source, transcripts
+from tml_jax.data.corpus import index as index_lib
+from tml_jax.data.prepare import code as code_lib
+from tml_jax.data.prepare import convert, job, report, runners
+from tml_jax.data.prepare.runners import Runner
 
 REPORT = "prepare_report.json"
-_EXAMPLES = 5  # of every reason to skip, in the report
+# What the size of video is taken from where no --config is given.
+_DEFAULT = "experiments/interaction.py:tiny"
 
+_SOURCE = flags.DEFINE_string(
+  "source", "", "What --src is; a name of docs/data_formats.md."
+)
+_SRC = flags.DEFINE_string("src", "", "Path or URL of recordings.")
+_DST = flags.DEFINE_string(
+  "dst", "", "Folder or URL of the corpus, for instance data/calls."
+)
+_OPTION = flags.DEFINE_multi_string(
+  "option", [], "NAME=VALUE for the source; may be given several times."
+)
+_RUNNER = flags.DEFINE_enum_class(
+  "runner", Runner.LOCAL, Runner, "Who converts the units."
+)
+_BEAM_OPTIONS = flags.DEFINE_list(
+  "beam_options", [], "Of --runner=beam, for instance --runner=FlinkRunner."
+)
 _SOUNDS_ROOT = flags.DEFINE_string(
   "sounds_root",
   "/",
-  "Where sources look for files: / for installed packages, or a folder that"
+  "Where voices look for files: / for installed packages, or a folder that"
   " holds unpacked ones (FOLDER/usr/share/asterisk/sounds/...).",
 )
 _PROCESSES = flags.DEFINE_integer(
   "processes", os.cpu_count(), "Decoding processes.", lower_bound=1
 )
+_VERIFY = flags.DEFINE_bool(
+  "verify",
+  None,
+  "Read finished shards against their checksums. By default voices are, and a"
+  " corpus of --source is looked at by sizes alone.",
+)
+_REBUILD = flags.DEFINE_bool(
+  "rebuild",
+  False,
+  "Make units of --source again that another version of the code has made.",
+)
 
 
 def main(config: Config) -> None:
-  prepare(
-    config,
-    data_dir=config_flags.data_dir(),
-    sounds_root=_SOUNDS_ROOT.value,
+  if not _SOURCE.value:
+    for flag in ("src", "dst"):
+      if flags.FLAGS[flag].value:
+        raise errors.UserError(
+          f"--{flag} is for one corpus of --source, which is missing; without"
+          " both, --config and --data_dir prepare an experiment's voices"
+        )
+    prepare(
+      config,
+      data_dir=config_flags.data_dir(),
+      sounds_root=_SOUNDS_ROOT.value,
+      processes=_PROCESSES.value,
+      verify=_VERIFY.value is not False,
+    )
+    return
+  for flag in ("src", "dst"):
+    if not flags.FLAGS[flag].value:
+      raise errors.UserError(f"--{flag} is missing: --source needs both")
+  prepare_source(
+    _SOURCE.value,
+    src=_SRC.value,
+    dst=_DST.value,
+    options=_options(_OPTION.value),
+    size=_size(config),
+    runner=_RUNNER.value,
+    beam_options=_BEAM_OPTIONS.value,
     processes=_PROCESSES.value,
+    verify=bool(_VERIFY.value),
+    rebuild=_REBUILD.value,
   )
 
 
+def prepare_source(
+  name: str,
+  *,
+  src: str,
+  dst: str,
+  options: Mapping[str, str],
+  size: tuple[int, int],
+  runner: Runner,
+  beam_options: Sequence[str],
+  processes: int,
+  verify: bool,
+  rebuild: bool,
+) -> dict[str, Any]:
+  """Makes one corpus; returns its report.
+
+  Args:
+    name: of the source.
+    src: path or URL of what it reads.
+    dst: folder or URL of the corpus.
+    options: of the source.
+    size: height and width of video.
+    runner: who converts.
+    beam_options: of Beam.
+    processes: of the local runner.
+    verify: read what is finished against its checksums.
+    rebuild: make again what other code has made.
+
+  Raises:
+    errors.UserError: before any work, what is missing or wrong; or nothing
+      of the source can be used.
+  """
+  importer = source.IMPORTERS[name]
+  given = {**options, "video_size": f"{size[0]}x{size[1]}"}
+  place = corpus_lib.Place(dst)
+  corpus_name = os.path.basename(dst.rstrip("/"))
+  if not corpus_name:
+    raise errors.UserError(f"--dst={dst} names no corpus: write DATA/NAME")
+  _check_name(corpus_name, dst=dst)
+  task = convert.Task(
+    recordings=importer(src, options=given),
+    place=_absolute(dst, is_local=place.is_local),
+    size=size,
+    code=_code(importer),
+    options=" ".join(f"{k}={v}" for k, v in sorted(options.items())),
+  )
+  wanted = job.Job(corpus_name, task=task)
+  with _held([wanted]), runners.pool(processes) as pool:
+    looked = wanted.look(verify=verify, other_code=not rebuild)
+    logging.info(
+      "%s: %s; %d units, %d of them to do",
+      *(dst, looked.done, len(looked.plan.units), len(looked.plan.todo)),
+    )
+    work = [(task, unit) for unit in looked.plan.todo]
+    if work and runner is Runner.BEAM:
+      runners.run_beam(work, options=beam_options)
+    elif work:
+      for _ in _made(pool, work):
+        pass
+    found = (
+      wanted.report(looked.plan)
+      if looked.is_kept
+      else wanted.finish(looked.plan)
+    )
+  print(report.text(dst, found))
+  print(f"  {looked.done}")
+  return found
+
+
 def prepare(
-  config: Config, *, data_dir: str, sounds_root: str, processes: int
+  config: Config,
+  *,
+  data_dir: str,
+  sounds_root: str,
+  processes: int,
+  verify: bool = True,
 ) -> dict[str, Any]:
   """Makes `data_dir` ready for training; returns the report.
 
@@ -67,276 +191,156 @@ def prepare(
   root = pathlib.Path(data_dir)
   files.make(root, what=f"--data_dir={root}")
   settings = source.Settings(root=pathlib.Path(sounds_root))
-  corpora = _open_corpora(config, settings=settings)
-  with _lock(root):
-    plans = {corpus.folder: _plan(corpus, root=root) for corpus in corpora}
+  jobs = _open_voices(config, root=root, settings=settings)
+  with _held(jobs), runners.pool(processes) as pool:
+    looked = {each: each.look(verify=verify, other_code=False) for each in jobs}
     transcripts.check(root, streams=config.streams)
-    todo = [c for c in corpora if not plans[c.folder].is_kept]
-    with _pool(processes, needed=bool(todo)) as pool:
-      for corpus in todo:
-        plan = plans[corpus.folder]
-        logging.info("%s: %s", root / corpus.folder, plan.done)
-        _prepare_corpus(corpus, plan=plan, root=root, pool=pool)
+    left = {each: len(looked[each].plan.todo) for each in jobs}
+    finished: dict[job.Job, dict[str, Any]] = {}
+
+    def finish_ready() -> None:
+      for each in jobs:
+        if each not in finished and not left[each]:
+          planned = looked[each].plan
+          finished[each] = (
+            each.report(planned)
+            if looked[each].is_kept
+            else each.finish(planned)
+          )
+
+    for each in jobs:
+      logging.info("%s: %s", each.place, looked[each].done)
+    finish_ready()
+    work = [(e.task, unit) for e in jobs for unit in looked[e].plan.todo]
+    of_task = {id(each.task): each for each in jobs}
+    for task in _made(pool, work):
+      left[of_task[id(task)]] -= 1
+      finish_ready()
     record = transcripts.train(
-      root,
-      folders=[corpus.folder for corpus in corpora],
-      streams=config.streams,
+      root, folders=[each.name for each in jobs], streams=config.streams
     )
-    report = {
+    result = {
       "corpora": {
-        corpus.folder: {"done": plans[corpus.folder].done}
-        | _report_of(corpus_lib.read_index(root / corpus.folder))
-        for corpus in corpora
+        each.name: {"done": looked[each].done} | finished[each] for each in jobs
       },
       "transcripts": record.transcripts,
       "tokenizer_of": list(record.corpora),
     }
-    corpus_lib.write_json(report, root / REPORT)
-  print(_table(report))
-  return report
+    files.write_atomically(root / REPORT, content=index_lib.json_text(result))
+  print(_table(result))
+  return result
 
 
-@dataclasses.dataclass(frozen=True)
-class _Corpus:
-  """A corpus to be prepared.
-
-  Attributes:
-    folder: in the data directory.
-    recordings: of its source.
-    origin: what it would be made of now.
-  """
-
-  folder: str
-  recordings: source.Source
-  origin: origin_lib.Origin
-
-
-def _open_corpora(
-  config: Config, *, settings: source.Settings
-) -> list[_Corpus]:
+def _open_voices(
+  config: Config, *, root: pathlib.Path, settings: source.Settings
+) -> list[job.Job]:
   """Opens every source, so that whatever is missing is said at once."""
-  corpora = []
-  size = (config.streams.video_height, config.streams.video_width)
+  jobs = []
   for entry in config.data.voices:
     spec = source.parse(entry)
     factory = source.SOURCES[spec.source]
-    recordings = factory(spec.variant, settings=settings)
-    code = origin_lib.code_of(factory)
-    origin = origin_lib.of(recordings, code=code, size=size)
-    corpora.append(_Corpus(spec.folder, recordings, origin))
-  return corpora
+    task = convert.Task(
+      recordings=factory(spec.variant, settings=settings),
+      place=str(root.absolute() / spec.folder),
+      size=_size(config),
+      code=_code(factory),
+      options="",
+    )
+    jobs.append(job.Job(spec.folder, task=task))
+  return jobs
+
+
+def _made(pool: runners.Pool, work: runners.Work) -> Iterator[convert.Task]:
+  """The task of each unit that the pool has made, as it is made."""
+  places = {task.place for task, _ in work}
+  try:
+    # Closed at once when this is interrupted, and the progress bar with it.
+    with contextlib.closing(pool.run(work)) as made:
+      yield from made
+  except OSError as error:
+    raise errors.UserError(
+      f"cannot write {', '.join(sorted(places))}: {error}; mend that and run"
+      " this again: what is finished stays"
+    ) from error
 
 
 @contextlib.contextmanager
-def _lock(root: pathlib.Path) -> Iterator[None]:
-  """One `prepare` at a time; the lock of a killed one is gone with it."""
-  with open(root / ".prepare.lock", "w") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise errors.UserError(
-        f"another prepare is writing to {root}; wait for it"
-      ) from error
-    except OSError as error:  # network file systems, as they are mounted
-      logging.warning(
-        "%s has no locks (%s): see to it that no other prepare writes there",
-        root,
-        error.strerror,
-      )
+def _held(jobs: Sequence[job.Job]) -> Iterator[None]:
+  """One `prepare` at a time in a local folder."""
+  with contextlib.ExitStack() as held:
+    for each in jobs:
+      if each.place.is_local:
+        path = each.place.path
+        if path.exists() and not path.is_dir():
+          raise errors.UserError(
+            f"{path} must be a folder: move that file away"
+          )
+        owned = lock_lib.Lock(str(path), flag="--dst", does="prepares")
+        owned.take()
+        held.callback(_release, owned, path)
     yield
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-  """What is done about a corpus.
+def _release(owned: lock_lib.Lock, path: pathlib.Path) -> None:
+  """Lets others in; a folder in which nothing came to be is gone again."""
+  owned.release()
+  for folder in (path / index_lib.UNITS, path):
+    with contextlib.suppress(OSError):
+      folder.rmdir()  # only if it is empty
 
-  Attributes:
-    is_kept: nothing.
-    done: in words, for the report.
-    old: the corpus as it stands, if something of it is used again.
-    same: see `origin.Comparison`.
+
+def _code(factory: Any) -> str:
+  return f"{code_lib.code_of(factory)}.{corpus_lib.FORMAT}"
+
+
+def _size(config: Config) -> tuple[int, int]:
+  return config.streams.video_height, config.streams.video_width
+
+
+def _absolute(dst: str, *, is_local: bool) -> str:
+  """Beam workers need not run in this directory."""
+  return os.path.abspath(corpus_lib.Place(dst).path) if is_local else dst
+
+
+def _check_name(name: str, *, dst: str) -> None:
+  """data.mixture has to be able to name it."""
+  if set(name) & set(":, "):
+    raise errors.UserError(
+      f"--dst={dst}: the corpus is named {name!r}, and data.mixture would take"
+      " a colon, comma or space for its end: leave those out"
+    )
+
+
+def _options(pairs: Sequence[str]) -> dict[str, str]:
+  """Of --option.
+
+  Raises:
+    errors.UserError: one is not of the form, or given twice.
   """
-
-  is_kept: bool
-  done: str
-  old: pathlib.Path | None = None
-  same: dict[int, int] = dataclasses.field(default_factory=dict)
-
-
-def _plan(corpus: _Corpus, *, root: pathlib.Path) -> _Plan:
-  """Compares a corpus on disk with what its source is now."""
-  path = root / corpus.folder
-  if not path.exists():
-    return _Plan(False, "new")
-  if not path.is_dir():
-    raise errors.UserError(f"{path} must be a folder: move that file away")
-  try:
-    corpus_lib.verify(path)
-  except errors.UserError as error:
-    logging.warning("rebuilding %s: %s", path, error)
-    return _Plan(False, "rebuilt: it was damaged")
-  found = origin_lib.compare(corpus.origin, then=origin_lib.read(path))
-  if found.why:
-    done = "brought up to date" if found.same else "rebuilt"
-    return _Plan(False, f"{done}: {found.why}", path, found.same)
-  if isinstance(corpus.recordings, source.Stamped):
-    return _Plan(True, "kept")
-  return _Plan(
-    True,
-    "kept: as many recordings as before, and its source has no stamp() that"
-    " would tell whether one has changed",
-  )
-
-
-@contextlib.contextmanager
-def _pool(processes: int, *, needed: bool) -> Iterator[Any]:
-  if not needed:
-    yield None
-    return
-  # Spawned, not forked: a fork would copy the locks of FFmpeg's threads. An
-  # executor, not a Pool: that would wait for ever for a killed process.
-  pool = futures.ProcessPoolExecutor(
-    processes,
-    mp_context=multiprocessing.get_context("spawn"),
-    initializer=workers.begin,
-    initargs=(plugins.files(),),
-  )
-  try:
-    yield pool
-  except process.BrokenProcessPool as error:
-    raise errors.UserError(
-      "a decoding process was killed, perhaps for want of memory; run this"
-      f" again with fewer than --processes={processes}: finished corpora stay"
-    ) from error
-  finally:
-    pool.shutdown(cancel_futures=True)
-
-
-def _prepare_corpus(
-  corpus: _Corpus, *, plan: _Plan, root: pathlib.Path, pool: Any
-) -> None:
-  """Writes a corpus; reads only those recordings that are not as before."""
-  count, origin = len(corpus.recordings), corpus.origin
-  again = _again(plan)
-  todo = [i for i in range(count) if plan.same.get(i) not in again]
-  convert = functools.partial(
-    convert_lib.convert, corpus.recordings, size=origin.size
-  )
-  report: dict[str, Any] = {"skipped": {}, source.NOTES: {}}
-  beside: dict[str, Any] = {}
-
-  def usable() -> Iterator[corpus_lib.Record]:
-    kept = 0
-    results = iter(
-      tqdm.tqdm(
-        pool.map(convert, todo, chunksize=8),
-        total=len(todo),
-        desc=corpus.folder,
-        mininterval=1.0,
-      )
-    )
-    for index, recording in enumerate(origin.recordings):
-      old = again.get(plan.same.get(index))
-      result = old() if old else next(results)
-      origin.recordings[index] = _origin_of(result, stamp=recording.stamp)
-      if isinstance(result, convert_lib.Skipped):
-        _count(report["skipped"], result.reason, example=result.detail)
-        continue
-      for note, number in result.notes.items():
-        _count(report[source.NOTES], note, example=result.id, number=number)
-      if result.has_video:
-        report[origin_lib.SIZE] = list(origin.size)
-      kept += 1
-      yield result.record
-    if not kept:  # raised here, so that no corpus is put in place
+  found: dict[str, str] = {}
+  for pair in pairs:
+    name, equals, value = pair.partition("=")
+    if not equals or not name:
       raise errors.UserError(
-        f"{corpus.folder}: none of {count} recordings can be used:"
-        f" {report['skipped']}"
+        f"--option={pair}: write --option=NAME=VALUE, for instance"
+        " --option=language=en"
       )
-    beside[origin_lib.FILE] = origin.to_json()
-
-  path = root / corpus.folder
-  try:
-    # Closed at once when this is interrupted, and the progress bar with it.
-    with contextlib.closing(usable()) as records:
-      corpus_lib.write(records, path=path, report=report, beside=beside)
-  except OSError as error:
-    raise errors.UserError(
-      f"cannot write {path}: {error}; mend that and run this again: finished"
-      " corpora stay"
-    ) from error
-  for note, entry in report[source.NOTES].items():
-    logging.warning(
-      "%s: left out %d %s, for instance of %s",
-      *(corpus.folder, entry["count"], note, ", ".join(entry["examples"])),
-    )
-
-
-def _again(
-  plan: _Plan,
-) -> dict[int | None, Callable[[], convert_lib.Kept | convert_lib.Skipped]]:
-  """By number in the source of then: what need not be read again."""
-  if plan.old is None or not plan.same:
-    return {}
-  then = origin_lib.read(plan.old)
-  assert then is not None  # something was compared with it
-  written, wanted = corpus_lib.RecordSource(plan.old), {*plan.same.values()}
-  found: dict[int | None, Callable[[], Any]] = {}
-  position = 0
-  for number, recording in enumerate(then.recordings):
-    if recording.skipped is None:
-      if number in wanted:
-        found[number] = functools.partial(_kept, written, position)
-      position += 1
-    elif number in wanted:
-      found[number] = functools.partial(convert_lib.Skipped, *recording.skipped)
+    if name in found:
+      raise errors.UserError(f"--option={name} is given twice")
+    found[name] = value
   return found
 
 
-def _origin_of(
-  result: convert_lib.Kept | convert_lib.Skipped, *, stamp: str
-) -> origin_lib.Recording:
-  if isinstance(result, convert_lib.Kept):
-    return origin_lib.Recording(stamp, None, result.has_video)
-  return origin_lib.Recording(
-    stamp,
-    (result.reason, result.detail),
-    result.reason == source.Reason.OTHER_SIZE,
-  )
-
-
-def _kept(written: corpus_lib.RecordSource, position: int) -> convert_lib.Kept:
-  return convert_lib.keep(written[position])
-
-
-def _count(
-  counts: dict[str, Any], reason: str, *, example: str, number: int = 1
-) -> None:
-  entry = counts.setdefault(reason, {"count": 0, "examples": []})
-  entry["count"] += number
-  if len(entry["examples"]) < _EXAMPLES:
-    entry["examples"].append(example)
-
-
-def _report_of(index: corpus_lib.Index) -> dict[str, Any]:
-  return {
-    "kept": index.records,
-    "seconds": round(index.seconds, 3),
-    "skipped": index.report.get("skipped", {}),
-    source.NOTES: index.report.get(source.NOTES, {}),
-  }
-
-
-def _table(report: dict[str, Any]) -> str:
+def _table(result: dict[str, Any]) -> str:
   """The report as text: one line a corpus, more for what is not as usual."""
   lines = [f"{'corpus':<28}{'kept':>7}{'minutes':>9}  skipped"]
-  for name, entry in report["corpora"].items():
+  for name, entry in result["corpora"].items():
     reasons = [
       f"{skipped['count']} {reason}"
       for reason, skipped in sorted(entry["skipped"].items())
     ]
     lines.append(
-      f"{name:<28}{entry['kept']:>7}{entry['seconds'] / 60:>9.1f}  "
+      f"{name:<28}{entry['recordings']:>7}{60 * entry['hours']:>9.1f}  "
       + (", ".join(reasons) or "-")
     )
     lines.append(f"  {entry['done']}")
@@ -345,11 +349,14 @@ def _table(report: dict[str, Any]) -> str:
       for note, left in sorted(entry[source.NOTES].items())
     ]
   lines.append(
-    f"tokenizer trained on {report['transcripts']} transcripts of"
-    f" {', '.join(report['tokenizer_of'])}"
+    f"tokenizer trained on {result['transcripts']} transcripts of"
+    f" {', '.join(result['tokenizer_of'])}"
   )
   return "\n".join(lines)
 
 
 if __name__ == "__main__":
-  config_flags.run(main)
+  has_source = any(
+    each.startswith(("--source", "-source")) for each in sys.argv
+  )
+  config_flags.run(main, default=_DEFAULT if has_source else "")

@@ -23,6 +23,7 @@ from typing import Any
 from absl import flags, logging
 
 from tml_jax import errors, plugins
+from tml_jax import lock as lock_lib
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
@@ -30,7 +31,6 @@ from tml_jax.config import text as config_text
 from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import failures as failures_lib
 from tml_jax.training import local_directory, profile_flags
-from tml_jax.training import lock as lock_lib
 from tml_jax.training import task as task_lib
 
 _PROCESS_START = time.monotonic()
@@ -74,7 +74,7 @@ def main(
     requested = profile_flags.requested(steps=train.steps)
   with processes.together():  # none writes before all have been checked
     if processes.is_first:
-      lock = lock_lib.Lock(workdir)
+      lock = lock_lib.Lock(workdir, flag="--workdir", does="trains")
       lock.take()
       cleanup.callback(lock.release)
       workdir_lib.create(

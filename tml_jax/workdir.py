@@ -22,7 +22,7 @@ from typing import Any
 
 from absl import logging
 
-from tml_jax import errors, files, plugins
+from tml_jax import errors, files, lock, plugins
 from tml_jax.config import Config, LoopConfig, Schedule
 from tml_jax.config import text as config_text
 
@@ -33,7 +33,7 @@ IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 LOADER_STATE = "loader/metadata"  # of a checkpoint: where the data stands
 CHECKSUMS = "checksums.json"  # of a checkpoint: of all that it holds
 DAMAGED = "damaged"  # checkpoints that were set aside
-LOCK = "lock.json"  # who trains here
+LOCK = lock.FILE  # who trains here
 FAILURES = "failures.jsonl"  # what ended starts in a step
 METRICS = "metrics.jsonl"  # one line per logged step
 TENSORBOARD = "tb"

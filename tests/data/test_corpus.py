@@ -1,18 +1,23 @@
+"""Corpora on disk: round trips, stretches, damage."""
+
 import json
+import os
 import pickle
-import shutil
 
+import hypothesis
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import strategies as st
 
-from tests.helpers import sound
+from tests.helpers import recorded, sound
 from tml_jax import errors
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import utterance
-
-
-def records(count):
-  return map(corpus_lib.Record.of, utterances(count))
+from tml_jax.data import splits, utterance
+from tml_jax.data.corpus import coding, reading, writing
+from tml_jax.streams import clock
+from tml_jax.streams.document import Document
+from tml_jax.streams.timeline import Role, Timeline, Track, VideoFrame
 
 
 def utterances(count):
@@ -27,14 +32,21 @@ def utterances(count):
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def corpus(tmp_path, monkeypatch):
+  """Seven recordings in four shards."""
+  monkeypatch.setattr(writing, "SHARD_BYTES", 4_000)
   path = tmp_path / "v-a"
-  corpus_lib.write(records(7), path=path, report={"skipped": {}})
+  corpus_lib.write(utterances(7), path=path)
+  assert len(corpus_lib.read_index(path).shards) == 4
   return path
 
 
 def shard(path, number=0):
   return path / corpus_lib.read_index(path).shards[number].file
+
+
+def pcm(audio):
+  return np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
 
 
 def test_records_come_back_in_order(corpus):
@@ -44,12 +56,118 @@ def test_records_come_back_in_order(corpus):
   for i, expected in enumerate(utterances(7)):
     found = recordings[i]
     assert found.metadata == expected.metadata
-    np.testing.assert_allclose(
-      found.tracks[0].audio, expected.tracks[0].audio, atol=2e-5
+    np.testing.assert_array_equal(
+      found.tracks[0].audio, pcm(expected.tracks[0].audio) / np.float32(32767)
     )
+    assert recordings.seconds[i] == expected.duration
+    assert recordings.split_hash[i] == splits.hash_of(expected.id)
   for i in (-1, 7):
     with pytest.raises(IndexError):
       recordings[i]
+  assert [*recordings.texts()] == [f"text {i}" for i in range(7)]
+  assert recordings.columns("prompt", "language") == {
+    "prompt": [f"p{i}" for i in range(7)],
+    "language": ["en"] * 7,
+  }
+
+
+def long_call(seconds):
+  """Two voices that never rest, and a picture a second."""
+  random = np.random.default_rng(0)
+  tracks = tuple(
+    Track(
+      role=role,
+      audio=random.uniform(
+        -0.5, 0.5, size=round(part * clock.SAMPLE_RATE)
+      ).astype(np.float32),
+      words=(),
+      spans=(),
+      voice="v",
+    )
+    for role, part in ((Role.USER, seconds), (Role.AGENT, seconds - 1.25))
+  )
+  image = np.arange(40 * 80 * 3, dtype=np.uint8).reshape(40, 80, 3)
+  return Timeline(
+    id="long",
+    duration=seconds,
+    tracks=tracks,
+    video=tuple(
+      VideoFrame(float(t), np.roll(image, t, axis=1))
+      for t in range(int(seconds))
+    ),
+  )
+
+
+@hypothesis.settings(deadline=None, max_examples=20)
+@hypothesis.given(
+  st.floats(2.0, 75.0), st.floats(0.0, 75.0), st.floats(0.0, 40.0)
+)
+def test_a_stretch_has_what_the_whole_has_there(seconds, start, length):
+  """And silence elsewhere; the sound is what a 16-bit file would have."""
+  item = long_call(round(seconds, 3))
+  records = coding.encode(item)
+  assert len(records) == -(-len(item.tracks[0].audio) // 480_000)
+  asked = []
+
+  def read(numbers):
+    asked.extend(numbers)
+    return [records[number] for number in numbers]
+
+  whole = coding.decode(read, records=len(records))
+  for had, has in zip(item.tracks, whole.tracks, strict=True):
+    np.testing.assert_array_equal(has.audio, pcm(had.audio) / np.float32(32767))
+  assert [f.time for f in whole.video] == [f.time for f in item.video]
+  asked.clear()
+  stop = start + length
+  part = coding.decode(read, records=len(records), seconds=(start, stop))
+  assert len(asked) <= length / coding.CHUNK_SECONDS + 3
+  assert part.duration == whole.duration
+  window = slice(int(start * 16_000), int(stop * 16_000))
+  for had, has in zip(whole.tracks, part.tracks, strict=True):
+    assert len(has.audio) == len(had.audio)
+    np.testing.assert_array_equal(has.audio[window], had.audio[window])
+  times = {frame.time for frame in part.video}
+  for frame in whole.video:
+    if start <= frame.time < stop:
+      assert frame.time in times
+
+
+def test_pictures_are_kept_nearly_as_they_were():
+  item = long_call(3.0)
+  smooth = np.linspace(0, 255, 40 * 80 * 3).reshape(40, 80, 3).astype(np.uint8)
+  item = Timeline(
+    id="v", duration=3.0, tracks=item.tracks, video=(VideoFrame(1.0, smooth),)
+  )
+  records = coding.encode(item)
+  found = coding.decode(lambda n: [records[i] for i in n], records=1)
+  error = found.video[0].image.astype(int) - smooth
+  assert np.abs(error).mean() < 1.5
+
+
+def test_documents_and_calls_share_a_corpus(tmp_path):
+  items = [
+    Document("d", "Some\ntext.", {"licence": "CC0-1.0", "language": "en"}),
+    recorded.call("c", seconds=4.0),
+  ]
+  corpus_lib.write(items, path=tmp_path / "both")
+  found = corpus_lib.RecordSource(tmp_path / "both")
+  assert found[0] == items[0]
+  assert found[1].id == "c"
+  assert [*found.texts()] == ["Some", "text.", "yes yes", "yes yes"]
+  assert found.seconds.tolist() == [0.0, 4.0]
+  with pytest.raises(AssertionError, match="is a document"):
+    found.stretch(0, start=0, stop=1)
+
+
+def test_a_table_says_what_is_in_a_corpus(tmp_path):
+  """Any tool reads it."""
+  corpus_lib.write([recorded.call("c", seconds=4.0)], path=tmp_path / "calls")
+  rows = pq.read_table(next((tmp_path / "calls/units").glob("*.parquet")))
+  (row,) = rows.to_pylist()
+  assert row["kind"] == "conversation" and row["seconds"] == 4.0
+  assert row["user_tokens"] == 20 and row["agent_tokens"] == 20
+  assert row["overlap_tokens"] == 0 and row["letters"] == 14
+  assert row["voices"] == ["c", "c"] and row["prompt"] is None
 
 
 def test_a_corpus_survives_pickling(corpus):
@@ -60,11 +178,25 @@ def test_a_corpus_survives_pickling(corpus):
 
 def test_writing_is_deterministic_and_replaces(corpus):
   before = corpus_lib.read_index(corpus)
-  corpus_lib.write(records(7), path=corpus, report={"skipped": {}})
+  corpus_lib.write(utterances(7), path=corpus)
   assert corpus_lib.read_index(corpus).digest == before.digest
-  corpus_lib.write(records(5), path=corpus, report={"skipped": {}})
+  corpus_lib.write(utterances(5), path=corpus)
   assert len(corpus_lib.RecordSource(corpus)) == 5
   assert corpus_lib.read_index(corpus).digest != before.digest
+  named = {s.file for s in corpus_lib.read_index(corpus).shards}
+  there = {f"units/{p.name}" for p in (corpus / "units").glob("*.array_record")}
+  assert there == named
+
+
+def test_many_corpora_keep_few_files_open(tmp_path, monkeypatch):
+  monkeypatch.setattr(reading, "_READERS", reading._Readers(4))
+  for number in range(12):
+    corpus_lib.write(utterances(2), path=tmp_path / f"c{number}")
+  opened = [corpus_lib.RecordSource(tmp_path / f"c{n}") for n in range(12)]
+  before = len(os.listdir("/proc/self/fd"))
+  for each in opened:
+    assert each[1].id == "v/p1"
+  assert len(os.listdir("/proc/self/fd")) <= before + 4
 
 
 def test_missing_corpus(tmp_path):
@@ -88,18 +220,17 @@ def test_truncated_shard(corpus):
 
 
 def test_corrupt_record_names_shard_and_index(corpus):
-  """A flipped byte in record 5 leaves the others readable."""
-  path = shard(corpus, 1)  # records 1 and 5
+  """A flipped byte in one recording leaves the others readable."""
+  path = shard(corpus, 1)  # recordings 2 and 3
   data = bytearray(path.read_bytes())
-  at = data.find(b"text 5") - 2000
-  data[at] ^= 255
+  data[data.find(b"text 3") - 200] ^= 255
   path.write_bytes(data)
   recordings = corpus_lib.RecordSource(corpus)
-  assert recordings[1].id == "v/p1"
-  with pytest.raises(errors.UserError) as caught:
-    recordings[5]
+  assert recordings[2].id == "v/p2"
+  with pytest.raises(corpus_lib.DamagedRecord) as caught:
+    recordings[3]
   assert path.name in str(caught.value)
-  assert "record 1 (index 5 of the corpus)" in str(caught.value)
+  assert "record 1 (recording 3 of the corpus)" in str(caught.value)
   with pytest.raises(errors.UserError, match=f"{path.name} is corrupt"):
     corpus_lib.verify(corpus)
 
@@ -126,28 +257,36 @@ def field(path, value):
   return edited(change)
 
 
-SHARD = ("shards", 0)
+UNIT = ("units", 0)
+SHARD = (*UNIT, "shards", 0)
 EDITS = {
   "nothing": lambda text: "",
   "cut": lambda text: text[:40],
-  "not UTF-8": lambda text: text.encode().replace(b"data", b"d\xff", 1),
+  "not UTF-8": lambda text: text.encode().replace(b"units", b"u\xff", 1),
   "deep": lambda text: '{"a":' * 100_000,
   "a number of 5000 digits": lambda text: text.replace("3.5", "9" * 5000),
   "a list": lambda text: "[1]",
   "a number": lambda text: "1",
   "null": lambda text: "null",
-  "NaN seconds": field(["seconds"], float("nan")),
-  "infinite seconds": field(["seconds"], float("inf")),
-  "negative seconds": field(["seconds"], -1),
-  "seconds as text": field(["seconds"], "3"),
+  "NaN seconds": field([*UNIT, "seconds"], float("nan")),
+  "infinite seconds": field([*UNIT, "seconds"], float("inf")),
+  "negative seconds": field([*UNIT, "seconds"], -1),
+  "seconds as text": field([*UNIT, "seconds"], "3"),
   "another format": field(["format"], 99),
   "a format as text": field(["format"], "1"),
-  "no seconds": field(["seconds"], ...),
-  "no shards": field(["shards"], ...),
-  "shards empty": field(["shards"], []),
-  "shards null": field(["shards"], None),
-  "shards a number": field(["shards"], 4),
-  "shards a map": field(["shards"], {"a": 1}),
+  "no seconds": field([*UNIT, "seconds"], ...),
+  "no units": field(["units"], ...),
+  "units empty": field(["units"], []),
+  "units null": field(["units"], None),
+  "units a number": field(["units"], 4),
+  "units a map": field(["units"], {"a": 1}),
+  "a unit null": field(UNIT, None),
+  "a unit elsewhere": field([*UNIT, "name"], "../../outside"),
+  "a unit twice": edited(lambda index: index | {"units": index["units"] * 2}),
+  "a unit without shards": field([*UNIT, "shards"], []),
+  "rows wrong": field([*UNIT, "rows"], 8),
+  "rows none": field([*UNIT, "rows"], 0),
+  "rows null": field([*UNIT, "rows"], None),
   "a shard null": field(SHARD, None),
   "a shard with more": field([*SHARD, "more"], 1),
   "a shard without file": field([*SHARD, "file"], ...),
@@ -157,16 +296,10 @@ EDITS = {
   "a shard with NUL": field([*SHARD, "file"], "a\0"),
   "a shard that is the folder": field([*SHARD, "file"], ".."),
   "a shard in a line break": field([*SHARD, "file"], "a\nb"),
-  "a shard twice": edited(
-    lambda index: index | {"shards": index["shards"][:1] * 4}
-  ),
-  "a shard gone": edited(lambda index: index | {"shards": index["shards"][1:]}),
-  "shards in another order": edited(
-    lambda index: index | {"shards": index["shards"][::-1]}
-  ),
-  "no records": edited(
+  "a shard gone": edited(
     lambda index: (
-      index | {"shards": [s | {"records": 0} for s in index["shards"]]}
+      index
+      | {"units": [u | {"shards": u["shards"][1:]} for u in index["units"]]}
     )
   ),
   "fewer records": field([*SHARD, "records"], 1),
@@ -180,13 +313,16 @@ EDITS = {
   "bytes as text": field([*SHARD, "bytes"], "5"),
   "CRC null": field([*SHARD, "crc32"], None),
   "CRC wrong": field([*SHARD, "crc32"], 5),
+  "a table elsewhere": field(["table", "file"], "../outside"),
+  "a table of another size": field(["table", "bytes"], 5),
+  "a unit's table elsewhere": field([*UNIT, "table", "file"], "x.parquet"),
   "no report": field(["report"], ...),
   "report null": field(["report"], None),
   "report a list": field(["report"], [1]),
-  "skipped a list": field(["report", "skipped"], [1]),
-  "a reason without count": field(["report", "skipped"], {"a": {}}),
-  "a reason as a number": field(["report", "skipped"], {"a": 1}),
-  "a count as text": field(["report", "skipped"], {"a": {"count": "1"}}),
+  "skipped a list": field(["report"], {"skipped": [1]}),
+  "a reason without count": field(["report"], {"skipped": {"a": {}}}),
+  "a reason as a number": field(["report"], {"skipped": {"a": 1}}),
+  "a count as text": field(["report"], {"skipped": {"a": {"count": "1"}}}),
 }
 
 
@@ -206,12 +342,43 @@ def test_every_edit_of_an_index_is_one_line(corpus, name):
 
 def test_records_that_are_more_than_the_index_says(corpus):
   index = corpus / corpus_lib.INDEX
+  before = corpus_lib.read_index(corpus)
   content = json.loads(index.read_text())
-  for entry, records in zip(content["shards"], (1, 1, 1, 1), strict=True):
-    entry["records"] = records
-  index.write_text(json.dumps(content))
+  for entry in content["units"][0]["shards"]:
+    entry["records"] = 1
+  units = reading.index_lib.parse(
+    json.dumps(content | {"table": rename(content, before)}).encode()
+  )
+  (corpus / before.table.file).rename(corpus / units.table.file)
+  index.write_text(reading.index_lib.to_text(units))
   with pytest.raises(errors.UserError, match="says 1 records, there are 2"):
     corpus_lib.RecordSource(corpus)[0]
+
+
+def rename(content, index):
+  """The table of an edited index, under the name that it must have."""
+  units = tuple(reading.index_lib._unit_of(unit) for unit in content["units"])
+  name = reading.index_lib.whole_table_name(units)
+  return {"file": name, "bytes": index.table.bytes, "crc32": index.table.crc32}
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "rows"])
+def test_a_damaged_table_is_one_line(corpus, damage):
+  index = corpus_lib.read_index(corpus)
+  path = corpus / index.table.file
+  data = path.read_bytes()
+  if damage == "cut":
+    path.write_bytes(data[:-20] + b"x" * 20)
+  elif damage == "other":
+    path.write_bytes(b"x" * len(data))
+  else:
+    pq.write_table(pq.read_table(path).slice(1), path)
+    content = json.loads((corpus / corpus_lib.INDEX).read_text())
+    content["table"]["bytes"] = path.stat().st_size
+    (corpus / corpus_lib.INDEX).write_text(json.dumps(content))
+  with pytest.raises(errors.UserError) as caught:
+    corpus_lib.RecordSource(corpus)
+  assert path.name in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_link_out_of_the_folder_is_not_followed(corpus):
@@ -224,18 +391,17 @@ def test_a_link_out_of_the_folder_is_not_followed(corpus):
 
 def test_an_interrupted_write_leaves_the_old_corpus(corpus):
   def stops():
-    yield from records(3)
+    yield from utterances(3)
     raise KeyboardInterrupt
 
   before = corpus_lib.verify(corpus)
   with pytest.raises(KeyboardInterrupt):
-    corpus_lib.write(stops(), path=corpus, report={})
+    corpus_lib.write(stops(), path=corpus)
   assert corpus_lib.verify(corpus) == before
   fresh = corpus.parent / "v-new"
   with pytest.raises(KeyboardInterrupt):
-    corpus_lib.write(stops(), path=fresh, report={})
-  assert not fresh.exists()
-  corpus_lib.write(records(2), path=fresh, report={})  # over the remains
+    corpus_lib.write(stops(), path=fresh)
+  assert not (fresh / corpus_lib.INDEX).exists()
+  corpus_lib.write(utterances(2), path=fresh)  # over the remains
   assert len(corpus_lib.RecordSource(fresh)) == 2
-  assert not list(corpus.parent.glob(".partial-v-new"))
-  shutil.rmtree(fresh)
+  assert not list(fresh.rglob(".partial-*"))

@@ -1,7 +1,5 @@
-import errno
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -10,8 +8,9 @@ import time
 import pytest
 
 from tests.helpers import bad_source, commands, small, small_data
-from tml_jax import errors, prepare
-from tml_jax.data import corpus, origin, source, transcripts
+from tml_jax import errors, lock, prepare
+from tml_jax.data import corpus, source, transcripts
+from tml_jax.data.prepare import code
 from tml_jax.streams import tokenizer
 
 
@@ -25,7 +24,7 @@ def test_report_counts_every_reason(tmp_path, capsys):
   entry = report["corpora"]["bad-fast"]
   counts = {name: value["count"] for name, value in entry["skipped"].items()}
   assert counts == bad_source.REASONS
-  assert entry["kept"] == bad_source.GOOD
+  assert entry["recordings"] == bad_source.GOOD
   assert len(corpus.RecordSource(tmp_path / "data/bad-fast")) == 12
   written = json.loads((tmp_path / "data" / prepare.REPORT).read_text())
   assert written == report
@@ -97,13 +96,13 @@ def grown(folder, report):
   read = (folder / "read").read_text().split()
   (folder / "read").write_text("")
   recordings = corpus.RecordSource(folder / "data/grown-a")
-  assert len(recordings) == report["corpora"]["grown-a"]["kept"]
+  assert len(recordings) == report["corpora"]["grown-a"]["recordings"]
   texts = [recordings[i].metadata["text"] for i in range(len(recordings))]
   return report["corpora"]["grown-a"]["done"], sorted(read), texts
 
 
 def test_a_corpus_follows_its_source(tmp_path, monkeypatch):
-  """Only what is new or changed is read again; the result is as if all was."""
+  """A unit with something new or changed is made again, and no other."""
   path = tmp_path / "data"
 
   def prepare_again():
@@ -113,34 +112,37 @@ def test_a_corpus_follows_its_source(tmp_path, monkeypatch):
   write(tmp_path, {"b": "two", "d": "four", "x": "silent"})
   assert prepare_again() == ("new", ["b", "d", "x"], ["two", "four"])
   assert prepare_again() == ("kept", [], ["two", "four"])
-  write(tmp_path, {"b": "two", "c": "three", "d": "five", "x": "silent"})
+  write(tmp_path, {"a": "one", "b": "two", "d": "four", "x": "silent"})
+  assert prepare_again() == (  # what is there is not touched
+    "brought up to date: 1 recordings are new or changed, 0 gone",
+    ["a"],
+    ["two", "four", "one"],
+  )
+  write(tmp_path, {"a": "one", "b": "two", "d": "five", "x": "silent"})
   assert prepare_again() == (
-    "brought up to date: 2 recordings are new or changed, 1 gone",
-    ["c", "d"],
-    ["two", "three", "five"],
+    "brought up to date: 1 recordings are new or changed, 1 gone",
+    ["b", "d", "x"],
+    ["one", "two", "five"],
   )
   report = json.loads((path / prepare.REPORT).read_text())
   assert report["corpora"]["grown-a"]["skipped"] == {
     "silent": {"count": 1, "examples": ["x"]}
   }
-  digest = corpus.read_index(path / "grown-a").digest
-  write(tmp_path, {"c": "three", "d": "five", "x": "loud"})
+  write(tmp_path, {"d": "five", "x": "loud"})
   assert prepare_again() == (
-    "brought up to date: 1 recordings are new or changed, 2 gone",
-    ["x"],
-    ["three", "five", "loud"],
+    "brought up to date: 1 recordings are new or changed, 3 gone",
+    ["d", "x"],
+    ["five", "loud"],
   )
-  (path / "grown-a" / origin.FILE).write_text("[")
-  write(tmp_path, {"b": "two", "c": "three", "d": "five", "x": "silent"})
-  assert prepare_again()[:2] == (
-    "rebuilt: nothing tells what it was made of",
-    ["b", "c", "d", "x"],
-  )
+  digest = corpus.read_index(path / "grown-a").digest
+  table = next((path / "grown-a/units").glob("*.parquet"))
+  table.write_bytes(table.read_bytes()[:-9])
+  assert prepare_again()[:2] == ("rebuilt: it was damaged", ["d", "x"])
   assert corpus.read_index(path / "grown-a").digest == digest
-  monkeypatch.setattr(origin, "code_of", lambda factory: "other")
+  monkeypatch.setattr(code, "code_of", lambda factory: "other")
   assert prepare_again()[:2] == (
     "rebuilt: the code that converts it has changed",
-    ["b", "c", "d", "x"],
+    ["d", "x"],
   )
 
 
@@ -152,7 +154,7 @@ def test_video_of_another_size_is_skipped_and_said(tmp_path):
   )
   report = small_data.prepare(tmp_path / "data", "grown:a")
   entry = report["corpora"]["grown-a"]
-  assert (entry["kept"], entry["done"]) == (2, "new")
+  assert (entry["recordings"], entry["done"]) == (2, "new")
   assert entry["skipped"]["video of another size"]["examples"] == [
     "grown:a/c: 8 x 8 uint8 at 0.0 s; the config's streams.video_height and"
     " video_width are 120 x 160: resize it there"
@@ -171,10 +173,10 @@ def test_video_of_another_size_is_skipped_and_said(tmp_path):
   )
   entry = report["corpora"]["grown-a"]
   assert (
-    entry["done"] == "brought up to date: video is 80x160 now, and was 120x160"
+    entry["done"] == "rebuilt: video is 80x160 now, and was 120x160"
   )
-  assert entry["kept"] == 1
-  assert (tmp_path / "read").read_text().split() == [*"abc", *"bc"]
+  assert entry["recordings"] == 1
+  assert (tmp_path / "read").read_text().split() == [*"abc", *"abc"]
 
 
 def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
@@ -193,7 +195,7 @@ def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
     },
   )
   entry = small_data.prepare(tmp_path / "data", "grown:a")["corpora"]["grown-a"]
-  assert entry["kept"] == 2
+  assert entry["recordings"] == 2
   skipped = entry["skipped"]
   assert skipped["its source failed"]["examples"] == [
     "number 1: ZeroDivisionError('division by zero')",
@@ -219,21 +221,21 @@ def test_whatever_is_wrong_with_a_recording_it_alone_is_skipped(tmp_path):
 
 def test_code_counts_by_what_it_does(tmp_path):
   """Comments, documentation and format rebuild nothing."""
-  code = (
+  text = (
     '''"""What."""\nx = 1  # one\n\ndef f(a):\n  """Of f."""\n\n  return a\n'''
   )
   same = "x=1\ndef f( a ):\n    return a"
-  assert origin._meaning(code) == origin._meaning(same)
-  assert origin._meaning(code) != origin._meaning(code.replace("1", "2"))
+  assert code._meaning(text) == code._meaning(same)
+  assert code._meaning(text) != code._meaning(text.replace("1", "2"))
   found = {}
-  origin._collect(sys.modules["tml_jax.data.voices.espeak"], found)
+  code._collect(sys.modules["tml_jax.data.voices.espeak"], found)
   assert {
     "tml_jax.data.voices.asterisk",
     "tml_jax.data.audio",
     "tml_jax.data.media",
     "tml_jax.streams.timeline",
   } <= found.keys()
-  codes = {origin.code_of(source.SOURCES[n]) for n in ("espeak", "procedural")}
+  codes = {code.code_of(source.SOURCES[n]) for n in ("espeak", "procedural")}
   assert len(codes) == 2
 
 
@@ -272,7 +274,7 @@ def test_a_killed_decoding_process_ends_the_run(tmp_path):
   with pytest.raises(errors.UserError, match="fewer than --processes=1"):
     small_data.prepare(tmp_path / "data", "bad:fast", "killed:a")
   assert corpus.verify(tmp_path / "data/bad-fast").records == bad_source.GOOD
-  assert not (tmp_path / "data/killed-a").exists()
+  assert not (tmp_path / "data/killed-a" / corpus.INDEX).exists()
 
 
 def test_a_full_disk(tmp_path):
@@ -287,7 +289,7 @@ def test_nothing_usable(tmp_path):
   for _ in range(2):  # the second run fails like the first
     with pytest.raises(errors.UserError, match="none of 3 recordings"):
       small_data.prepare(tmp_path / "data", "empty:a")
-  assert not (tmp_path / "data/empty-a").exists()
+  assert not (tmp_path / "data/empty-a" / corpus.INDEX).exists()
 
 
 def test_unwritable_directory(tmp_path):
@@ -304,22 +306,13 @@ def test_a_missing_source_is_said_before_any_work(tmp_path):
 
 
 def test_one_prepare_at_a_time(tmp_path):
-  with prepare._lock(tmp_path):
-    with pytest.raises(errors.UserError, match="another prepare"):
-      small_data.prepare(tmp_path, "procedural:low")
-
-
-@pytest.mark.parametrize("fault", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_no_other_prepare(
-  fault, tmp_path, monkeypatch, caplog
-):
-  def flock(file, how):
-    raise OSError(fault, os.strerror(fault))
-
-  monkeypatch.setattr(prepare.fcntl, "flock", flock)
-  with prepare._lock(tmp_path):
-    pass
-  assert f"{tmp_path} has no locks ({os.strerror(fault)})" in caplog.text
+  held = lock.Lock(
+    str(tmp_path / "procedural-low"), flag="--dst", does="prepares"
+  )
+  held.take()
+  with pytest.raises(errors.TransientError, match="prepares there; wait"):
+    small_data.prepare(tmp_path, "procedural:low")
+  held.release()
 
 
 _SLOW = """
@@ -342,21 +335,24 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
     start_new_session=True,  # a process group of its own
   )
   deadline = time.time() + 60
-  while not (path / ".partial-bad-slow").exists():
+  while not (
+    (path / "bad-fast" / corpus.INDEX).exists()
+    and any((path / "bad-slow/units").glob(".partial-*"))
+  ):
     assert time.time() < deadline and process.poll() is None
     time.sleep(0.02)
   process.kill()
   process.wait()
   commands.wait_until_gone(process.pid)  # its pool dies with it
   assert corpus.verify(path / "bad-fast").records == bad_source.GOOD
-  assert not (path / "bad-slow").exists()
+  assert not (path / "bad-slow" / corpus.INDEX).exists()
   assert not (path / tokenizer.FILENAME).exists()
   finished = (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns
   small_data.prepare(path, "bad:fast", "bad:slow", processes=2)
   assert (path / "bad-fast" / corpus.INDEX).stat().st_mtime_ns == finished
   digest = corpus.verify(path / "bad-slow").digest
   assert digest == corpus.read_index(path / "bad-fast").digest
-  assert not list(path.glob(".partial-*"))
+  assert not list(path.rglob(".partial-*"))
 
 
 def test_ctrl_c_is_one_line(tmp_path):
@@ -370,9 +366,9 @@ def test_ctrl_c_is_one_line(tmp_path):
     # Shells start what they put in the background with SIGINT ignored.
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
-  # Until the first recordings are decoded.
-  while not re.search(r" [1-9]\d*/\d+ ", process.stderr.readline()):
-    assert process.poll() is None
+  # Until the first units are made.
+  while "0.00/" not in (line := process.stderr.readline()):
+    assert process.poll() is None, line
   os.killpg(process.pid, signal.SIGINT)
   rest = process.stderr.read()
   assert process.wait() == 130

@@ -76,7 +76,7 @@ def test_recorded_conversations_are_compared_without_annotations(
   for path in data_dir.iterdir():
     (tmp_path / path.name).symlink_to(path)
   calls = [_call(i, seconds=1.5 if i else 130.0) for i in range(60)]
-  corpus.write(map(corpus.Record.of, calls), path=tmp_path / "calls", report={})
+  corpus.write(calls, path=tmp_path / "calls")
   both = suite(mixed(config, "calls:1", "reply:1"), tmp_path, count=100)
   assert both.corpora == ("calls",)
   items = [item for item in both.items() if item.family == "calls"]

@@ -44,9 +44,7 @@ def line(name, *, text):
 def write(root, **corpora):
   """Writes corpora by name, and a tokenizer."""
   for name, items in corpora.items():
-    corpus.write(
-      map(corpus.Record.of, items), path=root / name, report={"skipped": {}}
-    )
+    corpus.write(items, path=root / name)
   tokenizer.train(
     ["yes", "a line of text that is typed"],
     path=tokenizer.path(root),

@@ -12,7 +12,6 @@ import pytest
 
 from tests.helpers import commands, small_run
 from tml_jax import errors
-from tml_jax.training import lock
 
 STEPS = 30  # enough to be stopped in, also on a slow machine
 
@@ -163,7 +162,7 @@ def _positions(workdir, step: int):
 def test_a_workdir_in_use_is_refused(start, tmp_path):
   run = tmp_path / "run"
   run.mkdir()
-  owner = lock.Lock(str(run))
+  owner = lock.Lock(str(run), flag="--workdir", does="trains")
   owner.take()
   process = start(run)
   log = process.stderr.read()

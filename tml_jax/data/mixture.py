@@ -22,7 +22,7 @@ import numpy as np
 from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import origin, scenarios, shares, source, splits
+from tml_jax.data import scenarios, shares, source, splits
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, tokenizer
@@ -133,7 +133,7 @@ def open_mixture(
     names=mixed({e: Same(e, len(found)) for e, found in sources.items()}),
     seconds=mixed(seconds),
     longest=max(
-      each.value if isinstance(each, Same) else max(each)
+      each.value if isinstance(each, Same) else float(np.max(each))
       for each in seconds.values()
     ),
     draws=drawn,
@@ -282,7 +282,7 @@ def _open_corpus(
 
 def _check_video(corpus: corpus_lib.RecordSource, *, config: Config) -> None:
   """Refuses video that `prepare` has checked for another size."""
-  size = corpus.index.report.get(origin.SIZE)
+  size = corpus.index.report.get("video")
   want = [config.streams.video_height, config.streams.video_width]
   if size is not None and size != want:
     raise errors.UserError(
@@ -326,7 +326,7 @@ class Subset:
     seconds: duration of each, when it is open.
   """
 
-  recordings: source.Source
+  recordings: corpus_lib.RecordSource
   split: Split
   share: float
 
@@ -336,21 +336,19 @@ class Subset:
         f"{self.recordings!r} has recorded conversations, and none of them is "
         "new; evaluate it on its held-out recordings"
       )
-    self._kept: list[int] = []
-    self.seconds: list[float] = []
-    for i in range(len(self.recordings)):
-      item = self.recordings[i]
-      if splits.contains(self.split, item.id, share=self.share):
-        self._kept.append(i)
-        self.seconds.append(item.duration)
-    if not self._kept:
+    kept = splits.members(
+      self.split, self.recordings.split_hash, share=self.share
+    )
+    if not len(kept):
       raise errors.UserError(
         f"{self.recordings!r} has no recording in the {self.split} split; add "
         "recordings or change data.heldout_share"
       )
+    self._kept = kept
+    self.seconds = self.recordings.seconds[kept]
 
   def __len__(self) -> int:
     return len(self._kept)
 
   def __getitem__(self, index: int) -> Timeline:
-    return self.recordings[self._kept[index]]
+    return self.recordings[int(self._kept[index])]

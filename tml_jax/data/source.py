@@ -1,18 +1,20 @@
 """What a source of recordings is, and the list of those that exist.
 
-For: the `Source` protocol, the registry and the ways a recording can be bad.
-Not for: reading prepared shards (`corpus`). Start reading at `Source`; a
-worked example is docs/add_a_data_source.md.
+For: the protocols, the registries and the ways a recording can be bad. Not for:
+reading prepared shards (`corpus`). Start reading at `Source`, which gives
+recordings by number, and `Streamed`, which reads large files from their
+beginning to their end; a worked example is docs/add_a_data_source.md.
 """
 
 import dataclasses
 import enum
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from tml_jax import errors, registry
 from tml_jax.streams import timeline
+from tml_jax.streams.document import Document
 
 
 @runtime_checkable
@@ -27,6 +29,38 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int) -> timeline.Timeline: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Something of a source that is read alone: a file, or a stretch of one.
+
+  Attributes:
+    name: names it within the source; no two have the same.
+    stamp: another text when its content has changed (name, size, time).
+    bytes: about how large it is, to cut the work evenly.
+  """
+
+  name: str
+  stamp: str
+  bytes: int
+
+
+@runtime_checkable
+class Streamed(Protocol):
+  """A source that is read in parts, each from its beginning to its end.
+
+  `parts()` comes from names and sizes alone, in the same order every time.
+  `read(part)` yields what is in it, and a `BadRecording` for what cannot be
+  used, which `prepare` skips and counts. It must survive pickling and be small:
+  every process gets one.
+  """
+
+  def parts(self) -> list[Part]: ...
+
+  def read(
+    self, part: Part
+  ) -> "Iterator[timeline.Timeline | Document | BadRecording]": ...
 
 
 @runtime_checkable
@@ -126,6 +160,13 @@ SOURCES: registry.Registry[Factory] = registry.Registry(
   "data source", packages=("tml_jax.data.voices", "tml_jax.data.importers")
 )
 register = SOURCES.register  # decorator of a Factory
+
+Importer = Callable[..., Source | Streamed]  # importer(src, options=Mapping)
+
+IMPORTERS: registry.Registry[Importer] = registry.Registry(
+  "source of recordings", packages=("tml_jax.data.importers",)
+)
+register_importer = IMPORTERS.register  # decorator of an Importer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ For: `prepare`. Not for: tokens (`streams.tokenizer`). Start reading at `train`.
 """
 
 import dataclasses
+import json
 import pathlib
 
 from absl import logging
@@ -11,7 +12,7 @@ from absl import logging
 from tml_jax import errors, files
 from tml_jax.config import StreamsConfig
 from tml_jax.data import corpus
-from tml_jax.streams import timeline, tokenizer
+from tml_jax.streams import tokenizer
 
 RECORD = "tokenizer.json"
 
@@ -60,19 +61,13 @@ def train(
     return record
   texts = set()
   for folder in folders:
-    recordings = corpus.RecordSource(root / folder)
-    for i in range(len(recordings)):
-      texts.update(texts_of(recordings[i]))
+    texts.update(corpus.RecordSource(root / folder).texts())
   tokenizer.train(sorted(texts), path=str(path), config=streams)
   record = Record(tuple(folders), len(texts))
-  corpus.write_json(dataclasses.asdict(record), root / RECORD)
+  files.write_atomically(
+    root / RECORD, content=json.dumps(dataclasses.asdict(record)) + "\n"
+  )
   return record
-
-
-def texts_of(item: timeline.Timeline) -> set[str]:
-  """What is said, typed and shown in a recording."""
-  said = {" ".join(word.text for word in track.words) for track in item.tracks}
-  return said | {event.text for event in item.events}
 
 
 def _is_there(root: pathlib.Path) -> bool:

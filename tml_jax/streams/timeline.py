@@ -8,7 +8,6 @@ import dataclasses
 import enum
 from typing import Any
 
-import msgpack
 import numpy as np
 
 from tml_jax.streams import clock
@@ -111,75 +110,6 @@ class Timeline:
     return found[0] if found else None
 
 
-def to_bytes(timeline: Timeline) -> bytes:
-  """Serialises with msgpack; audio as 16-bit PCM, images raw."""
-  message = {
-    "id": timeline.id,
-    "duration": timeline.duration,
-    "tracks": [
-      {
-        "role": str(track.role),
-        "audio": _to_pcm(track.audio),
-        "words": [(w.start, w.end, w.text) for w in track.words],
-        "spans": [(s.start, s.end) for s in track.spans],
-        "voice": track.voice,
-      }
-      for track in timeline.tracks
-    ],
-    "video": [
-      {"time": f.time, "shape": f.image.shape, "image": f.image.tobytes()}
-      for f in timeline.video
-    ],
-    "events": [(e.time, str(e.kind), e.text) for e in timeline.events],
-    "metadata": timeline.metadata,
-    "muted": [(s.start, s.end) for s in timeline.muted],
-  }
-  return msgpack.packb(message)
-
-
-def from_bytes(data: bytes) -> Timeline:
-  """Inverse of `to_bytes`, up to the 16-bit rounding of the audio.
-
-  Raises:
-    ValueError: `data` is not a serialised timeline.
-  """
-  try:
-    message = msgpack.unpackb(data)
-    return Timeline(
-      id=message["id"],
-      duration=message["duration"],
-      tracks=tuple(
-        Track(
-          role=Role(track["role"]),
-          audio=_from_pcm(track["audio"]),
-          words=tuple(Word(*word) for word in track["words"]),
-          spans=tuple(Span(*span) for span in track["spans"]),
-          voice=track["voice"],
-        )
-        for track in message["tracks"]
-      ),
-      video=tuple(
-        VideoFrame(
-          time=frame["time"],
-          image=np.frombuffer(frame["image"], np.uint8).reshape(frame["shape"]),
-        )
-        for frame in message["video"]
-      ),
-      events=tuple(
-        Event(time=time, kind=EventKind(kind), text=text)
-        for time, kind, text in message["events"]
-      ),
-      metadata=message["metadata"],
-      # Shards of older versions have none.
-      muted=tuple(Span(*span) for span in message.get("muted", ())),
-    )
-  except Exception as error:  # msgpack raises many unrelated types
-    raise ValueError(
-      f"{len(data)} bytes are not a timeline: {error!r}; write the record "
-      "again with `prepare`"
-    ) from error
-
-
 def validate(timeline: Timeline) -> None:
   """Checks what frames rely on.
 
@@ -250,11 +180,3 @@ def _validate_times(timeline: Timeline, *, where: str) -> None:
         f"{where}: {what} from {start} to {end} s; the recording lasts"
         f" {timeline.duration} s"
       )
-
-
-def _to_pcm(audio: np.ndarray) -> bytes:
-  return np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
-
-
-def _from_pcm(data: bytes) -> np.ndarray:
-  return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32767)

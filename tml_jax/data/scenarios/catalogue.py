@@ -1,13 +1,14 @@
-"""What a voice corpus has, read through once however many families ask.
+"""What a voice corpus has, looked up once however many families ask.
 
 For: opening a mixture of many families in seconds. Not for: the recordings
 themselves. Start reading at `of`.
 """
 
 import dataclasses
+import itertools
 import weakref
 
-from tml_jax.data import source
+from tml_jax.data import corpus, source
 from tml_jax.streams.timeline import Timeline
 
 _READ: weakref.WeakKeyDictionary[source.Source, tuple["Entry", ...]] = (
@@ -28,9 +29,15 @@ class Entry:
 def of(recordings: source.Source) -> tuple[Entry, ...]:
   """The entries of a corpus, in its order."""
   if recordings not in _READ:
-    _READ[recordings] = tuple(
-      _entry(recordings[i]) for i in range(len(recordings))
-    )
+    if isinstance(recordings, corpus.RecordSource):
+      found = recordings.columns("prompt", "language", "seconds", "gap")
+      _READ[recordings] = tuple(
+        itertools.starmap(Entry, zip(*found.values(), strict=True))
+      )
+    else:
+      _READ[recordings] = tuple(
+        _entry(recordings[i]) for i in range(len(recordings))
+      )
   return _READ[recordings]
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from tests.helpers import commands
 from tml_jax import errors, files, workdir
-from tml_jax.training import lock as lock_lib
+from tml_jax import lock as lock_lib
 
 HOLD = (
   "import sys, time\n"
-  "from tml_jax.training import lock\n"
-  "held = lock.Lock(sys.argv[1])\n"
+  "from tml_jax import lock\n"
+  "held = lock.Lock(sys.argv[1], flag='--workdir', does='trains')\n"
   "held.take()\n"
   "print('held', flush=True)\n"
   "time.sleep(60)\n"
@@ -32,6 +32,10 @@ def quick(monkeypatch):
   monkeypatch.setattr(lock_lib, "_SETTLE_SECONDS", 0.1)
 
 
+def lock_of(path):
+  return lock_lib.Lock(str(path), flag="--workdir", does="trains")
+
+
 def file_of(path):
   return path / workdir.LOCK
 
@@ -43,7 +47,7 @@ def write(path, **fields) -> None:
 
 
 def test_the_second_is_refused_and_let_in_afterwards(tmp_path, quick):
-  first, second = lock_lib.Lock(str(tmp_path)), lock_lib.Lock(str(tmp_path))
+  first, second = lock_of(tmp_path), lock_of(tmp_path)
   first.take()
   with pytest.raises(errors.TransientError) as error:
     second.take()
@@ -65,7 +69,7 @@ def test_a_killed_owner_does_not_hold_it(tmp_path):
     cwd=commands.ROOT,
   )
   assert process.stdout.readline() == "held\n"
-  other = lock_lib.Lock(str(tmp_path))
+  other = lock_of(tmp_path)
   with pytest.raises(errors.TransientError, match=f"process {process.pid} on"):
     other.take()
   process.kill()
@@ -78,7 +82,7 @@ def test_a_killed_owner_does_not_hold_it(tmp_path):
 
 def test_another_process_with_the_number_of_the_dead_does_not_hold_it(tmp_path):
   write(tmp_path, process_start="1", id="old")
-  lock = lock_lib.Lock(str(tmp_path))
+  lock = lock_of(tmp_path)
   lock.take()
   lock.release()
 
@@ -95,7 +99,7 @@ def test_on_another_host_it_is_held_as_long_as_it_moves(tmp_path, quick):
 
   thread = threading.Thread(target=beat)
   thread.start()
-  lock = lock_lib.Lock(str(tmp_path))
+  lock = lock_of(tmp_path)
   try:
     with pytest.raises(errors.TransientError, match="on far"):
       lock.take()
@@ -110,7 +114,7 @@ def test_on_another_host_it_is_held_as_long_as_it_moves(tmp_path, quick):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}'])
 def test_a_damaged_file_is_one_of_a_dead_owner(tmp_path, quick, text):
   file_of(tmp_path).write_text(text)
-  lock = lock_lib.Lock(str(tmp_path))
+  lock = lock_of(tmp_path)
   lock.take()
   lock.release()
 
@@ -129,7 +133,7 @@ def test_whoever_was_only_asleep_ends_when_it_wakes(
     sys.exit()  # the thread
 
   monkeypatch.setattr(os, "_exit", end)
-  lock = lock_lib.Lock(str(tmp_path))
+  lock = lock_of(tmp_path)
   lock.take()
   write(tmp_path, id="of another")
   assert ended.wait(5)
@@ -141,7 +145,7 @@ def test_of_many_at_once_one_gets_it(tmp_path, quick, monkeypatch):
   monkeypatch.setattr(lock_lib, "BEAT_SECONDS", 60)
   monkeypatch.setattr(lock_lib, "_SETTLE_SECONDS", 1.0)
   write(tmp_path, process_start="1", id="dead")
-  locks = [lock_lib.Lock(str(tmp_path)) for _ in range(8)]
+  locks = [lock_of(tmp_path) for _ in range(8)]
   results = []
 
   def take(lock) -> None:

@@ -1,7 +1,8 @@
-"""One `train` in a workdir at a time, also across hosts.
+"""One command that writes into a directory at a time, also across hosts.
 
-For: `train`, whose first process holds WORKDIR/lock.json while it runs. Not
-for: commands that only read a run. Start reading at `Lock.take`.
+For: `train`, whose first process holds its workdir while it runs, and
+`prepare`, which holds the folders of its corpora. Not for: commands that only
+read. Start reading at `Lock.take`. File systems need not know locks.
 
 The file says who holds it, and a thread rewrites it every few seconds. A dead
 owner does not hold it: on the same host its process is not there any more; on
@@ -23,8 +24,8 @@ from typing import Any
 from absl import logging
 
 from tml_jax import errors, files
-from tml_jax import workdir as workdir_lib
 
+FILE = "lock.json"
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 35.0  # three beats and the delay of a mounted bucket
 _LOOK_SECONDS = 0.5
@@ -33,20 +34,26 @@ _UNKNOWN = "unknown"
 
 
 class Lock:
-  """The right to write into a workdir."""
+  """The right to write into a directory."""
 
-  def __init__(self, workdir: str):
-    """Takes nothing yet; makes the directory."""
-    directory = pathlib.Path(workdir)
-    files.make(directory, what=f"--workdir={workdir}")
-    self._workdir = workdir
-    self._file = directory / workdir_lib.LOCK
+  def __init__(self, directory: str, *, flag: str, does: str):
+    """Takes nothing yet; makes the directory.
+
+    Args:
+      directory: what is held.
+      flag: that named it, for messages: "--workdir".
+      does: what its owner does there, for messages: "trains".
+    """
+    self._what = f"{flag}={directory}"
+    self._flag, self._does = flag, does
+    files.make(pathlib.Path(directory), what=self._what)
+    self._file = pathlib.Path(directory) / FILE
     self._mine = _me()
     self._stopped = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
 
   def take(self) -> None:
-    """Holds the workdir from here on.
+    """Holds the directory from here on.
 
     Raises:
       errors.TransientError: another holds it, and it is said who.
@@ -118,8 +125,8 @@ class Lock:
 
   def _refusal(self, found: dict[str, Any]) -> errors.TransientError:
     return errors.TransientError(
-      f"--workdir={self._workdir} is in use: {_named(found)} trains there;"
-      " wait for it, end it, or give another --workdir"
+      f"{self._what} is in use: {_named(found)} {self._does} there; wait for"
+      f" it, end it, or give another {self._flag}"
     )
 
   def _write(self) -> None:

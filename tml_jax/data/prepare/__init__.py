@@ -1,0 +1,1 @@
+"""From a source to a corpus; start reading at `job`."""
