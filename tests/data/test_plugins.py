@@ -73,7 +73,7 @@ def test_a_source_is_prepared_by_worker_processes(tmp_path):
     return report["corpora"]["read_aloud-anna"]
 
   entry = prepare_again()
-  assert entry["kept"] == 3
+  assert entry["recordings"] == 3
   assert entry["skipped"]["cannot be read"]["count"] == 1
   assert [*entry["skipped"]] == ["cannot be read", "its source failed"]
   assert (entry["done"], prepare_again()["done"]) == ("new", "kept")

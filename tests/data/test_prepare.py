@@ -172,9 +172,7 @@ def test_video_of_another_size_is_skipped_and_said(tmp_path):
     other, data_dir=str(tmp_path / "data"), sounds_root="/", processes=1
   )
   entry = report["corpora"]["grown-a"]
-  assert (
-    entry["done"] == "rebuilt: video is 80x160 now, and was 120x160"
-  )
+  assert entry["done"] == "rebuilt: video is 80x160 now, and was 120x160"
   assert entry["recordings"] == 1
   assert (tmp_path / "read").read_text().split() == [*"abc", *"abc"]
 

@@ -50,7 +50,7 @@ def test_a_folder_is_prepared_and_packed(tmp_path):
     processes=1,
   )
   entry = report["corpora"]["stereo_wav-calls"]
-  assert entry["kept"] == 8
+  assert entry["recordings"] == 8
   assert {k: v["count"] for k, v in entry["skipped"].items()} == {
     "truncated": 1,
     "broken metadata": 2,

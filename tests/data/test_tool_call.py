@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.helpers import small_data
 from tml_jax import errors
 from tml_jax.data import corpus, mixture, splits
+from tml_jax.data.corpus import coding
 from tml_jax.data.scenarios import family, tool_call
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents
@@ -225,7 +226,7 @@ def test_questions_of_a_split_are_its_own(data_dir, items):
 def test_items_are_a_function_of_their_index(sums, items):
   again = pickle.loads(pickle.dumps(sums))
   for i in (40, 3, 3):
-    assert timeline.to_bytes(again[i]) == timeline.to_bytes(items[i])
+    assert coding.encode(again[i]) == coding.encode(items[i])
 
 
 def test_frames(items, config, data_dir):

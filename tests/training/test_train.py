@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.helpers import commands, small_run
-from tml_jax import errors
+from tml_jax import errors, lock
 
 STEPS = 30  # enough to be stopped in, also on a slow machine
 

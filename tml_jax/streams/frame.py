@@ -94,6 +94,8 @@ class Frame:
     speak: whether the model sounds in the next window.
     target_mel: [4 A, 80] float32 log10 fine mel of the next window; None
       where `speak` is false or the frame is an input of a live session.
+    is_past: it was trained on in an earlier sequence and is there to be
+      remembered, without a loss.
   """
 
   window: int
@@ -105,6 +107,7 @@ class Frame:
   text_out: tuple[Burst, ...] = ()
   speak: bool = False
   target_mel: np.ndarray | None = None
+  is_past: bool = False
 
 
 def no_patches() -> np.ndarray:

@@ -5,6 +5,7 @@ by teacher forcing. Not for: the token grammar (`frame`). Start at `frames`.
 """
 
 import collections
+import dataclasses
 
 import numpy as np
 from absl import logging
@@ -37,8 +38,40 @@ _Text = tuple[
 ]
 
 
+@dataclasses.dataclass(frozen=True)
+class Stretch:
+  """Windows of a recording that is too long to be taken at once.
+
+  Attributes:
+    first: the first window that is trained on.
+    stop: the window behind the last; None for all that is left.
+    past: windows before `first` that are there again, without a loss.
+  """
+
+  first: int
+  stop: int | None
+  past: int
+
+  def seconds(self, grid: clock.Grid) -> tuple[float, float]:
+    """From where to where the frames need sound and pictures.
+
+    A window's sound depends on a little before it; the last frame has the sound
+    of the window after it.
+    """
+    stop = np.inf if self.stop is None else self.stop + 1
+    first = max(0, self.first - self.past - 1)
+    return first * grid.ms / 1000, stop * grid.ms / 1000
+
+
+WHOLE = Stretch(0, None, 0)
+
+
 def frames(
-  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+  timeline: Timeline,
+  *,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
+  stretch: Stretch = WHOLE,
 ) -> list[Frame]:
   """Lays a recording on the grid.
 
@@ -51,31 +84,43 @@ def frames(
   of it has been placed, for `MAX_SILENCE` at most: the rest of the text is
   left out, with a warning.
 
+  Args:
+    timeline: the recording; of a stretch the sound and the pictures of
+      `Stretch.seconds` are enough, with the words and events of the whole.
+    config: sizes and rates.
+    tokenizer: of the text.
+    stretch: which windows; the frames of stretches that join are those of the
+      whole.
+
   Returns:
     One frame per window.
 
   Raises:
     ValueError: from `timeline.validate` or `patches.cut`.
   """
-  timeline_lib.validate(timeline)
+  if stretch is WHOLE:  # a corpus has checked what it gives in stretches
+    timeline_lib.validate(timeline)
   grid = clock.of(config)
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
-  count = len(text)
-  user_dmel = _microphone(timeline, count, grid=grid)
+  last = len(text) if stretch.stop is None else min(stretch.stop, len(text))
+  windows = range(max(0, stretch.first - stretch.past), last)
+  user_dmel = _microphone(timeline, windows, grid=grid)
   muted = set(_windows(timeline.muted, grid=grid))
-  own_mel = _own_mel(timeline, count, grid=grid)
+  own_mel = _own_mel(timeline, windows, count=len(text), grid=grid)
   video = collections.defaultdict(list)
   for image in timeline.video:
     video[grid.window_of(image.time)].append(image.image)
   result = []
-  for k in range(count):
+  for k in windows:
     own, after = own_mel.get(k), own_mel.get(k + 1)
     text_in, say, text_out = text[k]
     result.append(
       Frame(
         window=k,
         own_dmel=None if own is None else dmel.pool_fine(own),
-        user_dmel=None if user_dmel is None or k in muted else user_dmel[k],
+        user_dmel=None
+        if user_dmel is None or k in muted
+        else user_dmel[k - windows.start],
         patches=patches.cut(
           video[k], height=config.video_height, width=config.video_width
         ),
@@ -84,6 +129,7 @@ def frames(
         text_out=text_out,
         speak=after is not None,
         target_mel=after,
+        is_past=k < stretch.first,
       )
     )
   return result
@@ -151,34 +197,41 @@ def _windows(
 
 
 def _microphone(
-  timeline: Timeline, count: int, *, grid: clock.Grid
+  timeline: Timeline, windows: range, *, grid: clock.Grid
 ) -> np.ndarray | None:
-  """[count, A, 80] dMel of what the session's microphone hears."""
+  """[windows, A, 80] dMel of what the session's microphone hears."""
   if not _has_microphone(timeline):
     return None
-  heard = microphone.hear(timeline, grid=grid)
-  audio = np.pad(heard.reshape(-1), (0, count * grid.samples - heard.size))
-  levels = dmel.dmel(audio, grid=grid)
-  return levels.reshape(count, grid.audio_tokens, -1)
+  # One more, for what the first looks back on.
+  before = 1 if windows.start else 0
+  wanted = range(windows.start - before, windows.stop)
+  heard = microphone.hear(timeline, grid=grid, windows=wanted)
+  levels = dmel.dmel(heard.reshape(-1), grid=grid)
+  return levels.reshape(len(wanted), grid.audio_tokens, -1)[before:]
 
 
 def _own_mel(
-  timeline: Timeline, count: int, *, grid: clock.Grid
+  timeline: Timeline, windows: range, *, count: int, grid: clock.Grid
 ) -> dict[int, np.ndarray]:
-  """Fine mel [4 A, 80] of the windows in which the agent speaks."""
+  """Fine mel [4 A, 80] of the windows in which the agent speaks.
+
+  Of `windows` and the one after them, in a recording of `count`.
+  """
   agent = timeline.track(Role.AGENT)
-  windows = [w for w in speech_windows(agent, grid=grid) if w < count]
-  if agent is None or not windows:
+  reach = range(windows.start, min(windows.stop + 1, count))
+  active = [w for w in speech_windows(agent, grid=grid) if w in reach]
+  if agent is None or not active:
     return {}
-  audio = np.zeros(count * grid.samples, np.float32)
-  audio[: len(agent.audio)] = agent.audio
+  # One more, for what the first looks back on.
+  offset = max(0, reach.start - 1) * grid.samples
+  audio = np.zeros(reach.stop * grid.samples - offset, np.float32)
+  part = agent.audio[offset : reach.stop * grid.samples]
+  audio[: len(part)] = part
   result: dict[int, np.ndarray] = {}
-  breaks = [
-    i for i in range(1, len(windows)) if windows[i] > windows[i - 1] + 1
-  ]
-  for run in np.split(np.array(windows), breaks):
-    start = run[0] * grid.samples
-    stop = (run[-1] + 1) * grid.samples
+  breaks = [i for i in range(1, len(active)) if active[i] > active[i - 1] + 1]
+  for run in np.split(np.array(active), breaks):
+    start = run[0] * grid.samples - offset
+    stop = (run[-1] + 1) * grid.samples - offset
     mel = dmel.fine_mel(audio[start:stop], past=audio[:start], grid=grid)
     mel = mel.reshape(len(run), grid.fine_frames, -1)
     result.update(zip(run.tolist(), mel, strict=True))

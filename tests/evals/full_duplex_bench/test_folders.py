@@ -8,6 +8,7 @@ import pytest
 
 from tests.helpers import full_duplex_bench as layout
 from tml_jax import errors
+from tml_jax.data.corpus import coding
 from tml_jax.evals.full_duplex_bench import folders as bench
 from tml_jax.streams import annotation, clock, timeline
 from tml_jax.streams.annotation import Kind
@@ -39,7 +40,7 @@ def test_every_clip_is_read(written):
     assert clip.num_samples % clock.TICKS.samples  # odd lengths are in it
     loaded = clip.load()
     timeline.validate(loaded)
-    timeline.to_bytes(loaded)  # plain numbers all over
+    coding.encode(loaded)  # plain numbers all over
     assert len(loaded.track(Role.USER).audio) == clip.num_samples
     if clip.events:
       (event,) = clip.events

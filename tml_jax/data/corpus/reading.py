@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from array_record.python import array_record_module
 
 from tml_jax import errors, files

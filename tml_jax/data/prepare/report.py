@@ -131,11 +131,11 @@ def text(name: str, report: dict[str, Any]) -> str:
 
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem;
-  padding: 0 1rem; color: #222; background: #fff }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto;
+  max-width: 60rem; padding: 0 1rem; color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: left;
-  vertical-align: top }
+td, th { padding: .25rem .75rem; border-bottom: 1px solid #ccc;
+  text-align: left; vertical-align: top }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #2a6fb0; height: .8rem; min-width: 1px }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #181818 }
