@@ -209,23 +209,24 @@ def write(found: pa.Table, *, meta: dict[str, Any]) -> bytes:
 
 
 def read(
-  file: str | os.PathLike[str] | io.BytesIO,
+  content: bytes | str | os.PathLike[str],
   *,
   columns: Sequence[str] | None = None,
 ) -> pa.Table:
   """Columns of a Parquet file, all if none are named.
 
+  Args:
+    content: of the file, or its local path.
+    columns: names.
+
   Raises:
     ValueError: it is none, or lacks a column.
   """
   try:
-    found = pq.read_table(
-      file if isinstance(file, io.BytesIO) else str(file),
-      columns=None if columns is None else list(columns),
-      use_threads=False,
-      partitioning=None,
-      schema=None,
-    )
+    with _opened(content) as file:
+      found = file.read(
+        columns=None if columns is None else list(columns), use_threads=False
+      )
   except (pa.ArrowException, OSError) as error:
     raise ValueError(f"it is no table: {error}".split("\n")[0]) from error
   want = SCHEMA.names if columns is None else columns
@@ -237,14 +238,21 @@ def read(
   return found
 
 
-def meta_of(file: str | os.PathLike[str] | io.BytesIO) -> dict[str, Any]:
+def meta_of(content: bytes | str | os.PathLike[str]) -> dict[str, Any]:
   """The JSON values beside the rows of a file.
 
   Raises:
     ValueError: it has none, or is no such file.
   """
   try:
-    schema = pq.read_schema(file if isinstance(file, io.BytesIO) else str(file))
-    return json.loads((schema.metadata or {})[_META])
+    with _opened(content) as file:
+      return json.loads((file.schema_arrow.metadata or {})[_META])
   except (pa.ArrowException, OSError, KeyError, RecursionError) as error:
     raise ValueError(f"it is no table of ours: {error!r}") from error
+
+
+def _opened(content: bytes | str | os.PathLike[str]) -> pq.ParquetFile:
+  """Without threads of Arrow, which a process may not end while they start."""
+  if isinstance(content, bytes):
+    return pq.ParquetFile(pa.BufferReader(content), pre_buffer=False)
+  return pq.ParquetFile(pa.memory_map(os.fspath(content)), pre_buffer=False)

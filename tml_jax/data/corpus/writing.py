@@ -17,7 +17,6 @@ those that no unit needs.
 
 import contextlib
 import dataclasses
-import io
 import os
 import pathlib
 import shutil
@@ -153,9 +152,9 @@ def find_unit(name: str, *, place: Place, sizes: dict[str, int]) -> Found:
     content = place.read(table_name(name))
   except FileNotFoundError as error:
     raise ValueError("it is not there") from error
-  meta = table.meta_of(io.BytesIO(content))
+  meta = table.meta_of(content)
   columns = [each for each in table.SCHEMA.names if each != "text"]
-  rows = table.read(io.BytesIO(content), columns=columns)
+  rows = table.read(content, columns=columns)
   try:
     shards = tuple(Shard(**shard) for shard in meta.pop("shards"))
   except (KeyError, TypeError) as error:
@@ -202,7 +201,7 @@ def finish(
   parts, before = [], 0
   for unit in units:
     content = place.read(unit.table.file)
-    rows = table.read(io.BytesIO(content), columns=table.PLACES)
+    rows = table.read(content, columns=table.PLACES)
     number = rows.schema.get_field_index("shard")
     shard = pa.compute.add(rows.column("shard"), pa.scalar(before, pa.int32()))
     parts.append(rows.set_column(number, rows.schema.field("shard"), shard))
