@@ -1,16 +1,22 @@
 """Text without a clock: an article, a page, a file of code.
 
 For: the exchange format of text between sources, shards and packing, beside
-`timeline`. Not for: tokens (`packing`). Start reading at `Document`.
+`timeline`. Not for: tokens (`packing.Text`). Start reading at `Document`.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 
 # What tells a document's record from a timeline's, which has no such field.
 _KIND = "document"
+_HEAD = msgpack.packb({_KIND: ""})[
+  1:-1
+]  # behind a byte with the fields' number
+
+MAX_BYTES = 1 << 20  # of a document's text in UTF-8; longer ones are cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +36,11 @@ def to_bytes(document: Document) -> bytes:
     "metadata": document.metadata,
   }
   return msgpack.packb(message)
+
+
+def is_document(data: bytes) -> bool:
+  """Whether a serialised item is a document; else it is a timeline."""
+  return data[1 : 1 + len(_HEAD)] == _HEAD
 
 
 def from_bytes(data: bytes) -> Document:
@@ -72,3 +83,30 @@ def validate(document: Document) -> None:
     raise ValueError(f"{where}: text is empty")
   if not isinstance(document.metadata, dict):
     raise ValueError(f"{where}: metadata is {document.metadata!r} and no dict")
+
+
+def cut(
+  document: Document, *, max_bytes: int = MAX_BYTES
+) -> Iterator[Document]:
+  """The document in parts of at most `max_bytes`, itself where that is one.
+
+  A part ends behind a line, else behind a space, where one is in its second
+  half; else in the middle of a word, never of a character. The parts' texts
+  add up to the whole, and their ids are ID#0, ID#1, ...
+  """
+  text = document.text
+  if len(text) <= max_bytes and len(text.encode()) <= max_bytes:
+    yield document
+    return
+  start = number = 0
+  while start < len(text):
+    data = text[start : start + max_bytes].encode()[:max_bytes]
+    stop = start + len(data.decode(errors="ignore"))
+    if stop < len(text):
+      half = (start + stop) // 2
+      ends = (text.rfind(mark, half, stop) + 1 for mark in ("\n", " "))
+      stop = next((end for end in ends if end), stop)
+    yield dataclasses.replace(
+      document, id=f"{document.id}#{number}", text=text[start:stop]
+    )
+    start, number = stop, number + 1
