@@ -7,8 +7,8 @@ Start reading at `RecordSource`. A corpus is a folder:
   data-00000-of-00004.array_record ...   record i is in shard i % 4
   index.json                             counts, sizes and checksums
 
-A record is the CRC-32 of a serialised timeline (4 bytes, little endian) and
-the timeline. Sizes are checked on opening, record checksums on every read and
+A record is the CRC-32 of a serialised timeline or document (4 bytes, little
+endian) and it. Sizes are checked on opening, record checksums on every read and
 whole files only by `verify`, which reads everything.
 """
 
@@ -27,7 +27,7 @@ from typing import Any
 from array_record.python import array_record_module
 
 from tml_jax import errors, files
-from tml_jax.streams import timeline
+from tml_jax.streams import document, timeline
 
 INDEX = "index.json"
 _FORMAT = 1
@@ -74,13 +74,15 @@ class Index:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """A serialised timeline, and how many seconds it lasts."""
+  """A serialised timeline or document, and how many seconds it lasts."""
 
   data: bytes
   seconds: float
 
   @classmethod
-  def of(cls, item: timeline.Timeline) -> "Record":
+  def of(cls, item: timeline.Timeline | document.Document) -> "Record":
+    if isinstance(item, document.Document):
+      return cls(document.to_bytes(item), 0.0)
     return cls(timeline.to_bytes(item), item.duration)
 
 
@@ -107,8 +109,8 @@ class RecordSource:
   def __len__(self) -> int:
     return self.index.records
 
-  def __getitem__(self, index: int) -> timeline.Timeline:
-    """Record `index`.
+  def __getitem__(self, index: int) -> Any:
+    """The timeline or document of record `index`.
 
     Raises:
       IndexError: out of range.
@@ -123,7 +125,10 @@ class RecordSource:
       checksum = struct.unpack_from("<I", data)[0]
       if zlib.crc32(memoryview(data)[4:]) != checksum:
         raise ValueError("checksum mismatch")
-      return timeline.from_bytes(data[4:])
+      record = data[4:]
+      if document.is_document(record):
+        return document.from_bytes(record)
+      return timeline.from_bytes(record)
     except (ValueError, RuntimeError, IndexError, struct.error) as error:
       raise errors.UserError(
         f"{self._path / shard.file}: record {position} (index {index} of the "

@@ -11,7 +11,9 @@ from absl import logging
 from tml_jax import errors, files
 from tml_jax.config import StreamsConfig
 from tml_jax.data import corpus
-from tml_jax.streams import timeline, tokenizer
+from tml_jax.streams import tokenizer
+from tml_jax.streams.document import Document
+from tml_jax.streams.timeline import Timeline
 
 RECORD = "tokenizer.json"
 
@@ -69,8 +71,10 @@ def train(
   return record
 
 
-def texts_of(item: timeline.Timeline) -> set[str]:
-  """What is said, typed and shown in a recording."""
+def texts_of(item: Timeline | Document) -> set[str]:
+  """What is said, typed and shown in a recording, or the text of a document."""
+  if isinstance(item, Document):
+    return {item.text}
   said = {" ".join(word.text for word in track.words) for track in item.tracks}
   return said | {event.text for event in item.events}
 
