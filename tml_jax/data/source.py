@@ -1,6 +1,7 @@
 """What a source of recordings is, and the list of those that exist.
 
-For: the `Source` protocol, the registry and the ways a recording can be bad.
+For: the protocols `Source` and `Streamed`, the registries and the ways a
+recording can be bad.
 Not for: reading prepared shards (`corpus`). Start reading at `Source`; a
 worked example is docs/add_a_data_source.md.
 """
@@ -8,11 +9,13 @@ worked example is docs/add_a_data_source.md.
 import dataclasses
 import enum
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 from tml_jax import errors, registry
 from tml_jax.streams import timeline
+from tml_jax.streams.document import Document
+from tml_jax.streams.timeline import Timeline
 
 
 @runtime_checkable
@@ -78,6 +81,11 @@ class Reason(enum.StrEnum):
   INVALID = "not a valid timeline"
   OTHER_SIZE = "video of another size"
   FAILED = "its source failed"
+  MISSING = "its file is missing"
+  NOT_UTF8 = "not in UTF-8"
+  NO_TEXT = "no text"
+  NO_CAPTION = "no caption"
+  NO_PICTURE = "no picture"
 
 
 class Note(enum.StrEnum):
@@ -108,6 +116,31 @@ class BadRecording(ValueError):
     return f"{self.reason}: {self.detail}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """Something of a source that is read alone: a file, or a stretch of one.
+
+  Attributes:
+    name: names it within the source; no two have the same.
+    stamp: another text when its content has changed (name, size, time).
+    bytes: about how large it is, to cut the work evenly.
+  """
+
+  name: str
+  stamp: str
+  bytes: int
+
+
+class Streamed(Protocol):
+  """A source that is read in parts, each from its beginning to its end."""
+
+  def parts(self) -> list[Part]:
+    """All of them, from names and sizes alone, sorted."""
+
+  def read(self, part: Part) -> Iterator[Timeline | Document | BadRecording]:
+    """What is in a part, and why the rest of it cannot be used."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
   """What every source is opened with besides its variant.
@@ -126,6 +159,13 @@ SOURCES: registry.Registry[Factory] = registry.Registry(
   "data source", packages=("tml_jax.data.voices", "tml_jax.data.importers")
 )
 register = SOURCES.register  # decorator of a Factory
+
+Importer = Callable[..., Streamed]  # importer(src, options=options)
+
+IMPORTERS: registry.Registry[Importer] = registry.Registry(
+  "importer", packages=("tml_jax.data.importers",)
+)
+register_importer = IMPORTERS.register  # decorator of an Importer
 
 
 @dataclasses.dataclass(frozen=True)
