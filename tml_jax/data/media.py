@@ -73,17 +73,16 @@ def sound(
       sound (`check`).
   """
   name = _shown(path)
-  # The extension names the format where the data do not.
-  container = "g722" if name.lower().endswith(".g722") else None
   with _regular(path) as file:
-    return _sound(file, container=container, name=name, limits=limits)
+    return _sound(file, container=_container(name), name=name, limits=limits)
 
 
 def sound_of_bytes(
   data: bytes, *, name: str, limits: Limits = LIMITS
 ) -> np.ndarray:
-  """The same of a file in memory; `name` is for messages."""
-  return _sound(io.BytesIO(data), container=None, name=name, limits=limits)
+  """The same of a file in memory, which had this name."""
+  container = _container(name)
+  return _sound(io.BytesIO(data), container=container, name=name, limits=limits)
 
 
 def pictures(
@@ -167,9 +166,9 @@ def picture_of_bytes(
       upright = PIL.ImageOps.exif_transpose(image).convert("RGBA")
   except source.BadRecording:
     raise
-  except MemoryError as error:
+  except (MemoryError, PIL.Image.DecompressionBombError) as error:
     raise source.BadRecording(
-      source.Reason.TOO_LARGE, f"{name}: the memory does not suffice"
+      source.Reason.TOO_LARGE, f"{name}: {error or 'no memory'}"
     ) from error
   # Whatever Pillow's readers raise for a broken file, which is many things.
   except Exception as error:
@@ -225,6 +224,11 @@ def _pictures(
       source.Reason.EMPTY, f"{name} has no frame to show"
     )
   return tuple(kept)
+
+
+def _container(name: str) -> str | None:
+  """The format that the extension names where the data do not."""
+  return "g722" if name.lower().endswith(".g722") else None
 
 
 def check(samples: np.ndarray, *, name: str) -> None:

@@ -10,11 +10,12 @@ import lzma
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from tml_jax.data import source, stored
+from tml_jax.data import records, source, stored
 from tml_jax.data.source import BadRecording, Part, Reason
 
+SOUNDS = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aac")
 MAX_FILE = 512 << 20  # bytes of one file, which is in memory
 _PART = 64 << 20  # bytes of the files of a folder that are read together
 _BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
@@ -30,7 +31,7 @@ class Sample:
   """
 
   name: str
-  files: dict[str, Callable[[], bytes]]
+  files: Mapping[str, Callable[[], bytes]]
 
   def first(self, ends: Sequence[str]) -> tuple[str, bytes] | None:
     """Name and bytes of the first file with one of these extensions.
@@ -42,6 +43,37 @@ class Sample:
       if end in self.files:
         return f"{self.name}.{end}", self.files[end]()
     return None
+
+  def text(
+    self, field: str, *, missing: Reason, ends: Sequence[str] = ("txt",)
+  ) -> tuple[str, str]:
+    """What is written about it, and its language if NAME.json tells.
+
+    Args:
+      field: of NAME.json, where there is no file of text.
+      missing: why it is of no use without a text.
+      ends: extensions of files of text.
+
+    Raises:
+      BadRecording: there is nothing, or nothing that can be read.
+    """
+    plain, record = self.first(ends), {}
+    if (described := self.first(("json",))) is not None:
+      name, data = described
+      record = records.parse(stored.text(data, name=name), name=name)
+    language = record.get("language")
+    if not isinstance(language, str):
+      language = ""
+    if plain is None:
+      if described is None:
+        raise BadRecording(missing, self.name)
+      found = records.text_of(record, field, name=self.name, missing=missing)
+      return found, language
+    name, data = plain
+    found = stored.text(data, name=name).removeprefix("\ufeff").strip()
+    if not found:
+      raise BadRecording(missing, f"{name} is empty")
+    return found, language
 
 
 class Folder:
