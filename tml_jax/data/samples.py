@@ -150,6 +150,8 @@ class Tars:
         tarfile.open(fileobj=handle, mode="r|*") as opened,
       ):
         for member in opened:
+          # Else it keeps all headers.
+          opened.members.clear()  # type: ignore[attr-defined]
           folder, base = posixpath.split(source.as_text(member.name))
           stem, _, end = base.partition(".")
           end = end.lower()
