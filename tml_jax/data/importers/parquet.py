@@ -20,7 +20,7 @@ from tml_jax.data.source import BadRecording, Part, Reason
 from tml_jax.streams.document import Document
 
 _KNOWN = {"text": "text", "id": ""}
-_ROWS = 64  # in memory at a time
+_ROWS = 16  # in memory at a time
 _BUFFER = 1 << 20
 _BROKEN = (pa.ArrowException, OSError, ValueError)
 
