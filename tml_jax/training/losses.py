@@ -317,7 +317,7 @@ class Pretraining:
   `objective.Objective` says what each part is for.
   """
 
-  shown = ("say", "onset", "stop", "flow")
+  shown = ("say", "text", "onset", "stop", "flow")
   counted: Mapping[str, str] = {"tokens": "tok"}
   denominators = staticmethod(denominators)
   loss = staticmethod(loss)
