@@ -163,6 +163,8 @@ class Tars:
               yield Sample(f"{tar.name}/{name}", files)
             name, files = key, {}
           files[end] = _member(opened, member)
+    except stored.TRANSIENT:
+      raise
     except _BROKEN as error:
       yield BadRecording(
         Reason.TRUNCATED, f"{tar.name} behind {name!r}: {error!r:.200}"

@@ -22,6 +22,8 @@ RANGE = 64 << 20  # bytes of a part of a large file
 MAX_LINE = 64 << 20  # bytes
 _CHUNK = 1 << 20
 _BOM = b"\xef\xbb\xbf"
+# What a network raises: nothing is wrong with the file, so all of it stops.
+TRANSIENT = (ConnectionError, TimeoutError)
 # What a broken compressed file raises while it is read.
 _BROKEN = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 # Suffixes of compressed files: they are read from their beginning alone.
@@ -110,14 +112,21 @@ class Place:
     """A small file.
 
     Raises:
-      BadRecording: it is missing, or has more than `limit` bytes.
+      BadRecording: it is missing, cannot be read, or has more than `limit`
+      bytes.
     """
     name = source.as_text(posixpath.basename(path))
     try:
       with self.fs.open(path, "rb") as file:
         data: bytes = file.read(limit + 1)
+    except TRANSIENT:
+      raise
     except (FileNotFoundError, IsADirectoryError) as error:
       raise BadRecording(Reason.MISSING, name) from error
+    except OSError as error:
+      raise BadRecording(
+        Reason.UNREADABLE, f"{name:.200}: {error.strerror or error}"
+      ) from error
     if len(data) > limit:
       raise BadRecording(Reason.TOO_LARGE, f"{name}: over {limit} bytes")
     return data
@@ -203,6 +212,8 @@ def lines(
     while True:
       try:
         chunk = file.read(_CHUNK)
+      except TRANSIENT:
+        raise
       except _BROKEN as error:
         if packed is None:
           raise

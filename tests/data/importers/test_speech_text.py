@@ -123,13 +123,17 @@ def test_what_cannot_be_used_is_counted(tmp_path):
       {"audio": "no.wav", "text": "x"},
       {"audio": "../../no.wav", "text": "x"},
       {"audio": None, "text": "x"},
+      {"audio": "long" * 1000, "text": "x"},
+      {"audio": ".", "text": "x"},
       {"audio": "ok.wav", "text": None},
     ],
   )
   items, bad = streamed.read("speech_text", tmp_path, layout="jsonl")
   assert texts_of(items) == ["ok"]
   assert reasons(bad) == sorted(
-    [Reason.SILENT, Reason.UNREADABLE, Reason.NO_TEXT] + [Reason.MISSING] * 3
+    [Reason.SILENT, Reason.NO_TEXT]
+    + [Reason.UNREADABLE] * 2
+    + [Reason.MISSING] * 4
   )
 
 

@@ -74,6 +74,8 @@ class Parquet:
               values, name=f"{group.file.name}#{row}", metadata=metadata
             )
             row += 1
+    except stored.TRANSIENT:
+      raise
     except _BROKEN as error:
       yield BadRecording(
         Reason.UNREADABLE, f"{group.file.name}, row {row} on: {error!r:.200}"
@@ -88,6 +90,8 @@ class Parquet:
           (footer.row_group(i).num_rows, footer.row_group(i).total_byte_size)
           for i in range(footer.num_row_groups)
         ]
+    except stored.TRANSIENT:
+      raise
     except _BROKEN:
       yield _Group(file, -1, 0, file.size)  # `read` says what is wrong
       return
