@@ -17,7 +17,7 @@ _REQUIRES = [
   "av>=14.0",
   "chex>=0.1.90,<0.2",
   "flax>=0.12.0,<0.13",
-  "fsspec>=2025.3",
+  "fsspec>=2025.3",  # files of sources: local, or gs://, s3:// with gcsfs, s3fs
   "grain>=0.2.12,<0.3",
   "jax>=0.8.0,<0.11",
   "matplotlib>=3.9,<4",
@@ -27,8 +27,8 @@ _REQUIRES = [
   "numpy>=2.0,<3",
   "optax>=0.2.6,<0.3",
   "orbax-checkpoint>=0.11.28,<0.13",
-  "pillow>=11.0",
-  "pyarrow>=19.0",
+  "pillow>=11",  # stills with captions
+  "pyarrow>=18",  # documents in parquet
   "sentencepiece>=0.2.0,<0.3",
   "soundfile>=0.13,<0.15",  # FLAC of prepared corpora
   "tensorboardX>=2.6,<3",
@@ -51,6 +51,7 @@ _TEST = [
   "pyyaml>=6.0,<7",
   "ruff==0.17.6",  # formatting changes between releases
   "scipy>=1.14",
+  "soundfile>=0.13",  # writes what importers of speech read
   "svg.path>=7.0,<8",  # path data oracle
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in

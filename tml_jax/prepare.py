@@ -138,7 +138,7 @@ def prepare_source(
       of the source can be used.
   """
   importer = source.IMPORTERS[name]
-  given = {**options, "video_size": f"{size[0]}x{size[1]}"}
+  given = {"size": f"{size[0]}x{size[1]}", **options}
   place = corpus_lib.Place(dst)
   corpus_name = os.path.basename(dst.rstrip("/"))
   if not corpus_name:

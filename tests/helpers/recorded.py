@@ -5,6 +5,7 @@ import numpy as np
 from tests.helpers import small_data, sound
 from tml_jax.data import corpus
 from tml_jax.streams import tokenizer
+from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import (
   Event,
   EventKind,
@@ -39,6 +40,14 @@ def line(name, *, text):
     tracks=(),
     events=(Event(0.0, EventKind.USER_TEXT, text),),
   )
+
+
+def article(name, *, words):
+  """A document of so many words."""
+  text = " ".join(
+    "a line of text that is typed".split()[i % 7] for i in range(words)
+  )
+  return Document(name, text, {"kind": "document"})
 
 
 def write(root, **corpora):

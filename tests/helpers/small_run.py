@@ -20,6 +20,7 @@ _FIELDS = {
   "streams.max_speak": 8,
   "streams.max_targets": 64,
   "model.init_std": 0.1,
+  "data.mixture": ("reply:1.0", "draw:1.0"),
   "train.global_batch_size": 8,
   "train.optim.warmup_steps": 0,
   "train.optim.router_bias_rate": 0.01,
@@ -35,10 +36,12 @@ def config(**mesh: int) -> Config:
 def batch(cfg: Config, *, seed: int) -> Batch:
   """A global batch of random frames with text, sound and pictures.
 
+  Each sequence has a document, which is of the mixture's second entry.
   The sequences hold different numbers of targets, so that an average taken
   per microbatch or per device would show.
   """
   random = np.random.default_rng(seed)
+  letters = np.random.default_rng([seed, 1])
   sequences = []
   for row in range(cfg.train.global_batch_size):
     frames, own = [], None
@@ -62,7 +65,12 @@ def batch(cfg: Config, *, seed: int) -> Batch:
         )
       )
       own = random.integers(16, size=(4, 80), dtype=np.uint8) if speak else None
-    sequences += packing.pack([frames[:1], frames[1:]], config=cfg.streams)
+    text = packing.Text.of(
+      letters.integers(64, size=3 + row % 3).tolist(), config=cfg.streams
+    )
+    sequences += packing.pack(
+      [frames[:1], frames[1:], text], config=cfg.streams, sources=[0, 0, 1]
+    )
   stacked = batch_lib.stack(sequences, like=sequences[0])
   assert len(sequences) == cfg.train.global_batch_size
   assert (

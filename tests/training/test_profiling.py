@@ -217,6 +217,7 @@ def test_scalars_of_unused_experts():
     cross_entropy=none,
     correct=none,
     count=none,
+    by_source=losses.BySource((), none, none, none, none, none),
     flow=np.float32(1),
     flow_count=np.float32(1),
     load_KLE=load,

@@ -96,6 +96,7 @@ def test_accumulation_is_weighted_by_valid_targets(one_device):
   )
   np.testing.assert_allclose(got[1], one_device[1], atol=1e-5)
   _assert_close(got[0], one_device[0])
+  _assert_close(got[2], one_device[2], atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +331,46 @@ def test_metrics_name_every_kind(one_device):
   scalars = metrics.summarise(one_device[2])
   for kind in Kind:
     assert np.isfinite(scalars[f"loss/{kind.name.lower()}"])
+
+
+def test_metrics_name_every_source(one_device):
+  """The second entry of the mixture has the documents, the first the rest."""
+  sums = one_device[2]
+  scalars = metrics.summarise(sums)
+  assert sums.by_source.names == ("reply", "draw")
+  for name in ("loss", "accuracy"):
+    np.testing.assert_allclose(
+      scalars[f"{name}/source/draw"], scalars[f"{name}/text"], rtol=1e-6
+    )
+  others = [kind for kind in Kind if kind != Kind.TEXT]
+  mean = sums.cross_entropy[others].sum() / sums.count[others].sum()
+  np.testing.assert_allclose(scalars["loss/source/reply"], mean, rtol=1e-5)
+  np.testing.assert_allclose(
+    scalars["loss/source/reply/flow"], scalars["loss/flow"], rtol=1e-6
+  )
+  assert "loss/source/draw/flow" not in scalars
+
+
+def test_another_entry_of_the_mixture_is_another_name_alone():
+  """Compiled shapes do not depend on what the sources are called."""
+  shapes = []
+  for other in ("draw:1.0", "count:3.0"):
+    cfg = small_run.config()
+    cfg = dataclasses.replace(
+      cfg, data=dataclasses.replace(cfg.data, mixture=("reply:1.0", other))
+    )
+    _, model, _, state = fresh(cfg, jax.devices()[:1])
+    batch = small_run.batch(cfg, seed=0)
+    sums = jax.eval_shape(
+      lambda s, b, cfg=cfg, model=model: step_lib.accumulate(
+        s, b, config=cfg, model=model, objective=losses.PRETRAINING
+      ),
+      state,
+      batch,
+    )[2]
+    shapes.append([leaf.shape for leaf in jax.tree.leaves(sums)])
+    assert sums.by_source.names == ("reply", other.partition(":")[0])
+  assert shapes[0] == shapes[1]
 
 
 @flax.struct.dataclass

@@ -52,6 +52,7 @@ class StreamsConfig:
   speak_weight: float  # `<speak>` after `<speak>`
   onset_weight: float  # first `<speak>`
   stop_weight: float  # first `<quiet>`
+  document_weight: float = 1.0  # every token of a document
   say_text: SayText = SayText.WORDS
   turn_ms: int = 200  # one micro-turn; long ones want a larger max_text_*
 
@@ -77,7 +78,7 @@ class StreamsConfig:
       self,
       section="streams",
       names="say_lead message_weight silence_weight speak_weight onset_weight"
-      " stop_weight",
+      " stop_weight document_weight",
       low=0,
     )
     checks.require(

@@ -4,8 +4,8 @@ For: `loader`. Not for: their order in batches. Start reading at `Groups`.
 
 Group g of shard s is made of the `group_size` elements of the mixture from
 (g L + s) group_size on, packed first fit into several sequences. Where these
-are long it is packed in parts: as many elements as last `_MAX_SECONDS`, at
-least one.
+are long it is packed in parts: as many elements as last `_MAX_SECONDS` and have
+`_MAX_BYTES` of documents, at least one.
 """
 
 import collections
@@ -19,9 +19,14 @@ from tml_jax.config import Config
 from tml_jax.data import mixture, turns
 from tml_jax.streams import framing, packing, tokenizer
 from tml_jax.streams.batch import Batch
+from tml_jax.streams.document import Document
+from tml_jax.streams.frame import Frame
+from tml_jax.streams.timeline import Timeline
 
 # Of recordings that are packed together, in memory at once: an hour takes 1 GB.
 _MAX_SECONDS = 1800.0
+# Of the text of documents: a byte is a token at most, mostly a quarter of one.
+_MAX_BYTES = 4 << 20
 _REMEMBERED = 256  # parts whose beginnings are not counted again
 
 
@@ -67,21 +72,18 @@ class Groups:
       )
     start = self._start(place, group)
     stop = following[1] if following[0] == group else self._group_size
-    recordings, drawn = [], collections.Counter[str]()
+    items, sources, drawn = [], [], collections.Counter[str]()
+    numbers = {name: i for i, name in enumerate(self._mixture.draws)}
     for i in range(start + first, start + stop):
-      frames = framing.frames(
-        turns.lay_out(
-          self._mixture.items[i], config=self._config, tokenizer=self._tokenizer
-        ),
-        config=self._config.streams,
-        tokenizer=self._tokenizer,
-      )
-      recordings.append(frames)
-      if len(self._mixture.draws) > 1:
-        drawn[self._mixture.names[i]] += framing.length(
-          frames, config=self._config.streams
-        )
-    sequences = packing.pack(recordings, config=self._config.streams)
+      item, length = self._made(self._mixture.items[i])
+      items.append(item)
+      name = self._mixture.names[i]
+      sources.append(numbers[name])
+      if len(numbers) > 1:
+        drawn[name] += length
+    sequences = packing.pack(
+      items, config=self._config.streams, sources=sources
+    )
     return {
       "shard": shard,
       "at": (group, first),
@@ -89,6 +91,21 @@ class Groups:
       "drawn": dict(drawn),
       "sequences": [_trim(sequence) for sequence in sequences],
     }
+
+  def _made(
+    self, item: Timeline | Document
+  ) -> tuple[list[Frame] | packing.Text, int]:
+    """What the packer takes of an item, and its number of positions."""
+    config, pieces = self._config, self._tokenizer
+    assert pieces is not None
+    if isinstance(item, Document):
+      text = packing.Text.of(pieces.encode(item.text), config=config.streams)
+      return text, len(text.tokens)
+    laid_out = turns.lay_out(item, config=config, tokenizer=pieces)
+    frames = framing.frames(laid_out, config=config.streams, tokenizer=pieces)
+    if len(self._mixture.draws) == 1:
+      return frames, 0  # nobody asks
+    return frames, framing.length(frames, config=config.streams)
 
   def _start(self, place: int, group: int) -> int:
     """Element of the mixture with which a group begins."""
@@ -116,16 +133,22 @@ class Groups:
     group, first = at
     if first == 0 and self._is_whole():
       return group + 1, 0
-    start, seconds = self._start(place, group), 0.0
+    start, seconds, size = self._start(place, group), 0.0, 0
     for element in range(first, self._group_size):
       seconds += self._mixture.seconds[start + element]
-      if seconds > _MAX_SECONDS and element > first:
+      size += self._mixture.bytes[start + element]
+      is_full = seconds > _MAX_SECONDS or size > _MAX_BYTES
+      if is_full and element > first:
         return group, element
     return group + 1, 0
 
   def _is_whole(self) -> bool:
     """Whether no group has to be cut."""
-    return self._group_size * self._mixture.longest <= _MAX_SECONDS
+    mixed = self._mixture
+    return (
+      self._group_size * mixed.longest <= _MAX_SECONDS
+      and self._group_size * mixed.largest <= _MAX_BYTES
+    )
 
   def _begin_counting(self) -> None:
     self._lock = threading.Lock()

@@ -1,6 +1,6 @@
 """Media files in: sound at 16 kHz and pictures, each at its time.
 
-For: everything that reads a file of sound or video: sources, `sample`,
+For: everything that reads a file of sound, video or a still: sources, `sample`,
 benchmark folders. Not for: measuring sound (`audio`) or judging a corpus'
 recordings (`utterance`). Start reading at `sound` and `pictures`.
 
@@ -21,6 +21,8 @@ from typing import Any, BinaryIO
 
 import av
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 
 from tml_jax.data import placing, source, wav_header
 from tml_jax.streams.timeline import VideoFrame
@@ -31,6 +33,7 @@ FORMATS = (
   *("matroska", "mov", "mp3", "mpeg", "mpegts", "nistsphere", "ogg", "w64"),
   *("wav", "wv"),
 )
+STILLS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow's names
 CONTAINER_OPTIONS = {
   "format_whitelist": ",".join(FORMATS),
   "protocol_whitelist": "none",  # Python reads the file
@@ -70,17 +73,16 @@ def sound(
       sound (`check`).
   """
   name = _shown(path)
-  # The extension names the format where the data do not.
-  container = "g722" if name.lower().endswith(".g722") else None
   with _regular(path) as file:
-    return _sound(file, container=container, name=name, limits=limits)
+    return _sound(file, container=_container(name), name=name, limits=limits)
 
 
 def sound_of_bytes(
   data: bytes, *, name: str, limits: Limits = LIMITS
 ) -> np.ndarray:
-  """The same of a file in memory; `name` is for messages."""
-  return _sound(io.BytesIO(data), container=None, name=name, limits=limits)
+  """The same of a file in memory, which had this name."""
+  container = _container(name)
+  return _sound(io.BytesIO(data), container=container, name=name, limits=limits)
 
 
 def pictures(
@@ -100,12 +102,99 @@ def pictures(
   Raises:
     source.BadRecording: unreadable, without a picture or over a limit.
   """
-  name = _shown(path)
+  with _regular(path) as file:
+    return _pictures(
+      file,
+      name=_shown(path),
+      fps=fps,
+      seconds=seconds,
+      height=height,
+      width=width,
+      limits=limits,
+    )
+
+
+def clip_of_bytes(
+  data: bytes,
+  *,
+  name: str,
+  fps: float,
+  seconds: float,
+  height: int,
+  width: int,
+  limits: Limits = LIMITS,
+) -> tuple[tuple[VideoFrame, ...], np.ndarray | None]:
+  """`pictures` and `sound` of a clip in memory; None where it has no sound.
+
+  Raises:
+    source.BadRecording: as those two.
+  """
+  frames = _pictures(
+    io.BytesIO(data),
+    name=name,
+    fps=fps,
+    seconds=seconds,
+    height=height,
+    width=width,
+    limits=limits,
+  )
+  file = io.BytesIO(data)
+  with _open(file, container=None, name=name, limits=limits) as opened:
+    has_sound = bool(opened.container.streams.audio)
+  if not has_sound:
+    return frames, None
+  return frames, sound_of_bytes(data, name=name, limits=limits)
+
+
+def picture_of_bytes(
+  data: bytes, *, name: str, height: int, width: int
+) -> np.ndarray:
+  """[height, width, 3] uint8, upright, of a still; transparent is white.
+
+  Raises:
+    source.BadRecording: no picture in a format of `STILLS`, broken or too
+      large.
+  """
+  try:
+    with PIL.Image.open(io.BytesIO(data), formats=STILLS) as image:
+      if image.width * image.height > _MAX_PIXELS:
+        raise source.BadRecording(
+          source.Reason.TOO_LARGE,
+          f"{name}: {image.width} x {image.height} pixels",
+        )
+      image.load()
+      upright = PIL.ImageOps.exif_transpose(image).convert("RGBA")
+  except source.BadRecording:
+    raise
+  except (MemoryError, PIL.Image.DecompressionBombError) as error:
+    raise source.BadRecording(
+      source.Reason.TOO_LARGE, f"{name}: {error or 'no memory'}"
+    ) from error
+  # Whatever Pillow's readers raise for a broken file, which is many things.
+  except Exception as error:
+    raise source.BadRecording(
+      source.Reason.UNREADABLE,
+      f"{name}: {error!r:.200}; formats that are read: {', '.join(STILLS)}",
+    ) from error
+  paper = PIL.Image.new("RGBA", upright.size, "white")
+  paper.alpha_composite(upright)
+  resized = paper.convert("RGB").resize((width, height))
+  return np.asarray(resized)
+
+
+def _pictures(
+  file: BinaryIO,
+  *,
+  name: str,
+  fps: float,
+  seconds: float,
+  height: int,
+  width: int,
+  limits: Limits,
+) -> tuple[VideoFrame, ...]:
+  """See `pictures`."""
   kept: list[VideoFrame] = []
-  with (
-    _regular(path) as file,
-    _open(file, container=None, name=name, limits=limits) as opened,
-  ):
+  with _open(file, container=None, name=name, limits=limits) as opened:
     streams = _moving(opened.container)
     if not streams:
       raise source.BadRecording(
@@ -135,6 +224,11 @@ def pictures(
       source.Reason.EMPTY, f"{name} has no frame to show"
     )
   return tuple(kept)
+
+
+def _container(name: str) -> str | None:
+  """The format that the extension names where the data do not."""
+  return "g722" if name.lower().endswith(".g722") else None
 
 
 def check(samples: np.ndarray, *, name: str) -> None:

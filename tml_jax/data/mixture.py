@@ -1,19 +1,19 @@
-"""The stream of timelines that an experiment trains or is tested on.
+"""The stream of items that an experiment trains or is tested on.
 
 For: turning config.data.mixture and the prepared corpora into one endless,
 shuffled, weighted and randomly accessible sequence. Not for: packing and
 batches (`loader`). Start reading at `open_mixture`. An entry of the mixture is
 a scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
-or the folder of a prepared corpus of recorded conversations
-("stereo_wav-calls:0.5"), whose recordings are split by a hash of their id. A
-weight is a share of the positions that a model is trained on.
+or the folder of a prepared corpus of recorded conversations or documents
+("stereo_wav-calls:0.5"), which are split by a hash of their id. A weight is a
+share of the positions that a model is trained on.
 """
 
 import dataclasses
 import os
 import pathlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -26,6 +26,7 @@ from tml_jax.data import scenarios, shares, source, splits
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, tokenizer
+from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import Timeline
 
 # Items of a scenario family in one epoch: far more than a run reads.
@@ -66,17 +67,21 @@ class Mixture:
   """The endless mixture, and what is known of its elements without reading.
 
   Attributes:
-    items: element i is a Timeline and depends on i alone.
+    items: element i is a Timeline or a Document and depends on i alone.
     names: the entry that element i is of.
-    seconds: its duration, or more.
+    seconds: its duration, or more; 0 of a document.
+    bytes: of its text, where it is a document, else 0.
     longest: the most that `seconds` has.
+    largest: the most that `bytes` has.
     draws: share of the elements by entry.
   """
 
   items: grain.MapDataset
   names: grain.MapDataset
   seconds: grain.MapDataset
+  bytes: grain.MapDataset
   longest: float
+  largest: int
   draws: dict[str, float]
 
 
@@ -118,6 +123,7 @@ def open_mixture(
     drawn = shares.draws(wanted, sizes=sizes)
     shares.log(wanted, sizes=sizes, drawn=drawn)
   seconds = {entry: _seconds(found) for entry, found in sources.items()}
+  sizes_of = {entry: _bytes(found) for entry, found in sources.items()}
 
   def mixed(of: Mapping[str, Any]) -> grain.MapDataset:
     parts = []
@@ -132,10 +138,9 @@ def open_mixture(
     items=mixed(sources),
     names=mixed({e: Same(e, len(found)) for e, found in sources.items()}),
     seconds=mixed(seconds),
-    longest=max(
-      each.value if isinstance(each, Same) else float(np.max(each))
-      for each in seconds.values()
-    ),
+    bytes=mixed(sizes_of),
+    longest=_most(seconds),
+    largest=_most(sizes_of),
     draws=drawn,
   )
 
@@ -154,8 +159,27 @@ class Same(Sequence[Any]):
     return self.value
 
 
+def _most(values: Mapping[str, Sequence[Any]]) -> Any:
+  """The largest value of any entry."""
+  return max(
+    each.value if isinstance(each, Same) else np.max(each).item()
+    for each in values.values()
+  )
+
+
+def _bytes(found: source.Source) -> Sequence[int]:
+  """Bytes of the text of each document; 0 of a recording."""
+  return found.letters if isinstance(found, Subset) else Same(0, len(found))
+
+
+def conversations(found: source.Source) -> Iterator[int]:
+  """Indices of the items that are no documents."""
+  sizes = _bytes(found)
+  return (i for i in range(len(found)) if not sizes[i])
+
+
 def _seconds(found: source.Source) -> Sequence[float]:
-  """Duration of each recording, or more."""
+  """Duration of each recording, or more; 0 of a document."""
   if isinstance(found, Subset):
     return found.seconds
   assert isinstance(found, family.Family)  # there is nothing else
@@ -178,22 +202,28 @@ def _measure(
     tokenizer.path(data_dir), config=config.streams
   )
   for entry, found in sources.items():
-    indices, mean = list(range(_FAMILY_SAMPLES)), None
-    if isinstance(found, Subset):
-      indices, mean = shares.sample(len(found)), float(np.mean(found.seconds))
+    if not isinstance(found, Subset):
+      sizes[entry] = shares.measure(
+        (found[i] for i in range(_FAMILY_SAMPLES)),
+        mean=None,
+        config=config,
+        tokenizer=pieces,
+      )
+      continue
     sizes[entry] = shares.measure(
-      (found[i] for i in indices),
-      mean_seconds=mean,
+      (found[i] for i in shares.sample(len(found))),
+      mean=shares.Mean(
+        float(np.mean(found.seconds)), float(np.mean(found.letters))
+      ),
       config=config,
       tokenizer=pieces,
     )
-    if isinstance(found, Subset):
-      shares.warn_of_long(
-        entry,
-        seconds=found.seconds,
-        size=sizes[entry],
-        seq_len=config.streams.seq_len,
-      )
+    shares.warn_of_long(
+      entry,
+      seconds=found.seconds,
+      size=sizes[entry],
+      seq_len=config.streams.seq_len,
+    )
   return sizes
 
 
@@ -227,6 +257,11 @@ def pick(
     )
   dataset = build(config, data_dir=data_dir, split=Split(name))
   timeline = dataset[int(index)]
+  if isinstance(timeline, Document):
+    raise errors.UserError(
+      f"--{flag}={argument}: this is the document {timeline.id!r}, and no"
+      " conversation; give another index"
+    )
   return dataclasses.replace(timeline, id=f"{argument} ({timeline.id})")
 
 
@@ -323,7 +358,8 @@ class Subset:
   does not have: it is refused.
 
   Attributes:
-    seconds: duration of each, when it is open.
+    seconds: duration of each, when it is open; 0 of a document.
+    letters: of the text of each document; 0 of a recording.
   """
 
   recordings: corpus_lib.RecordSource
@@ -346,9 +382,10 @@ class Subset:
       )
     self._kept = kept
     self.seconds = self.recordings.seconds[kept]
+    self.letters = self.recordings.letters[kept]
 
   def __len__(self) -> int:
     return len(self._kept)
 
-  def __getitem__(self, index: int) -> Timeline:
+  def __getitem__(self, index: int) -> Any:  # a Timeline or a Document
     return self.recordings[int(self._kept[index])]

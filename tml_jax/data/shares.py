@@ -4,7 +4,7 @@ For: `mixture`. Not for: the order of what is drawn. Start reading at `measure`
 and `draws`. A call has thousands of positions and a line of text ten: drawn
 equally often, text would be next to nothing of what a model is trained on. So
 an entry is drawn in proportion to its weight over its mean number of positions
-(tokens of a packed sequence), measured on the same few recordings each time.
+(tokens of a packed sequence), measured on the same few items each time.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from absl import logging
 
 from tml_jax.config import Config
 from tml_jax.data import turns
-from tml_jax.streams import framing
+from tml_jax.streams import framing, packing
+from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
@@ -24,47 +25,66 @@ _SECONDS = 1200.0  # of samples together; at least three are taken
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """What a recording of an entry takes, in the mean.
+  """What an item of an entry takes, in the mean.
 
   Attributes:
-    positions: of a recording.
-    per_second: positions of one second.
+    positions: of an item.
+    per_second: positions of one second of a recording; 0 without recordings.
   """
 
   positions: float
   per_second: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Mean:
+  """Of all items of an entry.
+
+  Attributes:
+    seconds: of a recording; a document has 0.
+    bytes: of the text of a document; a recording has 0.
+  """
+
+  seconds: float
+  bytes: float
+
+
 def measure(
-  items: Iterable[Timeline],
+  items: Iterable[Timeline | Document],
   *,
-  mean_seconds: float | None,
+  mean: Mean | None,
   config: Config,
   tokenizer: Tokenizer,
 ) -> Size:
-  """The size of an entry, of some of its recordings.
+  """The size of an entry, of some of its items.
 
   Args:
     items: of the entry, read one at a time until there is enough.
-    mean_seconds: of all its recordings, where that is known: some are long.
+    mean: of all its items, where that is known: some are long.
     config: the experiment.
     tokenizer: of the data.
   """
   positions, seconds, count = 0, 0.0, 0
+  tokens, size = 0, 0  # of documents
   for item in items:
+    count += 1
+    if isinstance(item, Document):
+      text = packing.Text.of(tokenizer.encode(item.text), config=config.streams)
+      tokens += len(text.tokens)
+      size += len(item.text.encode())
+      continue
     item = turns.lay_out(item, config=config, tokenizer=tokenizer)
     positions += framing.count_positions(
       item, config=config.streams, tokenizer=tokenizer
     )
     seconds += item.duration
-    count += 1
     if seconds > _SECONDS and count >= 3:
       break
-  per_second = positions / seconds
-  mean = positions / count
-  return Size(
-    mean if mean_seconds is None else per_second * mean_seconds, per_second
-  )
+  per_second = positions / seconds if seconds else 0.0
+  if mean is None:
+    return Size((positions + tokens) / count, per_second)
+  per_byte = tokens / size if size else 0.0
+  return Size(per_second * mean.seconds + per_byte * mean.bytes, per_second)
 
 
 def sample(count: int) -> list[int]:
@@ -97,7 +117,7 @@ def log(
   total = sum(weights.values())
   for name, weight in weights.items():
     logging.info(
-      "mixture: %s is %.1f %% of the positions: %.2f %% of the recordings, of"
+      "mixture: %s is %.1f %% of the positions: %.2f %% of the items, of"
       " %.0f positions in the mean",
       *(name, 100 * weight / total, 100 * drawn[name], sizes[name].positions),
     )
@@ -107,6 +127,8 @@ def warn_of_long(
   name: str, *, seconds: Sequence[float], size: Size, seq_len: int
 ) -> None:
   """Counts recordings that are cut; what goes on does not see what was."""
+  if not size.per_second:
+    return
   most = seq_len / size.per_second
   longer = [each for each in seconds if each > most]
   if longer:

@@ -112,6 +112,11 @@ class Reason(enum.StrEnum):
   INVALID = "not a valid timeline"
   OTHER_SIZE = "video of another size"
   FAILED = "its source failed"
+  MISSING = "its file is missing"
+  NOT_UTF8 = "not in UTF-8"
+  NO_TEXT = "no text"
+  NO_CAPTION = "no caption"
+  NO_PICTURE = "no picture"
 
 
 class Note(enum.StrEnum):

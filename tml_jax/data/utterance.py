@@ -40,11 +40,28 @@ def build(
   Raises:
     source.BadRecording: the recording cannot be used, and why.
   """
-  samples = mono(samples, name=prompt)
-  spans = audio_lib.speech_spans(samples, name=prompt)
+  samples, spans = trimmed(mono(samples, name=prompt), name=prompt)
+  return timeline_of(
+    samples,
+    spans=spans,
+    words=spread_words(text, spans=spans),
+    voice=voice,
+    language=language,
+    prompt=prompt,
+    text=text,
+  )
+
+
+def trimmed(samples: np.ndarray, *, name: str) -> tuple[np.ndarray, list[Span]]:
+  """The speech of [n] samples from its first to its last, at `LEVEL_DB`.
+
+  Raises:
+    source.BadRecording: there is none.
+  """
+  spans = audio_lib.speech_spans(samples, name=name)
   if not spans:
     raise source.BadRecording(
-      source.Reason.SILENT, f"{prompt}: {len(samples)} samples without speech"
+      source.Reason.SILENT, f"{name}: {len(samples)} samples without speech"
     )
   samples = samples[_sample(spans[0].start) : _sample(spans[-1].end)]
   offset = spans[0].start
@@ -55,15 +72,7 @@ def build(
   fade = np.linspace(0, 1, min(_FADE, len(samples)), dtype=np.float32)
   samples[: len(fade)] *= fade
   samples[len(samples) - len(fade) :] *= fade[::-1]
-  return timeline_of(
-    samples,
-    spans=spans,
-    words=spread_words(text, spans=spans),
-    voice=voice,
-    language=language,
-    prompt=prompt,
-    text=text,
-  )
+  return samples, spans
 
 
 def timeline_of(

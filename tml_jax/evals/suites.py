@@ -9,6 +9,7 @@ Nothing here imports jax.
 import abc
 import dataclasses
 import functools
+import itertools
 import pathlib
 import types
 from collections.abc import Callable, Mapping
@@ -108,7 +109,7 @@ class Interactivity(Suite):
   """Scenarios of the mixture, or of the families that are named.
 
   Of recorded conversations, which have no annotations, the beginning is held
-  and compared with what the recorded agent did.
+  and compared with what the recorded agent did. Documents are left out.
   """
 
   def __init__(
@@ -169,7 +170,8 @@ class Interactivity(Suite):
       )
       opened = open_on(grid=clock.TICKS)  # users are the same for all models
       recorded = None if grid == clock.TICKS else open_on(grid=grid)
-      for i in range(min(self._count, len(opened))):
+      held = itertools.islice(mixture.conversations(opened), self._count)
+      for i in held:
         item = Item(
           family,
           seed=i,

@@ -30,7 +30,8 @@ class Inputs(NamedTuple):
 
   Attributes:
     tokens: [T] int32, placeholders where sound and patches go.
-    windows: [T] int32, index of the window on the clock.
+    windows: [T] int32, index of the window on the clock; in a document, which
+      has no clock, that of the token (`packing.Text`).
     audio_dmel: [A, 80] uint8.
     audio_positions: [A] int32.
     audio_streams: [A] int32, `OWN` or `USER`.
@@ -48,12 +49,13 @@ class Inputs(NamedTuple):
 
 
 class Packed(NamedTuple):
-  """Whole recordings, one after the other: what a forward pass takes.
+  """Recordings and documents, one after the other: what a forward pass takes.
 
   Attributes:
     inputs: of T positions.
-    segment_ids: [T] int32, which recording, counted from 1; 0 for padding.
-    positions: [T] int32, within the recording.
+    segment_ids: [T] int32, which recording or piece of a document, counted
+      from 1; 0 for padding.
+    positions: [T] int32, within the recording or the piece.
   """
 
   inputs: Inputs
@@ -82,12 +84,14 @@ class Targets(NamedTuple):
     tokens: [N] int32.
     kinds: [N] int32, of `frame.Kind`.
     weights: [N] float32, of the loss; 0 where unused.
+    sources: [N] int32, which entry of the mixture it is of, in their order.
   """
 
   positions: Array
   tokens: Array
   kinds: Array
   weights: Array
+  sources: Array
 
 
 class Speech(NamedTuple):
@@ -97,11 +101,13 @@ class Speech(NamedTuple):
     positions: [S] int32, of the `<speak>`.
     mel: [S, F, 80] float32, log10.
     weights: [S] float32, 1 where there is a mel, else 0.
+    sources: [S] int32, as `Targets` has them.
   """
 
   positions: Array
   mel: Array
   weights: Array
+  sources: Array
 
 
 class Batch(NamedTuple):

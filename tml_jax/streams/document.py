@@ -1,16 +1,17 @@
 """Text without a clock: an article, a page, a file of code.
 
 For: the exchange format of text between sources, shards and packing, beside
-`timeline`. Not for: tokens (`packing`). Start reading at `Document`.
+`timeline`. Not for: tokens (`packing.Text`). Start reading at `Document`.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
 
-# What tells a document's record from a timeline's, which has no such field.
-_KIND = "document"
+PART_OF = "part_of"  # of the metadata of a part: the id of the whole
+MAX_BYTES = 1 << 20  # of a document's text in UTF-8; longer ones are cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Document:
 def to_bytes(document: Document) -> bytes:
   """Serialises with msgpack."""
   message = {
-    _KIND: document.text,
+    "text": document.text,
     "id": document.id,
     "metadata": document.metadata,
   }
@@ -41,7 +42,7 @@ def from_bytes(data: bytes) -> Document:
   try:
     message = msgpack.unpackb(data)
     return Document(
-      id=message["id"], text=message[_KIND], metadata=message["metadata"]
+      id=message["id"], text=message["text"], metadata=message["metadata"]
     )
   except Exception as error:  # msgpack raises many unrelated types
     raise ValueError(
@@ -72,3 +73,34 @@ def validate(document: Document) -> None:
     raise ValueError(f"{where}: text is empty")
   if not isinstance(document.metadata, dict):
     raise ValueError(f"{where}: metadata is {document.metadata!r} and no dict")
+
+
+def cut(
+  document: Document, *, max_bytes: int = MAX_BYTES
+) -> Iterator[Document]:
+  """The document in parts of at most `max_bytes`, itself where that is one.
+
+  A part ends behind a line, else behind a space, where one is in its second
+  half; else in the middle of a word, never of a character. The parts' texts
+  add up to the whole, and their ids are ID#0, ID#1, ...; the metadata `PART_OF`
+  of each is ID, so that all are in one split.
+  """
+  text = document.text
+  if len(text) <= max_bytes and len(text.encode()) <= max_bytes:
+    yield document
+    return
+  start = number = 0
+  while start < len(text):
+    data = text[start : start + max_bytes].encode()[:max_bytes]
+    stop = start + len(data.decode(errors="ignore"))
+    if stop < len(text):
+      half = (start + stop) // 2
+      ends = (text.rfind(mark, half, stop) + 1 for mark in ("\n", " "))
+      stop = next((end for end in ends if end), stop)
+    yield dataclasses.replace(
+      document,
+      id=f"{document.id}#{number}",
+      text=text[start:stop],
+      metadata=document.metadata | {PART_OF: document.id},
+    )
+    start, number = stop, number + 1

@@ -37,6 +37,7 @@ class Control(enum.IntEnum):
   MORE = 11  # ends a burst whose message goes on in a later frame
   SPEAK = 12
   QUIET = 13
+  DOCUMENT = 14  # begins a text without a clock (`packing.Text`)
 
 
 CHANNELS_IN = (Control.USER_TEXT, Control.RESULT)
@@ -54,6 +55,7 @@ class Kind(enum.IntEnum):
   ONSET = 3  # the first `<speak>`
   GOING_ON = 4  # `<speak>` after `<speak>`
   STOP = 5  # the first `<quiet>`
+  TEXT = 6  # of a document, and its `<end>`
 
 
 def token_id(control: Control, *, config: StreamsConfig) -> int:
@@ -161,13 +163,14 @@ def layout(frame: Frame, *, config: StreamsConfig) -> Layout:
 
 
 def loss_weights(config: StreamsConfig) -> np.ndarray:
-  """Weight of the loss on each `Kind`, [6] float32; onsets are rare."""
+  """Weight of the loss on each `Kind`, [7] float32; onsets are rare."""
   weights = np.ones(len(Kind), np.float32)
   weights[Kind.MESSAGE] = config.message_weight
   weights[Kind.SILENCE] = config.silence_weight
   weights[Kind.ONSET] = config.onset_weight
   weights[Kind.GOING_ON] = config.speak_weight
   weights[Kind.STOP] = config.stop_weight
+  weights[Kind.TEXT] = config.document_weight
   return weights
 
 

@@ -1,13 +1,15 @@
-"""Whole frames of several recordings in sequences of fixed shape; and back.
+"""Recordings and documents in sequences of fixed shape; and back.
 
 For: what the train step eats. Not for: batching or shuffling (`data.loader`).
 Start reading at `pack`. A recording that fits one sequence is never cut; a
 longer one is cut between frames and goes on as a segment of its own, its
-clock running on.
+clock running on. A document is cut wherever there is room.
 """
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,22 +22,67 @@ from tml_jax.streams.batch import Batch, Packed, Speech, Targets
 from tml_jax.streams.frame import Control, Frame, Kind
 
 _LIMITS = streams_config.LIMITS
+_SPEAK, _TARGET = _LIMITS.index("max_speak"), _LIMITS.index("max_targets")
+# Targets of a piece of a document: with fewer, most have next to no past.
+_LEAST = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text:
+  """A document, or a piece of one, as tokens.
+
+  Every token but the first is a target. In a sequence it is a segment of its
+  own, whose positions and windows count its tokens from 0: nothing before it
+  is seen, and where attention measures time a token takes a window, about as
+  long as it would be spoken.
+
+  Attributes:
+    tokens: [n] int32: of a document `<document>`, its text, `<end>`; of a
+      piece that goes on, the last token of the piece before it and what follows
+      that.
+  """
+
+  tokens: np.ndarray
+
+  @classmethod
+  def of(cls, tokens: Sequence[int], *, config: StreamsConfig) -> "Text":
+    """A whole document, from the tokens of its text."""
+    begin = frame_lib.token_id(Control.DOCUMENT, config=config)
+    end = frame_lib.token_id(Control.END, config=config)
+    return cls(np.array([begin, *tokens, end], np.int32))
 
 
 def pack(
-  recordings: list[list[Frame]], *, config: StreamsConfig
+  items: Sequence[list[Frame] | Text],
+  *,
+  config: StreamsConfig,
+  sources: Sequence[int] = (),
 ) -> list[Batch]:
-  """First-fit packing, deterministic in the order of `recordings`.
+  """Recordings first fit, then documents into what these leave.
+
+  Deterministic in the order of `items`. Recordings are packed as if there were
+  no documents. A document fills what is left of each sequence in turn, and is
+  cut where it does not fit; no piece has fewer than `_LEAST` targets unless
+  the document has.
+
+  Args:
+    items: frames of recordings, and documents.
+    config: limits and weights.
+    sources: the entry of the mixture of each item; none for all of the first.
 
   Returns:
-    Sequences in the shapes of `empty_sequence`.
+    Sequences in the shapes of `empty_sequence`. Those of documents alone are
+    spread evenly among the others.
 
   Raises:
     ValueError: one frame exceeds a whole sequence; names the limit.
   """
   limits = np.array([getattr(config, name) for name in _LIMITS])
+  numbered = list(zip(items, sources or [0] * len(items), strict=True))
   bins: list[_Bin] = []
-  for frames in recordings:
+  for frames, source in numbered:
+    if isinstance(frames, Text):
+      continue
     placed = [_Placed.of(frame, config=config) for frame in frames]
     for piece in _cut(placed, limits):
       need = np.sum([each.cost for each in piece], axis=0)
@@ -46,8 +93,61 @@ def pack(
         candidate = _Bin(np.zeros_like(limits), [])
         bins.append(candidate)
       candidate.used += need
-      candidate.segments.append(piece)
-  return [_write(b, config=config) for b in bins]
+      candidate.segments.append((source, piece))
+  filled = list(bins)
+  for text, source in numbered:
+    if isinstance(text, Text):
+      _pour(text, filled, limits, source=source)
+  alone = filled[len(bins) :]
+  return [_write(b, config=config) for b in _spread(bins, alone)]
+
+
+def _pour(
+  text: Text, bins: list["_Bin"], limits: np.ndarray, *, source: int
+) -> None:
+  """Puts a document into what `bins` have left, and into new ones."""
+  whole = _room(np.zeros_like(limits), limits)
+  least = max(1, min(_LEAST, whole // 2))
+  start, last = 0, len(text.tokens) - 1
+  for number in itertools.count():
+    left = last - start
+    if not left:
+      break
+    if number == len(bins):
+      bins.append(_Bin(np.zeros_like(limits), []))
+    candidate = bins[number]
+    count = min(_room(candidate.used, limits), left)
+    if count < left:  # the rest must not be too short
+      count = min(count, left - least)
+    if count < min(left, least):
+      continue
+    piece = text.tokens[start : start + count + 1]
+    candidate.used += _text_cost(piece)
+    candidate.segments.append((source, piece))
+    start += count
+
+
+def _room(used: np.ndarray, limits: np.ndarray) -> int:
+  """Targets of a document for which there is still room."""
+  left = dict(zip(_LIMITS, (limits - used).tolist(), strict=True))
+  return min(left["seq_len"] - 1, left["max_targets"])
+
+
+def _text_cost(tokens: np.ndarray) -> np.ndarray:
+  return np.array([len(tokens), 0, 0, 0, len(tokens) - 1])
+
+
+def _spread(first: list["_Bin"], second: list["_Bin"]) -> list["_Bin"]:
+  """Both in their order, the second evenly among the first.
+
+  Else batches would have conversations alone and then text alone.
+  """
+  places = [
+    ((i + 0.5) / len(bins), each)
+    for bins in (first, second)
+    for i, each in enumerate(bins)
+  ]
+  return [each for _, each in sorted(places, key=lambda place: place[0])]
 
 
 def empty_sequence(config: StreamsConfig) -> Batch:
@@ -73,11 +173,13 @@ def empty_sequence(config: StreamsConfig) -> Batch:
       tokens=zeros(c.max_targets),
       kinds=zeros(c.max_targets),
       weights=weights(c.max_targets),
+      sources=zeros(c.max_targets),
     ),
     speech=Speech(
       positions=unused(c.max_speak),
       mel=weights(mel),
       weights=weights(c.max_speak),
+      sources=zeros(c.max_speak),
     ),
   )
 
@@ -106,8 +208,10 @@ class _Placed:
 
 @dataclasses.dataclass
 class _Bin:
+  """A sequence to be: what it takes, and segments with their sources."""
+
   used: np.ndarray
-  segments: list[list[_Placed]]
+  segments: list[tuple[int, list[_Placed] | np.ndarray]]
 
 
 def _cut(placed: list[_Placed], limits: np.ndarray) -> list[list[_Placed]]:
@@ -130,15 +234,36 @@ def _cut(placed: list[_Placed], limits: np.ndarray) -> list[list[_Placed]]:
 def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
   out, weights = empty_sequence(config), frame_lib.loss_weights(config)
   at = np.zeros_like(packed.used)
-  for segment, piece in enumerate(packed.segments, start=1):
-    origin = at[0]
-    for placed in piece:
-      _write_frame(placed, out, at, weights=weights)
-      at += placed.cost
+  for segment, (source, piece) in enumerate(packed.segments, start=1):
+    origin, before = at[0], at.copy()
+    if isinstance(piece, np.ndarray):
+      _write_text(piece, out, at, weight=weights[Kind.TEXT])
+      at += _text_cost(piece)
+    else:
+      for placed in piece:
+        _write_frame(placed, out, at, weights=weights)
+        at += placed.cost
+    speak, target = (slice(before[i], at[i]) for i in (_SPEAK, _TARGET))
+    out.speech.sources[speak] = source
+    out.targets.sources[target] = source
     span = slice(origin, at[0])
     out.packed.segment_ids[span] = segment
     out.packed.positions[span] = np.arange(at[0] - origin)
   return out
+
+
+def _write_text(
+  tokens: np.ndarray, out: Batch, at: np.ndarray, *, weight: float
+) -> None:
+  """Writes a piece of a document into `out`; see `_write_frame`."""
+  position, target, count = at[0], at[_TARGET], len(tokens)
+  out.packed.inputs.tokens[position : position + count] = tokens
+  out.packed.inputs.windows[position : position + count] = np.arange(count)
+  slots, targets = slice(target, target + count - 1), out.targets
+  targets.positions[slots] = position + np.arange(count - 1)
+  targets.tokens[slots] = tokens[1:]
+  targets.kinds[slots] = Kind.TEXT
+  targets.weights[slots] = weight
 
 
 def _write_frame(
@@ -171,8 +296,10 @@ def _write_frame(
       out.speech.weights[speak] = 1.0
 
 
-def unpack(sequence: Batch, *, config: StreamsConfig) -> list[list[Frame]]:
-  """The frames of a packed sequence, one list per segment.
+def unpack(
+  sequence: Batch, *, config: StreamsConfig
+) -> list[list[Frame] | Text]:
+  """What a packed sequence holds: frames or text of each segment.
 
   Raises:
     ValueError: the tokens do not follow the grammar; names the position.
@@ -181,12 +308,21 @@ def unpack(sequence: Batch, *, config: StreamsConfig) -> list[list[Frame]]:
   turn = frame_lib.token_id(Control.TURN, config=config)
   tokens, segments = sequence.packed.inputs.tokens, sequence.packed.segment_ids
   used = int((segments > 0).sum())
-  starts = [*np.flatnonzero(tokens[:used] == turn).tolist(), used]
-  recordings: dict[int, list[Frame]] = {}
-  for start, stop in zip(starts[:-1], starts[1:], strict=True):
-    frame = _read_frame(sequence, slots, start, stop, config=config)
-    recordings.setdefault(int(segments[start]), []).append(frame)
-  return list(recordings.values())
+  if not used:
+    return []
+  edges = [0, *(np.flatnonzero(np.diff(segments[:used])) + 1).tolist(), used]
+  result: list[list[Frame] | Text] = []
+  for first, last in itertools.pairwise(edges):
+    if tokens[first] != turn:
+      result.append(Text(tokens[first:last]))
+      continue
+    starts = first + np.flatnonzero(tokens[first:last] == turn)
+    frames = [
+      _read_frame(sequence, slots, start, stop, config=config)
+      for start, stop in itertools.pairwise([*starts.tolist(), last])
+    ]
+    result.append(frames)
+  return result
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ accumulation and sharding change nothing.
 
 Legend: B sequences, T positions, N targets, S `<speak>` positions, K noise
 draws, D d_model, V vocabulary, F fine frames, C mel channels; in loads: K kinds
-of token, L MoE layers, E experts.
+of token, L MoE layers, E experts; in sums: K kinds of target, M entries of the
+mixture.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import Config
+from tml_jax.data import mixture
 from tml_jax.models import flow_head, interaction, moe, norm
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import dmel, frame
@@ -42,6 +44,7 @@ class Sums:
     cross_entropy: [kinds] float32, unweighted.
     correct: [kinds] targets predicted right.
     count: [kinds] valid targets.
+    by_source: the same by entry of the mixture.
     flow: squared error of the predicted mel, standardised, window mean.
     flow_count: `<speak>` positions.
     load_KLE: router choices by token kind, MoE layer and expert.
@@ -53,11 +56,30 @@ class Sums:
   cross_entropy: jax.Array
   correct: jax.Array
   count: jax.Array
+  by_source: "BySource"
   flow: jax.Array
   flow_count: jax.Array
   load_KLE: jax.Array
   tokens: jax.Array
   balance: jax.Array
+
+
+@flax.struct.dataclass
+class BySource:
+  """Sums of the targets of each entry of the mixture, [M] float32.
+
+  Attributes:
+    names: of the entries; no array, so that it comes along unchanged.
+    cross_entropy, correct, count, flow, flow_count: as in `Sums`, over all
+      kinds.
+  """
+
+  names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+  cross_entropy: jax.Array
+  correct: jax.Array
+  count: jax.Array
+  flow: jax.Array
+  flow_count: jax.Array
 
 
 @jax.named_scope("denominators")
@@ -136,6 +158,14 @@ def loss(
     cross_entropy=jnp.einsum("bn,bnk->k", entropy_BN, kinds_BNK),
     correct=jnp.einsum("bn,bnk->k", right_BN.astype(jnp.float32), kinds_BNK),
     count=kinds_BNK.sum((0, 1)),
+    by_source=_by_source(
+      batch,
+      names=tuple(mixture.weights(config)),
+      valid_BN=valid_BN,
+      entropy_BN=entropy_BN,
+      right_BN=right_BN,
+      flow_BS=flow_BS,
+    ),
     flow=flow_BS.sum(),
     flow_count=batch.speech.weights.sum(),
     load_KLE=aux.load_KLE,
@@ -144,6 +174,30 @@ def loss(
   )
   total = text + config.train.flow_loss_weight * flow
   return (total + weight * balance if weight else total), sums
+
+
+@jax.named_scope("by_source")
+def _by_source(
+  batch: Batch,
+  *,
+  names: tuple[str, ...],
+  valid_BN: jax.Array,
+  entropy_BN: jax.Array,
+  right_BN: jax.Array,
+  flow_BS: jax.Array,
+) -> BySource:
+  """Sums by the entry of the mixture, of which the `names` are in order."""
+  of_BNM = jax.nn.one_hot(batch.targets.sources, len(names))
+  of_BNM *= valid_BN[..., None]
+  of_BSM = jax.nn.one_hot(batch.speech.sources, len(names))
+  return BySource(
+    names=names,
+    cross_entropy=jnp.einsum("bn,bnm->m", entropy_BN, of_BNM),
+    correct=jnp.einsum("bn,bnm->m", right_BN.astype(jnp.float32), of_BNM),
+    count=of_BNM.sum((0, 1)),
+    flow=jnp.einsum("bs,bsm->m", flow_BS, of_BSM),
+    flow_count=jnp.einsum("bs,bsm->m", batch.speech.weights, of_BSM),
+  )
 
 
 def unembed(params, *, model) -> Callable[[jax.Array], jax.Array]:
@@ -263,7 +317,7 @@ class Pretraining:
   `objective.Objective` says what each part is for.
   """
 
-  shown = ("say", "onset", "stop", "flow")
+  shown = ("say", "text", "onset", "stop", "flow")
   counted: Mapping[str, str] = {"tokens": "tok"}
   denominators = staticmethod(denominators)
   loss = staticmethod(loss)

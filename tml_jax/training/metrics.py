@@ -26,10 +26,13 @@ EVALUATION = "eval/"  # what names of an evaluation inside training begin with
 def summarise(sums: Any) -> dict[str, float]:
   """Scalars of `losses.Sums` of one step, fetched to the host.
 
-  Names: loss/*, accuracy/*, router/*. `router/<kind>/max_over_mean` is the
-  largest share of an expert over the equal share, worst layer, among tokens
-  of one kind; 1 is perfect balance. `router/<kind>/unused_experts` is the
-  share of experts, all layers, that no token of the kind chose.
+  Names: loss/*, accuracy/*, router/*. `loss/say` is of one kind of target
+  (`frame.Kind`), `loss/source/NAME` of all targets of one entry of the mixture,
+  `loss/source/NAME/flow` of its speech; both unweighted.
+  `router/<kind>/max_over_mean` is the largest share of an expert over the equal
+  share, worst layer, among tokens of one kind; 1 is perfect balance.
+  `router/<kind>/unused_experts` is the share of experts, all layers, that no
+  token of the kind chose.
   """
   result = {
     "loss/flow": float(sums.flow / max(1.0, float(sums.flow_count))),
@@ -41,6 +44,14 @@ def summarise(sums: Any) -> dict[str, float]:
       name = kind.name.lower()
       result[f"loss/{name}"] = float(sums.cross_entropy[kind]) / count
       result[f"accuracy/{name}"] = float(sums.correct[kind]) / count
+  sources = sums.by_source
+  for i, name in enumerate(sources.names):
+    if count := float(sources.count[i]):
+      loss = float(sources.cross_entropy[i]) / count
+      result[f"loss/source/{name}"] = loss
+      result[f"accuracy/source/{name}"] = float(sources.correct[i]) / count
+    if count := float(sources.flow_count[i]):
+      result[f"loss/source/{name}/flow"] = float(sources.flow[i]) / count
   load = np.asarray(sums.load_KLE)
   if load.shape[1]:
     result["router/all/max_over_mean"] = _imbalance(load.sum(axis=0))

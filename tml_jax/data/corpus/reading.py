@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 from array_record.python import array_record_module
 
 from tml_jax import errors, files
@@ -37,8 +38,9 @@ class RecordSource:
 
   Attributes:
     index: of it.
-    seconds: [recordings] float64.
+    seconds: [recordings] float64; 0 of a document.
     split_hash: [recordings] uint64, see `splits`.
+    letters: [recordings] int64, of documents; 0 of others.
   """
 
   def __init__(self, path: str | os.PathLike[str]):
@@ -57,9 +59,11 @@ class RecordSource:
         f"{self._path / self.index.table.file} has {rows.num_rows} rows where"
         f" {INDEX} says {self.index.records}; {_FIX}"
       )
-    self.split_hash, self.seconds, self._shard, self._first, self._count = (
+    self.split_hash, self.seconds, letters, *places = (
       rows.column(name).to_numpy() for name in table.PLACES
     )
+    self._shard, self._first, self._count = places
+    self.letters = np.where(self.seconds == 0, letters, 0)
     if len(self) and int(self._shard.max()) >= len(self.index.shards):
       raise errors.UserError(
         f"{self._path / self.index.table.file} names shard"

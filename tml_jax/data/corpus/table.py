@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from tml_jax.data import splits
 from tml_jax.data.corpus.coding import Item
-from tml_jax.streams import clock
+from tml_jax.streams import clock, document
 from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import EventKind, Role, Span, Timeline
 
@@ -47,7 +47,8 @@ class Row:
     language: from the metadata, or "".
     voices: of its tracks, in order.
     licence: from the metadata, or "".
-    split_hash: first 8 bytes of the SHA-1 of the id (`splits`).
+    split_hash: first 8 bytes of the SHA-1 of the id (`splits`), of a part of a
+      document of the whole's.
     prompt: of a voice: which one; else null.
     gap: of a voice: longest pause in seconds; else null.
     text: what is said, typed and shown, a line each; null behind the budget of
@@ -101,8 +102,8 @@ SCHEMA = pa.schema(
     ("records", pa.int32()),
   ]
 )
-# What a loader needs of every recording: 24 bytes.
-PLACES = ("split_hash", "seconds", "shard", "first", "records")
+# What a loader needs of every recording: 36 bytes.
+PLACES = ("split_hash", "seconds", "letters", "shard", "first", "records")
 
 
 def row_of(
@@ -117,7 +118,7 @@ def row_of(
     "letters": letters,
     "language": str(metadata.get("language") or ""),
     "licence": str(metadata.get("licence") or ""),
-    "split_hash": splits.hash_of(item.id),
+    "split_hash": splits.hash_of(metadata.get(document.PART_OF, item.id)),
     "text": "\n".join(texts) if letters <= budget else None,
     "shard": shard,
     "first": first,
