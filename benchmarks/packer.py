@@ -95,7 +95,7 @@ def forms(
     seconds += dataset[count].duration
     count += 1
   timelines = [dataset[i] for i in range(count)]
-  pieces = tokenizer.Tokenizer.load(
+  pieces = tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
   sounds = microphones(timelines)

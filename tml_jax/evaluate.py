@@ -85,7 +85,7 @@ def main(config: Config) -> None:
   from tml_jax.streams import tokenizer as tokenizer_lib
 
   suites.check_name(_SUITE.value)
-  tokenizer = tokenizer_lib.Tokenizer.load(
+  tokenizer = tokenizer_lib.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
   suite = _suite(config, data_dir=data_dir)

@@ -82,7 +82,7 @@ def draw_timeline(
   timeline = mixture.pick(
     config, argument=argument, flag="timeline", data_dir=data_dir
   )
-  pieces = tokenizer.Tokenizer.load(
+  pieces = tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
   timeline = turns.lay_out(timeline, config=config, tokenizer=pieces)
@@ -140,7 +140,7 @@ def draw_gallery(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
   gallery.write(
     exhibits,
     config=config.streams,
-    tokenizer=tokenizer.Tokenizer.load(
+    tokenizer=tokenizer.load(
       tokenizer.path(data_dir), config=config.streams
     ),
     out=out,

@@ -76,7 +76,7 @@ def main(config: Config) -> None:
   from tml_jax.live import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
-  tokenizer = tokenizer_lib.Tokenizer.load(
+  tokenizer = tokenizer_lib.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
   timeline = _timeline(config, data_dir=data_dir)

@@ -443,7 +443,7 @@ class HeldOut:
       config=config,
       model=state_lib.create_sampler(config),
       variables=state_lib.unrolled(variables, config=config),
-      tokenizer=tokenizer.Tokenizer.load(
+      tokenizer=tokenizer.load(
         tokenizer.path(self._data_dir), config=config.streams
       ),
     )

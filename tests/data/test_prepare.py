@@ -42,7 +42,7 @@ def test_prepared_data(data_dir, config):
     "tokenizer.json",
     "tokenizer.model",
   ]
-  tokens = tokenizer.Tokenizer.load(
+  tokens = tokenizer.load(
     str(data_dir / tokenizer.FILENAME), config=config.streams
   )
   assert tokens.decode(tokens.encode("wait three")) == "wait three"

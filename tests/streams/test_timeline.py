@@ -222,7 +222,7 @@ def test_a_tokenizer_that_changes_text_is_reported(tmp_path, caplog):
       byte_fallback=True,
       minloglevel=2,
     )
-  tok = tokenizer.Tokenizer.load(str(model), config=small_frames.CONFIG)
+  tok = tokenizer.load(str(model), config=small_frames.CONFIG)
   assert "changes text" in caplog.text
   assert tok.decode(tok.encode("press one")) == "press one"
 
@@ -237,11 +237,11 @@ def test_tokenizer_errors_name_the_file(trained, tmp_path):
   _, path, config = trained
   small = dataclasses.replace(config, text_vocab_size=30)
   with pytest.raises(errors.UserError, match="no tokenizer at"):
-    tokenizer.Tokenizer.load(str(tmp_path / "none"), config=config)
+    tokenizer.load(str(tmp_path / "none"), config=config)
   (tmp_path / "bad").write_bytes(b"xx")
   with pytest.raises(errors.UserError, match="not a sentencepiece model"):
-    tokenizer.Tokenizer.load(str(tmp_path / "bad"), config=config)
+    tokenizer.load(str(tmp_path / "bad"), config=config)
   with pytest.raises(errors.UserError, match="text_vocab_size = 30"):
-    tokenizer.Tokenizer.load(path, config=small)
+    tokenizer.load(path, config=small)
   with pytest.raises(errors.UserError, match="no transcripts"):
     tokenizer.train([" "], path=path, config=config)

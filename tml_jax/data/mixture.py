@@ -174,7 +174,7 @@ def _measure(
     isinstance(found, Subset) for found in sources.values()
   ):
     return sizes
-  pieces = tokenizer.Tokenizer.load(
+  pieces = tokenizer.load(
     tokenizer.path(data_dir), config=config.streams
   )
   for entry, found in sources.items():
@@ -208,7 +208,7 @@ def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
   for entry in weights(config):
     if entry not in scenarios.FAMILIES:
       _open_corpus(entry, config=config, data_dir=data_dir)
-  tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=config.streams)
+  tokenizer.load(tokenizer.path(data_dir), config=config.streams)
 
 
 def pick(

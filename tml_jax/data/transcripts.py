@@ -31,7 +31,7 @@ def check(root: pathlib.Path, *, streams: StreamsConfig) -> None:
     errors.UserError: it, or its record, is broken or does not fit.
   """
   if _is_there(root):
-    tokenizer.Tokenizer.load(str(root / tokenizer.FILENAME), config=streams)
+    tokenizer.load(str(root / tokenizer.FILENAME), config=streams)
     _read(root)
 
 
