@@ -29,6 +29,7 @@ _REQUIRES = [
   "sentencepiece>=0.2.0,<0.3",
   "tensorboardX>=2.6,<3",
   "tensorstore>=0.1.80,<0.2",
+  "tokenizers>=0.22,<0.24",
   "tqdm>=4.66,<5",
 ]
 _TEST = [

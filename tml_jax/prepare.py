@@ -4,9 +4,10 @@ For: `python -m tml_jax.prepare --config=experiments/interaction.py:tiny
 --data_dir=DIR`. Not for: mixing (that is the loader's). Start reading at
 `prepare`. Decodes each voice of config.data.voices in several processes,
 skips and counts what cannot be used, writes one corpus a voice and trains the
-tokenizer on all transcripts. It may be killed at any time: a second run keeps
-what is finished and does the rest. It says of every corpus whether it was kept,
-and if not, why: damaged, or other recordings or code than it was made of.
+tokenizer on all transcripts, unless one is there or --tokenizer names one. It
+may be killed at any time: a second run keeps what is finished and does the
+rest. It says of every corpus whether it was kept, and if not, why: damaged, or
+other recordings or code than it was made of.
 """
 
 import contextlib
@@ -31,6 +32,7 @@ from tml_jax.data import convert as convert_lib
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import origin as origin_lib
 from tml_jax.data import source, transcripts, workers
+from tml_jax.streams import tokenizer
 
 REPORT = "prepare_report.json"
 _EXAMPLES = 5  # of every reason to skip, in the report
@@ -52,13 +54,22 @@ def main(config: Config) -> None:
     data_dir=config_flags.data_dir(),
     sounds_root=_SOUNDS_ROOT.value,
     processes=_PROCESSES.value,
+    tokenizer_file=config_flags.TOKENIZER.value,
   )
 
 
 def prepare(
-  config: Config, *, data_dir: str, sounds_root: str, processes: int
+  config: Config,
+  *,
+  data_dir: str,
+  sounds_root: str,
+  processes: int,
+  tokenizer_file: str = "",
 ) -> dict[str, Any]:
   """Makes `data_dir` ready for training; returns the report.
+
+  With a `tokenizer_file` none is trained: the commands that read the data are
+  given the same one.
 
   Raises:
     errors.UserError: before any work, what is missing; or a voice without a
@@ -70,26 +81,31 @@ def prepare(
   corpora = _open_corpora(config, settings=settings)
   with _lock(root):
     plans = {corpus.folder: _plan(corpus, root=root) for corpus in corpora}
-    transcripts.check(root, streams=config.streams)
+    transcripts.check(root, streams=config.streams, given=tokenizer_file)
     todo = [c for c in corpora if not plans[c.folder].is_kept]
     with _pool(processes, needed=bool(todo)) as pool:
       for corpus in todo:
         plan = plans[corpus.folder]
         logging.info("%s: %s", root / corpus.folder, plan.done)
         _prepare_corpus(corpus, plan=plan, root=root, pool=pool)
-    record = transcripts.train(
-      root,
-      folders=[corpus.folder for corpus in corpora],
-      streams=config.streams,
-    )
+    record = None
+    if not tokenizer_file:
+      record = transcripts.train(
+        root,
+        folders=[corpus.folder for corpus in corpora],
+        streams=config.streams,
+      )
     report = {
       "corpora": {
         corpus.folder: {"done": plans[corpus.folder].done}
         | _report_of(corpus_lib.read_index(root / corpus.folder))
         for corpus in corpora
       },
-      "transcripts": record.transcripts,
-      "tokenizer_of": list(record.corpora),
+      "tokenizer": tokenizer.described(
+        tokenizer.path(root, given=tokenizer_file)
+      ),
+      "transcripts": record.transcripts if record else 0,
+      "tokenizer_of": list(record.corpora) if record else [],
     }
     corpus_lib.write_json(report, root / REPORT)
   print(_table(report))
@@ -344,10 +360,13 @@ def _table(report: dict[str, Any]) -> str:
       f"  left out: {left['count']} {note}"
       for note, left in sorted(entry[source.NOTES].items())
     ]
-  lines.append(
-    f"tokenizer trained on {report['transcripts']} transcripts of"
-    f" {', '.join(report['tokenizer_of'])}"
-  )
+  line = f"tokenizer {report['tokenizer']}"
+  if report["tokenizer_of"]:
+    line = (
+      f"tokenizer trained on {report['transcripts']} transcripts of"
+      f" {', '.join(report['tokenizer_of'])}"
+    )
+  lines.append(line)
   return "\n".join(lines)
 
 

@@ -32,9 +32,15 @@ class HuggingFace:
     Raises:
       ValueError: it is none; says why.
     """
-    model = _model(content)
+    values = _values(content)
+    # The library numbers added tokens anew, so it gets ids without gaps.
+    places = _places(values)
+    is_dense = list(places.values()) == list(range(len(places)))
+    text = json.dumps(_dense(values, places)) if not is_dense else ""
     try:
-      found = tokenizers.Tokenizer.from_buffer(content.removeprefix(_MARK))
+      found = tokenizers.Tokenizer.from_buffer(
+        text.encode() or content.removeprefix(_MARK)
+      )
     except Exception as error:  # it has no kind of its own
       raise ValueError(str(error)) from error
     # What a file may ask for and a text must not get: to be cut, to be filled
@@ -45,39 +51,48 @@ class HuggingFace:
     if getattr(found.model, "dropout", None):
       found.model.dropout = None
     self._tokenizer = found
+    self._ids = list(places.values())  # by the library's
+    self._places = {number: i for i, number in enumerate(self._ids)}
+    if found.get_vocab(with_added_tokens=True) != dict(
+      zip(places, range(len(places)), strict=True)
+    ):
+      raise ValueError("two of its tokens have one name or one id")
     added = found.get_added_tokens_decoder()
     self._special = {i for i, token in added.items() if token.special}
     self._added = [t.content for t in added.values() if not t.special]
-    self._unknown = _unknown(model, found)
-    ids = {*found.get_vocab(with_added_tokens=True).values()}
-    text = ids - self._special - self._unknown
-    if not text:
+    self._unknown = _unknown(values["model"], places=[*places])
+    of_text = {*range(len(places))} - self._special - self._unknown
+    if not of_text:
       raise ValueError("its vocabulary is empty")
-    self.rows, self.num_pieces = 1 + max(ids), 1 + max(text)
+    self._never = self._special | self._unknown
+    self.rows = 1 + max(self._ids)
+    self.num_pieces = 1 + max(self._ids[i] for i in of_text)
 
   def encode(self, text: str) -> list[int]:
-    ids = self._ids(text)
-    if not self._special.isdisjoint(set(ids) - self._unknown):
+    found = self._encode(text)
+    if not (self._special - self._unknown).isdisjoint(found):
       # The model itself has a piece that is a special token: letters have none.
-      ids = [i for letter in text for i in self._ids(letter)]
-    return [i for i in ids if i not in self._special | self._unknown]
+      found = [i for letter in text for i in self._encode(letter)]
+    return [self._ids[i] for i in found if i not in self._never]
 
-  def _ids(self, text: str) -> list[int]:
+  def _encode(self, text: str) -> list[int]:
     return self._tokenizer.encode(text, add_special_tokens=False).ids
 
   def decode(self, ids: list[int]) -> str:
     if ids and not 0 <= min(ids) <= max(ids) < self.rows:
       raise IndexError(f"ids {min(ids)} to {max(ids)}: 0 to {self.rows - 1}")
-    text = [i for i in ids if i not in self._special]
-    return self._tokenizer.decode(text, skip_special_tokens=False)
+    found = [self._places[i] for i in ids if i in self._places]
+    return self._tokenizer.decode(
+      [i for i in found if i not in self._special], skip_special_tokens=False
+    )
 
   def samples(self) -> list[str]:
     """Texts of the model's own that may not come back as they were."""
     return [f"a {content} {content}b" for content in self._added]
 
 
-def _model(content: bytes) -> dict[str, Any]:
-  """The model of a file; says in words what the library says in types."""
+def _values(content: bytes) -> dict[str, Any]:
+  """What a file holds; says in words what the library says in types."""
   try:
     values = json.loads(content)
   except RecursionError as error:
@@ -96,12 +111,49 @@ def _model(content: bytes) -> dict[str, Any]:
     raise ValueError(
       f"model type {kind!r:.99} is unknown: one of {', '.join(MODELS)}"
     )
-  return model
+  return values
 
 
-def _unknown(model: dict[str, Any], found: tokenizers.Tokenizer) -> set[int]:
-  """The id of what the model cannot spell, if it has one."""
-  number = model.get("unk_id")
-  if isinstance(model.get("unk_token"), str):
-    number = found.token_to_id(model["unk_token"])
+def _places(values: dict[str, Any]) -> dict[str, int]:
+  """Id by token, in the order in which the library numbers them.
+
+  Raises:
+    ValueError: ids that are no whole numbers.
+  """
+  vocabulary = values["model"].get("vocab")
+  try:
+    if isinstance(vocabulary, dict):
+      places = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+    else:
+      places = {str(entry[0]): i for i, entry in enumerate(vocabulary)}
+    for token in values.get("added_tokens") or ():
+      places.setdefault(token["content"], token["id"])
+  except (TypeError, KeyError, IndexError, AttributeError) as error:
+    raise ValueError(f"its vocabulary is broken ({error!r})") from error
+  wrong = [i for i in places.values() if type(i) is not int or i < 0]
+  if wrong:
+    raise ValueError(f"id {wrong[0]!r:.99} is no whole number")
+  return places
+
+
+def _dense(values: dict[str, Any], places: dict[str, int]) -> dict[str, Any]:
+  """The same file with ids that have no gaps."""
+  number = {token: i for i, token in enumerate(places)}
+  model, result = dict(values["model"]), dict(values)
+  if isinstance(model["vocab"], dict):
+    model["vocab"] = {token: number[token] for token in model["vocab"]}
+  return result | {
+    "model": model,
+    "added_tokens": [
+      token | {"id": number[token["content"]]}
+      for token in values.get("added_tokens") or ()
+    ],
+  }
+
+
+def _unknown(model: dict[str, Any], *, places: list[str]) -> set[int]:
+  """What the library gives for text that the model cannot spell."""
+  token, number = model.get("unk_token"), model.get("unk_id")
+  if isinstance(token, str):
+    return {places.index(token)} if token in places else set()
   return set() if number is None else {number}

@@ -50,8 +50,7 @@ class Pieces:
       raise ValueError(str(error)) from error
     self.rows = self.num_pieces = self._processor.get_piece_size()
     self._space_tokens = [
-      self._processor.piece_to_id(f"<0x{byte:02X}>")
-      for byte in _SPACE.encode()
+      self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()
     ]
 
   def encode(self, text: str) -> list[int]:

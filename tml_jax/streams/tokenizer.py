@@ -19,13 +19,15 @@ from tml_jax import errors, files
 from tml_jax.config import StreamsConfig
 from tml_jax.streams import hugging_face, sentencepieces
 
-FILENAME = "tokenizer.model"
-# Of a file of each kind where it lies in a folder by its name.
-FILENAMES = (FILENAME, "tokenizer.json")
+FILENAME = "tokenizer.model"  # in prepared data, and of sentencepiece
+_JSON = "tokenizer.json"
+FILENAMES = (FILENAME, _JSON)  # in a workdir
 _WORD = 64  # letters; of longer texts nothing is remembered
 _REMEMBERED = 1 << 15  # words of a tokenizer: with their tokens about 10 MB
 # What normal forms, trimming and missing bytes would change.
-_PROBE = " 3\N{SUPERSCRIPT TWO}e\u0301\n\t\N{ZERO WIDTH NON-JOINER}  \U0001f40c "
+_PROBE = (
+  " 3\N{SUPERSCRIPT TWO}e\u0301\n\t\N{ZERO WIDTH NON-JOINER}  \U0001f40c "
+)
 _warned: set[str] = set()  # files, in this process
 
 
@@ -167,6 +169,11 @@ def _content(path: str) -> bytes:
 def is_json(content: bytes) -> bool:
   """Whether a tokenizer's file is Hugging Face's, by how it begins."""
   return content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+
+
+def filename(content: bytes) -> str:
+  """The name of a tokenizer's file of that kind in a workdir."""
+  return _JSON if is_json(content) else FILENAME
 
 
 def train(
