@@ -13,6 +13,7 @@ and what is done about faults: docs/reliability.md.
 import contextlib
 import faulthandler
 import functools
+import pathlib
 import resource
 import signal
 import sys
@@ -419,7 +420,8 @@ class Pretraining:
     tokenizer.load(self.tokenizer_file, config=self.config.streams)
 
   def keep(self, workdir: str) -> None:
-    run_tokenizer.keep(self.tokenizer_file, run=workdir)
+    content = pathlib.Path(self.tokenizer_file).read_bytes()
+    run_tokenizer.keep(content, run=workdir)
 
   def check_rows(self, rows: Sequence[int]) -> None:
     from tml_jax.data import loader

@@ -251,6 +251,11 @@ _BAD = [
   (b'{"model": {"type": "BPE"}}', "Hugging Face"),
   (b'{"model": {"type": "WordLevel", "vocab": {}}}', "Hugging Face"),
   (b'{"a": "\xff"}', "Hugging Face"),
+  (
+    b'{"version": "1.0", "model": {"type": "WordLevel", "unk_token": "x",'
+    b' "vocab": {"one": 0}}}',
+    "it cannot spell every text: .*Missing",
+  ),
   (b'{"corpora": ["a"], "transcripts": 3}', "tokenizer.model beside it"),
 ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 
 _MARK = b"\xef\xbb\xbf"  # byte order mark of UTF-8
+_ANY = "e\u0301 \U0001f40c\n\0"  # letters that few models have
 MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 
 
@@ -64,6 +65,10 @@ class HuggingFace:
     of_text = {*range(len(places))} - self._special - self._unknown
     if not of_text:
       raise ValueError("its vocabulary is empty")
+    try:
+      self._encode(_ANY)
+    except Exception as error:  # a model without an unknown token
+      raise ValueError(f"it cannot spell every text: {error}") from error
     self._never = self._special | self._unknown
     self.rows = 1 + max(self._ids)
     self.num_pieces = 1 + max(self._ids[i] for i in of_text)

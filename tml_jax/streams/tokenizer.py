@@ -111,7 +111,14 @@ def load(path: str, *, config: StreamsConfig) -> Tokenizer:
     errors.UserError: missing or broken file, or more ids than
       `config.text_vocab_size`.
   """
-  spelling = _read(path)
+  return of_content(_content(path), path=path, config=config)
+
+
+def of_content(
+  content: bytes, *, path: str, config: StreamsConfig
+) -> Tokenizer:
+  """As `load`, of a file that has been read at `path`, perhaps elsewhere."""
+  spelling = _read(content, path=path)
   if spelling.rows > config.text_vocab_size:
     raise errors.UserError(
       f"{path} has {spelling.rows} tokens, more than streams.text_vocab_size ="
@@ -130,8 +137,7 @@ def load(path: str, *, config: StreamsConfig) -> Tokenizer:
   return tokenizer
 
 
-def _read(path: str) -> Spelling:
-  content = _content(path)
+def _read(content: bytes, *, path: str) -> Spelling:
   if is_json(content):
     try:
       return hugging_face.HuggingFace(content)

@@ -46,6 +46,8 @@ def of_run(run: str, *, given: str, data_dir: str) -> str:
   """
   own = kept(run)
   if not own:
+    if not given:
+      _warn_of_imported(run)
     return tokenizer.path(data_dir, given=given)
   if given and tokenizer.digest(given) != tokenizer.digest(own):
     raise errors.UserError(
@@ -77,25 +79,40 @@ def to_train(
   """
   if is_begun:
     return of_run(run, given=given, data_dir=data_dir)
-  own = kept(_workdir_of(init_from)) if init_from else ""
+  own = kept(workdir_of(init_from)) if init_from else ""
   if own and given and tokenizer.digest(given) != tokenizer.digest(own):
     logging.warning(
       "the weights of --init_from=%s were trained with %s, and --tokenizer is"
       " %s: their text rows mean other text",
       *(init_from, tokenizer.described(own), tokenizer.described(given)),
     )
+  if init_from and not (given or own):
+    _warn_of_imported(workdir_of(init_from))
   return given or own or tokenizer.path(data_dir)
 
 
-def _workdir_of(path: str) -> pathlib.Path:
+def _warn_of_imported(run: str | pathlib.Path) -> None:
+  """Says so where weights that came without a tokenizer get another."""
+  if (
+    pathlib.Path(run) / workdir_lib.CHECKPOINTS / workdir_lib.IMPORTED_STEP
+  ).exists():
+    logging.warning(
+      "the imported weights of %s came without a tokenizer: with that of"
+      " --data_dir their text rows mean other text; give theirs as"
+      " --tokenizer=FILE",
+      run,
+    )
+
+
+def workdir_of(path: str) -> pathlib.Path:
+  """The workdir that is meant by it or by WORKDIR/checkpoints/STEP."""
   place = pathlib.Path(path).absolute()
   is_step = place.parent.name == workdir_lib.CHECKPOINTS
   return place.parent.parent if is_step else place
 
 
-def keep(file: str, *, run: str | pathlib.Path) -> None:
-  """Copies a tokenizer beside the config of a run, unless it is there."""
-  content = pathlib.Path(file).read_bytes()
+def keep(content: bytes, *, run: str | pathlib.Path) -> None:
+  """Writes a tokenizer's file beside the config of a run."""
   name = tokenizer.filename(content)
   for other in tokenizer.FILENAMES:
     if other != name:
