@@ -68,6 +68,11 @@ class Tokenizer:
     self._word = functools.lru_cache(_REMEMBERED)(self._encode)
 
   @property
+  def rows(self) -> int:
+    """Ids, those that are no text too, are below this."""
+    return self._spelling.rows
+
+  @property
   def num_pieces(self) -> int:
     """Ids of text are below this; the vocabulary may have more text rows."""
     return self._spelling.num_pieces
@@ -118,15 +123,17 @@ def of_content(
   content: bytes, *, path: str, config: StreamsConfig
 ) -> Tokenizer:
   """As `load`, of a file that has been read at `path`, perhaps elsewhere."""
-  spelling = _read(content, path=path)
-  if spelling.rows > config.text_vocab_size:
+  try:
+    tokenizer = _made_of(content)
+  except ValueError as error:
+    raise _broken(path, is_json=is_json(content), error=error) from error
+  if tokenizer.rows > config.text_vocab_size:
     raise errors.UserError(
-      f"{path} has {spelling.rows} tokens, more than streams.text_vocab_size ="
+      f"{path} has {tokenizer.rows} tokens, more than streams.text_vocab_size ="
       f" {config.text_vocab_size}: give --config.streams.text_vocab_size="
-      f"{spelling.rows} to a new run (with the rows for it in"
+      f"{tokenizer.rows} to a new run (with the rows for it in"
       " model.vocab_size), or --tokenizer=FILE, another one"
     )
-  tokenizer = Tokenizer(spelling)
   if path not in _warned and (text := tokenizer.changed()) is not None:
     _warned.add(path)
     logging.warning(
@@ -137,23 +144,25 @@ def of_content(
   return tokenizer
 
 
-def _read(content: bytes, *, path: str) -> Spelling:
+# A file of 200,000 tokens takes 2 s, and a command asks for it several times.
+@functools.lru_cache(2)
+def _made_of(content: bytes) -> Tokenizer:
   if is_json(content):
-    try:
-      return hugging_face.HuggingFace(content)
-    except ValueError as error:
-      raise errors.UserError(
-        f"{path} is not a tokenizer.json of Hugging Face ({error}): copy it"
-        " again, or give another file"
-      ) from error
-  try:
-    return sentencepieces.Pieces(content)
-  except ValueError as error:
-    raise errors.UserError(
-      f"{path} is not a sentencepiece model, nor JSON ({error}): copy it"
-      " again, or delete it and make it anew with `python -m"
-      " tml_jax.train_tokenizer` or `python -m tml_jax.prepare`"
-    ) from error
+    return Tokenizer(hugging_face.HuggingFace(content))
+  return Tokenizer(sentencepieces.Pieces(content))
+
+
+def _broken(path: str, *, is_json: bool, error: ValueError) -> errors.UserError:
+  if is_json:
+    return errors.UserError(
+      f"{path} is not a tokenizer.json of Hugging Face ({error}): copy it"
+      " again, or give another file"
+    )
+  return errors.UserError(
+    f"{path} is not a sentencepiece model, nor JSON ({error}): copy it again,"
+    " or delete it and make it anew with `python -m tml_jax.train_tokenizer` or"
+    " `python -m tml_jax.prepare`"
+  )
 
 
 def _content(path: str) -> bytes:
