@@ -33,6 +33,7 @@ _REQUIRES = [
   "soundfile>=0.13,<0.15",  # FLAC of prepared corpora
   "tensorboardX>=2.6,<3",
   "tensorstore>=0.1.80,<0.2",
+  "tokenizers>=0.22,<0.24",
   "tqdm>=4.66,<5",
 ]
 _BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam

@@ -49,6 +49,7 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
 
   from tml_jax.data import loader as loader_lib
   from tml_jax.models import interaction
+  from tml_jax.training import run_tokenizer
 
   @jax.jit
   def run(variables, batch):
@@ -57,8 +58,16 @@ def hidden_states(config: Config, *, agent, split: Split, batches: int):
     )
     return interaction.take(hidden, batch.speech.positions)
 
+  data_dir = config_flags.data_dir()
   loader = loader_lib.Loader(
-    config, data_dir=config_flags.data_dir(), split=split
+    config,
+    data_dir=data_dir,
+    split=split,
+    tokenizer_file=run_tokenizer.of_run(
+      config_flags.WORKDIR.value,
+      given=config_flags.TOKENIZER.value,
+      data_dir=data_dir,
+    ),
   )
   conditions, mels = [], []
   for _ in range(batches):

@@ -95,9 +95,7 @@ def forms(
     seconds += dataset[count].duration
     count += 1
   timelines = [dataset[i] for i in range(count)]
-  pieces = tokenizer.Tokenizer.load(
-    tokenizer.path(data_dir), config=config.streams
-  )
+  pieces = tokenizer.load(tokenizer.path(data_dir), config=config.streams)
   sounds = microphones(timelines)
   extractor = transformers.InklingFeatureExtractor()
   fine = dict(window=dmel.FINE_WINDOW, hop=clock.FINE_SAMPLES)

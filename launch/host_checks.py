@@ -146,14 +146,16 @@ def resume(path: str, config: Config) -> str:
   return f"from step {max(steps)}"
 
 
-def read_data(config: Config, data_dir: str, processes: Any) -> dict[str, Any]:
+def read_data(
+  config: Config, data_dir: str, processes: Any, *, tokenizer_file: str
+) -> dict[str, Any]:
   """Reads a record of every corpus; digests of all, and the time."""
   from tml_jax.data import mixture  # Grain imports jax
 
   start = time.monotonic()
-  mixture.check(config, data_dir=data_dir)
+  mixture.check(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   root = pathlib.Path(data_dir)
-  result = {"tokenizer": tokenizer.digest(tokenizer.path(data_dir))}
+  result = {"tokenizer": tokenizer.digest(tokenizer_file)}
   for folder in corpora(config):
     if (root / folder).is_dir():
       corpus = corpus_lib.RecordSource(root / folder)

@@ -211,7 +211,13 @@ def _check_files(config, *, workdir, data_dir, processes, report) -> None:
   if run:
     report.add("resume", run[0])
   found = report.each(
-    "data", lambda: host_checks.read_data(config, data_dir, processes)
+    "data",
+    lambda: host_checks.read_data(
+      config,
+      data_dir,
+      processes,
+      tokenizer_file=train.Pretraining(config).tokenizer_file,
+    ),
   )
   if not found:
     return

@@ -102,6 +102,7 @@ def test_one_command_a_run_and_seed(tmp_path):
     "--print_commands",
     "--evaluate_flag=--count=8",
     "--config.train.log_every=5",
+    "--tokenizer=t.model",
   )
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
@@ -112,6 +113,7 @@ def test_one_command_a_run_and_seed(tmp_path):
     "--config=experiments/ablations.py:base",
     f"--workdir={tmp_path}/out/base/seed_0",
     "--data_dir=nowhere",
+    "--tokenizer=t.model",
     "--config.train.log_every=5",
     "--config.train.steps=30",
     "--config.train.seed=0",
@@ -120,6 +122,7 @@ def test_one_command_a_run_and_seed(tmp_path):
     "tml_jax.evaluate",
     f"--workdir={tmp_path}/out/base/seed_0",
     "--data_dir=nowhere",
+    "--tokenizer=t.model",
     f"--json={tmp_path}/out/base/seed_0/evaluation.json",
     "--count=8",
   ]

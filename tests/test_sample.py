@@ -192,13 +192,17 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   shutil.copytree(data, other)
   with open(other / "tokenizer.model", "ab") as file:
     file.write(b"\xa0\x06\x00")  # a field that sentencepiece passes over
+  assert (run / "tokenizer.model").read_bytes() == (
+    data / "tokenizer.model"
+  ).read_bytes()  # the run has its own, whatever is in the data
   refused = commands.run(
-    *("-m", "tml_jax.sample", f"--workdir={run}", f"--data_dir={other}"),
+    *("-m", "tml_jax.sample", f"--workdir={run}", f"--data_dir={data}"),
+    f"--tokenizer={other}/tokenizer.model",
     *(f"--input={tmp_path}/user.wav", f"--out={tmp_path}/refused"),
     timeout=600,
   )
   assert refused.returncode == 2
-  assert "was not trained with" in refused.stderr
+  assert "is not the tokenizer of" in refused.stderr
   assert len(refused.stderr.splitlines()) == 1
 
   evaluate_again = ("-m", "tml_jax.evaluate", *common, "--count=3")

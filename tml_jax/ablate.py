@@ -193,6 +193,8 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
       changes = overrides | {"train.seed": seed}
       workdir = out / run / f"seed_{seed}"
       places = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+      if config_flags.TOKENIZER.value:
+        places.append(f"--tokenizer={config_flags.TOKENIZER.value}")
       places += plugins.as_flags()
       evaluate = {}
       for row in evaluated:

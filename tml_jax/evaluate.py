@@ -26,7 +26,7 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.streams import clock
-from tml_jax.training import trained
+from tml_jax.training import run_tokenizer, trained
 
 _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
@@ -85,16 +85,19 @@ def main(config: Config) -> None:
   from tml_jax.streams import tokenizer as tokenizer_lib
 
   suites.check_name(_SUITE.value)
-  tokenizer = tokenizer_lib.Tokenizer.load(
-    tokenizer_lib.path(data_dir), config=config.streams
+  tokenizer_file = run_tokenizer.of_run(
+    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )
-  suite = _suite(config, data_dir=data_dir)
+  tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
+  suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run, show
   from tml_jax.evals.metrics import panel
 
   how, connect = _agent(config)
-  agent = trained.load(config, path=workdir, data_dir=data_dir)
+  agent = trained.load(
+    config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
+  )
   report = run.evaluate(
     suite,
     config=config,
@@ -109,7 +112,7 @@ def main(config: Config) -> None:
         "config": _digest(config),
         "step": agent.step,
         "agent": how,
-        "tokenizer": tokenizer_lib.digest(tokenizer_lib.path(data_dir)),
+        "tokenizer": tokenizer_lib.digest(tokenizer_file),
       },
     ),
   )
@@ -171,7 +174,7 @@ def _agent(config: Config):
   return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
 
 
-def _suite(config: Config, *, data_dir: str):
+def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   """What --suite names, checked."""
   from tml_jax.data import mixture, splits
   from tml_jax.evals import suites
@@ -192,7 +195,7 @@ def _suite(config: Config, *, data_dir: str):
         seed=0,
       ),
     )
-  mixture.check(config, data_dir=data_dir)
+  mixture.check(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   suite = suites.Interactivity(
     config,
     data_dir=data_dir,

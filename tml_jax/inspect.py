@@ -79,12 +79,15 @@ def draw_timeline(
   from tml_jax.streams import framing, microphone, tokenizer
   from tml_jax.tools import drawing
 
+  tokenizer_file = tokenizer.path(data_dir, given=config_flags.TOKENIZER.value)
   timeline = mixture.pick(
-    config, argument=argument, flag="timeline", data_dir=data_dir
+    config,
+    argument=argument,
+    flag="timeline",
+    data_dir=data_dir,
+    tokenizer_file=tokenizer_file,
   )
-  pieces = tokenizer.Tokenizer.load(
-    tokenizer.path(data_dir), config=config.streams
-  )
+  pieces = tokenizer.load(tokenizer_file, config=config.streams)
   timeline = turns.lay_out(timeline, config=config, tokenizer=pieces)
   grid = clock.of(config.streams)
   frames = framing.frames(timeline, config=config.streams, tokenizer=pieces)
@@ -140,8 +143,9 @@ def draw_gallery(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
   gallery.write(
     exhibits,
     config=config.streams,
-    tokenizer=tokenizer.Tokenizer.load(
-      tokenizer.path(data_dir), config=config.streams
+    tokenizer=tokenizer.load(
+      tokenizer.path(data_dir, given=config_flags.TOKENIZER.value),
+      config=config.streams,
     ),
     out=out,
   )

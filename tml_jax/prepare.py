@@ -3,7 +3,8 @@
 For: `python -m tml_jax.prepare --source=NAME --src=PATH --dst=DATA/NAME`, one
 corpus; and `python -m tml_jax.prepare --config=FILE.py:NAME
 --data_dir=DATA`, all voices of an experiment, with the tokenizer of what is
-said in them. Not for: mixing (that is the loader's). Start reading at `main`.
+said in them, unless one is there or --tokenizer names one. Not for: mixing
+(that is the loader's). Start reading at `main`.
 
 Work is cut into units, which processes here or Beam workers convert, each to
 shards of its own. It may be killed at any time: a second run keeps what is
@@ -30,6 +31,7 @@ from tml_jax.data.corpus import index as index_lib
 from tml_jax.data.prepare import code as code_lib
 from tml_jax.data.prepare import convert, job, report, runners
 from tml_jax.data.prepare.runners import Runner
+from tml_jax.streams import tokenizer
 
 REPORT = "prepare_report.json"
 # What the size of video is taken from where no --config is given.
@@ -87,6 +89,7 @@ def main(config: Config) -> None:
       sounds_root=_SOUNDS_ROOT.value,
       processes=_PROCESSES.value,
       verify=_VERIFY.value is not False,
+      tokenizer_file=config_flags.TOKENIZER.value,
     )
     return
   for flag in ("src", "dst"):
@@ -181,8 +184,12 @@ def prepare(
   sounds_root: str,
   processes: int,
   verify: bool = True,
+  tokenizer_file: str = "",
 ) -> dict[str, Any]:
   """Makes `data_dir` ready for training; returns the report.
+
+  With a `tokenizer_file` none is trained: the commands that read the data are
+  given the same one.
 
   Raises:
     errors.UserError: before any work, what is missing; or a voice without a
@@ -194,7 +201,7 @@ def prepare(
   jobs = _open_voices(config, root=root, settings=settings)
   with _held(jobs), runners.pool(processes) as pool:
     looked = {each: each.look(verify=verify, other_code=False) for each in jobs}
-    transcripts.check(root, streams=config.streams)
+    transcripts.check(root, streams=config.streams, given=tokenizer_file)
     left = {each: len(looked[each].plan.todo) for each in jobs}
     finished: dict[job.Job, dict[str, Any]] = {}
 
@@ -216,15 +223,20 @@ def prepare(
     for task in _made(pool, work):
       left[of_task[id(task)]] -= 1
       finish_ready()
-    record = transcripts.train(
-      root, folders=[each.name for each in jobs], streams=config.streams
-    )
+    record = None
+    if not tokenizer_file:
+      record = transcripts.train(
+        root, folders=[each.name for each in jobs], streams=config.streams
+      )
     result = {
       "corpora": {
         each.name: {"done": looked[each].done} | finished[each] for each in jobs
       },
-      "transcripts": record.transcripts,
-      "tokenizer_of": list(record.corpora),
+      "tokenizer": tokenizer.described(
+        tokenizer.path(root, given=tokenizer_file)
+      ),
+      "transcripts": record.transcripts if record else 0,
+      "tokenizer_of": list(record.corpora) if record else [],
     }
     files.write_atomically(root / REPORT, content=index_lib.json_text(result))
   print(_table(result))
@@ -348,10 +360,13 @@ def _table(result: dict[str, Any]) -> str:
       f"  left out: {left['count']} {note}"
       for note, left in sorted(entry[source.NOTES].items())
     ]
-  lines.append(
-    f"tokenizer trained on {result['transcripts']} transcripts of"
-    f" {', '.join(result['tokenizer_of'])}"
-  )
+  line = f"tokenizer {result['tokenizer']}"
+  if result["tokenizer_of"]:
+    line = (
+      f"tokenizer trained on {result['transcripts']} transcripts of"
+      f" {', '.join(result['tokenizer_of'])}"
+    )
+  lines.append(line)
   return "\n".join(lines)
 
 

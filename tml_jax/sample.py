@@ -21,7 +21,7 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.streams import clock, microphone
 from tml_jax.tools import flags as flags_lib
-from tml_jax.training import trained
+from tml_jax.training import run_tokenizer, trained
 from tml_jax.vocoder import trained as vocoders
 
 TICKS = "ticks.jsonl"
@@ -76,10 +76,11 @@ def main(config: Config) -> None:
   from tml_jax.live import user
   from tml_jax.streams import tokenizer as tokenizer_lib
 
-  tokenizer = tokenizer_lib.Tokenizer.load(
-    tokenizer_lib.path(data_dir), config=config.streams
+  tokenizer_file = run_tokenizer.of_run(
+    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )
-  timeline = _timeline(config, data_dir=data_dir)
+  tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
+  timeline = _timeline(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   if runner is not None:
     timeline = flags_lib.without_results(timeline)
   grid = clock.of(config.streams)
@@ -95,7 +96,9 @@ def main(config: Config) -> None:
   from tml_jax.logs import sound as sound_lib
   from tml_jax.vocoder import stream
 
-  agent = trained.load(config, path=workdir, data_dir=data_dir)
+  agent = trained.load(
+    config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
+  )
   voice = _voice()
   pool = pool_lib.SessionPool(
     program_lib.on_device(
@@ -167,14 +170,18 @@ def main(config: Config) -> None:
     print(transport)
 
 
-def _timeline(config: Config, *, data_dir: str):
+def _timeline(config: Config, *, data_dir: str, tokenizer_file: str):
   """The conversation that --scenario or --input and its like name."""
   from tml_jax.data import mixture
   from tml_jax.live import user
 
   if _SCENARIO.value:
     return mixture.pick(
-      config, argument=_SCENARIO.value, flag="scenario", data_dir=data_dir
+      config,
+      argument=_SCENARIO.value,
+      flag="scenario",
+      data_dir=data_dir,
+      tokenizer_file=tokenizer_file,
     )
   return user.from_files(
     _INPUT.value,

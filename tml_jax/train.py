@@ -13,6 +13,7 @@ and what is done about faults: docs/reliability.md.
 import contextlib
 import faulthandler
 import functools
+import pathlib
 import resource
 import signal
 import sys
@@ -30,7 +31,7 @@ from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.parallel import processes as processes_lib
 from tml_jax.training import failures as failures_lib
-from tml_jax.training import local_directory, profile_flags
+from tml_jax.training import local_directory, profile_flags, run_tokenizer
 from tml_jax.training import task as task_lib
 
 _PROCESS_START = time.monotonic()
@@ -154,6 +155,8 @@ def main(
   else:
     state = state_lib.create(abstract, seed=train.seed)
   clock.resumed(start)
+  if processes.is_first:
+    task.keep(workdir)
   check_finite = failures_lib.FiniteOnly(
     failures, checkpoints, writes=processes.is_first
   )
@@ -350,6 +353,7 @@ def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
   if processes.count > 1:
     check_places(task)
   local_directory.check(task.config.train, directory=local_dir)
+  task.check()
   begun = local_directory.holds(local_dir, workdir=workdir)
   if (
     _INIT_FROM.value and not begun and not workdir_lib.has_checkpoints(workdir)
@@ -394,7 +398,30 @@ class Pretraining:
 
   def __init__(self, config: Config):
     self.config, self._data_dir = config, config_flags.data_dir()
-    self.evaluation = HeldOut(config) if config.train.evaluate_every else None
+    workdir = config_flags.WORKDIR.value
+    self.tokenizer_file = run_tokenizer.to_train(
+      workdir,
+      is_begun=bool(workdir)
+      and (
+        workdir_lib.has_checkpoints(workdir)
+        or local_directory.holds(_LOCAL_CHECKPOINT_DIR.value, workdir=workdir)
+      ),
+      init_from=_INIT_FROM.value,
+      given=config_flags.TOKENIZER.value,
+      data_dir=self._data_dir,
+    )
+    self.evaluation = None
+    if config.train.evaluate_every:
+      self.evaluation = HeldOut(config, tokenizer_file=self.tokenizer_file)
+
+  def check(self) -> None:
+    from tml_jax.streams import tokenizer
+
+    tokenizer.load(self.tokenizer_file, config=self.config.streams)
+
+  def keep(self, workdir: str) -> None:
+    content = pathlib.Path(self.tokenizer_file).read_bytes()
+    run_tokenizer.keep(content, run=workdir)
 
   def check_rows(self, rows: Sequence[int]) -> None:
     from tml_jax.data import loader
@@ -405,7 +432,11 @@ class Pretraining:
     from tml_jax.data import loader, splits
 
     return loader.Loader(
-      self.config, data_dir=self._data_dir, split=splits.Split.TRAIN, rows=rows
+      self.config,
+      data_dir=self._data_dir,
+      split=splits.Split.TRAIN,
+      rows=rows,
+      tokenizer_file=self.tokenizer_file,
     )
 
   def program(self, *, mesh):
@@ -422,7 +453,8 @@ class Pretraining:
 class HeldOut:
   """The panel of a few held-out conversations, inside training."""
 
-  def __init__(self, config: Config):
+  def __init__(self, config: Config, *, tokenizer_file: str):
+    self._tokenizer = tokenizer_file
     self.every = config.train.evaluate_every
     self._config, self._data_dir = config, config_flags.data_dir()
 
@@ -443,9 +475,7 @@ class HeldOut:
       config=config,
       model=state_lib.create_sampler(config),
       variables=state_lib.unrolled(variables, config=config),
-      tokenizer=tokenizer.Tokenizer.load(
-        tokenizer.path(self._data_dir), config=config.streams
-      ),
+      tokenizer=tokenizer.load(self._tokenizer, config=config.streams),
     )
     return {f"eval/{k}": v for k, v in report.scalars().items()}
 

@@ -27,6 +27,12 @@ class Vocoder:
     self.config, self._data_dir = config, config_flags.data_dir()
     self.evaluation = None  # `benchmarks/vocoder.py` measures it
 
+  def check(self) -> None:
+    """`data` finds all there is."""
+
+  def keep(self, workdir: str) -> None:
+    """Config and weights are all of it."""
+
   def check_rows(self, rows: Sequence[int]) -> None:
     """Every process can make any rows."""
 

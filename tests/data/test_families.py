@@ -156,7 +156,7 @@ def test_a_reply_comes_a_window_of_silence_after_the_turn(name, items_of):
 
 @pytest.mark.parametrize("name", scenarios.FAMILIES)
 def test_a_recording_fits_one_sequence(name, items_of, data_dir):
-  pieces = tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=STREAMS)
+  pieces = tokenizer.load(tokenizer.path(data_dir), config=STREAMS)
   for item in items_of(name)[:4]:
     frames = framing.frames(item, config=STREAMS, tokenizer=pieces)
     packed = packing.pack([frames], config=STREAMS)

@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from tests.helpers import bad_source, commands, small, small_data
+from tests.helpers import (
+  bad_source,
+  commands,
+  hugging_face,
+  small,
+  small_data,
+)
 from tml_jax import errors, lock, prepare
 from tml_jax.data import corpus, source, transcripts
 from tml_jax.data.prepare import code
@@ -41,7 +47,7 @@ def test_prepared_data(data_dir, config):
     "tokenizer.json",
     "tokenizer.model",
   ]
-  tokens = tokenizer.Tokenizer.load(
+  tokens = tokenizer.load(
     str(data_dir / tokenizer.FILENAME), config=config.streams
   )
   assert tokens.decode(tokens.encode("wait three")) == "wait three"
@@ -249,6 +255,43 @@ def test_a_broken_tokenizer_record_is_said_and_can_be_mended(content, tmp_path):
   record.unlink()
   small_data.prepare(path, "bad:fast")
   assert (path / tokenizer.FILENAME).read_bytes() == model
+
+
+def test_a_tokenizer_that_somebody_put_there_stays(tmp_path, capsys):
+  path = tmp_path / "data"
+  path.mkdir()
+  made = small_data.config().streams
+  tokenizer.train(["one two"], path=str(path / tokenizer.FILENAME), config=made)
+  content = (path / tokenizer.FILENAME).read_bytes()
+  report = small_data.prepare(path, "bad:fast")
+  assert (path / tokenizer.FILENAME).read_bytes() == content
+  assert report["tokenizer_of"] == []
+  assert not (path / transcripts.RECORD).exists()
+  assert (
+    f"tokenizer sentencepiece {tokenizer.digest(path / tokenizer.FILENAME)}"
+    in (capsys.readouterr().out)
+  )
+  # A note on another says nothing about it.
+  (path / tokenizer.FILENAME).unlink()
+  assert small_data.prepare(path, "bad:fast")["tokenizer_of"] == ["bad-fast"]
+  (path / tokenizer.FILENAME).write_bytes(content)
+  assert small_data.prepare(path, "bad:fast")["tokenizer_of"] == []
+
+
+def test_with_a_tokenizer_of_its_own_none_is_trained(tmp_path):
+  given = tmp_path / "given.json"
+  hugging_face.write(given)
+  arguments = dict(
+    data_dir=str(tmp_path / "data"), sounds_root="/", processes=1
+  )
+  config = small_data.config(voices=("bad:fast",))
+  report = prepare.prepare(config, **arguments, tokenizer_file=str(given))
+  assert report["tokenizer"] == tokenizer.described(str(given))
+  assert not list((tmp_path / "data").glob("tokenizer*"))
+  with pytest.raises(errors.UserError, match="no tokenizer at .*none.json"):
+    prepare.prepare(
+      config, **arguments, tokenizer_file=str(tmp_path / "none.json")
+    )
 
 
 def test_a_tokenizer_that_does_not_fit_is_said_before_any_work(tmp_path):

@@ -35,7 +35,7 @@ def root(tmp_path_factory):
 def drawn(config, root, *, count):
   """Positions by entry of so many elements."""
   mixed = mixture.open_mixture(config, data_dir=root, split=Split.TRAIN)
-  pieces = tokenizer.Tokenizer.load(tokenizer.path(root), config=config.streams)
+  pieces = tokenizer.load(tokenizer.path(root), config=config.streams)
   found, known = collections.Counter(), {}
   for i in range(count):
     item = mixed.items[i]

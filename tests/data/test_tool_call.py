@@ -231,9 +231,7 @@ def test_items_are_a_function_of_their_index(sums, items):
 
 def test_frames(items, config, data_dir):
   """Calls and results are read back off the frames, in their windows."""
-  pieces = tokenizer.Tokenizer.load(
-    tokenizer.path(data_dir), config=config.streams
-  )
+  pieces = tokenizer.load(tokenizer.path(data_dir), config=config.streams)
   for item in items[:10]:
     frames = framing.frames(item, config=config.streams, tokenizer=pieces)
     texts = {Control.CALL: {}, Control.RESULT: {}}

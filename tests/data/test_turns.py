@@ -186,7 +186,7 @@ def test_a_lead_of_text_does_not_reach_into_the_question():
 
 def test_prepared_conversations(config, data_dir):
   """All that is said is there, and nobody hears while speaking."""
-  pieces = tokenizer_lib.Tokenizer.load(
+  pieces = tokenizer_lib.load(
     tokenizer_lib.path(data_dir), config=config.streams
   )
   by_turns = small_data.config(layout=Layout.TURNS)

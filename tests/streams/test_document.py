@@ -45,7 +45,9 @@ def test_parts_add_up_to_the_whole(text, most):
   parts = [*document_lib.cut(whole, max_bytes=most)]
   assert "".join(part.text for part in parts) == text
   assert all(len(part.text.encode()) <= most for part in parts)
-  assert all(part.metadata == {"a": 1} for part in parts)
+  assert all(p.metadata["a"] == 1 for p in parts)
+  if len(parts) > 1:
+    assert {p.metadata[document_lib.PART_OF] for p in parts} == {whole.id}
   if len(text.encode()) <= most:
     assert parts == [whole]
   else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import frames as small_frames
 from tml_jax import errors
-from tml_jax.streams import clock, patches, tokenizer
+from tml_jax.streams import clock, patches, sentencepieces, tokenizer
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.timeline import (
   Role,
@@ -179,11 +179,9 @@ def test_every_transcript_counts_in_training(tmp_path):
     assert len(tok.encode(word)) <= 3
   for letter in "zywvk":  # a piece, and not bytes
     assert len(tok.encode(f"a{letter}")) == len(tok.encode("al"))
-  longest = max(map(len, tokenizer._lines("é" * 70_000)))
-  assert (
-    longest <= 4097
-    and sum(len(line) - 1 for line in tokenizer._lines("é" * 70_000)) == 70_000
-  )
+  lines = [*sentencepieces._lines("é" * 70_000)]
+  assert max(map(len, lines)) <= 4097
+  assert sum(len(line) - 1 for line in lines) == 70_000
 
 
 def test_a_tokenizer_that_changes_text_is_reported(tmp_path, caplog):
@@ -198,7 +196,7 @@ def test_a_tokenizer_that_changes_text_is_reported(tmp_path, caplog):
       byte_fallback=True,
       minloglevel=2,
     )
-  tok = tokenizer.Tokenizer.load(str(model), config=small_frames.CONFIG)
+  tok = tokenizer.load(str(model), config=small_frames.CONFIG)
   assert "changes text" in caplog.text
   assert tok.decode(tok.encode("press one")) == "press one"
 
@@ -213,11 +211,11 @@ def test_tokenizer_errors_name_the_file(trained, tmp_path):
   _, path, config = trained
   small = dataclasses.replace(config, text_vocab_size=30)
   with pytest.raises(errors.UserError, match="no tokenizer at"):
-    tokenizer.Tokenizer.load(str(tmp_path / "none"), config=config)
+    tokenizer.load(str(tmp_path / "none"), config=config)
   (tmp_path / "bad").write_bytes(b"xx")
   with pytest.raises(errors.UserError, match="not a sentencepiece model"):
-    tokenizer.Tokenizer.load(str(tmp_path / "bad"), config=config)
+    tokenizer.load(str(tmp_path / "bad"), config=config)
   with pytest.raises(errors.UserError, match="text_vocab_size = 30"):
-    tokenizer.Tokenizer.load(path, config=small)
+    tokenizer.load(path, config=small)
   with pytest.raises(errors.UserError, match="no transcripts"):
     tokenizer.train([" "], path=path, config=config)

@@ -55,8 +55,8 @@ def test_text_stays_text_in_every_frame(pieces, messages):
     assert all(0 <= t < pieces.num_pieces for t in tokens)
     assert pieces.num_pieces <= CONFIG.text_vocab_size
     # Nor a piece that stands for "begin", "end" or "unknown".
-    assert all(not pieces._processor.is_control(t) for t in tokens)
-    assert all(not pieces._processor.is_unknown(t) for t in tokens)
+    assert all(not pieces._spelling._processor.is_control(t) for t in tokens)
+    assert all(not pieces._spelling._processor.is_unknown(t) for t in tokens)
     queue.push(channel, tokens)
   got, still_open = [], {}
   while queue:

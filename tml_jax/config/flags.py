@@ -60,12 +60,23 @@ _DATA_DIR = flags.DEFINE_string(
   "Directory of the prepared data: one folder for each voice of"
   " --config.data.voices, and tokenizer.model.",
 )
+TOKENIZER = flags.DEFINE_string(
+  "tokenizer",
+  "",
+  "File of the tokenizer: a sentencepiece model or a tokenizer.json of Hugging"
+  " Face. If not given, that of the run, else tokenizer.model in --data_dir.",
+)
 flags.DEFINE_list(
   "plugins", [], "Files of yours that add families, sources, tools, metrics."
 )
-_SHARED = (_FLAG, "workdir", "json", "out", "data_dir", "plugins")
+_SHARED = (
+  *(_FLAG, "workdir", "json", "out", "data_dir", "tokenizer", "plugins"),
+)
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
-_PATHS = ("workdir", "data_dir", "init_from", "out", "json", "fdb_root")
+_PATHS = (
+  *("workdir", "data_dir", "init_from", "out", "json", "fdb_root"),
+  "tokenizer",
+)
 # Of these, directories of runs. In their names Orbax takes *, ? and brackets
 # for patterns, and TensorStore reads \ as /.
 _RUNS = ("workdir", "init_from")

@@ -34,7 +34,7 @@ class SayText(enum.StrEnum):
 class StreamsConfig:
   """Time, frames and vocabulary: what `tml_jax.streams` needs to know."""
 
-  text_vocab_size: int  # rows [0, text_vocab_size) belong to sentencepiece
+  text_vocab_size: int  # rows [0, text_vocab_size) are the tokenizer's
   max_text_in: int  # tokens of typed text and results in one frame
   max_text_out: int  # tokens of say-text and messages in one frame
   say_lead: int  # windows by which say-text precedes its sound's decision

@@ -67,7 +67,7 @@ class Groups:
     shard, (group, first) = self._shards[place], self._begin(place, turn)
     following = self._after(place, (group, first))
     if self._tokenizer is None:
-      self._tokenizer = tokenizer.Tokenizer.load(
+      self._tokenizer = tokenizer.load(
         self._tokenizer_path, config=self._config.streams
       )
     start = self._start(place, group)

@@ -63,6 +63,7 @@ class Loader:
     data_dir: str | os.PathLike[str],
     split: Split,
     rows: Sequence[int] | None = None,
+    tokenizer_file: str = "",
   ):
     """Opens the data and starts at the beginning.
 
@@ -71,6 +72,7 @@ class Loader:
       data_dir: prepared data.
       split: which part of it.
       rows: of the global batch, in ascending order; all if not given.
+      tokenizer_file: of the tokenizer; that of `data_dir` if not given.
 
     Raises:
       errors.UserError: the rows are not whole logical shards, or the prepared
@@ -82,14 +84,21 @@ class Loader:
     self._shards = shards_of(rows, config=config)
     per_shard = config.train.global_batch_size // config.data.logical_shards
     self._rows = [row // per_shard for row in rows]
-    mixture.check(config, data_dir=data_dir)
-    self._mixture = mixture.open_mixture(config, data_dir=data_dir, split=split)
+    file = tokenizer.path(data_dir, given=tokenizer_file)
+    self._tokenizer_path = file
+    mixture.check(config, data_dir=data_dir, tokenizer_file=file)
+    self._mixture = mixture.open_mixture(
+      config, data_dir=data_dir, split=split, tokenizer_file=file
+    )
     self._identity = _identity(
-      config, data_dir=data_dir, split=split, draws=self._mixture.draws
+      config,
+      data_dir=data_dir,
+      split=split,
+      draws=self._mixture.draws,
+      tokenizer_file=file,
     )
     self._drawn: collections.Counter[str] = collections.Counter()
     self._groups, self._log_at = 0, 1
-    self._tokenizer_path = tokenizer.path(data_dir)
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._empty = packing.empty_sequence(config.streams)
     self._largest_group = 1
@@ -308,6 +317,7 @@ def _identity(
   data_dir: str | os.PathLike[str],
   split: Split,
   draws: dict[str, float],
+  tokenizer_file: str,
 ) -> dict[str, Any]:
   """What gives a position its meaning, as JSON values."""
   folders = [source.parse(entry).folder for entry in config.data.voices]
@@ -326,7 +336,7 @@ def _identity(
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
     "layout": str(config.data.layout),
-    "tokenizer": tokenizer.digest(tokenizer.path(data_dir)),
+    "tokenizer": tokenizer.digest(tokenizer_file),
     "corpora": {
       folder: corpus.read_index(pathlib.Path(data_dir) / folder).digest
       for folder in folders

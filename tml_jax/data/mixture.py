@@ -86,20 +86,31 @@ class Mixture:
 
 
 def build(
-  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  split: Split,
+  tokenizer_file: str = "",
 ) -> grain.MapDataset:
   """The items of `open_mixture`."""
-  return open_mixture(config, data_dir=data_dir, split=split).items
+  return open_mixture(
+    config, data_dir=data_dir, split=split, tokenizer_file=tokenizer_file
+  ).items
 
 
 def open_mixture(
-  config: Config, *, data_dir: str | os.PathLike[str], split: Split
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  split: Split,
+  tokenizer_file: str = "",
 ) -> Mixture:
   """The endless mixture.
 
   Each source is shuffled anew in every epoch, deterministically from
   config.data.seed. Weights are shares of the positions that a model is trained
-  on (`shares`), and hold at any stretch of the sequence.
+  on (`shares`), and hold at any stretch of the sequence. They are counted with
+  `tokenizer_file`, or where it is not given with the one of `data_dir`.
 
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
@@ -117,7 +128,11 @@ def open_mixture(
     )
     for entry in wanted
   }
-  sizes = _measure(sources, config=config, data_dir=data_dir)
+  sizes = _measure(
+    sources,
+    config=config,
+    tokenizer_file=tokenizer.path(data_dir, given=tokenizer_file),
+  )
   drawn = dict.fromkeys(wanted, 1.0)
   if len(wanted) > 1:
     drawn = shares.draws(wanted, sizes=sizes)
@@ -190,7 +205,7 @@ def _measure(
   sources: Mapping[str, source.Source],
   *,
   config: Config,
-  data_dir: str | os.PathLike[str],
+  tokenizer_file: str,
 ) -> dict[str, shares.Size]:
   """The size of each entry, of a family only where it is one of several."""
   sizes: dict[str, shares.Size] = {}
@@ -198,9 +213,7 @@ def _measure(
     isinstance(found, Subset) for found in sources.values()
   ):
     return sizes
-  pieces = tokenizer.Tokenizer.load(
-    tokenizer.path(data_dir), config=config.streams
-  )
+  pieces = tokenizer.load(tokenizer_file, config=config.streams)
   for entry, found in sources.items():
     if not isinstance(found, Subset):
       sizes[entry] = shares.measure(
@@ -227,22 +240,34 @@ def _measure(
   return sizes
 
 
-def check(config: Config, *, data_dir: str | os.PathLike[str]) -> None:
-  """Finds what is missing without reading recordings, in milliseconds.
+def check(
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  tokenizer_file: str = "",
+) -> None:
+  """Finds what is missing without reading recordings, at once.
 
   Raises:
-    errors.UserError: no tokenizer that fits, a corpus that is missing or
-      cut short, or an unknown entry of the mixture.
+    errors.UserError: no tokenizer that fits (`tokenizer_file`, else that of
+      `data_dir`), a corpus that is missing or cut short, or an unknown entry
+      of the mixture.
   """
   open_voices(config, data_dir=data_dir)
   for entry in weights(config):
     if entry not in scenarios.FAMILIES:
       _open_corpus(entry, config=config, data_dir=data_dir)
-  tokenizer.Tokenizer.load(tokenizer.path(data_dir), config=config.streams)
+  file = tokenizer.path(data_dir, given=tokenizer_file)
+  tokenizer.load(file, config=config.streams)
 
 
 def pick(
-  config: Config, *, argument: str, flag: str, data_dir: str | os.PathLike[str]
+  config: Config,
+  *,
+  argument: str,
+  flag: str,
+  data_dir: str | os.PathLike[str],
+  tokenizer_file: str = "",
 ) -> Timeline:
   """The timeline at SPLIT:INDEX, which `flag` was given.
 
@@ -255,7 +280,12 @@ def pick(
       f"--{flag}={argument!r}: write SPLIT:INDEX with a split of "
       f"{', '.join(Split)}, for instance heldout:3"
     )
-  dataset = build(config, data_dir=data_dir, split=Split(name))
+  dataset = build(
+    config,
+    data_dir=data_dir,
+    split=Split(name),
+    tokenizer_file=tokenizer_file,
+  )
   timeline = dataset[int(index)]
   if isinstance(timeline, Document):
     raise errors.UserError(

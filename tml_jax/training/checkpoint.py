@@ -294,8 +294,9 @@ class Weights:
       trained_with = json.load(stream)["identity"].get("tokenizer")
     if trained_with != tokenizer.digest(path):
       raise errors.UserError(
-        f"{self.path} was not trained with {path}: its text would be read"
-        " wrongly; give the --data_dir of its training"
+        f"{self.path} was not trained with {tokenizer.described(path)}, but"
+        f" with the tokenizer {trained_with}: its text would be read wrongly;"
+        " give that as --tokenizer=FILE, or the --data_dir of its training"
       )
 
   def close(self) -> None:

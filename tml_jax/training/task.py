@@ -65,6 +65,19 @@ class Task(Protocol):
   config: Any
   evaluation: Evaluation | None
 
+  def check(self) -> None:
+    """Refuses what can be refused before anything is written.
+
+    Raises:
+      errors.UserError: for instance a tokenizer that does not fit.
+    """
+
+  def keep(self, workdir: str) -> None:
+    """Writes beside the config what else the run cannot be used without.
+
+    The first process does so when the run has its state, new or resumed.
+    """
+
   def check_rows(self, rows: Sequence[int]) -> None:
     """Refuses rows that the data cannot give one of several processes."""
 

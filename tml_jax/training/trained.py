@@ -47,19 +47,27 @@ def check(path: str, *, flag: str = "workdir", command: str = "train") -> None:
     )
 
 
-def load(config: Config, *, path: str, data_dir: str) -> Trained:
+def load(
+  config: Config, *, path: str, data_dir: str, tokenizer_file: str = ""
+) -> Trained:
   """Restores the newest finished checkpoint of the run at `path`.
+
+  Args:
+    config: of the run.
+    path: its workdir.
+    data_dir: prepared data.
+    tokenizer_file: that the text is read with; if not given that of the run,
+      or of `data_dir` where it has none (`run_tokenizer.of_run`).
 
   Raises:
     errors.UserError: no finished checkpoint, of another model, or trained
-      with another tokenizer than that of `data_dir`.
+      with another tokenizer.
   """
   import jax
 
   from tml_jax.parallel import hosts
   from tml_jax.parallel import mesh as mesh_lib
-  from tml_jax.streams import tokenizer
-  from tml_jax.training import checkpoint, optim
+  from tml_jax.training import checkpoint, optim, run_tokenizer
   from tml_jax.training import state as state_lib
 
   model = state_lib.create_model(config)
@@ -76,7 +84,9 @@ def load(config: Config, *, path: str, data_dir: str) -> Trained:
   )
   weights = checkpoint.Weights(path)
   weights.check(abstract.variables, config=config)
-  weights.check_tokenizer(tokenizer.path(data_dir))
+  weights.check_tokenizer(
+    run_tokenizer.of_run(path, given=tokenizer_file, data_dir=data_dir)
+  )
   variables = jax.device_get(weights.restore(abstract.variables))
   weights.close()
   return Trained(

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.helpers import importing, small_run
+from tests.helpers import hugging_face, importing, small_run
 from tml_jax import errors
 from tml_jax.interop.inkling import importing as importing_lib
 from tml_jax.interop.inkling import safetensors_files
@@ -127,6 +127,34 @@ def test_a_type_that_config_does_not_name_is_refused(broken, tmp_path):
   message = refused(broken, tmp_path)
   assert "config.json names" in message
   assert f"and {name} is float16 (1 tensors)" in message
+
+
+def test_a_tokenizer_comes_along_and_is_checked(broken, tmp_path, caplog):
+  def plan(**given):
+    return importing_lib.plan(
+      small_run.config(data=8), src=str(broken), model_from_src=True, **given
+    )
+
+  assert plan().tokenizer is None
+  assert "has no tokenizer.json nor tokenizer.model" in caplog.text
+  file = broken / "tokenizer.json"
+  made = hugging_face.write(file)
+  message = refused(broken, tmp_path)  # 96 rows of text
+  rows = made.get_vocab_size()
+  assert f"{file} has {rows} tokens, more than" in message
+  assert "text_vocab_size = 96" in message
+  words = {f"word{i}": i for i in range(96)}
+  content = {
+    "model": {"type": "WordLevel", "vocab": words, "unk_token": "word0"}
+  }
+  content |= {"pre_tokenizer": {"type": "Whitespace"}, "version": "1.0"}
+  file.write_text(json.dumps(content))
+  assert plan().tokenizer == file.read_bytes()
+  file.write_text(json.dumps(content)[:-9])
+  assert "is not a tokenizer.json of Hugging Face" in refused(broken, tmp_path)
+  other = tmp_path / "other.json"
+  other.write_text(json.dumps(content))
+  assert plan(tokenizer_file=str(other)).tokenizer == other.read_bytes()
 
 
 def test_places_that_cannot_be_written_are_refused(text, tmp_path):

@@ -1,10 +1,11 @@
 """Import, train from it, export: as a user does, each in a process."""
 
 import json
+import pathlib
 
 import pytest
 
-from tests.helpers import commands, small_run
+from tests.helpers import commands, hugging_face, small_run
 from tests.helpers.inkling_runs import (
   INKLING,
   losses,
@@ -21,6 +22,8 @@ torch = pytest.importorskip("torch")
 def test_import_train_and_export(tmp_path, data_dir):
   source, imported = str(tmp_path / "hf"), str(tmp_path / "imported")
   model = save_text_model(source, tiny_model())
+  hugging_face.write(pathlib.Path(source) / "tokenizer.json", rows=310)
+  theirs = (pathlib.Path(source) / "tokenizer.json").read_bytes()
   result = run(
     *INKLING,
     "--import",
@@ -30,6 +33,8 @@ def test_import_train_and_export(tmp_path, data_dir):
   )
   assert "tensors read into" in result.stdout
   assert "flow_head" in result.stdout and "rows 960 to 1023" in result.stdout
+  assert "the tokenizer came along as tokenizer.json" in result.stdout
+  assert (tmp_path / "imported" / "tokenizer.json").read_bytes() == theirs
 
   # The first loss is the imported model's, not a fresh one's.
   train = ("-m", "tml_jax.train", *small_run.FLAGS, f"--data_dir={data_dir}")
@@ -43,6 +48,9 @@ def test_import_train_and_export(tmp_path, data_dir):
   begun = run(*first, "--config.train.steps=2")
   assert "weights of step 0" in begun.stderr
   assert losses(begun)[0] != losses(fresh)[0]
+  assert (tmp_path / "b" / "tokenizer.json").read_bytes() == theirs
+  assert not (tmp_path / "b" / "tokenizer.model").exists()
+  assert (tmp_path / "a" / "tokenizer.model").exists()
   # The same command goes on with the run's own weights.
   resumed = run(*first, "--config.train.steps=3")
   assert "resumed from step 2" in resumed.stderr
@@ -51,7 +59,7 @@ def test_import_train_and_export(tmp_path, data_dir):
     *first[:-1], f"--workdir={tmp_path}/c", "--config.model.expert_d_ff=64"
   )
   assert refused.returncode == 2
-  assert "mlp/gate: (8, 32, 32) in the checkpoint" in refused.stderr
+  assert "(model.expert_d_ff 32 -> 64)" in refused.stderr
   assert not (tmp_path / "c").exists()
 
   # transformers knows one vision tower only.
@@ -75,6 +83,7 @@ def test_import_train_and_export(tmp_path, data_dir):
   found = loaded.state_dict()[f"model.language_model.{name}"]
   assert torch.equal(found, expected)
   assert len(list(out.glob("*.safetensors"))) > 1
+  assert (out / "tokenizer.json").read_bytes() == theirs
   for tail in ("config.json", "model.safetensors.index.json"):
     assert json.loads((out / tail).read_text())
 

@@ -66,7 +66,12 @@ def import_(config: Config, *, processes: processes_lib.Processes) -> str:
 
     from tml_jax.interop.inkling import importing
 
-    planned = importing.plan(config, src=_SRC.value, model_from_src=not given)
+    planned = importing.plan(
+      config,
+      src=_SRC.value,
+      model_from_src=not given,
+      tokenizer_file=config_flags.TOKENIZER.value,
+    )
   return importing.run(planned, directory=directory)
 
 

@@ -19,7 +19,7 @@ from tml_jax.config import Config, Dtype, Position
 from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import destination, safetensors_files
 from tml_jax.interop.inkling import names as names_lib
-from tml_jax.training import checkpoint
+from tml_jax.training import checkpoint, run_tokenizer
 
 # Of Inkling's hMLP: 75, 300 and 4,800 values a patch, up to a multiple of 64.
 _WIDTHS = (128, 320, 4800)
@@ -37,7 +37,7 @@ def run(
   dtype: Dtype,
   shard_bytes: int,
 ) -> str:
-  """Writes files, index and config.json; returns a line about it.
+  """Writes files, index, config.json, tokenizer; returns a line about it.
 
   Args:
     config: of the run.
@@ -96,6 +96,9 @@ def run(
   )
   text = json.dumps(config_lib.to_json(config, dtype=str(dtype)), indent=2)
   (written / "config.json").write_text(text + "\n", encoding="utf-8")
+  kept = run_tokenizer.kept(run_tokenizer.workdir_of(workdir))
+  if kept:
+    run_tokenizer.keep(pathlib.Path(kept).read_bytes(), run=written)
   destination.finish(written, directory=directory)
   weights.close()
   left = set(weights.shapes) - {rule.path for rule in rules}
@@ -103,6 +106,7 @@ def run(
   return (
     f"{directory}: {len(tensors)} tensors of step {weights.step}; not"
     f" Inkling's and left out: {', '.join(names)}"
+    + ("" if kept else "; the run has no tokenizer of its own to go along")
   )
 
 

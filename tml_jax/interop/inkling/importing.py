@@ -25,11 +25,13 @@ from tml_jax.interop.inkling import config as config_lib
 from tml_jax.interop.inkling import destination, dims, safetensors_files
 from tml_jax.interop.inkling import names as names_lib
 from tml_jax.parallel import mesh as mesh_lib
-from tml_jax.training import optim, streamed
+from tml_jax.streams import tokenizer as tokenizer_lib
+from tml_jax.training import optim, run_tokenizer, streamed
 from tml_jax.training import state as state_lib
 
 _CONFIG = "config.json"
 _NAME = "inkling"
+_TOKENIZERS = tokenizer_lib.FILENAMES[::-1]  # a checkpoint may have both
 _LISTED = 6  # tensors in one message
 # Source bytes of one step of the conversion.
 _STEP_BYTES = safetensors_files.CHUNK_BYTES
@@ -45,15 +47,19 @@ class Plan:
     reader: of the source.
     rules: by path of ours; several where a parameter stacks layers.
     text_rows: how many rows of the vocabulary come from the source.
+    tokenizer: content of its file; None where the source has none.
   """
 
   config: Config
   reader: safetensors_files.Reader
   rules: dict[Path, list[names_lib.Rule]]
   text_rows: int
+  tokenizer: bytes | None = None
 
 
-def plan(config: Config, *, src: str, model_from_src: bool) -> Plan:
+def plan(
+  config: Config, *, src: str, model_from_src: bool, tokenizer_file: str = ""
+) -> Plan:
   """Compares source and config; reads headers only.
 
   Args:
@@ -61,6 +67,7 @@ def plan(config: Config, *, src: str, model_from_src: bool) -> Plan:
     src: directory or URL of the checkpoint.
     model_from_src: whether the model is whatever the source has; otherwise
       the config's model has to be the same.
+    tokenizer_file: that goes with the weights, where not the source's own.
 
   Raises:
     errors.UserError: the source is broken or is not that model; every
@@ -104,7 +111,38 @@ def plan(config: Config, *, src: str, model_from_src: bool) -> Plan:
   for rule in rules:
     by_path[rule.path].append(rule)
   rows = settings.vocab_size if settings.ours else settings.text_vocab_size
-  return Plan(config=config, reader=reader, rules=by_path, text_rows=rows)
+  return Plan(
+    config=config,
+    reader=reader,
+    rules=by_path,
+    text_rows=rows,
+    tokenizer=_tokenizer(source, given=tokenizer_file, config=config),
+  )
+
+
+def _tokenizer(
+  source: safetensors_files.Source, *, given: str, config: Config
+) -> bytes | None:
+  """The content of the tokenizer's file, which fits; None where there is none.
+
+  Raises:
+    errors.UserError: it does not, or is broken.
+  """
+  if given:
+    tokenizer_lib.load(given, config=config.streams)
+    return pathlib.Path(given).read_bytes()
+  for name in _TOKENIZERS:
+    content = source.read(name)
+    if content is not None:
+      place = f"{source.path}/{name}"
+      tokenizer_lib.of_content(content, path=place, config=config.streams)
+      return content
+  logging.warning(
+    "%s has no %s: what the rows of the imported weights mean is not known."
+    " Give it as --tokenizer=FILE, here or in every command",
+    *(source.path, " nor ".join(_TOKENIZERS)),
+  )
+  return None
 
 
 def _check_dtypes(
@@ -256,6 +294,8 @@ def run(planned: Plan, *, directory: pathlib.Path) -> str:
   if first:
     written = destination.partial(directory)
     workdir_lib.create(str(written), config)
+    if planned.tokenizer is not None:
+      run_tokenizer.keep(planned.tokenizer, run=written)
   else:
     written = directory.with_name(f".{directory.name}.partial")
   multihost_utils.sync_global_devices("import begins")
@@ -276,8 +316,16 @@ def run(planned: Plan, *, directory: pathlib.Path) -> str:
   return (
     f"{directory}: {len(planned.reader.entries)} tensors read into"
     f" {len(planned.rules)} parameters; initialised: {', '.join(made)}, rows"
-    f" {planned.text_rows} to {config.model.vocab_size - 1} of the vocabulary"
+    f" {planned.text_rows} to {config.model.vocab_size - 1} of the vocabulary;"
+    f" {_said_of_tokenizer(planned)}"
   )
+
+
+def _said_of_tokenizer(planned: Plan) -> str:
+  if planned.tokenizer is None:
+    return "no tokenizer came along: give --tokenizer=FILE to every command"
+  name = tokenizer_lib.filename(planned.tokenizer)
+  return f"the tokenizer came along as {name}"
 
 
 def _check_rules(planned: Plan, *, flat: dict[Path, Any]) -> None:
