@@ -1,6 +1,6 @@
 """Pretraining on text, pairs and conversations: experiments/pretrain.py:SIZE.
 
-For: `tml_interaction_small`, the reference mixture, and `tiny`, which runs on
+For: `tml_interaction_small`, the reference mixture, and `tiny_pretrain`, for
 two cores. Not for: what these sizes are (interaction.py) or how each kind of
 data is brought (docs/pretraining_data.md). Start at `MIXTURE`. An entry that is
 no scenario family is the name of a prepared corpus: give yours these names, or
@@ -51,12 +51,12 @@ TINY_MIXTURE = (
 )
 
 
-def _pretrain(config: Config, *, mixture: tuple[str, ...]) -> Config:
+def _pretrain(config: Config, *, name: str, mixture: tuple[str, ...]) -> Config:
   """A size of interaction.py on a mixture with documents."""
   streams = config.streams
   return dataclasses.replace(
     config,
-    name=f"pretrain_{config.name}",
+    name=name,
     # Every position of a document but one is a target. With the slots of
     # conversations alone, a third of the positions, a sequence of text would be
     # two thirds padding. The logits of the others cost 5 % of a step.
@@ -67,17 +67,25 @@ def _pretrain(config: Config, *, mixture: tuple[str, ...]) -> Config:
 
 def tml_interaction_small() -> Config:
   """The reference size and mixture."""
-  return _pretrain(interaction.tml_interaction_small(), mixture=MIXTURE)
+  return _pretrain(
+    interaction.tml_interaction_small(),
+    name="pretrain_tml_interaction_small",
+    mixture=MIXTURE,
+  )
 
 
 def medium() -> Config:
   """The same mixture for one v5p-64 or eight GPUs."""
-  return _pretrain(interaction.medium(), mixture=MIXTURE)
+  return _pretrain(
+    interaction.medium(), name="pretrain_medium", mixture=MIXTURE
+  )
 
 
-def tiny() -> Config:
+def tiny_pretrain() -> Config:
   """Minutes on two cores: every kind but pictures and recorded calls."""
-  config = _pretrain(interaction.tiny(), mixture=TINY_MIXTURE)
+  config = _pretrain(
+    interaction.tiny(), name="tiny_pretrain", mixture=TINY_MIXTURE
+  )
   return dataclasses.replace(
     config,
     data=dataclasses.replace(config.data, voices=data.REAL_VOICES),
@@ -85,7 +93,7 @@ def tiny() -> Config:
 
 
 SIZES = {
-  "tiny": tiny,
+  "tiny_pretrain": tiny_pretrain,
   "medium": medium,
   "tml_interaction_small": tml_interaction_small,
 }

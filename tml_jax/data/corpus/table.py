@@ -113,7 +113,7 @@ def row_of(
   metadata = item.metadata
   texts = _texts(item)
   letters = sum(map(len, texts))
-  common = {
+  common: dict[str, Any] = {
     "id": item.id,
     "letters": letters,
     "language": str(metadata.get("language") or ""),

@@ -39,7 +39,10 @@ def of(found: Sequence[corpus.Found]) -> dict[str, Any]:
   rows = pa.concat_tables([each.rows for each in found])
   seconds = rows.column("seconds").to_numpy()
   total = float(seconds.sum())
-  kinds, languages, licences, voices = {}, {}, {}, set()
+  kinds: dict[str, Any] = {}
+  languages: dict[str, Any] = {}
+  licences: dict[str, Any] = {}
+  voices: set[str] = set()
   columns = ("kind", "language", "licence", "voices", "letters")
   values = [rows.column(name).to_pylist() for name in columns]
   for kind, language, licence, speakers, letters, lasts in zip(
