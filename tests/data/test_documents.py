@@ -69,7 +69,7 @@ def test_every_token_of_a_group_is_a_target_of_its_entry(root):
   streams, mixed = batches._config.streams, batches._mixture
   made = groups_of(batches)
   batches.close()
-  pieces = tokenizer.Tokenizer.load(tokenizer.path(root), config=streams)
+  pieces = tokenizer.load(tokenizer.path(root), config=streams)
   end = frame_lib.token_id(frame_lib.Control.END, config=streams)
   want, items = collections.Counter(), [mixed.items[i] for i in range(8)]
   for item in items:
@@ -105,17 +105,17 @@ def test_weights_are_shares_of_positions(root, caplog):
   assert "are cut" not in caplog.text
 
 
-def test_groups_are_bounded_by_the_bytes_of_documents(root, monkeypatch):
+def test_groups_are_bounded_by_the_letters_of_documents(root, monkeypatch):
   batches = opened(root, "a-texts:1")
   mixed = batches._mixture
   made = groups_of(batches, shards=(0,))
   batches.close()
   assert mixed.longest == 0.0 and mixed.largest == max(
-    mixed.bytes[i] for i in range(8)
+    mixed.letters[i] for i in range(8)
   )
   assert made._is_whole()
   limit = 3000
-  monkeypatch.setattr(groups, "_MAX_BYTES", limit)
+  monkeypatch.setattr(groups, "_MAX_LETTERS", limit)
   assert not made._is_whole()
   elements, parts = [], 0
   while len(elements) < 24:
@@ -123,7 +123,7 @@ def test_groups_are_bounded_by_the_bytes_of_documents(root, monkeypatch):
     following, stop = made._after(0, (group, first))
     here = range(first, stop if following == group else 8)
     start = made._start(0, group)
-    sizes = [mixed.bytes[start + i] for i in here]
+    sizes = [mixed.letters[start + i] for i in here]
     assert sum(sizes) <= limit or len(sizes) == 1
     elements += [(group, i) for i in here]
     parts += 1
@@ -132,7 +132,7 @@ def test_groups_are_bounded_by_the_bytes_of_documents(root, monkeypatch):
 
 
 def test_a_state_goes_on_bit_for_bit(root, monkeypatch):
-  monkeypatch.setattr(groups, "_MAX_BYTES", 3000)
+  monkeypatch.setattr(groups, "_MAX_LETTERS", 3000)
   batches = opened(root, *ENTRIES)
   reference = small_data.take(batches, 6)
   batches.close()

@@ -291,7 +291,8 @@ def test_mixture_weights_and_order(config, data_dir):
   ids = [both[i].id for i in range(80)]
   replies = [name for name in ids if name.startswith("reply/")]
   # A reply is much longer than a prompt, so there are fewer of them.
-  assert len(replies) == pytest.approx(80 * opened.draws["reply"], abs=1)
+  share = opened.stages[0].draws["reply"]
+  assert len(replies) == pytest.approx(80 * share, abs=1)
   assert 5 < len(replies) < 40
   assert replies == [alone[i].id for i in range(len(replies))]
   assert len(set(ids)) == 80

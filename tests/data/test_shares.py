@@ -72,26 +72,29 @@ def test_the_log_says_what_was_drawn(root, caplog):
   batches.close()
   lines = [r.message for r in caplog.records if "drawn of the" in r.message]
   assert lines and all(name.rpartition(":")[0] in lines[0] for name in ENTRIES)
-  assert [*identity["draws"]] == ["a-calls", "a-pairs", "a-lines"]
-  assert identity["draws"]["a-lines"] > 5 * identity["draws"]["a-calls"]
+  (stage,) = identity["stages"]
+  assert [*stage["draws"]] == ["a-calls", "a-pairs", "a-lines"]
+  assert stage["draws"]["a-lines"] > 5 * stage["draws"]["a-calls"]
   other = loader.Loader(
     recorded.config("a-calls:1", "a-pairs:1"), data_dir=root, split=Split.TRAIN
   )
-  assert other.identity["draws"] != identity["draws"]
+  assert other.identity["stages"] != identity["stages"]
   other.close()
 
 
 def test_long_recordings_are_counted(root, caplog):
-  """A piece begins without what was before it: that is said."""
-  config = recorded.config("a-calls:1")
+  """And it is said with how much of its past a piece begins."""
+  caplog.set_level(logging.INFO)
+  config = recorded.config("a-calls:1", past_seconds=2.0)
   mixture.open_mixture(config, data_dir=root, split=Split.TRAIN)
-  (warning,) = [r.message for r in caplog.records if "are cut" in r.message]
-  assert warning.startswith("a-calls: 6 of 9 recordings are longer")
+  (line,) = [r.message for r in caplog.records if "than a seq" in r.message]
+  assert line.startswith("a-calls: 6 of 9 elements are longer")
+  assert "begins with the 2.0 s before it" in line
   caplog.clear()
   mixture.open_mixture(
     recorded.config("a-pairs:1"), data_dir=root, split=Split.TRAIN
   )
-  assert "are cut" not in caplog.text
+  assert "than a sequence" not in caplog.text
 
 
 def test_samples_are_all_over():

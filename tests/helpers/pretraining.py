@@ -1,4 +1,4 @@
-"""Corpora of `experiments/pretrain.py:tiny_pretrain`: documents and recorded prompts.
+"""Corpora of `pretrain.py:tiny_pretrain`: documents and recorded prompts.
 
 For: tests that train on every kind of data. Start at `write`.
 """

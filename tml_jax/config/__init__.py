@@ -1,6 +1,6 @@
 """The typed config of an experiment; start reading at `schema.Config`."""
 
-from tml_jax.config.data import DataConfig, Layout
+from tml_jax.config.data import Damaged, DataConfig, Layout, OnChange
 from tml_jax.config.mesh import MeshConfig
 from tml_jax.config.model import FlowConfig, ModelConfig, Position
 from tml_jax.config.sample import SampleConfig
@@ -24,6 +24,7 @@ from tml_jax.config.train import (
 __all__ = [
   "AttentionForm",
   "Config",
+  "Damaged",
   "DataConfig",
   "Dtype",
   "ExecutionConfig",
@@ -35,6 +36,7 @@ __all__ = [
   "MoeDispatch",
   "MoeMatmul",
   "Numerics",
+  "OnChange",
   "OptimConfig",
   "Optimizer",
   "PLAIN",

@@ -17,6 +17,20 @@ class Layout(enum.StrEnum):
   TURNS = "turns"  # one after the other, as behind a turn detector
 
 
+class Damaged(enum.StrEnum):
+  """What is done about a recording whose bytes have changed on the disk."""
+
+  REFUSE = "refuse"  # training ends and names it
+  SKIP = "skip"  # it is left out and named in the log
+
+
+class OnChange(enum.StrEnum):
+  """What a resumed run does with a mixture that is another one."""
+
+  REFUSE = "refuse"
+  GO_ON = "go_on"  # every source where it stood; see docs/pretraining_data.md
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
   """What the loader mixes and how it prefetches."""
@@ -29,6 +43,22 @@ class DataConfig:
   heldout_share: float  # of prompt ids, by hash
   seed: int
   layout: Layout = Layout.DUPLEX
+  # Recordings that last longer are drawn in stretches of so many seconds, each
+  # an element of the mixture: what is in memory at once is bounded by this.
+  stretch_seconds: float = 300.0
+  # What was before a stretch, or before the next sequence of one that does not
+  # fit one, is there again in front of it, without a loss.
+  past_seconds: float = 0.0
+  damaged: Damaged = Damaged.REFUSE
+  # Weights of corpora count times their positions to this power: 0 leaves the
+  # weights alone, 1 draws what is twice as large twice as often.
+  inverse_temperature: float = 0.0
+  # "source:epochs": what has been drawn so often is drawn no more.
+  max_epochs: tuple[str, ...] = ()
+  # "step:source:weight": from that step on; 0 takes it out.
+  schedule: tuple[str, ...] = ()
+  # Of a resumed run whose mixture, or a corpus in it, is another one.
+  on_change: OnChange = OnChange.REFUSE
 
   @property
   def mixture_weights(self) -> dict[str, float]:
@@ -48,6 +78,37 @@ class DataConfig:
       0 < self.heldout_share < 1,
       f"data.heldout_share = {self.heldout_share}: between 0 and 1",
     )
+    checks.require(
+      self.stretch_seconds >= 1,
+      f"data.stretch_seconds = {self.stretch_seconds}: at least 1",
+    )
+    checks.require(
+      0 <= self.past_seconds <= self.stretch_seconds,
+      f"data.past_seconds = {self.past_seconds}: from 0 to"
+      f" data.stretch_seconds = {self.stretch_seconds}",
+    )
+    checks.require(
+      0 <= self.inverse_temperature <= 1,
+      f"data.inverse_temperature = {self.inverse_temperature}: from 0, the"
+      " weights alone, to 1, in proportion to sizes",
+    )
+    for entry in self.max_epochs:
+      name, _, epochs = entry.rpartition(":")
+      checks.require(
+        name != "" and _is_weight(epochs),
+        f"data.max_epochs entry {entry!r}: write SOURCE:EPOCHS with a number"
+        " above 0, for instance calls:4",
+      )
+    for entry in self.schedule:
+      step, *rest = entry.split(":")
+      checks.require(
+        step.isdecimal()
+        and len(rest) == 2
+        and rest[0] != ""
+        and (_is_weight(rest[1]) or _is_zero(rest[1])),
+        f"data.schedule entry {entry!r}: write STEP:SOURCE:WEIGHT with a weight"
+        " of 0 or more, for instance 10000:calls:2.0",
+      )
     for name in ("voices", "mixture"):
       checks.require(
         len(getattr(self, name)) > 0, f"data.{name} = (): name at least one"
@@ -67,6 +128,13 @@ class DataConfig:
       len(self.mixture_weights) == len(self.mixture),
       f"data.mixture = {self.mixture}: a source is named twice",
     )
+
+
+def _is_zero(text: str) -> bool:
+  try:
+    return float(text) == 0
+  except ValueError:
+    return False
 
 
 def _is_weight(text: str) -> bool:

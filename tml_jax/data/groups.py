@@ -5,7 +5,7 @@ For: `loader`. Not for: their order in batches. Start reading at `Groups`.
 Group g of shard s is made of the `group_size` elements of the mixture from
 (g L + s) group_size on, packed first fit into several sequences. Where these
 are long it is packed in parts: as many elements as last `_MAX_SECONDS` and have
-`_MAX_BYTES` of documents, at least one.
+`_MAX_LETTERS` of documents, at least one.
 """
 
 import collections
@@ -14,19 +14,19 @@ import threading
 from typing import Any
 
 import numpy as np
+from absl import logging
 
-from tml_jax.config import Config
-from tml_jax.data import mixture, turns
+from tml_jax.config import Config, Damaged
+from tml_jax.data import corpus, mixture, turns
 from tml_jax.streams import framing, packing, tokenizer
 from tml_jax.streams.batch import Batch
 from tml_jax.streams.document import Document
 from tml_jax.streams.frame import Frame
-from tml_jax.streams.timeline import Timeline
 
 # Of recordings that are packed together, in memory at once: an hour takes 1 GB.
 _MAX_SECONDS = 1800.0
-# Of the text of documents: a byte is a token at most, mostly a quarter of one.
-_MAX_BYTES = 4 << 20
+# Of documents: a letter is a quarter of a token in most texts.
+_MAX_LETTERS = 4 << 20
 _REMEMBERED = 256  # parts whose beginnings are not counted again
 
 
@@ -73,16 +73,22 @@ class Groups:
     start = self._start(place, group)
     stop = following[1] if following[0] == group else self._group_size
     items, sources, drawn = [], [], collections.Counter[str]()
-    numbers = {name: i for i, name in enumerate(self._mixture.draws)}
+    numbers = {name: i for i, name in enumerate(self._mixture.entries)}
     for i in range(start + first, start + stop):
-      item, length = self._made(self._mixture.items[i])
+      read = self._read(i)
+      if read is None:
+        continue
+      item, length = self._made(read)
       items.append(item)
       name = self._mixture.names[i]
       sources.append(numbers[name])
       if len(numbers) > 1:
         drawn[name] += length
     sequences = packing.pack(
-      items, config=self._config.streams, sources=sources
+      items,
+      config=self._config.streams,
+      sources=sources,
+      past=mixture.past_windows(self._config),
     )
     return {
       "shard": shard,
@@ -92,18 +98,36 @@ class Groups:
       "sequences": [_trim(sequence) for sequence in sequences],
     }
 
-  def _made(
-    self, item: Timeline | Document
-  ) -> tuple[list[Frame] | packing.Text, int]:
+  def _read(self, element: int) -> mixture.Item | None:
+    """An element of the mixture; None for one that is damaged and left out.
+
+    Raises:
+      corpus.DamagedRecord: it is, and that ends the run.
+    """
+    try:
+      return self._mixture.items[element]
+    except corpus.DamagedRecord as error:
+      if self._config.data.damaged is Damaged.REFUSE:
+        raise
+      logging.warning("left out of training: %s", error)
+      return None
+
+  def _made(self, item: mixture.Item) -> tuple[list[Frame] | packing.Text, int]:
     """What the packer takes of an item, and its number of positions."""
     config, pieces = self._config, self._tokenizer
     assert pieces is not None
     if isinstance(item, Document):
       text = packing.Text.of(pieces.encode(item.text), config=config.streams)
       return text, len(text.tokens)
-    laid_out = turns.lay_out(item, config=config, tokenizer=pieces)
-    frames = framing.frames(laid_out, config=config.streams, tokenizer=pieces)
-    if len(self._mixture.draws) == 1:
+    if isinstance(item, framing.Excerpt):
+      timeline, stretch = item.timeline, item.stretch
+    else:
+      timeline = turns.lay_out(item, config=config, tokenizer=pieces)
+      stretch = framing.WHOLE
+    frames = framing.frames(
+      timeline, config=config.streams, tokenizer=pieces, stretch=stretch
+    )
+    if len(self._mixture.entries) == 1:
       return frames, 0  # nobody asks
     return frames, framing.length(frames, config=config.streams)
 
@@ -136,8 +160,8 @@ class Groups:
     start, seconds, size = self._start(place, group), 0.0, 0
     for element in range(first, self._group_size):
       seconds += self._mixture.seconds[start + element]
-      size += self._mixture.bytes[start + element]
-      is_full = seconds > _MAX_SECONDS or size > _MAX_BYTES
+      size += self._mixture.letters[start + element]
+      is_full = seconds > _MAX_SECONDS or size > _MAX_LETTERS
       if is_full and element > first:
         return group, element
     return group + 1, 0
@@ -147,7 +171,7 @@ class Groups:
     mixed = self._mixture
     return (
       self._group_size * mixed.longest <= _MAX_SECONDS
-      and self._group_size * mixed.largest <= _MAX_BYTES
+      and self._group_size * mixed.largest <= _MAX_LETTERS
     )
 
   def _begin_counting(self) -> None:

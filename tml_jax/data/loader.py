@@ -25,19 +25,24 @@ import grain
 from absl import flags, logging
 
 from tml_jax import errors, plugins
-from tml_jax.config import Config
+from tml_jax.config import Config, OnChange
 from tml_jax.data import corpus, groups, mixture, source
+from tml_jax.data import stages as stages_lib
 from tml_jax.data import workers as workers_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams import packing, tokenizer
 from tml_jax.streams.batch import Batch
 
-_VERSION = 2
+_VERSION = 3
 # Groups of sequences that may wait for their turn before the prefetching
 # starts anew: shards drift apart as groups pack into different numbers.
 _MAX_WAITING = 4
 _THREADS = 2
+# What may be another in a state with `data.on_change=go_on`.
+_MAY_CHANGE = frozenset(
+  ("mixture", "schedule", "max_epochs", "stages", "corpora")
+)
 _BUFFERED_GROUPS = 4
 
 
@@ -87,16 +92,8 @@ class Loader:
     file = tokenizer.path(data_dir, given=tokenizer_file)
     self._tokenizer_path = file
     mixture.check(config, data_dir=data_dir, tokenizer_file=file)
-    self._mixture = mixture.open_mixture(
-      config, data_dir=data_dir, split=split, tokenizer_file=file
-    )
-    self._identity = _identity(
-      config,
-      data_dir=data_dir,
-      split=split,
-      draws=self._mixture.draws,
-      tokenizer_file=file,
-    )
+    self._data_dir, self._split = data_dir, split
+    self._open(stages_lib.BEGIN)
     self._drawn: collections.Counter[str] = collections.Counter()
     self._groups, self._log_at = 0, 1
     self._positions = {shard: Position(0, 0) for shard in self._shards}
@@ -115,6 +112,25 @@ class Loader:
       self._restart()
     return batch_lib.stack(sequences, like=self._empty)
 
+  def _open(self, begin: stages_lib.Begin) -> None:
+    """Opens the mixture where it begins; positions are the caller's."""
+    self._begin = begin
+    self._mixture = mixture.open_mixture(
+      self._config,
+      data_dir=self._data_dir,
+      split=self._split,
+      tokenizer_file=self._tokenizer_path,
+      begin=begin,
+      in_stretches=True,
+    )
+    self._identity = _identity(
+      self._config,
+      data_dir=self._data_dir,
+      split=self._split,
+      stages=self._mixture.stages,
+      tokenizer_file=self._tokenizer_path,
+    )
+
   @property
   def identity(self) -> dict[str, Any]:
     """What gives positions their meaning, as JSON values."""
@@ -124,6 +140,7 @@ class Loader:
     """JSON values that say where the shards of this process stand."""
     return {
       "identity": self._identity,
+      "begin": dataclasses.asdict(self._begin),
       "shards": {
         str(shard): dataclasses.asdict(position)
         for shard, position in self._positions.items()
@@ -137,19 +154,40 @@ class Loader:
       state: from `get_state`, or from `merge_states` after a run on several
         processes; shards of other processes are ignored.
 
+    With `data.on_change=go_on` the mixture may be another one. All shards then
+    go on with the group after the last that any of them has begun: each entry
+    that was there goes on in its own order where it stood, one whose corpus has
+    changed begins anew, and a new one at its beginning.
+
     Raises:
       errors.UserError: the state is of other data, or lacks a shard.
     """
-    if state["identity"] != self._identity:
-      changed = [
-        f"{name}: {state['identity'].get(name)!r} then, {value!r} now"
-        for name, value in self._identity.items()
-        if state["identity"].get(name) != value
-      ]
+    begin = stages_lib.Begin(**state.get("begin", {}))
+    if begin != self._begin:
+      self._open(begin)
+    changed = [
+      name
+      for name, value in self._identity.items()
+      if state["identity"].get(name) != value
+    ]
+    if changed:
+      if self._may_go_on(changed):
+        self._go_on(state)
+        return
+      differences = "; ".join(
+        f"{name}: {state['identity'].get(name)!r} then,"
+        f" {self._identity[name]!r} now"
+        for name in changed
+      )
       raise errors.UserError(
         "the checkpoint's position in the data means something else with this "
-        f"config and data_dir ({'; '.join(changed)}); restore them, or start "
-        "a new run from its weights"
+        f"config and data_dir ({differences}); restore them, or start a new run"
+        " from its weights"
+        + (
+          "; or go on with --config.data.on_change=go_on"
+          if {*changed} <= _MAY_CHANGE
+          else ""
+        )
       )
     missing = [s for s in self._shards if str(s) not in state["shards"]]
     if missing:
@@ -160,6 +198,46 @@ class Loader:
     self._positions = {
       shard: Position(**state["shards"][str(shard)]) for shard in self._shards
     }
+    self._restart()
+
+  def _may_go_on(self, changed: list[str]) -> bool:
+    is_meant = self._config.data.on_change is OnChange.GO_ON
+    return is_meant and {*changed} <= _MAY_CHANGE
+
+  def _go_on(self, state: dict[str, Any]) -> None:
+    """Begins a mixture that has changed where the old one stands.
+
+    Raises:
+      errors.UserError: the state lacks a shard of any process.
+    """
+    count = self._config.data.logical_shards
+    positions = [Position(**each) for each in state["shards"].values()]
+    if len(positions) < count:
+      raise errors.UserError(
+        f"the data state has {len(positions)} of {count} logical shards; merge"
+        " the states of all processes with loader.merge_states"
+      )
+    group = max(p.group + (p.offset > 0 or p.first > 0) for p in positions)
+    element = group * count * self._config.data.group_size
+    then = state["identity"]
+    stages = [stages_lib.Stage(**stage) for stage in then["stages"]]
+    stage = [each for each in stages if each.first <= element][-1]
+    drawn = {
+      name: number
+      for name, number in stage.drawn_at(element).items()
+      if name in self._mixture.entries
+      and then["corpora"].get(name) == self._identity["corpora"].get(name)
+    }
+    left = sum(
+      (group - p.group) * self._config.data.group_size for p in positions
+    )
+    logging.warning(
+      "the mixture has changed and goes on at element %d: %s; up to %d elements"
+      " of groups that were begun are left out",
+      *(element, drawn, left),
+    )
+    self._open(stages_lib.Begin(element, drawn))
+    self._positions = {shard: Position(group, 0) for shard in self._shards}
     self._restart()
 
   def close(self) -> None:
@@ -195,7 +273,7 @@ class Loader:
     """Says what was drawn, ever more rarely."""
     self._drawn.update(drawn)
     self._groups += 1
-    if len(self._mixture.draws) > 1 and self._groups == self._log_at:
+    if len(self._mixture.entries) > 1 and self._groups == self._log_at:
       self._log_at *= 2
       total = sum(self._drawn.values())
       logging.info(
@@ -267,7 +345,7 @@ def merge_states(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
     for shard, position in state["shards"].items():
       if shards.setdefault(shard, position) != position:
         raise ValueError(f"logical shard {shard} is at two places")
-  return {"identity": states[0]["identity"], "shards": shards}
+  return states[0] | {"shards": shards}
 
 
 def _prefetch(made: groups.Groups, *, workers: int) -> Any:
@@ -316,7 +394,7 @@ def _identity(
   *,
   data_dir: str | os.PathLike[str],
   split: Split,
-  draws: dict[str, float],
+  stages: Sequence[stages_lib.Stage],
   tokenizer_file: str,
 ) -> dict[str, Any]:
   """What gives a position its meaning, as JSON values."""
@@ -332,10 +410,14 @@ def _identity(
     "seed": config.data.seed,
     "heldout_share": config.data.heldout_share,
     "mixture": list(mixture.entries(config)),
-    "draws": draws,
+    "schedule": list(config.data.schedule),
+    "max_epochs": list(config.data.max_epochs),
+    "stages": [dataclasses.asdict(stage) for stage in stages],
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
     "layout": str(config.data.layout),
+    "stretch_seconds": config.data.stretch_seconds,
+    "past_seconds": config.data.past_seconds,
     "tokenizer": tokenizer.digest(tokenizer_file),
     "corpora": {
       folder: corpus.read_index(pathlib.Path(data_dir) / folder).digest

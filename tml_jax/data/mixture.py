@@ -10,6 +10,7 @@ share of the positions that a model is trained on.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import zlib
@@ -18,16 +19,20 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import logging
 
 from tml_jax import errors, registry
-from tml_jax.config import Config
+from tml_jax.config import Config, Damaged, Layout
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import scenarios, shares, source, splits
+from tml_jax.data import scenarios, shares, source, subset
+from tml_jax.data import stages as stages_lib
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
-from tml_jax.streams import clock, tokenizer
+from tml_jax.streams import clock, framing, tokenizer
 from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import Timeline
+
+Item = Timeline | Document | framing.Excerpt
 
 # Items of a scenario family in one epoch: far more than a run reads.
 SCENARIO_LENGTH = 1 << 24
@@ -67,22 +72,26 @@ class Mixture:
   """The endless mixture, and what is known of its elements without reading.
 
   Attributes:
-    items: element i is a Timeline or a Document and depends on i alone.
+    items: element i is an `Item` and depends on i alone.
     names: the entry that element i is of.
     seconds: its duration, or more; 0 of a document.
-    bytes: of its text, where it is a document, else 0.
+    letters: of its text, where it is a document, else 0.
     longest: the most that `seconds` has.
-    largest: the most that `bytes` has.
-    draws: share of the elements by entry.
+    largest: the most that `letters` has.
+    stages: what is drawn when.
+    entries: all of them, in order.
+    sources: of each entry.
   """
 
-  items: grain.MapDataset
-  names: grain.MapDataset
-  seconds: grain.MapDataset
-  bytes: grain.MapDataset
+  items: stages_lib.Joined
+  names: stages_lib.Joined
+  seconds: stages_lib.Joined
+  letters: stages_lib.Joined
   longest: float
   largest: int
-  draws: dict[str, float]
+  stages: tuple[stages_lib.Stage, ...]
+  entries: tuple[str, ...]
+  sources: Mapping[str, source.Source]
 
 
 def build(
@@ -91,8 +100,8 @@ def build(
   data_dir: str | os.PathLike[str],
   split: Split,
   tokenizer_file: str = "",
-) -> grain.MapDataset:
-  """The items of `open_mixture`."""
+) -> stages_lib.Joined:
+  """The items of `open_mixture`, recordings whole."""
   return open_mixture(
     config, data_dir=data_dir, split=split, tokenizer_file=tokenizer_file
   ).items
@@ -104,13 +113,22 @@ def open_mixture(
   data_dir: str | os.PathLike[str],
   split: Split,
   tokenizer_file: str = "",
+  begin: stages_lib.Begin = stages_lib.BEGIN,
+  in_stretches: bool = False,
 ) -> Mixture:
   """The endless mixture.
 
   Each source is shuffled anew in every epoch, deterministically from
   config.data.seed. Weights are shares of the positions that a model is trained
-  on (`shares`), and hold at any stretch of the sequence. They are counted with
-  `tokenizer_file`, or where it is not given with the one of `data_dir`.
+  on (`shares`), and hold at any stretch of the sequence.
+
+  Args:
+    config: the experiment.
+    data_dir: prepared data.
+    split: which part of it.
+    tokenizer_file: that positions are counted with; of the data if not given.
+    begin: where it begins, after a change of the mixture.
+    in_stretches: long recordings come in stretches, as a loader wants them.
 
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
@@ -125,6 +143,7 @@ def open_mixture(
       split=split,
       voices=voices,
       grid=clock.of(config.streams),
+      in_stretches=in_stretches,
     )
     for entry in wanted
   }
@@ -133,30 +152,46 @@ def open_mixture(
     config=config,
     tokenizer_file=tokenizer.path(data_dir, given=tokenizer_file),
   )
-  drawn = dict.fromkeys(wanted, 1.0)
+  lengths = {entry: len(found) for entry, found in sources.items()}
   if len(wanted) > 1:
-    drawn = shares.draws(wanted, sizes=sizes)
-    shares.log(wanted, sizes=sizes, drawn=drawn)
+    wanted = shares.tempered(
+      wanted,
+      positions={
+        entry: sizes[entry].positions * lengths[entry]
+        for entry, found in sources.items()
+        if isinstance(found, subset.Subset)
+      },
+      power=config.data.inverse_temperature,
+    )
+  stages = stages_lib.plan(
+    config, weights=wanted, sizes=sizes, lengths=lengths, begin=begin
+  )
+  if len(wanted) > 1:
+    shares.log(wanted, sizes=sizes, drawn=stages[0].draws)
   seconds = {entry: _seconds(found) for entry, found in sources.items()}
-  sizes_of = {entry: _bytes(found) for entry, found in sources.items()}
+  letters = {entry: _letters(found) for entry, found in sources.items()}
 
-  def mixed(of: Mapping[str, Any]) -> grain.MapDataset:
-    parts = []
+  def mixed(of: Mapping[str, Any]) -> stages_lib.Joined:
+    endless = {}
     for entry in wanted:
       # Another entry in the mixture must not change the order of this one.
       seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
       dataset = grain.MapDataset.source(of[entry])
-      parts.append(dataset.shuffle(seed=seed).repeat())
-    return grain.MapDataset.mix(parts, [drawn[entry] for entry in wanted])
+      endless[entry] = dataset.shuffle(seed=seed).repeat()
+    return stages_lib.Joined(
+      stages, make=functools.partial(stages_lib.mix, of=endless)
+    )
 
   return Mixture(
     items=mixed(sources),
     names=mixed({e: Same(e, len(found)) for e, found in sources.items()}),
     seconds=mixed(seconds),
-    bytes=mixed(sizes_of),
+    letters=mixed(letters),
     longest=_most(seconds),
-    largest=_most(sizes_of),
-    draws=drawn,
+    largest=_most(letters),
+    stages=stages,
+    entries=tuple(wanted),
+    sources=sources,
   )
 
 
@@ -182,20 +217,22 @@ def _most(values: Mapping[str, Sequence[Any]]) -> Any:
   )
 
 
-def _bytes(found: source.Source) -> Sequence[int]:
-  """Bytes of the text of each document; 0 of a recording."""
-  return found.letters if isinstance(found, Subset) else Same(0, len(found))
+def _letters(found: source.Source) -> Sequence[int]:
+  """Letters of each document; 0 of a recording."""
+  return (
+    found.letters if isinstance(found, subset.Subset) else Same(0, len(found))
+  )
 
 
 def conversations(found: source.Source) -> Iterator[int]:
   """Indices of the items that are no documents."""
-  sizes = _bytes(found)
+  sizes = _letters(found)
   return (i for i in range(len(found)) if not sizes[i])
 
 
 def _seconds(found: source.Source) -> Sequence[float]:
   """Duration of each recording, or more; 0 of a document."""
-  if isinstance(found, Subset):
+  if isinstance(found, subset.Subset):
     return found.seconds
   assert isinstance(found, family.Family)  # there is nothing else
   return Same(found.duration[1], len(found))
@@ -210,12 +247,12 @@ def _measure(
   """The size of each entry, of a family only where it is one of several."""
   sizes: dict[str, shares.Size] = {}
   if len(sources) == 1 and not any(
-    isinstance(found, Subset) for found in sources.values()
+    isinstance(found, subset.Subset) for found in sources.values()
   ):
     return sizes
   pieces = tokenizer.load(tokenizer_file, config=config.streams)
   for entry, found in sources.items():
-    if not isinstance(found, Subset):
+    if not isinstance(found, subset.Subset):
       sizes[entry] = shares.measure(
         (found[i] for i in range(_FAMILY_SAMPLES)),
         mean=None,
@@ -224,20 +261,47 @@ def _measure(
       )
       continue
     sizes[entry] = shares.measure(
-      (found[i] for i in shares.sample(len(found))),
+      _readable(entry, found, config=config),
       mean=shares.Mean(
         float(np.mean(found.seconds)), float(np.mean(found.letters))
       ),
       config=config,
       tokenizer=pieces,
     )
-    shares.warn_of_long(
+    shares.log_long(
       entry,
       seconds=found.seconds,
       size=sizes[entry],
       seq_len=config.streams.seq_len,
+      past=config.data.past_seconds,
     )
   return sizes
+
+
+def _readable(
+  entry: str, found: subset.Subset, *, config: Config
+) -> Iterator[Item]:
+  """Some elements of a corpus; damaged ones as `data.damaged` has it.
+
+  Raises:
+    errors.UserError: one is damaged and may not be left out, or all are.
+  """
+  count = 0
+  for i in shares.sample(len(found)):
+    try:
+      item = found[i]
+    except corpus_lib.DamagedRecord as error:
+      if config.data.damaged is Damaged.REFUSE:
+        raise
+      logging.warning("left out: %s", error)
+      continue
+    count += 1
+    yield item
+  if not count:
+    raise errors.UserError(
+      f"{entry}: every recording that was looked at is damaged; prepare it"
+      " again"
+    )
 
 
 def check(
@@ -303,10 +367,12 @@ def open_entry(
   split: Split,
   voices: dict[str, corpus_lib.RecordSource],
   grid: clock.Grid,
+  in_stretches: bool = False,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
 
-  Their agents act at the boundaries of `grid`.
+  Their agents act at the boundaries of `grid`. Long recordings of a corpus come
+  in stretches where that is asked for.
 
   Raises:
     errors.UserError: neither a family nor a prepared corpus.
@@ -325,7 +391,25 @@ def open_entry(
       grid=grid,
     )
   corpus = _open_corpus(entry, config=config, data_dir=data_dir)
-  return Subset(corpus, split=split, share=share)
+  cut = None
+  # Alternating turns are made of whole recordings.
+  if in_stretches and config.data.layout is Layout.DUPLEX:
+    cut = subset.Cut(
+      windows=max(1, _windows(config.data.stretch_seconds, grid=grid)),
+      past=past_windows(config),
+      grid=grid,
+    )
+  return subset.Subset(corpus, split=split, share=share, cut=cut)
+
+
+def past_windows(config: Config) -> int:
+  """Windows in front of a later stretch or piece of a recording."""
+  grid = clock.of(config.streams)
+  return _windows(config.data.past_seconds, grid=grid)
+
+
+def _windows(seconds: float, *, grid: clock.Grid) -> int:
+  return round(1000 * seconds / grid.ms)
 
 
 def _open_corpus(
@@ -378,44 +462,3 @@ def open_voices(
     for entry, corpus in corpora.items()
     if "prompt" in corpus[0].metadata
   }
-
-
-@dataclasses.dataclass
-class Subset:
-  """The recordings of a corpus that belong to a split.
-
-  `Split.FRESH` would have to be new conversations, which a recorded corpus
-  does not have: it is refused.
-
-  Attributes:
-    seconds: duration of each, when it is open; 0 of a document.
-    letters: of the text of each document; 0 of a recording.
-  """
-
-  recordings: corpus_lib.RecordSource
-  split: Split
-  share: float
-
-  def __post_init__(self) -> None:
-    if self.split == Split.FRESH:
-      raise errors.UserError(
-        f"{self.recordings!r} has recorded conversations, and none of them is "
-        "new; evaluate it on its held-out recordings"
-      )
-    kept = splits.members(
-      self.split, self.recordings.split_hash, share=self.share
-    )
-    if not len(kept):
-      raise errors.UserError(
-        f"{self.recordings!r} has no recording in the {self.split} split; add "
-        "recordings or change data.heldout_share"
-      )
-    self._kept = kept
-    self.seconds = self.recordings.seconds[kept]
-    self.letters = self.recordings.letters[kept]
-
-  def __len__(self) -> int:
-    return len(self._kept)
-
-  def __getitem__(self, index: int) -> Any:  # a Timeline or a Document
-    return self.recordings[int(self._kept[index])]

@@ -8,13 +8,14 @@ an entry is drawn in proportion to its weight over its mean number of positions
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 from absl import logging
 
 from tml_jax.config import Config
 from tml_jax.data import turns
-from tml_jax.streams import framing, packing
+from tml_jax.streams import clock, framing, packing
 from tml_jax.streams.document import Document
 from tml_jax.streams.timeline import Timeline
 from tml_jax.streams.tokenizer import Tokenizer
@@ -42,15 +43,15 @@ class Mean:
 
   Attributes:
     seconds: of a recording; a document has 0.
-    bytes: of the text of a document; a recording has 0.
+    letters: of the text of a document; a recording has 0.
   """
 
   seconds: float
-  bytes: float
+  letters: float
 
 
 def measure(
-  items: Iterable[Timeline | Document],
+  items: Iterable[Timeline | Document | framing.Excerpt],
   *,
   mean: Mean | None,
   config: Config,
@@ -71,26 +72,56 @@ def measure(
     if isinstance(item, Document):
       text = packing.Text.of(tokenizer.encode(item.text), config=config.streams)
       tokens += len(text.tokens)
-      size += len(item.text.encode())
+      size += len(item.text)
       continue
-    item = turns.lay_out(item, config=config, tokenizer=tokenizer)
+    if isinstance(item, framing.Excerpt):
+      timeline, stretch = item.timeline, item.stretch
+    else:
+      timeline = turns.lay_out(item, config=config, tokenizer=tokenizer)
+      stretch = framing.WHOLE
     positions += framing.count_positions(
-      item, config=config.streams, tokenizer=tokenizer
+      timeline, config=config.streams, tokenizer=tokenizer, stretch=stretch
     )
-    seconds += item.duration
+    seconds += stretch.lasts(timeline.duration, grid=clock.of(config.streams))
     if seconds > _SECONDS and count >= 3:
       break
   per_second = positions / seconds if seconds else 0.0
   if mean is None:
     return Size((positions + tokens) / count, per_second)
-  per_byte = tokens / size if size else 0.0
-  return Size(per_second * mean.seconds + per_byte * mean.bytes, per_second)
+  per_letter = tokens / size if size else 0.0
+  return Size(per_second * mean.seconds + per_letter * mean.letters, per_second)
 
 
 def sample(count: int) -> list[int]:
   """Which of `count` recordings are measured: some all over."""
   number = min(count, _SAMPLES)
   return [(2 * i + 1) * count // (2 * number) for i in range(number)]
+
+
+def tempered(
+  weights: Mapping[str, float],
+  *,
+  positions: Mapping[str, float],
+  power: float,
+) -> dict[str, float]:
+  """Weights of corpora times their size to some power.
+
+  What the corpora have together stays what it was, as does the weight of an
+  entry that has no size, a scenario family.
+
+  Args:
+    weights: by entry.
+    positions: of a corpus in one epoch, by its entry.
+    power: the inverse of a temperature; 1 draws corpora of equal weight in
+      proportion to their sizes, 0 leaves the weights as they are.
+  """
+  total = sum(weights[name] for name in positions)
+  raw = {name: weights[name] * size**power for name, size in positions.items()}
+  scale = total / sum(raw.values()) if raw else 1.0
+  return {
+    name: raw[name] * scale if name in raw else weight
+    for name, weight in weights.items()
+  }
 
 
 def draws(
@@ -114,29 +145,42 @@ def log(
   drawn: Mapping[str, float],
 ) -> None:
   """Says what each weight means."""
-  total = sum(weights.values())
-  for name, weight in weights.items():
+  total = sum(drawn[name] * sizes[name].positions for name in drawn)
+  for name in weights:
+    share = drawn.get(name, 0.0)
     logging.info(
       "mixture: %s is %.1f %% of the positions: %.2f %% of the items, of"
       " %.0f positions in the mean",
-      *(name, 100 * weight / total, 100 * drawn[name], sizes[name].positions),
+      *(name, 100 * share * sizes[name].positions / total, 100 * share),
+      sizes[name].positions,
     )
 
 
-def warn_of_long(
-  name: str, *, seconds: Sequence[float], size: Size, seq_len: int
+def log_long(
+  name: str,
+  *,
+  seconds: np.ndarray,
+  size: Size,
+  seq_len: int,
+  past: float,
 ) -> None:
-  """Counts recordings that are cut; what goes on does not see what was."""
+  """Says how many elements do not fit a sequence, and what that means.
+
+  Args:
+    name: of the entry.
+    seconds: of each of its elements.
+    size: of one.
+    seq_len: positions of a sequence.
+    past: seconds before a piece that stand in front of it.
+  """
   if not size.per_second:
     return
   most = seq_len / size.per_second
-  longer = [each for each in seconds if each > most]
+  longer = int((seconds > most).sum())
   if longer:
-    logging.warning(
-      "%s: %d of %d recordings are longer than a sequence (streams.seq_len = %d"
-      " positions, here about %.0f s) and are cut into about %d pieces; a piece"
-      " begins without what was before it. A larger streams.seq_len, with the"
-      " other limits of a sequence, keeps more of their past",
-      *(name, len(longer), len(seconds), seq_len, most),
-      sum(int(each / most) + 1 for each in longer),
+    logging.info(
+      "%s: %d of %d elements are longer than a sequence (streams.seq_len = %d"
+      " positions, here about %.0f s); a later piece begins with the %.1f s"
+      " before it (data.past_seconds)",
+      *(name, longer, len(seconds), seq_len, most, past),
     )

@@ -52,6 +52,12 @@ class Stretch:
   stop: int | None
   past: int
 
+  def lasts(self, duration: float, *, grid: clock.Grid) -> float:
+    """Seconds of it with its past, in a recording of so many."""
+    stop = duration if self.stop is None else self.stop * grid.ms / 1000
+    first = max(0, self.first - self.past) * grid.ms / 1000
+    return min(stop, duration) - first
+
   def seconds(self, grid: clock.Grid) -> tuple[float, float]:
     """From where to where the frames need sound and pictures.
 
@@ -64,6 +70,20 @@ class Stretch:
 
 
 WHOLE = Stretch(0, None, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Excerpt:
+  """A stretch of a recording.
+
+  Attributes:
+    timeline: with the words, events and duration of the whole, and the sound
+      and pictures that the frames of the stretch need (`Stretch.seconds`).
+    stretch: which windows.
+  """
+
+  timeline: Timeline
+  stretch: Stretch
 
 
 def frames(
@@ -102,8 +122,7 @@ def frames(
     timeline_lib.validate(timeline)
   grid = clock.of(config)
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
-  last = len(text) if stretch.stop is None else min(stretch.stop, len(text))
-  windows = range(max(0, stretch.first - stretch.past), last)
+  windows = _reach(stretch, count=len(text))
   user_dmel = _microphone(timeline, windows, grid=grid)
   muted = set(_windows(timeline.muted, grid=grid))
   own_mel = _own_mel(timeline, windows, count=len(text), grid=grid)
@@ -136,9 +155,13 @@ def frames(
 
 
 def count_positions(
-  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+  timeline: Timeline,
+  *,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
+  stretch: Stretch = WHOLE,
 ) -> int:
-  """Tokens of all `frames` of a recording, without making its sound."""
+  """Tokens of the `frames` of a recording, without making its sound."""
   grid = clock.of(config)
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
   agent = timeline.track(Role.AGENT)
@@ -151,7 +174,8 @@ def count_positions(
   shape = (patches.PAIR, patches.PATCH, patches.PATCH, 3)
   picture = np.zeros((config.patches_per_frame, *shape), np.uint8)
   placed = []
-  for k, (text_in, say, text_out) in enumerate(text):
+  for k in _reach(stretch, count=len(text)):
+    text_in, say, text_out = text[k]
     frame = Frame(
       window=k,
       own_dmel=levels if k in spoken else None,
@@ -165,6 +189,12 @@ def count_positions(
     )
     placed.append(frame)
   return length(placed, config=config)
+
+
+def _reach(stretch: Stretch, *, count: int) -> range:
+  """Windows of a stretch with its past, of `count` in the recording."""
+  stop = count if stretch.stop is None else min(stretch.stop, count)
+  return range(max(0, stretch.first - stretch.past), stop)
 
 
 def length(frames: list[Frame], *, config: StreamsConfig) -> int:

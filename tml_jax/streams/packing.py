@@ -2,8 +2,9 @@
 
 For: what the train step eats. Not for: batching or shuffling (`data.loader`).
 Start reading at `pack`. A recording that fits one sequence is never cut; a
-longer one is cut between frames and goes on as a segment of its own, its
-clock running on. A document is cut wherever there is room.
+longer one is cut between frames and goes on as a segment of its own, its clock
+running on, with some of its past in front if that is asked for. A document is
+cut wherever there is room.
 """
 
 import dataclasses
@@ -57,6 +58,7 @@ def pack(
   *,
   config: StreamsConfig,
   sources: Sequence[int] = (),
+  past: int = 0,
 ) -> list[Batch]:
   """Recordings first fit, then documents into what these leave.
 
@@ -69,6 +71,8 @@ def pack(
     items: frames of recordings, and documents.
     config: limits and weights.
     sources: the entry of the mixture of each item; none for all of the first.
+    past: frames before a later piece of a recording that stand in front of it,
+      at most, without a loss; they take no more than half of a sequence.
 
   Returns:
     Sequences in the shapes of `empty_sequence`. Those of documents alone are
@@ -84,7 +88,7 @@ def pack(
     if isinstance(frames, Text):
       continue
     placed = [_Placed.of(frame, config=config) for frame in frames]
-    for piece in _cut(placed, limits):
+    for piece in _cut(placed, limits, past=past):
       need = np.sum([each.cost for each in piece], axis=0)
       for candidate in bins:
         if (candidate.used + need <= limits).all():
@@ -200,10 +204,17 @@ class _Placed:
       len(layout.tokens),
       sum(len(levels) for levels in audio if levels is not None),
       len(frame.patches),
-      int(frame.speak),
-      len(layout.kinds),
+      0 if frame.is_past else int(frame.speak),
+      0 if frame.is_past else len(layout.kinds),
     )
     return cls(frame, layout, np.array(cost))
+
+  def as_past(self) -> "_Placed":
+    """The same without a loss."""
+    cost = self.cost.copy()
+    cost[[_SPEAK, _TARGET]] = 0
+    frame = dataclasses.replace(self.frame, is_past=True)
+    return _Placed(frame, self.layout, cost)
 
 
 @dataclasses.dataclass
@@ -214,21 +225,57 @@ class _Bin:
   segments: list[tuple[int, list[_Placed] | np.ndarray]]
 
 
-def _cut(placed: list[_Placed], limits: np.ndarray) -> list[list[_Placed]]:
+def _cut(
+  placed: list[_Placed], limits: np.ndarray, *, past: int
+) -> list[list[_Placed]]:
   """Pieces that fit one sequence each; one piece wherever that is enough."""
-  pieces, used, start = [], np.zeros_like(limits), 0
-  for i, cost in enumerate(each.cost for each in placed):
-    if (cost > limits).any():
-      worst = int(np.argmax(cost - limits))
+  for each in placed:
+    if (each.cost > limits).any():
+      worst = int(np.argmax(each.cost - limits))
       raise ValueError(
-        f"the frame of window {placed[i].frame.window} needs {cost[worst]} "
+        f"the frame of window {each.frame.window} needs {each.cost[worst]} "
         f"where streams.{_LIMITS[worst]} allows {limits[worst]}; raise it"
       )
-    if (used + cost > limits).any():
-      pieces.append(placed[start:i])
-      used, start = np.zeros_like(limits), i
-    used = used + cost
-  return [*pieces, placed[start:]] if placed else []
+  # A stretch of a recording brings its past.
+  brought = next((i for i, p in enumerate(placed) if not p.frame.is_past), 0)
+  pieces: list[list[_Placed]] = []
+  piece = _before(placed, brought, limits, most=brought)
+  used = np.sum([np.zeros_like(limits), *(each.cost for each in piece)], axis=0)
+  for i in range(brought, len(placed)):
+    if (used + placed[i].cost > limits).any():
+      pieces.append(piece)
+      piece = _before(placed, i, limits, most=past)
+      used = np.sum(
+        [np.zeros_like(limits), *(each.cost for each in piece)], axis=0
+      )
+    piece.append(placed[i])
+    used = used + placed[i].cost
+  return [*pieces, piece] if piece else []
+
+
+def _before(
+  placed: list[_Placed], number: int, limits: np.ndarray, *, most: int
+) -> list[_Placed]:
+  """The past of a frame: of at most half a sequence, with room for the frame.
+
+  Args:
+    placed: the frames of a recording.
+    number: of the frame.
+    limits: of a sequence.
+    most: frames of the past.
+  """
+  if number == len(placed):
+    return []
+  room = np.minimum(limits // 2, limits - placed[number].cost)
+  found: list[_Placed] = []
+  used = np.zeros_like(limits)
+  for each in reversed(placed[max(0, number - most) : number]):
+    quiet = each.as_past()
+    used = used + quiet.cost
+    if (used > room).any():
+      break
+    found.append(quiet)
+  return found[::-1]
 
 
 def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
@@ -280,6 +327,8 @@ def _write_frame(
     audio=audio,
     patch=patch,
   )
+  if frame.is_past:
+    return
   first, stop = position + layout.num_inputs, position + len(layout.tokens)
   targets, slots = out.targets, slice(target, target + stop - first)
   targets.positions[slots] = np.arange(first - 1, stop - 1)
@@ -374,8 +423,8 @@ def _read_frame(
   outputs = frame_lib.parse_outputs(tokens[cursor:], config=config)
   mel = None
   if outputs.speak:
-    slot = slots.speak[stop - 1]
-    if sequence.speech.weights[slot] > 0:
+    slot = slots.speak.get(stop - 1)  # none in the past
+    if slot is not None and sequence.speech.weights[slot] > 0:
       mel = sequence.speech.mel[slot]
   return Frame(
     window=int(inputs.windows[start]),

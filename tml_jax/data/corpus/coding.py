@@ -135,9 +135,9 @@ def decode(
 def _needed(records: int, *, seconds: tuple[float, float] | None) -> list[int]:
   if seconds is None:
     return list(range(records))
+  end = min(seconds[1], records * CHUNK_SECONDS)  # it may be infinite
   first = max(0, math.floor(seconds[0] / CHUNK_SECONDS))
-  stop = math.ceil(seconds[1] / CHUNK_SECONDS)
-  return list(range(min(first, records), min(stop, records)))
+  return list(range(first, math.ceil(end / CHUNK_SECONDS)))
 
 
 def _chunks_of(item: Timeline) -> int:
