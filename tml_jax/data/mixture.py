@@ -254,14 +254,14 @@ def _measure(
   for entry, found in sources.items():
     if not isinstance(found, subset.Subset):
       sizes[entry] = shares.measure(
-        (found[i] for i in range(_FAMILY_SAMPLES)),
+        _readable(entry, found, range(_FAMILY_SAMPLES), config=config),
         mean=None,
         config=config,
         tokenizer=pieces,
       )
       continue
     sizes[entry] = shares.measure(
-      _readable(entry, found, config=config),
+      _readable(entry, found, shares.sample(len(found)), config=config),
       mean=shares.Mean(
         float(np.mean(found.seconds)), float(np.mean(found.letters))
       ),
@@ -279,15 +279,15 @@ def _measure(
 
 
 def _readable(
-  entry: str, found: subset.Subset, *, config: Config
+  entry: str, found: Any, places: Sequence[int], *, config: Config
 ) -> Iterator[Item]:
-  """Some elements of a corpus; damaged ones as `data.damaged` has it.
+  """Some items of a source; damaged ones as `data.damaged` has it.
 
   Raises:
     errors.UserError: one is damaged and may not be left out, or all are.
   """
   count = 0
-  for i in shares.sample(len(found)):
+  for i in places:
     try:
       item = found[i]
     except corpus_lib.DamagedRecord as error:
@@ -460,5 +460,5 @@ def open_voices(
   return {
     entry: corpus
     for entry, corpus in corpora.items()
-    if "prompt" in corpus[0].metadata
+    if corpus.columns("prompt")["prompt"][0] is not None
   }
