@@ -2,9 +2,10 @@
 
 For: `python -m tml_jax.inspect --config=experiments/interaction.py:medium
 --params` (nothing is allocated: shapes only), `--flat`, and `--timeline=train:3
---data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on, and
-`--gallery`, one of every family in the mixture. Not for: memory, time or
-sharding. docs/parameters.md explains the table of `--params`.
+--data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on,
+`--gallery`, one of every family in the mixture, and `--mixture=4`, what packed
+sequences hold. Not for: memory, time or sharding. docs/parameters.md explains
+the table of `--params`.
 """
 
 import dataclasses
@@ -34,14 +35,23 @@ _GALLERY = flags.DEFINE_bool(
   "Draw a conversation of every scenario family of the mixture into --out.",
 )
 
+_MIXTURE = flags.DEFINE_integer(
+  "mixture",
+  0,
+  "Pack so many groups of --data_dir and print each entry's part of positions,"
+  " sound, video and targets, and what is padding.",
+  lower_bound=0,
+)
+
 _SHOWN = 1  # index of a family's conversation in the gallery
 
 
 def main(config: Config) -> None:
-  if not (_PARAMS.value or _FLAT.value or _TIMELINE.value or _GALLERY.value):
+  asked = (_PARAMS, _FLAT, _TIMELINE, _GALLERY, _MIXTURE)
+  if not any(flag.value for flag in asked):
     raise errors.UserError(
-      "nothing to show: give --params, --flat, --timeline=train:0, --gallery or"
-      " several"
+      "nothing to show: give --params, --flat, --timeline=train:0, --gallery,"
+      " --mixture=4 or several"
     )
   if _FLAT.value:
     print(config_text.to_text(config), end="")
@@ -51,6 +61,16 @@ def main(config: Config) -> None:
     # Shapes need no accelerator; do not take one from a running job.
     jax.config.update("jax_platforms", "cpu")
     print(parameter_table(config))
+  if _MIXTURE.value:
+    from tml_jax.data import contents
+
+    found = contents.measure(
+      config,
+      data_dir=config_flags.data_dir(),
+      count=_MIXTURE.value,
+      tokenizer_file=config_flags.TOKENIZER.value,
+    )
+    print(found.text())
   if _TIMELINE.value or _GALLERY.value:
     data_dir, out = config_flags.data_dir(), config_flags.OUT.value
     if not out:
