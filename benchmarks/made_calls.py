@@ -91,7 +91,7 @@ def _turns(
         return
       yield time, role, prompt
       time += length + random.uniform(0.1, 0.5)
-    # Between turns a fifth of a second in the mean, often less than none.
+    # Between turns a third of a second in the mean, sometimes less than none.
     time += np.clip(random.normal(0.0, 0.35), -0.4, 1.5)
     if random.random() < 0.05:
       time += random.uniform(2.0, 6.0)
