@@ -86,10 +86,10 @@ class Loader:
     self._rows = [row // per_shard for row in rows]
     file = tokenizer.path(data_dir, given=tokenizer_file)
     self._tokenizer_path = file
-    mixture.check(config, data_dir=data_dir, tokenizer_file=file)
     self._mixture = mixture.open_mixture(
       config, data_dir=data_dir, split=split, tokenizer_file=file
     )
+    tokenizer.load(file, config=config.streams)  # before a worker does
     self._identity = _identity(
       config,
       data_dir=data_dir,

@@ -8,8 +8,9 @@ an entry is drawn in proportion to its weight over its mean number of positions
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 from absl import logging
 
 from tml_jax.config import Config
@@ -124,19 +125,19 @@ def log(
 
 
 def warn_of_long(
-  name: str, *, seconds: Sequence[float], size: Size, seq_len: int
+  name: str, *, seconds: np.ndarray, size: Size, seq_len: int
 ) -> None:
   """Counts recordings that are cut; what goes on does not see what was."""
   if not size.per_second:
     return
   most = seq_len / size.per_second
-  longer = [each for each in seconds if each > most]
-  if longer:
+  longer = seconds[seconds > most]
+  if len(longer):
     logging.warning(
       "%s: %d of %d recordings are longer than a sequence (streams.seq_len = %d"
       " positions, here about %.0f s) and are cut into about %d pieces; a piece"
       " begins without what was before it. A larger streams.seq_len, with the"
       " other limits of a sequence, keeps more of their past",
       *(name, len(longer), len(seconds), seq_len, most),
-      sum(int(each / most) + 1 for each in longer),
+      int((longer / most).astype(int).sum()) + len(longer),
     )
