@@ -42,8 +42,8 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
-from tml_jax.streams import tokenizer
 from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import tokenizer
 from tml_jax.streams.timeline import Event, EventKind, Timeline
 
 _PARTS = flags.DEFINE_list(
@@ -227,11 +227,13 @@ def _made(
 def prepare(root: pathlib.Path) -> dict[str, Any]:
   """Speed and size of corpora of calls, and a run that is killed."""
   silent = _made(root, "silent", noise=None)
+  quiet = _made(root, "quiet", noise=-70.0)
   noisy = _made(root, "noisy", noise=_NOISE)
   forms = {
     "pool of 1": (noisy, ("--processes=1",)),
     "pool of 2": (noisy, ("--processes=2",)),
     "Beam, DirectRunner": (noisy, ("--runner=beam", "--processes=1")),
+    "pool of 1, noise of -70 dBFS": (quiet, ("--processes=1",)),
     "pool of 1, digital silence": (silent, ("--processes=1",)),
   }
   rows: dict[str, Any] = {}
@@ -256,6 +258,9 @@ def prepare(root: pathlib.Path) -> dict[str, Any]:
     "bytes_per_hour": {
       "raw PCM": 2 * 2 * 16_000 * 3600,
       "noise of -60 dBFS": rows["pool of 1"]["bytes_per_hour"],
+      "noise of -70 dBFS": rows["pool of 1, noise of -70 dBFS"][
+        "bytes_per_hour"
+      ],
       "digital silence": rows["pool of 1, digital silence"]["bytes_per_hour"],
     },
     "killed": _killed(root),
