@@ -39,7 +39,6 @@ from tml_jax.streams.timeline import (
 )
 
 KINDS = ("documents", "pairs", "calls", "video")
-_HOSTS = (1, 2, 4)
 _WORDS = tuple(map("".join, itertools.product("bdgklmnprst", "aeiou", "lnrst")))
 
 
@@ -70,7 +69,9 @@ def config(corpora: int) -> Config:
   tiny = pretrain.tiny()
   return dataclasses.replace(
     tiny,
-    streams=dataclasses.replace(tiny.streams, max_patches=288),
+    streams=dataclasses.replace(
+      tiny.streams, video_height=40, video_width=80, max_patches=288
+    ),
     data=dataclasses.replace(
       tiny.data,
       voices=tuple(name.replace("-", ":") for name in names),
@@ -108,7 +109,7 @@ def _made(
     text = " ".join(random.choice(_WORDS, size=6))
     shown = Event(seconds - 0.2, EventKind.SHOW, text)
     return Timeline(name, seconds, (heard,), events=(shown,))
-  seconds = random.uniform(8.0, 40.0)  # a sequence has about 20
+  seconds = random.uniform(4.0, 32.0)  # a sequence has about 20
   height, width = config.streams.video_height, config.streams.video_width
   pictures = tuple(
     VideoFrame(
@@ -135,11 +136,15 @@ def _track(role: Role, random: np.random.Generator, *, seconds: float) -> Track:
 
 
 def count(
-  config: Config, *, data_dir: str | os.PathLike[str], steps: int
+  config: Config,
+  *,
+  data_dir: str | os.PathLike[str],
+  steps: int,
+  hosts_in_turn: Sequence[int] = (1, 2, 4),
 ) -> Counted:
-  """Reads so many batches on one host, then on two, then on four."""
+  """Reads so many batches on one host, then as many on two, then on four."""
   state, sequences = None, []
-  for hosts in _HOSTS:
+  for hosts in hosts_in_turn:
     state, found = _read(
       config, data_dir=data_dir, hosts=hosts, steps=steps, state=state
     )

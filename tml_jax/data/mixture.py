@@ -376,7 +376,7 @@ def open_voices(
   return {
     entry: corpus
     for entry, corpus in corpora.items()
-    if "prompt" in corpus[0].metadata
+    if "prompt" in corpus.metadata(0)
   }
 
 
