@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import data_hosts
 from tests.helpers import commands, small_data
 from tml_jax import errors
 from tml_jax.data import corpus, loader, mixture
@@ -99,6 +100,27 @@ def test_state_moves_between_process_counts(config, data_dir, reference):
   one.set_state(merged)
   assert_equal(small_data.take(one, 3), reference[5:8])
   one.close()
+
+
+def test_hosts_that_come_and_go_lose_and_repeat_nothing(tmp_path, monkeypatch):
+  """One, two and four hosts, in the middle of documents, pairs and calls."""
+  config = data_hosts.config(len(data_hosts.KINDS))
+  data_hosts.write(config, root=tmp_path)
+  counted = data_hosts.count(config, data_dir=tmp_path, steps=1)
+  assert counted.things > 1000
+  assert (counted.lost, counted.repeated, counted.again) == (0, 0, 0)
+  merge = loader.merge_states
+
+  def late(states):
+    state = merge(states)
+    state["shards"]["2"]["offset"] += 1
+    return state
+
+  monkeypatch.setattr(loader, "merge_states", late)  # what is lost is seen
+  counted = data_hosts.count(
+    config, data_dir=tmp_path, steps=1, hosts_in_turn=(1, 2)
+  )
+  assert counted.lost > 10 and counted.repeated == 0
 
 
 def test_shards_that_drift_apart_start_anew(

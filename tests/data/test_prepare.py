@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tests.helpers import (
@@ -13,6 +14,7 @@ from tests.helpers import (
   hugging_face,
   small,
   small_data,
+  sound,
 )
 from tml_jax import errors, lock, prepare
 from tml_jax.data import corpus, source, transcripts
@@ -394,6 +396,88 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   digest = corpus.verify(path / "bad-slow").digest
   assert digest == corpus.read_index(path / "bad-fast").digest
   assert not list(path.rglob(".partial-*"))
+
+
+_CALLS = """
+import pathlib, sys
+from tml_jax import prepare
+from tml_jax.data import source
+from tml_jax.data.importers import stereo_wav
+from tml_jax.data.prepare import plan
+
+class Slow(stereo_wav.StereoWav):
+  def __getitem__(self, index):
+    import time
+    time.sleep(0.1)
+    return super().__getitem__(index)
+
+@source.register_importer("slow_calls")
+def open_calls(src, *, options):
+  return Slow(pathlib.Path(src))
+
+if __name__ == "__main__":
+  plan._RECORDING_BYTES = plan.UNIT_BYTES // 4  # 15 units
+  prepare.prepare_source(
+    "slow_calls",
+    src=sys.argv[1],
+    dst=sys.argv[2],
+    options={},
+    size=(120, 160),
+    runner=prepare.Runner.LOCAL,
+    beam_options=(),
+    processes=2,
+    verify=False,
+    rebuild=False,
+  )
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
+  script, calls = tmp_path / "calls.py", tmp_path / "wav"
+  script.write_text(_CALLS)
+  calls.mkdir()
+  for number in range(60):
+    tones = [sound.tone(1.0, frequency=200 + 5 * number + i) for i in (0, 1)]
+    sound.write_wav(calls / f"{number:02d}.wav", np.stack(tones))
+
+  def start(dst):
+    return subprocess.Popen(
+      [sys.executable, str(script), str(calls), str(dst)],
+      env=os.environ | {"PYTHONPATH": str(commands.ROOT)},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+      start_new_session=True,  # a process group of its own
+    )
+
+  def contents(dst):
+    return {
+      str(path.relative_to(dst)): path.read_bytes()
+      for path in dst.rglob("*")
+      if path.is_file()
+    }
+
+  def units_of(dst):
+    return len(list(dst.glob("units/*.parquet")))
+
+  whole, cut = tmp_path / "whole/calls", tmp_path / "cut/calls"
+  assert start(whole).wait() == 0
+  assert corpus.verify(whole).records == 60
+  random, finished = np.random.default_rng(0), [0]
+  for _ in range(3):
+    process = start(cut)
+    while units_of(cut) == finished[-1]:
+      assert process.poll() is None
+      time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.4))  # as long as a unit takes
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    commands.wait_until_gone(process.pid)
+    assert not (cut / corpus.INDEX).exists()
+    finished.append(units_of(cut))
+  assert finished[-1] < 15
+  assert start(cut).wait() == 0
+  assert contents(cut) == contents(whole)
 
 
 def test_ctrl_c_is_one_line(tmp_path):

@@ -91,9 +91,9 @@ class Loader:
     self._rows = [row // per_shard for row in rows]
     file = tokenizer.path(data_dir, given=tokenizer_file)
     self._tokenizer_path = file
-    mixture.check(config, data_dir=data_dir, tokenizer_file=file)
     self._data_dir, self._split = data_dir, split
     self._open(stages_lib.BEGIN)
+    tokenizer.load(file, config=config.streams)  # before a worker does
     self._drawn: collections.Counter[str] = collections.Counter()
     self._groups, self._log_at = 0, 1
     self._positions = {shard: Position(0, 0) for shard in self._shards}

@@ -59,9 +59,14 @@ class RecordSource:
         f"{self._path / self.index.table.file} has {rows.num_rows} rows where"
         f" {INDEX} says {self.index.records}; {_FIX}"
       )
-    self.split_hash, self.seconds, letters, *places = (
-      rows.column(name).to_numpy() for name in table.PLACES
-    )
+    try:
+      self.split_hash, self.seconds, letters, *places = (
+        table.numbers(rows.column(name)) for name in table.PLACES
+      )
+    except ValueError as error:
+      raise errors.UserError(
+        f"{self._path / self.index.table.file} is corrupt: {error}; {_FIX}"
+      ) from error
     self._shard, self._first, self._count = places
     self.letters = np.where(self.seconds == 0, letters, 0)
     if len(self) and int(self._shard.max()) >= len(self.index.shards):
@@ -104,6 +109,14 @@ class RecordSource:
     item = self._decode(index, seconds=(start, stop))
     assert isinstance(item, Timeline), f"{self!r}[{index}] is a document"
     return item
+
+  def metadata(self, index: int) -> dict[str, Any]:
+    """Of recording `index`, without decoding its sound and pictures.
+
+    Raises:
+      IndexError, DamagedRecord: as of `self[index]`.
+    """
+    return self._decode(index, seconds=(0.0, 0.0)).metadata
 
   def texts(self) -> Iterator[str]:
     """What is said, typed and shown, as far as the tables have it."""

@@ -1,0 +1,462 @@
+"""Data from a source to the train loop: opening, preparing, loading, hosts.
+
+`python -m benchmarks.data [--parts=open,prepare,loader,hosts] [--json=FILE]
+[--base=CHECKOUT] [--lhotse_python=PATH]` writes benchmarks/data.md. With a FILE
+that is there, only the parts that are asked for are measured anew.
+
+- open: a fresh process opens and mixes two corpora of half as many recordings
+  each and makes the first batch. MiB is its peak beyond what imports took.
+- prepare: calls made of recorded prompts (`made_calls`), by the command
+  `prepare` with a pool of processes and with Beam; then a corpus whose
+  `prepare` is killed at random moments, against one of an undisturbed run.
+- loader: filled positions and hours of conversation from a loader whose reader
+  does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
+- hosts: what is lost or repeated as one host becomes two and four
+  (`data_hosts`).
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+if not __package__:  # run as a file
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
+
+import numpy as np
+from absl import app, flags
+
+from benchmarks import data_hosts, data_kinds, data_tables, made_calls, timing
+from experiments import pretrain
+from tml_jax.config import Config
+from tml_jax.config import flags as config_flags
+from tml_jax.data import corpus, loader
+from tml_jax.data.splits import Split
+from tml_jax.streams import frame as frame_lib
+from tml_jax.streams import tokenizer
+from tml_jax.streams.timeline import Event, EventKind, Timeline
+
+_PARTS = flags.DEFINE_list(
+  "parts", ["open", "prepare", "loader", "hosts"], "What is measured."
+)
+_DIR = flags.DEFINE_string(
+  "dir", "", "Keeps what was made, for another run; else it is removed."
+)
+_BASE = flags.DEFINE_string(
+  "base", "", "A checkout of commit 0a9b157, to be opened beside this one."
+)
+_LHOTSE = flags.DEFINE_string(
+  "lhotse_python", "", "Interpreter of an environment with lhotse and torch."
+)
+_SIZES = flags.DEFINE_list("sizes", ["1000", "100000", "1000000"], "To open.")
+_HOURS = flags.DEFINE_float("hours", 2.0, "Of made calls.")
+_FILES = flags.DEFINE_integer("files", 1000, "Of the run that is killed.")
+_KILLS = flags.DEFINE_integer("kills", 5, "Of that run.")
+_SECONDS = flags.DEFINE_float("seconds", 30.0, "Of each row of the loader.")
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_UNIT = 100_000  # recordings of a unit of a corpus to open
+_BASE_MOST = 100_000  # the older reader decodes every recording when it opens
+_CALL_SECONDS, _SHORT_SECONDS = 300.0, 15.0
+_NOISE = -60.0  # dBFS
+_WORKERS = (0, 1, 2)
+_STARTING = 4.0  # seconds until `prepare` begins to work
+# Runs in this checkout and in the older one.
+_FIRST_BATCH = """
+import dataclasses, json, re, sys, time
+from experiments import interaction
+from tml_jax.data import loader
+from tml_jax.data.splits import Split
+
+def memory(name):
+  status = open("/proc/self/status").read()
+  return int(re.search(name + r":\\s+(\\d+)", status).group(1)) / 1024
+
+config = interaction.tiny()
+data = dataclasses.replace(
+  config.data, voices=("made:a", "made:b"), mixture=("made-a:1", "made-b:1")
+)
+config = dataclasses.replace(config, data=data)
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
+before, start = memory("VmRSS"), time.perf_counter()
+batches = loader.Loader(config, data_dir=sys.argv[1], split=Split.TRAIN)
+opened = time.perf_counter() - start
+next(batches)
+seconds = time.perf_counter() - start
+mib = memory("VmHWM") - before
+print(json.dumps({"seconds": seconds, "mib": mib, "opened": opened}))
+batches.close()
+"""
+_WRITE_BASE = """
+import sys
+from tml_jax.data import records
+from tml_jax.streams.timeline import Event, EventKind, Timeline
+for name in "ab":
+  lines = (
+    Timeline(id=f"{name}{i}", duration=0.2, tracks=(),
+             events=(Event(0.0, EventKind.USER_TEXT, f"line {i}"),))
+    for i in range(int(sys.argv[2]) // 2)
+  )
+  records.write(lines, path=f"{sys.argv[1]}/made-{name}", report={})
+"""
+
+
+def _line(name: str, number: int) -> Timeline:
+  event = Event(0.0, EventKind.USER_TEXT, f"line {number}")
+  return Timeline(f"{name}{number}", 0.2, (), events=(event,))
+
+
+def _write_many(root: pathlib.Path, *, count: int) -> None:
+  """Two corpora of typed lines, each of half as many."""
+  for name in "ab":
+    place, half = corpus.Place(root / f"made-{name}"), count // 2
+    units = [
+      corpus.write_unit(
+        (_line(name, i) for i in range(first, min(first + _UNIT, half))),
+        name=None,
+        place=place,
+        meta=dict,
+      )
+      for first in range(0, half, _UNIT)
+    ]
+    corpus.finish(units, place=place, report={})
+
+
+def _child(script: str, *arguments: object, checkout: str) -> str:
+  """What a script says that runs in a checkout."""
+  return subprocess.run(
+    [sys.executable, "-c", script, *map(str, arguments)],
+    cwd=checkout,
+    env=os.environ | {"PYTHONPATH": checkout},
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  ).stdout
+
+
+def open_corpora(root: pathlib.Path) -> dict[str, Any]:
+  """Seconds and MiB of the first batch by number of recordings."""
+  result: dict[str, Any] = {"open_seconds": {}, "open_mib": {}, "opened": {}}
+  base: dict[str, Any] = {"seconds": {}, "mib": {}}
+
+  def first_batch(path: pathlib.Path, *, checkout: str) -> dict[str, float]:
+    return json.loads(_child(_FIRST_BATCH, path, checkout=checkout))
+
+  for size in map(int, _SIZES.value):
+    path = root / f"open-{size}"
+    if not path.exists():
+      _write_many(path, count=size)
+      tokenizer.train(
+        [f"line {i}" for i in range(1000)],
+        path=tokenizer.path(path),
+        config=pretrain.tiny().streams,
+      )
+    found = first_batch(path, checkout=str(_ROOT))
+    result["open_seconds"][str(size)] = found["seconds"]
+    result["open_mib"][str(size)] = found["mib"]
+    result["opened"][str(size)] = found["opened"]
+    if _BASE.value and size <= _BASE_MOST:
+      old = root / f"base-{size}"
+      if not old.exists():
+        old.mkdir()
+        _child(_WRITE_BASE, old, size, checkout=_BASE.value)
+        (old / "tokenizer.model").write_bytes(
+          pathlib.Path(tokenizer.path(path)).read_bytes()
+        )
+      found = first_batch(old, checkout=_BASE.value)
+      base["seconds"][str(size)], base["mib"][str(size)] = (
+        found["seconds"],
+        found["mib"],
+      )
+  if not _BASE.value:
+    print("no --base: commit 0a9b157 is not opened")
+  return result | {"open_base": base}
+
+
+def _prepare_command(
+  src: pathlib.Path, dst: pathlib.Path, *options: str
+) -> list[str]:
+  plugin = made_calls.__file__
+  return [
+    *(sys.executable, "-m", "tml_jax.prepare", f"--plugins={plugin}"),
+    *("--source=made_calls", f"--src={src}", f"--dst={dst}", *options),
+  ]
+
+
+_QUIET: dict[str, Any] = {
+  "cwd": _ROOT,
+  "env": os.environ | {"PYTHONPATH": str(_ROOT)},
+  "stdout": subprocess.DEVNULL,
+  "stderr": subprocess.DEVNULL,
+}
+
+
+def _prepare(
+  src: pathlib.Path, dst: pathlib.Path, *options: str
+) -> tuple[float, float]:
+  """Seconds of the wall clock and of all its processes."""
+  start, before = time.perf_counter(), os.times()
+  subprocess.run(_prepare_command(src, dst, *options), check=True, **_QUIET)
+  after = os.times()
+  cpu = after.children_user + after.children_system
+  cpu -= before.children_user + before.children_system
+  return time.perf_counter() - start, cpu
+
+
+def _made(
+  root: pathlib.Path, name: str, *, noise: float | None
+) -> pathlib.Path:
+  """The folder of made calls."""
+  folder = root / name
+  if not folder.exists():
+    count = max(1, round(_HOURS.value * 3600 / _CALL_SECONDS))
+    made_calls.write(folder, count=count, seconds=_CALL_SECONDS, noise=noise)
+  return folder
+
+
+def prepare(root: pathlib.Path) -> dict[str, Any]:
+  """Speed and size of corpora of calls, and a run that is killed."""
+  silent = _made(root, "silent", noise=None)
+  quiet = _made(root, "quiet", noise=-70.0)
+  noisy = _made(root, "noisy", noise=_NOISE)
+  forms = {
+    "pool of 1": (noisy, ("--processes=1",)),
+    "pool of 2": (noisy, ("--processes=2",)),
+    "Beam, DirectRunner": (noisy, ("--runner=beam", "--processes=1")),
+    "pool of 1, noise of -70 dBFS": (quiet, ("--processes=1",)),
+    "pool of 1, digital silence": (silent, ("--processes=1",)),
+  }
+  rows: dict[str, Any] = {}
+  for name, (src, options) in forms.items():
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+      dst = pathlib.Path(folder) / "calls"
+      wall, cpu = _prepare(src, dst, *options)
+      hours = corpus.read_index(dst).seconds / 3600
+      size = sum(f.stat().st_size for f in dst.rglob("*") if f.is_file())
+    rows[name] = {
+      "hours": hours,
+      "wall": wall,
+      "cpu": cpu,
+      "hours_per_core_minute": hours / (cpu / 60),
+      "bytes_per_hour": size / hours,
+    }
+  return {
+    "prepare": rows,
+    "prepare_hours_per_core_minute": {
+      name: row["hours_per_core_minute"] for name, row in rows.items()
+    },
+    "bytes_per_hour": {
+      "raw PCM": 2 * 2 * 16_000 * 3600,
+      "noise of -60 dBFS": rows["pool of 1"]["bytes_per_hour"],
+      "noise of -70 dBFS": rows["pool of 1, noise of -70 dBFS"][
+        "bytes_per_hour"
+      ],
+      "digital silence": rows["pool of 1, digital silence"]["bytes_per_hour"],
+    },
+    "killed": _killed(root),
+  }
+
+
+def _killed(root: pathlib.Path) -> dict[str, Any]:
+  """Kills a run and what it started, again and again; then lets it end."""
+  src = root / "short"
+  if not src.exists():
+    made_calls.write(
+      src, count=_FILES.value, seconds=_SHORT_SECONDS, noise=_NOISE
+    )
+  draw = random.Random(0)
+  with tempfile.TemporaryDirectory(dir=root) as folder:
+    whole, cut = (pathlib.Path(folder) / n / "calls" for n in ("whole", "cut"))
+    seconds, _ = _prepare(src, whole, "--processes=2")
+    finished = []
+    for _ in range(_KILLS.value):
+      process = subprocess.Popen(
+        _prepare_command(src, cut, "--processes=2"),
+        start_new_session=True,
+        **_QUIET,
+      )
+      time.sleep(_STARTING + draw.uniform(0, seconds / _KILLS.value))
+      if process.poll() is not None:
+        break
+      os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
+      finished.append(len(list((cut / "units").glob("*.parquet"))))
+    _prepare(src, cut, "--processes=2")
+    return {
+      "files": _FILES.value,
+      "units": len(corpus.read_index(whole).units),
+      "finished": finished,
+      "differs": sorted(name for name, _ in _contents(whole) ^ _contents(cut)),
+    }
+
+
+def _contents(folder: pathlib.Path) -> set[tuple[str, int]]:
+  return {
+    (str(path.relative_to(folder)), zlib.crc32(path.read_bytes()))
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def load(root: pathlib.Path) -> dict[str, Any]:
+  """What loaders give, and what eats it."""
+  path = root / "kinds"
+  if not (path / "made-calls").exists():
+    _prepare(
+      _made(root, "noisy", noise=_NOISE), path / "made-calls", "--processes=2"
+    )
+  data_kinds.write(path)
+  rows = {
+    name: {
+      str(workers): _loaded(
+        data_kinds.config(mixture, workers=workers), data_dir=path
+      )
+      for workers in _WORKERS
+    }
+    for name, mixture in data_kinds.MIXTURES.items()
+  }
+  trained = _trained(path, root=root)
+  result = {
+    "loader": rows,
+    "loader_positions_per_second": {
+      name: {workers: row["positions"] for workers, row in each.items()}
+      for name, each in rows.items()
+    },
+    "train": trained,
+    "input_wait_share": trained["data"] / trained["step"],
+    "tpu_host": data_tables.tpu_host(),
+    "read_hours_per_second": _read_alone(path / "made-calls"),
+  }
+  if not _LHOTSE.value:
+    print("no --lhotse_python: lhotse's loader is not timed")
+    return result
+  script = "import sys; from benchmarks import lhotse_loader as l; l.main()"
+  said = subprocess.run(
+    [
+      *(_LHOTSE.value, "-c", script, str(root / "noisy")),
+      *(str(root / "shar"), str(_SECONDS.value)),
+    ],
+    cwd=_ROOT,
+    env=os.environ | {"PYTHONPATH": str(_ROOT)},
+    check=True,
+    stdout=subprocess.PIPE,
+    text=True,
+  ).stdout
+  return result | {"lhotse": json.loads(said.splitlines()[-1])}
+
+
+def _loaded(config: Config, *, data_dir: pathlib.Path) -> dict[str, float]:
+  """Per second of a loader, from its first batch on."""
+  turn = frame_lib.token_id(frame_lib.Control.TURN, config=config.streams)
+  batches = loader.Loader(config, data_dir=data_dir, split=Split.TRAIN)
+  next(batches)
+  positions = slots = windows = count = 0
+  start = time.perf_counter()
+  while (seconds := time.perf_counter() - start) < _SECONDS.value:
+    packed = next(batches).packed
+    positions += int(np.count_nonzero(packed.segment_ids))
+    slots += packed.segment_ids.size
+    windows += int(np.count_nonzero(packed.inputs.tokens == turn))
+    count += 1
+  batches.close()
+  return {
+    "positions": positions / seconds,
+    "filled": positions / slots,
+    "batches": count / seconds,
+    "hours": windows * config.streams.turn_ms / 1000 / 3600 / seconds,
+  }
+
+
+def _trained(path: pathlib.Path, *, root: pathlib.Path) -> dict[str, float]:
+  """Seconds of a step of `tiny` on all three, and of its wait for data."""
+  config = data_kinds.config(data_kinds.MIXTURES["all three"], workers=0)
+  with tempfile.TemporaryDirectory(dir=root) as workdir:
+    subprocess.run(
+      [
+        *(sys.executable, "-m", "tml_jax.train", f"--workdir={workdir}/run"),
+        f"--data_dir={path}",
+        "--config=experiments/pretrain.py:tiny",
+        f"--config.streams.max_patches={config.streams.max_patches}",
+        f"--config.data.voices={','.join(config.data.voices)}",
+        f"--config.data.mixture={','.join(config.data.mixture)}",
+        "--config.train.steps=60",
+        "--config.train.log_every=20",
+        "--config.train.optim.warmup_steps=2",
+      ],
+      check=True,
+      **_QUIET,
+    )
+    lines = (pathlib.Path(workdir) / "run/metrics.jsonl").read_text()
+  rows = [json.loads(line) for line in lines.splitlines()]
+  rows = [row for row in rows if "time/data" in row][1:]  # the first compiles
+  return {
+    "step": sum(row["seconds_per_step"] for row in rows) / len(rows),
+    "data": sum(row["time/data"] for row in rows) / len(rows),
+    "slots": config.train.global_batch_size * config.streams.seq_len,
+  }
+
+
+def _read_alone(path: pathlib.Path) -> float:
+  """Hours of calls a second that are only read and decoded."""
+  calls, seconds = corpus.RecordSource(path), 0.0
+  start = time.perf_counter()
+  for number in itertools.count():
+    seconds += calls[number % len(calls)].duration
+    taken = time.perf_counter() - start
+    if taken > _SECONDS.value / 3:
+      return seconds / 3600 / taken
+  raise AssertionError
+
+
+def hosts(root: pathlib.Path) -> dict[str, Any]:
+  """Things lost and repeated over 35 corpora."""
+  config, path = data_hosts.config(35), root / "hosts"
+  if not path.exists():
+    data_hosts.write(config, root=path)
+  counted = data_hosts.count(config, data_dir=path, steps=15)
+  return {
+    "hosts": dataclasses.asdict(counted),
+    "lost_or_repeated": counted.lost + counted.repeated + counted.again,
+  }
+
+
+MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
+  "open": open_corpora,
+  "prepare": prepare,
+  "loader": load,
+  "hosts": hosts,
+}
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
+  unknown = set(_PARTS.value) - MEASURED.keys()
+  if unknown:
+    raise app.UsageError(f"--parts: {min(unknown)!r} is none of {[*MEASURED]}")
+  file = pathlib.Path(config_flags.JSON.value or os.devnull)
+  result = json.loads(file.read_text() or "{}") if file.is_file() else {}
+  with tempfile.TemporaryDirectory() as folder:
+    root = pathlib.Path(_DIR.value or folder)
+    root.mkdir(parents=True, exist_ok=True)
+    for part in _PARTS.value:
+      result |= MEASURED[part](root)
+      result.setdefault("made", {})[part] = timing.made()
+      file.write_text(json.dumps(result, indent=2) + "\n")
+  text = data_tables.markdown(result)
+  pathlib.Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+  print(text)
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,203 @@
+"""The tables of benchmarks.data: its numbers to benchmarks/data.md.
+
+For: benchmarks.data. Not for: measuring. Start reading at `markdown`. A part
+that was not measured is said to be missing.
+"""
+
+import pathlib
+import re
+from typing import Any
+
+_TPU = pathlib.Path(__file__).with_name("tpu.md")
+_CHIPS = 4  # of a host
+
+
+def tpu_host() -> dict[str, float]:
+  """Positions that a host of v5p eats a second at the bound of tpu.md."""
+  row = next(
+    line
+    for line in _TPU.read_text(encoding="utf-8").splitlines()
+    if line.startswith("| v5p |")
+  )
+  cells = [cell.strip() for cell in row.strip("|").split("|")]
+  tokens = float(re.match(r"[\d.]+(?= M)", cells[4]).group()) * 1e6
+  chips, seconds = int(cells[2]), float(cells[9])
+  return {"positions": tokens / chips * _CHIPS / seconds, "bound_s": seconds}
+
+
+def markdown(result: dict[str, Any]) -> str:
+  """The whole document."""
+  parts = {
+    "open": ("Opening", _open),
+    "prepare": ("Preparing", _prepare),
+    "loader": ("Loading", _loader),
+    "hosts": ("Hosts that come and go", _hosts),
+  }
+  lines = [
+    "# Data, from a source to the train loop",
+    "",
+    "`python -m benchmarks.data`; what is measured is said there.",
+  ]
+  for part, (title, section) in parts.items():
+    lines += ["", f"## {title}", ""]
+    made = result.get("made", {}).get(part)
+    lines += [made, "", *section(result)] if made else ["Not measured."]
+  return "\n".join(lines) + "\n"
+
+
+def _open(result: dict[str, Any]) -> list[str]:
+  base = result["open_base"]
+  lines = [
+    "A fresh process opens two corpora of half as many typed lines each, mixes"
+    " them and makes the first batch of `tiny`; the files are in memory. MiB"
+    " is the peak beyond what the process had before. The aim was under 2 s"
+    " and 300 MiB at a million.",
+    "",
+    "| recordings | s to open and mix | s to the first batch | MiB |"
+    " 0a9b157: s | MiB |",
+    "|--:|--:|--:|--:|--:|--:|",
+  ]
+  for size, seconds in result["open_seconds"].items():
+    lines.append(
+      f"| {int(size):,} | {result['opened'][size]:.2f} | {seconds:.2f} |"
+      f" {result['open_mib'][size]:.0f} | {_of_base(base, size)} |"
+    )
+  if base["seconds"]:
+    lines += [
+      "",
+      "0a9b157 decodes every recording to learn its id. What is marked with ~"
+      " was not run: it is the time of the largest that was, in proportion.",
+    ]
+  return lines
+
+
+def _of_base(base: dict[str, Any], size: str) -> str:
+  seconds, mib = base["seconds"], base["mib"]
+  if size in seconds:
+    return f"{seconds[size]:.2f} | {mib[size]:.0f}"
+  if not seconds:
+    return "- | -"
+  largest = max(seconds, key=int)
+  return f"~ {seconds[largest] * int(size) / int(largest):,.0f} | -"
+
+
+def _prepare(result: dict[str, Any]) -> list[str]:
+  rows, killed = result["prepare"], result["killed"]
+  raw = result["bytes_per_hour"]["raw PCM"]
+  first = rows["pool of 1"]
+  lines = [
+    f"{first['hours']:.1f} h of calls of 5 minutes with words, made of recorded"
+    " prompts, a track for each side, by the command `prepare`, its start"
+    " included. Under both sides is noise of -60 dBFS where nothing else is"
+    " said. Core-minutes are those of all its processes.",
+    "",
+    "| | wall s | core s | hours a core-minute | MB an hour | of raw PCM |",
+    "|---|--:|--:|--:|--:|--:|",
+  ]
+  for name, row in rows.items():
+    lines.append(
+      f"| {name} | {row['wall']:.1f} | {row['cpu']:.1f} |"
+      f" {row['hours_per_core_minute']:.2f} |"
+      f" {row['bytes_per_hour'] / 1e6:.1f} | {row['bytes_per_hour'] / raw:.2f}"
+      " |"
+    )
+  beam = rows["Beam, DirectRunner"]
+  lines += [
+    "",
+    f"Raw PCM, which 0a9b157 wrote, is {raw / 1e6:.1f} MB an hour; the aim was"
+    f" half. Beam takes {beam['wall'] - first['wall']:+.1f} s of wall clock"
+    f" and {beam['cpu'] - first['cpu']:+.1f} core seconds beside the pool of"
+    " 1.",
+    "",
+    f"**Killed**: {killed['files']:,} calls of 15 s, {killed['units']} units;"
+    f" `prepare` and its processes were killed {len(killed['finished'])} times"
+    " with signal 9 at random moments, when"
+    f" {', '.join(map(str, killed['finished']))} units were finished, and run"
+    f" once more. Files that differ from those of an undisturbed run:"
+    f" {len(killed['differs'])}{''.join(': ' + f for f in killed['differs'])}.",
+  ]
+  return lines
+
+
+def _loader(result: dict[str, Any]) -> list[str]:
+  rows, train, tpu = result["loader"], result["train"], result["tpu_host"]
+  eaten = train["slots"] / train["step"]
+  lines = [
+    "Filled positions a second, and hours of conversation an hour of clock,"
+    " from a loader whose reader does nothing else, with 0 (two threads), 1"
+    " and 2 worker processes on two cores; `pretrain.py:tiny` with 288 patches"
+    " a sequence. The calls are those above; video is a picture of 120 x 160 a"
+    " second; text is this repository's.",
+    "",
+    "| | filled | 0 workers | 1 | 2 | hours an hour, 0 workers | 1 | 2 |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+  ]
+  for name, each in rows.items():
+    found = list(each.values())
+    filled = sum(row["filled"] for row in found) / len(found)
+    speeds = " | ".join(f"{row['positions']:,.0f}" for row in found)
+    hours = " | ".join(
+      f"{row['hours'] * 3600:,.0f}" if row["hours"] else "-" for row in found
+    )
+    lines.append(f"| {name} | {filled:.2f} | {speeds} | {hours} |")
+  one = rows["all three"]["1"]
+  cores = tpu["positions"] / one["positions"]
+  lines += [
+    "",
+    f"**`tiny`** takes {train['step']:.2f} s a step of {train['slots']:,}"
+    f" slots, {eaten:,.0f} a second, on the same two cores. In a run of 60"
+    f" steps on all three (`data.workers=0`), of which the first 20 are left"
+    f" out, it waits {1000 * train['data']:.1f} ms a step for its batch,"
+    f" {100 * result['input_wait_share']:.2f} % of the time; the aim was below"
+    " 1 %.",
+    "",
+    f"**A v5p host** of {_CHIPS} chips eats {tpu['positions']:,.0f} positions"
+    f" a second at the bound of [tpu.md](tpu.md) ({tpu['bound_s']} s a step):"
+    f" as many as {cores:.1f} workers make on cores like these. No such host"
+    " was there.",
+    "",
+    *_lhotse(result),
+  ]
+  return lines
+
+
+def _lhotse(result: dict[str, Any]) -> list[str]:
+  calls = [row["hours"] for row in result["loader"]["calls"].values()]
+  if "lhotse" not in result:
+    return ["lhotse's loader was not timed (`--lhotse_python`)."]
+  lhotse = result["lhotse"]
+  lines = [
+    f"**lhotse** {lhotse['version']} on the same calls, in the same run: Shar"
+    " files of FLAC that it wrote, in pieces of 20 s, four a batch, by a"
+    " PyTorch `DataLoader`. Ours reads whole calls of 5 minutes, and makes"
+    " dMel, mel to be said, tokens and packed sequences of them.",
+    "",
+    "| hours of calls an hour of clock | 0 workers | 1 | 2 |",
+    "|---|--:|--:|--:|",
+  ]
+  each = {
+    **{f"lhotse, {k}": [*v.values()] for k, v in lhotse["hours"].items()},
+    "ours, packed batches": calls,
+  }
+  for name, hours in each.items():
+    cells = " | ".join(f"{3600 * hour:,.0f}" for hour in hours)
+    lines.append(f"| {name} | {cells} |")
+  alone = 3600 * result["read_hours_per_second"]
+  lines.append(f"| ours, read and decoded alone | {alone:,.0f} | | |")
+  return lines
+
+
+def _hosts(result: dict[str, Any]) -> list[str]:
+  found = result["hosts"]
+  least, most = found["used"]
+  return [
+    "35 corpora of documents, pairs, calls and calls with video; 15 batches on"
+    " one host, 15 on two, 15 on four, each going on from the merged state of"
+    f" those before. Of {found['elements']:,} recordings and documents"
+    f" ({100 * least:.0f} to {100 * most:.0f} % of a corpus),"
+    f" {found['things']:,} frames and targets of text:",
+    "",
+    "| lost | repeated | recordings that came twice in an epoch |",
+    "|--:|--:|--:|",
+    f"| {found['lost']} | {found['repeated']} | {found['again']} |",
+  ]
