@@ -85,6 +85,14 @@ def sound_of_bytes(
   return _sound(io.BytesIO(data), container=container, name=name, limits=limits)
 
 
+def sound_of_file(
+  file: BinaryIO, *, name: str, limits: Limits = LIMITS
+) -> np.ndarray:
+  """The same of a file that is open and can seek; it is never held whole."""
+  container = _container(name)
+  return _sound(file, container=container, name=name, limits=limits)
+
+
 def pictures(
   path: str | os.PathLike[str],
   *,
@@ -112,6 +120,28 @@ def pictures(
       width=width,
       limits=limits,
     )
+
+
+def pictures_of_file(
+  file: BinaryIO,
+  *,
+  name: str,
+  fps: float,
+  seconds: float,
+  height: int,
+  width: int,
+  limits: Limits = LIMITS,
+) -> tuple[VideoFrame, ...]:
+  """The same of a file that is open and can seek."""
+  return _pictures(
+    file,
+    name=name,
+    fps=fps,
+    seconds=seconds,
+    height=height,
+    width=width,
+    limits=limits,
+  )
 
 
 def clip_of_bytes(
