@@ -7,6 +7,7 @@ role is told by an option or by the format; nothing here guesses it. Start at
 """
 
 import collections
+import contextlib
 import dataclasses
 import math
 import posixpath
@@ -39,7 +40,7 @@ MAX_TEXT = 256 << 20  # bytes of a file of words
 CHANNELS = ("left", "right")
 EACH = "each"
 # What reading JSON that somebody else wrote raises, besides `BadRecording`.
-BROKEN = (
+_BROKEN = (
   *(ValueError, KeyError, TypeError, AttributeError, IndexError),
   *(OverflowError, RecursionError),
 )
@@ -85,10 +86,25 @@ class Call(Part):
   """A recording that is read alone.
 
   Attributes:
-    paths: of its files, in an order that the importer knows.
+    paths: of its files, in an order that the importer knows; "" for one that
+      is not there.
+    record: more that the importer has read of it, as JSON.
+    bad: why it cannot be used, where that is known already.
   """
 
-  paths: tuple[str, ...]
+  paths: tuple[str, ...] = ()
+  record: str = ""
+  bad: tuple[Reason, str] | None = None
+
+  def check(self) -> None:
+    """Raises the `BadRecording` that it is, if it is one."""
+    if self.bad is not None:
+      raise BadRecording(*self.bad)
+
+
+def bad_call(name: str, error: BadRecording) -> Call:
+  """A part of which is known that it cannot be used."""
+  return Call(name, str(error), 0, bad=(error.reason, error.detail))
 
 
 class Listed:
@@ -106,14 +122,17 @@ class Listed:
     return {**self.__dict__, "_parts": ()}
 
 
-def call(name: str, found: Sequence[stored.File | None]) -> Call:
-  """A part of some files; None is one that is not there, and has no path."""
+def call(
+  name: str, found: Sequence[stored.File | None], *, record: str = ""
+) -> Call:
+  """A part of some files; None is one that is not there."""
   there = [file for file in found if file is not None]
   return Call(
     name=name,
-    stamp="; ".join(file.stamp for file in there),
+    stamp="; ".join([*(file.stamp for file in there), record]),
     bytes=sum(file.size for file in there),
     paths=tuple(file.path if file else "" for file in found),
+    record=record,
   )
 
 
@@ -127,11 +146,17 @@ def value(place: stored.Place, path: str) -> Any:
   return records.value_of(place.read(path, limit=MAX_TEXT), name=name)
 
 
-def broken(error: BaseException, *, name: str) -> BadRecording:
-  """For an error of `BROKEN`: metadata are not as the format has them."""
-  return BadRecording(
-    Reason.BROKEN_METADATA, source.as_text(f"{name}: {error!r:.200}")
-  )
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+  """What goes wrong in metadata of a format becomes a `BadRecording`."""
+  try:
+    yield
+  except BadRecording:
+    raise
+  except _BROKEN as error:
+    raise BadRecording(
+      Reason.BROKEN_METADATA, source.as_text(f"{name}: {error!r:.200}")
+    ) from error
 
 
 def roles(

@@ -185,6 +185,32 @@ class Place:
     return data
 
 
+class Folders:
+  """Files by their paths, of folders that are listed once each."""
+
+  def __init__(self, place: Place):
+    self._place = place
+    self._listed: dict[str, dict[str, Mapping[str, Any]]] = {}
+
+  def find(self, path: str) -> File | None:
+    """The file at a path, or None where there is none."""
+    folder = posixpath.dirname(path)
+    if folder not in self._listed:
+      try:
+        found = self._place.fs.ls(folder, detail=True)
+      except TRANSIENT:
+        raise
+      except OSError:  # no such folder
+        found = []
+      self._listed[folder] = {
+        posixpath.normpath(each["name"]): each for each in found
+      }
+    info = self._listed[folder].get(path)
+    if info is None or info["type"] == "directory":
+      return None
+    return _file(path, info, top=self._place.top)
+
+
 def _file(path: str, info: Mapping[str, Any], *, top: str) -> File:
   size = int(info.get("size") or 0)
   times = ("mtime", "LastModified", "updated", "last_modified", "created")

@@ -133,9 +133,10 @@ class Stereo(calls.Listed):
       )
     want = 'write ["user", "agent"] or the reverse'
     try:
-      names = calls.value(self._place, path)
-      found = tuple(Role(name) for name in names)
-    except (BadRecording, *calls.BROKEN) as error:
+      with calls.reading(CHANNELS):
+        names = calls.value(self._place, path)
+        found = tuple(Role(name) for name in names)
+    except BadRecording as error:
       raise errors.UserError(f"{path} is broken ({error}): {want}") from error
     if sorted(found) != sorted(ROLES):
       raise errors.UserError(f"{path} names {', '.join(found)}: {want}")
@@ -160,13 +161,11 @@ class Stereo(calls.Listed):
       return found
     if not path:
       raise BadRecording(source.Reason.NO_TRANSCRIPT, f"{stem}.{_WORDS}")
-    try:
+    with calls.reading(f"{stem}.{_WORDS}"):
       for e in calls.value(self._place, path)["words"]:
         found[_role(e["role"])].append(
           calls.Said(e.get("start"), e.get("end"), e["text"])
         )
-    except calls.BROKEN as error:
-      raise calls.broken(error, name=f"{stem}.{_WORDS}") from error
     return found
 
 
