@@ -214,7 +214,7 @@ def _apart(
       " name, of speakers in the options user and agent",
     )
   # A cut may have chosen some of the channels.
-  there: Sequence[int] = cut.get("channel", [])  # type: ignore[assignment]
+  there: Sequence[int] = cut.get("channel", [])
   if not isinstance(there, list) or len(there) != len(sound):
     there = range(len(sound))
   heard = {}

@@ -161,31 +161,40 @@ class LhotseShar:
       for number, each in enumerate(lines)
       if not isinstance(each, BadRecording)
     }
-    with contextlib.ExitStack() as stack:
-      tars = {
-        field: stack.enter_context(_tar(self._place, path, order))
-        for field, path in self._tars(file).items()
-        if self._place.fs.isfile(path)
-      }
-      for number, each in enumerate(lines):
-        try:
-          if isinstance(each, BadRecording):
-            raise each
-          name, cut = each
-          stored_here = {field: tar.at(number) for field, tar in tars.items()}
+    try:
+      with contextlib.ExitStack() as stack:
+        tars = {
+          field: stack.enter_context(_tar(self._place, path, order))
+          for field, path in self._tars(file).items()
+          if self._place.fs.isfile(path)
+        }
+        for number, each in enumerate(lines):
+          yield from self._cut(each, number=number, tars=tars)
+    except BadRecording as error:  # a tar file that is none
+      yield error
 
-          def read(
-            field: str, recording: Any, found: Any = stored_here
-          ) -> np.ndarray:
-            del recording  # a placeholder
-            if found.get(field) is None:
-              raise BadRecording(Reason.MISSING, f"{field} in the tar file")
-            base, data = found[field]
-            return calls.sound_of_bytes(data, name=base, channels=None)
+  def _cut(
+    self,
+    each: records.Named | BadRecording,
+    *,
+    number: int,
+    tars: Mapping[str, "_Tar"],
+  ) -> Iterator[Timeline | BadRecording]:
+    try:
+      if isinstance(each, BadRecording):
+        raise each
+      found = {field: tar.at(number) for field, tar in tars.items()}
 
-          yield from self._cuts.timeline(cut, name=name, read=read)
-        except BadRecording as error:
-          yield error
+      def read(field: str, recording: Any) -> np.ndarray:
+        del recording  # a placeholder
+        there = found.get(field)
+        if there is None:
+          raise BadRecording(Reason.MISSING, f"{each[0]}: no {field} of it")
+        return calls.sound_of_bytes(there[1], name=there[0], channels=None)
+
+      yield from self._cuts.timeline(each[1], name=each[0], read=read)
+    except BadRecording as error:
+      yield error
 
   def _tars(self, file: stored.File) -> dict[str, str]:
     """Path of the tar file of each field of a shard."""
