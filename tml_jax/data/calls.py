@@ -235,6 +235,35 @@ def timelines(
     )
 
 
+def speakers_of(
+  said: Mapping[str, list[Said]], *, among: Sequence[Roles]
+) -> dict[str, list[Said]]:
+  """Lists of words by what their speakers may be called.
+
+  These are sides, or roles where one way alone tells them.
+  """
+  speakers = dict(said)
+  if len(among) == 1:
+    speakers |= {str(role): said[side] for side, role in among[0].items()}
+  return speakers
+
+
+def collect(
+  entries: Iterable[Any], *, into: Mapping[str, list[Said]], notes: Notes
+) -> None:
+  """Adds words of {"speaker" or "role", "word" or "text", "start", "end"}.
+
+  May raise whatever `reading` makes a `BadRecording` of.
+  """
+  for each in entries:
+    speaker = each["speaker"] if "speaker" in each else each["role"]
+    text = each["word"] if "word" in each else each["text"]
+    if speaker in into:
+      into[speaker].append(Said(each.get("start"), each.get("end"), text))
+    else:
+      notes[Note.OTHER_SPEAKERS] += 1
+
+
 def words_of(
   said: Iterable[Said], *, duration: float, name: str, notes: Notes
 ) -> tuple[Word, ...]:

@@ -216,22 +216,15 @@ class HfDataset:
     said: dict[str, list[calls.Said]] = {side: [] for side in sides}
     if not self._options["words"]:
       return said
-    speakers = dict(said)
-    if len(self._roles) == 1:
-      speakers |= {
-        str(role): said[side] for side, role in self._roles[0].items()
-      }
     with calls.reading(name):
       words = row.get(self._options["words"])
       if not words:
         notes[Note.NO_WORDS] += 1
-      for each in json.loads(words) if isinstance(words, str) else words or ():
-        if each["speaker"] in speakers:
-          speakers[each["speaker"]].append(
-            calls.Said(each.get("start"), each.get("end"), each["word"])
-          )
-        else:
-          notes[Note.OTHER_SPEAKERS] += 1
+      calls.collect(
+        json.loads(words) if isinstance(words, str) else words or (),
+        into=calls.speakers_of(said, among=self._roles),
+        notes=notes,
+      )
     return said
 
   def _data(

@@ -194,13 +194,8 @@ class NuDialogue(calls.Listed):
       notes[Note.NO_WORDS] += 1
       return said
     with calls.reading(f"{part.name}.json"):
-      for each in calls.value(self._texts or self._place, path):
-        if each["speaker"] not in said:
-          notes[Note.OTHER_SPEAKERS] += 1
-          continue
-        said[each["speaker"]].append(
-          Said(each.get("start"), each.get("end"), each["word"])
-        )
+      words = calls.value(self._texts or self._place, path)
+      calls.collect(words, into=said, notes=notes)
     return said
 
 
