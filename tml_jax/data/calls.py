@@ -186,6 +186,7 @@ def timelines(
   notes: Mapping[Note, int] | None = None,
   video: Mapping[str, tuple[VideoFrame, ...]] | None = None,
   events: tuple[Event, ...] = (),
+  lasts: float = 0.0,
 ) -> Iterator[Timeline]:
   """One timeline for each way to tell roles.
 
@@ -197,6 +198,7 @@ def timelines(
     notes: what was left out before this.
     video: what the agent sees where this side is the user.
     events: of the recording.
+    lasts: seconds at least, where pictures or events go on after the sound.
 
   Raises:
     BadRecording: its sound or its words cannot be used.
@@ -205,7 +207,7 @@ def timelines(
   samples = max((len(side.audio) for side in sides.values()), default=0)
   if not samples:
     raise BadRecording(Reason.EMPTY, f"{name}: 0 samples")
-  duration = samples / clock.SAMPLE_RATE
+  duration = max(lasts, samples / clock.SAMPLE_RATE)
   words = {
     key: words_of(side.said, duration=duration, name=name, notes=counts)
     for key, side in sides.items()
