@@ -131,7 +131,7 @@ class Note(enum.StrEnum):
   NO_WORDS = "recordings without words"
   OTHER_SPEAKERS = "words of other speakers"
   SPANS = "stretches of speech with broken times"
-  FRAMES = "frames of video without a picture"
+  NO_VIDEO = "recordings whose video cannot be read"
 
 
 NOTES = "left out"  # of Timeline.metadata: how many of each `Note`
