@@ -378,6 +378,52 @@ def sound(
   return checked(samples, channels=channels, name=name)
 
 
+@dataclasses.dataclass(frozen=True)
+class Camera:
+  """How the video of a side is read: frames a second, and their size."""
+
+  fps: float
+  height: int
+  width: int
+
+  def video(
+    self, place: stored.Place, path: str, *, seconds: float, notes: Notes
+  ) -> tuple[VideoFrame, ...]:
+    """Frames of a clip's first seconds; nothing where it cannot be read."""
+    try:
+      if not path:
+        raise BadRecording(Reason.MISSING, "")
+      with place.opened(path) as file:
+        return media.pictures_of_file(
+          file,
+          name=source.as_text(posixpath.basename(path)),
+          fps=self.fps,
+          seconds=seconds,
+          height=self.height,
+          width=self.width,
+          limits=LIMITS,
+        )
+    except BadRecording:
+      notes[Note.NO_VIDEO] += 1
+      return ()
+
+
+def camera(options: options_lib.Options) -> Camera | None:
+  """Of the options `video` (yes or no), `fps` and `size`; None for no video."""
+  fps = options.number("fps", low=0.01, high=30)
+  height, width = options.size("size")
+  if options.choice("video", among=("yes", "no")) == "no":
+    return None
+  return Camera(fps, height, width)
+
+
+def users(among: Sequence[Roles]) -> set[str]:
+  """Sides that are the user in one way or another."""
+  return {
+    key for each in among for key, role in each.items() if role is Role.USER
+  }
+
+
 def sound_of_bytes(
   data: bytes, *, name: str, channels: int | None
 ) -> np.ndarray:

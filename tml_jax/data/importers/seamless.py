@@ -15,11 +15,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tml_jax import errors
-from tml_jax.data import calls, media, source, stored
+from tml_jax.data import calls, source, stored
 from tml_jax.data import options as options_lib
 from tml_jax.data.source import BadRecording, Note, Part, Reason
 from tml_jax.streams import clock
-from tml_jax.streams.timeline import Timeline, VideoFrame
+from tml_jax.streams.timeline import Timeline
 
 SIDES = ("first", "second")
 _KNOWN = {"user": "", "video": "yes", "fps": "1"}
@@ -38,9 +38,7 @@ class Seamless(calls.Listed):
     """
     self._place, self._options = stored.Place(src), options
     self._roles = calls.roles(options, sides=SIDES)
-    self._sees = options.choice("video", among=("yes", "no")) == "yes"
-    self._fps = options.number("fps", low=0.01, high=30)
-    self._size = options.size("size")
+    self._camera = calls.camera(options)
     found: dict[str, dict[str, dict[str, stored.File]]] = {}
     for file in self._place.files(ends=_ENDS):
       stem, end = posixpath.splitext(posixpath.basename(file.name))
@@ -64,11 +62,13 @@ class Seamless(calls.Listed):
       for number, side in enumerate(SIDES):
         wav, text, clip = part.paths[3 * number : 3 * number + 3]
         sides[side] = self._side(wav, text, name=part.name, notes=notes)
-        if self._sees and any(
-          str(each[side]) == "user" for each in self._roles
-        ):
-          seconds = len(sides[side].audio) / clock.SAMPLE_RATE
-          video[side] = self._video(clip, seconds=seconds, notes=notes)
+        if self._camera and side in calls.users(self._roles):
+          video[side] = self._camera.video(
+            self._place,
+            clip,
+            seconds=len(sides[side].audio) / clock.SAMPLE_RATE,
+            notes=notes,
+          )
       yield from calls.timelines(
         part.name,
         sides,
@@ -104,28 +104,6 @@ class Seamless(calls.Listed):
         if (vad := content.get("metadata:vad")) is not None:
           spans = [(e.get("start"), e.get("end")) for e in vad]
     return calls.Side(sound, said, spans, voice=stem.rpartition("_")[2])
-
-  def _video(
-    self, path: str, *, seconds: float, notes: calls.Notes
-  ) -> tuple[VideoFrame, ...]:
-    """What a participant's camera sees; nothing where it cannot be read."""
-    height, width = self._size
-    try:
-      if not path:
-        raise BadRecording(Reason.MISSING, "")
-      with self._place.opened(path) as file:
-        return media.pictures_of_file(
-          file,
-          name=source.as_text(posixpath.basename(path)),
-          fps=self._fps,
-          seconds=seconds,
-          height=height,
-          width=width,
-          limits=calls.LIMITS,
-        )
-    except BadRecording:
-      notes[Note.NO_VIDEO] += 1
-      return ()
 
 
 def _part(
