@@ -2,7 +2,9 @@
 
 import pickle
 
+from tml_jax import prepare as prepare_lib
 from tml_jax.data import source
+from tml_jax.data.prepare import runners
 
 
 def read(name, src, **options):
@@ -22,3 +24,19 @@ def read(name, src, **options):
         items.append(found)
   assert len({item.id for item in items}) == len(items)
   return sorted(items, key=lambda item: item.id), sorted(bad)
+
+
+def prepare(name, src, dst, **options):
+  """Makes a corpus in this process; returns its report."""
+  return prepare_lib.prepare_source(
+    name,
+    src=str(src),
+    dst=str(dst),
+    options=options,
+    size=(40, 80),
+    runner=runners.Runner.LOCAL,
+    beam_options=(),
+    processes=1,
+    verify=False,
+    rebuild=False,
+  )

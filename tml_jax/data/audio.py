@@ -14,6 +14,7 @@ from tml_jax.streams.timeline import Span
 
 _ACTIVITY_FRAME = clock.SAMPLE_RATE // 100  # 10 ms
 _STEADY = 30  # frames
+_BLOCK = 6000  # frames that are measured at once: a minute
 _FLOOR_DB = -120.0
 
 
@@ -97,10 +98,18 @@ def _spans(level: np.ndarray, *, min_gap: float, end: float) -> list[Span]:
 def _levels(audio: np.ndarray) -> np.ndarray:
   """[n] dBFS of frames of 10 ms, each without its mean."""
   count = -(-len(audio) // _ACTIVITY_FRAME)
-  padded = np.zeros(count * _ACTIVITY_FRAME, np.float32)
-  padded[: len(audio)] = audio
-  padded[len(audio) :] = audio[-1:]  # an offset goes on
-  return decibels(padded.reshape(count, _ACTIVITY_FRAME).var(axis=1))
+  power = np.zeros(count, np.float32)
+  for first in range(0, count, _BLOCK):  # else hours are held several times
+    part = audio[first * _ACTIVITY_FRAME : (first + _BLOCK) * _ACTIVITY_FRAME]
+    frames = -(-len(part) // _ACTIVITY_FRAME)
+    if frames * _ACTIVITY_FRAME > len(part):  # an offset goes on
+      part = np.pad(
+        part, (0, frames * _ACTIVITY_FRAME - len(part)), mode="edge"
+      )
+    power[first : first + frames] = part.reshape(frames, _ACTIVITY_FRAME).var(
+      axis=1
+    )
+  return decibels(power)
 
 
 def _noise(level: np.ndarray, *, peak: float) -> float:

@@ -398,7 +398,9 @@ def _identity(
   tokenizer_file: str,
 ) -> dict[str, Any]:
   """What gives a position its meaning, as JSON values."""
-  folders = [source.parse(entry).folder for entry in config.data.voices]
+  folders = []
+  if mixture.speaks(config):
+    folders = [source.parse(entry).folder for entry in config.data.voices]
   folders += [
     entry
     for entry in mixture.weights(config)

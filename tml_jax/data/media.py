@@ -85,6 +85,14 @@ def sound_of_bytes(
   return _sound(io.BytesIO(data), container=container, name=name, limits=limits)
 
 
+def sound_of_file(
+  file: BinaryIO, *, name: str, limits: Limits = LIMITS
+) -> np.ndarray:
+  """The same of a file that is open and can seek; it is never held whole."""
+  container = _container(name)
+  return _sound(file, container=container, name=name, limits=limits)
+
+
 def pictures(
   path: str | os.PathLike[str],
   *,
@@ -112,6 +120,54 @@ def pictures(
       width=width,
       limits=limits,
     )
+
+
+def pictures_of_file(
+  file: BinaryIO,
+  *,
+  name: str,
+  fps: float,
+  seconds: float,
+  height: int,
+  width: int,
+  limits: Limits = LIMITS,
+) -> tuple[VideoFrame, ...]:
+  """The same of a file that is open and can seek."""
+  return _pictures(
+    file,
+    name=name,
+    fps=fps,
+    seconds=seconds,
+    height=height,
+    width=width,
+    limits=limits,
+  )
+
+
+def subtitles_of_file(
+  file: BinaryIO, *, name: str, limits: Limits = LIMITS
+) -> list[tuple[float, float, bytes]]:
+  """Start, end and text of a clip's first stream of subtitles that are text.
+
+  Raises:
+    source.BadRecording: unreadable.
+  """
+  found: list[tuple[float, float, bytes]] = []
+  with _open(file, container=None, name=name, limits=limits) as opened:
+    streams = opened.container.streams.subtitles
+    if not streams or streams[0].codec_context is None:
+      return found
+    zero = opened.zero or 0.0
+    for packet in opened.container.demux(streams[0]):
+      if packet.pts is None or not packet.time_base or not packet.duration:
+        continue
+      start = max(0.0, float(packet.pts * packet.time_base) - zero)
+      end = start + float(packet.duration * packet.time_base)
+      for each in packet.decode():
+        text = getattr(each, "dialogue", b"")
+        if text:
+          found.append((start, end, text))
+  return found
 
 
 def clip_of_bytes(

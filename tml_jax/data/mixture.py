@@ -67,6 +67,11 @@ def weights(config: Config) -> dict[str, float]:
   return {name: float(weight) for name, _, weight in parts}
 
 
+def speaks(config: Config) -> bool:
+  """Whether scenarios are in the mixture, which need voices."""
+  return any(entry in scenarios.FAMILIES for entry in weights(config))
+
+
 @dataclasses.dataclass(frozen=True)
 class Mixture:
   """The endless mixture, and what is known of its elements without reading.
@@ -134,7 +139,8 @@ def open_mixture(
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
   wanted = weights(config)
-  voices = open_voices(config, data_dir=data_dir)  # one for all families
+  # One for all families; where there is none, nobody speaks with voices.
+  voices = open_voices(config, data_dir=data_dir) if speaks(config) else {}
   sources = {
     entry: open_entry(
       entry,
@@ -317,7 +323,8 @@ def check(
       `data_dir`), a corpus that is missing or cut short, or an unknown entry
       of the mixture.
   """
-  open_voices(config, data_dir=data_dir)
+  if speaks(config):
+    open_voices(config, data_dir=data_dir)
   for entry in weights(config):
     if entry not in scenarios.FAMILIES:
       _open_corpus(entry, config=config, data_dir=data_dir)

@@ -39,17 +39,30 @@ def parse(text: str, *, name: str) -> dict[str, Any]:
   Raises:
     BadRecording: it is none.
   """
-  try:
-    record = json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise BadRecording(
-      Reason.BROKEN_METADATA, f"{name}: {error!r:.200}"
-    ) from error
+  record = _value(text, name=name)
   if not isinstance(record, dict):
     raise BadRecording(
       Reason.BROKEN_METADATA, f"{name}: {record!r:.80} is no JSON object"
     )
   return record
+
+
+def value_of(data: bytes, *, name: str) -> Any:
+  """The JSON value that a file is, with or without a mark of byte order.
+
+  Raises:
+    BadRecording: it is none.
+  """
+  return _value(stored.text(data, name=name).removeprefix("\ufeff"), name=name)
+
+
+def _value(text: str, *, name: str) -> Any:
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as error:
+    raise BadRecording(
+      Reason.BROKEN_METADATA, f"{name}: {error!r:.200}"
+    ) from error
 
 
 def text_of(

@@ -18,7 +18,7 @@ from tml_jax.data.source import BadRecording, Part, Reason
 SOUNDS = ("wav", "flac", "mp3", "ogg", "opus", "m4a", "aac")
 MAX_FILE = 512 << 20  # bytes of one file, which is in memory
 _PART = 64 << 20  # bytes of the files of a folder that are read together
-_BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
+BROKEN = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Tars:
           files[end] = _member(opened, member)
     except stored.TRANSIENT:
       raise
-    except _BROKEN as error:
+    except BROKEN as error:
       yield BadRecording(
         Reason.TRUNCATED, f"{tar.name} behind {name!r}: {error!r:.200}"
       )

@@ -124,6 +124,14 @@ class Note(enum.StrEnum):
 
   UNTIMED = "words without times"
   LONG_WORDS = "words too long to be said"
+  TEXTLESS = "words without text"
+  BACKWARDS = "words that end before they begin"
+  OUTSIDE = "words beyond the end"
+  SPREAD = "words spread over a stretch that has times"
+  NO_WORDS = "recordings without words"
+  OTHER_SPEAKERS = "words of other speakers"
+  SPANS = "stretches of speech with broken times"
+  NO_VIDEO = "recordings whose video cannot be read"
 
 
 NOTES = "left out"  # of Timeline.metadata: how many of each `Note`

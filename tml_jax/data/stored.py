@@ -5,12 +5,13 @@ For: importers, which are given a path or a URL (`gs://bucket/folder`,
 Memory is bounded by one line or one small file, whatever a file says it holds.
 """
 
+import contextlib
 import dataclasses
 import lzma
 import posixpath
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 
@@ -79,20 +80,53 @@ class Place:
     """
     if self.is_file:
       infos = {self.root: self.fs.info(self.root)}
-      top = posixpath.dirname(self.root)
     else:
-      infos, top = self.fs.find(self.root, detail=True), self.root
-    wanted = tuple(end.lower() for end in ends)
-    files = [
-      _file(path, info, top=top)
-      for path, info in infos.items()
-      if path.lower().endswith(wanted) and info["type"] == "file"
-    ]
+      infos = self.fs.find(self.root, detail=True)
+    files = self._chosen(infos, ends=ends)
     if not files:
       raise errors.UserError(
         f"{self.src} has no file that ends in {', '.join(ends)}"
       )
+    return files
+
+  def beside(self, *, ends: Sequence[str]) -> list[File]:
+    """The same files, or none; with one file those that are named like it."""
+    if not self.is_file:
+      return self._chosen(self.fs.find(self.root, detail=True), ends=ends)
+    stem = posixpath.splitext(self.root)[0]
+    there = self.fs.ls(self.top, detail=True)
+    infos = {
+      each["name"]: each
+      for each in there
+      if posixpath.splitext(each["name"])[0] == stem
+    }
+    return self._chosen(infos, ends=ends)
+
+  @property
+  def top(self) -> str:
+    """The folder of the source."""
+    return posixpath.dirname(self.root) if self.is_file else self.root
+
+  def _chosen(
+    self, infos: Mapping[str, Mapping[str, Any]], *, ends: Sequence[str]
+  ) -> list[File]:
+    wanted = tuple(end.lower() for end in ends)
+    files = [
+      _file(path, info, top=self.top)
+      for path, info in infos.items()
+      if path.lower().endswith(wanted) and self._is_file(path, info)
+    ]
     return sorted(files, key=lambda file: file.name)
+
+  def _is_file(self, path: str, info: Mapping[str, Any]) -> bool:
+    """Also links to files, of which downloads of many data sets are made.
+
+    Links that lead nowhere count too: whoever reads them says that they do.
+    """
+    return info["type"] == "file" or (
+      bool(info.get("islink"))
+      and (self.fs.isfile(path) or not self.fs.exists(path))
+    )
 
   def below(self, folder: str, name: str) -> str:
     """The path of `name`, which a manifest in `folder` names.
@@ -100,13 +134,32 @@ class Place:
     Raises:
       BadRecording: it is nowhere in the source: strangers write manifests.
     """
-    top = posixpath.dirname(self.root) if self.is_file else self.root
     path = posixpath.normpath(posixpath.join(folder, name))
-    if not path.startswith(top.rstrip("/") + "/") or "\0" in name:
+    if not path.startswith(self.top.rstrip("/") + "/") or "\0" in name:
       raise BadRecording(
         Reason.MISSING, source.as_text(f"{name!r} lies outside of {self.src}")
       )
     return path
+
+  @contextlib.contextmanager
+  def opened(self, path: str) -> Iterator[BinaryIO]:
+    """A file that is read as it is needed, of any size.
+
+    Raises:
+      BadRecording: it is missing, is no file, or cannot be read.
+    """
+    name = source.as_text(posixpath.basename(path))
+    try:
+      if not self.fs.isfile(path):  # of a pipe nothing may ever come
+        raise BadRecording(Reason.MISSING, name)
+      with self.fs.open(path, "rb") as file:
+        yield file
+    except TRANSIENT:
+      raise
+    except OSError as error:
+      raise BadRecording(
+        Reason.UNREADABLE, f"{name:.200}: {error.strerror or error}"
+      ) from error
 
   def read(self, path: str, *, limit: int) -> bytes:
     """A small file.
@@ -130,6 +183,32 @@ class Place:
     if len(data) > limit:
       raise BadRecording(Reason.TOO_LARGE, f"{name}: over {limit} bytes")
     return data
+
+
+class Folders:
+  """Files by their paths, of folders that are listed once each."""
+
+  def __init__(self, place: Place):
+    self._place = place
+    self._listed: dict[str, dict[str, Mapping[str, Any]]] = {}
+
+  def find(self, path: str) -> File | None:
+    """The file at a path, or None where there is none."""
+    folder = posixpath.dirname(path)
+    if folder not in self._listed:
+      try:
+        found = self._place.fs.ls(folder, detail=True)
+      except TRANSIENT:
+        raise
+      except OSError:  # no such folder
+        found = []
+      self._listed[folder] = {
+        posixpath.normpath(each["name"]): each for each in found
+      }
+    info = self._listed[folder].get(path)
+    if info is None or info["type"] == "directory":
+      return None
+    return _file(path, info, top=self._place.top)
 
 
 def _file(path: str, info: Mapping[str, Any], *, top: str) -> File:

@@ -136,11 +136,11 @@ def check_samples(
     raise source.BadRecording(
       source.Reason.TOO_LONG, f"{name}: {seconds:.1f} s, over {max_seconds} s"
     )
-  if np.abs(samples).max() < 1e-3:  # -60 dBFS
-    raise source.BadRecording(
-      source.Reason.SILENT, f"{name}: peak {np.abs(samples).max():.1e}"
-    )
-  clipped = np.mean(np.abs(samples) > 0.999)
+  peak = max(float(samples.max()), -float(samples.min()))
+  if peak < 1e-3:  # -60 dBFS
+    raise source.BadRecording(source.Reason.SILENT, f"{name}: peak {peak:.1e}")
+  high = np.count_nonzero(samples > 0.999) + np.count_nonzero(samples < -0.999)
+  clipped = high / samples.size
   if clipped > _CLIPPED_SHARE:
     raise source.BadRecording(
       source.Reason.CLIPPED, f"{name}: {clipped:.2%} of the samples"
