@@ -159,7 +159,7 @@ def open_corpora(root: pathlib.Path) -> dict[str, Any]:
       tokenizer.train(
         [f"line {i}" for i in range(1000)],
         path=tokenizer.path(path),
-        config=pretrain.tiny().streams,
+        config=pretrain.tiny_pretrain().streams,
       )
     found = first_batch(path, checkout=str(_ROOT))
     result["open_seconds"][str(size)] = found["seconds"]

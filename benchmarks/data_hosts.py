@@ -66,7 +66,7 @@ class Counted:
 def config(corpora: int) -> Config:
   """Reads what `write` has written."""
   names = [f"{KINDS[i % len(KINDS)]}-{i}" for i in range(corpora)]
-  tiny = pretrain.tiny()
+  tiny = pretrain.tiny_pretrain()
   return dataclasses.replace(
     tiny,
     streams=dataclasses.replace(

@@ -28,7 +28,7 @@ _TEXTS = ("docs", "tml_jax", "tests")
 
 def config(mixture: tuple[str, ...], *, workers: int) -> Config:
   """`pretrain.py:tiny` with room for the video of a sequence."""
-  tiny = pretrain.tiny()
+  tiny = pretrain.tiny_pretrain()
   return dataclasses.replace(
     tiny,
     streams=dataclasses.replace(tiny.streams, max_patches=288),

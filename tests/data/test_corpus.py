@@ -142,13 +142,6 @@ def test_a_stretch_has_what_the_whole_has_there(seconds, start, length):
       assert frame.time in times
 
 
-def test_metadata_are_read_without_the_sound(corpus, monkeypatch):
-  found = corpus_lib.RecordSource(corpus)
-  want = found[2].metadata
-  monkeypatch.setattr(coding, "_from_flac", None)
-  assert found.metadata(2) == want and want["prompt"] == "p2"
-
-
 def test_pictures_are_kept_nearly_as_they_were():
   item = long_call(3.0)
   smooth = np.linspace(0, 255, 40 * 80 * 3).reshape(40, 80, 3).astype(np.uint8)

@@ -110,14 +110,6 @@ class RecordSource:
     assert isinstance(item, Timeline), f"{self!r}[{index}] is a document"
     return item
 
-  def metadata(self, index: int) -> dict[str, Any]:
-    """Of recording `index`, without decoding its sound and pictures.
-
-    Raises:
-      IndexError, DamagedRecord: as of `self[index]`.
-    """
-    return self._decode(index, seconds=(0.0, 0.0)).metadata
-
   def texts(self) -> Iterator[str]:
     """What is said, typed and shown, as far as the tables have it."""
     for unit in self.index.units:
