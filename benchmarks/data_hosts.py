@@ -157,7 +157,7 @@ def count(
   want = _things_of(items, config=config, data_dir=data_dir)
   shares = [
     names[entry] / corpus.read_index(pathlib.Path(data_dir) / entry).records
-    for entry in mixed.draws
+    for entry in mixed.entries
   ]
   return Counted(
     elements=len(elements),
