@@ -16,7 +16,6 @@ that is there, only the parts that are asked for are measured anew.
 """
 
 import dataclasses
-import itertools
 import json
 import os
 import pathlib
@@ -36,7 +35,14 @@ if not __package__:  # run as a file
 import numpy as np
 from absl import app, flags
 
-from benchmarks import data_hosts, data_kinds, data_tables, made_calls, timing
+from benchmarks import (
+  data_hosts,
+  data_kinds,
+  data_tables,
+  lhotse_loader,
+  made_calls,
+  timing,
+)
 from experiments import pretrain
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
@@ -70,7 +76,6 @@ _BASE_MOST = 100_000  # the older reader decodes every recording when it opens
 _CALL_SECONDS, _SHORT_SECONDS = 300.0, 15.0
 _NOISE = -60.0  # dBFS
 _WORKERS = (0, 1, 2)
-_STARTING = 4.0  # seconds until `prepare` begins to work
 # Runs in this checkout and in the older one.
 _FIRST_BATCH = """
 import dataclasses, json, re, sys, time
@@ -280,12 +285,15 @@ def _killed(root: pathlib.Path) -> dict[str, Any]:
     seconds, _ = _prepare(src, whole, "--processes=2")
     finished = []
     for _ in range(_KILLS.value):
+      before = set((cut / "units").glob(".partial-*"))  # of one that was killed
       process = subprocess.Popen(
         _prepare_command(src, cut, "--processes=2"),
         start_new_session=True,
         **_QUIET,
       )
-      time.sleep(_STARTING + draw.uniform(0, seconds / _KILLS.value))
+      while not set((cut / "units").glob(".partial-*")) - before:
+        time.sleep(0.05)  # it starts
+      time.sleep(draw.uniform(0, 2 / _KILLS.value) * seconds)
       if process.poll() is not None:
         break
       os.killpg(process.pid, signal.SIGKILL)
@@ -335,7 +343,7 @@ def load(root: pathlib.Path) -> dict[str, Any]:
     "train": trained,
     "input_wait_share": trained["data"] / trained["step"],
     "tpu_host": data_tables.tpu_host(),
-    "read_hours_per_second": _read_alone(path / "made-calls"),
+    "read_hours_per_core_second": _read_alone(path / "made-calls"),
   }
   if not _LHOTSE.value:
     print("no --lhotse_python: lhotse's loader is not timed")
@@ -356,24 +364,26 @@ def load(root: pathlib.Path) -> dict[str, Any]:
 
 
 def _loaded(config: Config, *, data_dir: pathlib.Path) -> dict[str, float]:
-  """Per second of a loader, from its first batch on."""
+  """What a loader gives a second, from its first batch on."""
   turn = frame_lib.token_id(frame_lib.Control.TURN, config=config.streams)
+  hour = config.streams.turn_ms / 1000 / 3600  # hours of a window
   batches = loader.Loader(config, data_dir=data_dir, split=Split.TRAIN)
   next(batches)
-  positions = slots = windows = count = 0
-  start = time.perf_counter()
+  positions = slots = windows = 0
+  start, before = time.perf_counter(), lhotse_loader.cpu_seconds()
   while (seconds := time.perf_counter() - start) < _SECONDS.value:
     packed = next(batches).packed
     positions += int(np.count_nonzero(packed.segment_ids))
     slots += packed.segment_ids.size
     windows += int(np.count_nonzero(packed.inputs.tokens == turn))
-    count += 1
+  cpu = lhotse_loader.cpu_seconds() - before
   batches.close()
   return {
     "positions": positions / seconds,
+    "positions_per_core_second": positions / cpu,
     "filled": positions / slots,
-    "batches": count / seconds,
-    "hours": windows * config.streams.turn_ms / 1000 / 3600 / seconds,
+    "hours": windows * hour / seconds,
+    "hours_per_core_second": windows * hour / cpu,
   }
 
 
@@ -389,7 +399,7 @@ def _trained(path: pathlib.Path, *, root: pathlib.Path) -> dict[str, float]:
         f"--config.streams.max_patches={config.streams.max_patches}",
         f"--config.data.voices={','.join(config.data.voices)}",
         f"--config.data.mixture={','.join(config.data.mixture)}",
-        "--config.train.steps=60",
+        "--config.train.steps=40",
         "--config.train.log_every=20",
         "--config.train.optim.warmup_steps=2",
       ],
@@ -407,15 +417,13 @@ def _trained(path: pathlib.Path, *, root: pathlib.Path) -> dict[str, float]:
 
 
 def _read_alone(path: pathlib.Path) -> float:
-  """Hours of calls a second that are only read and decoded."""
-  calls, seconds = corpus.RecordSource(path), 0.0
-  start = time.perf_counter()
-  for number in itertools.count():
+  """Hours of calls a core-second that are only read and decoded."""
+  calls = corpus.RecordSource(path)
+  before, number, seconds = time.process_time(), 0, 0.0
+  while (taken := time.process_time() - before) < _SECONDS.value / 3:
     seconds += calls[number % len(calls)].duration
-    taken = time.perf_counter() - start
-    if taken > _SECONDS.value / 3:
-      return seconds / 3600 / taken
-  raise AssertionError
+    number += 1
+  return seconds / 3600 / taken
 
 
 def hosts(root: pathlib.Path) -> dict[str, Any]:
@@ -450,8 +458,9 @@ def main(argv):
     root = pathlib.Path(_DIR.value or folder)
     root.mkdir(parents=True, exist_ok=True)
     for part in _PARTS.value:
+      made = timing.made()
       result |= MEASURED[part](root)
-      result.setdefault("made", {})[part] = timing.made()
+      result.setdefault("made", {})[part] = made
       file.write_text(json.dumps(result, indent=2) + "\n")
   text = data_tables.markdown(result)
   pathlib.Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")

@@ -36,6 +36,9 @@ def config(mixture: tuple[str, ...], *, workers: int) -> Config:
       tiny.data,
       voices=("made:calls", "made:video", "made:text"),
       mixture=mixture,
+      # One stream of groups of half an hour: four would be two hours of calls
+      # until the first batch.
+      logical_shards=1,
       workers=workers,
     ),
   )

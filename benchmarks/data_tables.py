@@ -123,46 +123,47 @@ def _loader(result: dict[str, Any]) -> list[str]:
   rows, train, tpu = result["loader"], result["train"], result["tpu_host"]
   eaten = train["slots"] / train["step"]
   lines = [
-    "Filled positions a second, and hours of conversation an hour of clock,"
-    " from a loader whose reader does nothing else, with 0 (two threads), 1"
-    " and 2 worker processes on two cores; `pretrain.py:tiny` with 288 patches"
-    " a sequence. The calls are those above; video is a picture of 120 x 160 a"
-    " second; text is this repository's.",
+    "Filled positions from a loader whose reader does nothing else, with 0 (two"
+    " threads), 1 and 2 worker processes on two cores that others use, too:"
+    " read the core-seconds, of all its processes. `pretrain.py:tiny` with 288"
+    " patches a sequence and one logical shard. The calls are those above; video is a picture of"
+    " 120 x 160 a second; text is this repository's.",
     "",
-    "| | filled | 0 workers | 1 | 2 | hours an hour, 0 workers | 1 | 2 |",
-    "|---|--:|--:|--:|--:|--:|--:|--:|",
+    "| | of slots filled | a second, 0 workers | 1 | 2 | a core-second,"
+    " 0 workers | 1 | 2 | hours of conversation a core-hour, 0 workers |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
   ]
   for name, each in rows.items():
     found = list(each.values())
     filled = sum(row["filled"] for row in found) / len(found)
-    speeds = " | ".join(f"{row['positions']:,.0f}" for row in found)
-    hours = " | ".join(
-      f"{row['hours'] * 3600:,.0f}" if row["hours"] else "-" for row in found
-    )
-    lines.append(f"| {name} | {filled:.2f} | {speeds} | {hours} |")
-  one = rows["all three"]["1"]
-  cores = tpu["positions"] / one["positions"]
-  lines += [
+    cells = [f"{filled:.2f}"]
+    for key in ("positions", "positions_per_core_second"):
+      cells += [f"{row[key]:,.0f}" for row in found]
+    hours = 3600 * found[0]["hours_per_core_second"]
+    cells.append(f"{hours:,.0f}" if hours else "-")
+    lines.append(f"| {name} | {' | '.join(cells)} |")
+  per_core = rows["all three"]["1"]["positions_per_core_second"]
+  return [
+    *lines,
     "",
     f"**`tiny`** takes {train['step']:.2f} s a step of {train['slots']:,}"
-    f" slots, {eaten:,.0f} a second, on the same two cores. In a run of 60"
-    f" steps on all three (`data.workers=0`), of which the first 20 are left"
+    f" slots, {eaten:,.0f} a second, on the same two cores. In a run of 40"
+    " steps on all three (`data.workers=0`), of which the first 20 are left"
     f" out, it waits {1000 * train['data']:.1f} ms a step for its batch,"
     f" {100 * result['input_wait_share']:.2f} % of the time; the aim was below"
     " 1 %.",
     "",
     f"**A v5p host** of {_CHIPS} chips eats {tpu['positions']:,.0f} positions"
     f" a second at the bound of [tpu.md](tpu.md) ({tpu['bound_s']} s a step):"
-    f" as many as {cores:.1f} workers make on cores like these. No such host"
-    " was there.",
+    f" {tpu['positions'] / per_core:.1f} cores like these make as many of all"
+    " three. This is arithmetic, from streams of `tiny`: no such host was"
+    " there.",
     "",
     *_lhotse(result),
   ]
-  return lines
 
 
 def _lhotse(result: dict[str, Any]) -> list[str]:
-  calls = [row["hours"] for row in result["loader"]["calls"].values()]
   if "lhotse" not in result:
     return ["lhotse's loader was not timed (`--lhotse_python`)."]
   lhotse = result["lhotse"]
@@ -172,18 +173,23 @@ def _lhotse(result: dict[str, Any]) -> list[str]:
     " PyTorch `DataLoader`. Ours reads whole calls of 5 minutes, and makes"
     " dMel, mel to be said, tokens and packed sequences of them.",
     "",
-    "| hours of calls an hour of clock | 0 workers | 1 | 2 |",
-    "|---|--:|--:|--:|",
+    "| hours of calls | a clock hour, 0 workers | 1 | 2 | a core-hour,"
+    " 0 workers | 1 | 2 |",
+    "|---|--:|--:|--:|--:|--:|--:|",
   ]
-  each = {
-    **{f"lhotse, {k}": [*v.values()] for k, v in lhotse["hours"].items()},
-    "ours, packed batches": calls,
-  }
-  for name, hours in each.items():
-    cells = " | ".join(f"{3600 * hour:,.0f}" for hour in hours)
-    lines.append(f"| {name} | {cells} |")
-  alone = 3600 * result["read_hours_per_second"]
-  lines.append(f"| ours, read and decoded alone | {alone:,.0f} | | |")
+  forms = {f"lhotse, {name}": each for name, each in lhotse["rows"].items()}
+  forms["ours, packed batches"] = result["loader"]["calls"]
+  for name, each in forms.items():
+    cells = [
+      f"{3600 * row[key]:,.0f}"
+      for key in ("hours", "hours_per_core_second")
+      for row in each.values()
+    ]
+    lines.append(f"| {name} | {' | '.join(cells)} |")
+  alone = 3600 * result["read_hours_per_core_second"]
+  lines.append(
+    f"| ours, read and decoded alone | - | - | - | {alone:,.0f} | - | - |"
+  )
   return lines
 
 
