@@ -131,6 +131,8 @@ class Note(enum.StrEnum):
   NO_WORDS = "recordings without words"
   OTHER_SPEAKERS = "words of other speakers"
   SPANS = "stretches of speech with broken times"
+  USER_TOOLS = "calls of tools by the user"
+  NO_STILL = "pictures that cannot be read"
   NO_VIDEO = "recordings whose video cannot be read"
 
 
