@@ -172,7 +172,7 @@ class Settings:
 Factory = Callable[..., Source]  # factory(variant, settings=Settings)
 
 SOURCES: registry.Registry[Factory] = registry.Registry(
-  "data source", packages=("tml_jax.data.voices", "tml_jax.data.importers")
+  "data source", packages=("tml_jax.data.voices",)
 )
 register = SOURCES.register  # decorator of a Factory
 
