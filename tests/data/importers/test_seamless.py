@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tests.data.importers import test_video
 from tests.helpers import streamed, two_sides
 from tml_jax import errors
 from tml_jax.data.source import Reason
@@ -47,7 +46,7 @@ def write(folder, *, name=NAME, clips=True):
     stem.with_suffix(".json").write_text(json.dumps(annotations(*span)))
     stem.with_suffix(".npz").write_bytes(b"not read")
     if clips:
-      test_video.write(stem.with_suffix(".mp4"))
+      clips.write(stem.with_suffix(".mp4"))
 
 
 def test_each_is_the_user_once(tmp_path):

@@ -151,7 +151,10 @@ def row_of(
     overlap_tokens=int((user & agent).sum()),
     frames=len(item.video),
     clipped=sum(
-      int(np.count_nonzero(np.abs(track.audio) >= _FULL_SCALE))
+      int(
+        np.count_nonzero(track.audio >= _FULL_SCALE)
+        + np.count_nonzero(track.audio <= -_FULL_SCALE)
+      )
       for track in item.tracks
     ),
     voices=[track.voice for track in item.tracks],

@@ -252,6 +252,7 @@ def _write_shards(
       budget -= len(row.text or "")
       rows.append(row)
       writer.write(records)
+      del item, records  # before the next is decoded
       if writer.bytes >= SHARD_BYTES:
         shards.append(writer.close())
         writer = None

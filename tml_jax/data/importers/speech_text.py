@@ -2,7 +2,7 @@
 
 For: recognition (`direction=hear`: the speech is heard, then its transcript is
 shown) and synthesis (`direction=speak`: the text is typed, then the agent says
-it). Not for: conversations (`stereo_wav`). Start at `SpeechText`. `layout` is
+it). Not for: conversations (`stereo`). Start at `SpeechText`. `layout` is
 
   jsonl        *.jsonl, a line {"audio": "a/1.wav", "text": "...",
                "offset": 1.5, "duration": 2.0}, the last two only for a stretch

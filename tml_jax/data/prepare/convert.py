@@ -109,6 +109,7 @@ class _Counts:
         for note, number in checked.metadata.get(source.NOTES, {}).items():
           count(self.notes, note, examples=[checked.id], number=number)
         yield checked
+        del item, checked  # before the next is decoded
 
 
 def count(
@@ -145,6 +146,7 @@ def _read(
     if item is None:
       return
     yield item
+    del item
 
 
 def _checked(
