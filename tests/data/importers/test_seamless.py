@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.helpers import clips as clips_lib
 from tests.helpers import streamed, two_sides
 from tml_jax import errors
 from tml_jax.data.source import Reason
@@ -46,7 +47,7 @@ def write(folder, *, name=NAME, clips=True):
     stem.with_suffix(".json").write_text(json.dumps(annotations(*span)))
     stem.with_suffix(".npz").write_bytes(b"not read")
     if clips:
-      clips.write(stem.with_suffix(".mp4"))
+      clips_lib.write(stem.with_suffix(".mp4"))
 
 
 def test_each_is_the_user_once(tmp_path):
