@@ -126,8 +126,8 @@ def _loader(result: dict[str, Any]) -> list[str]:
     "Filled positions from a loader whose reader does nothing else, with 0 (two"
     " threads), 1 and 2 worker processes on two cores that others use, too:"
     " read the core-seconds, of all its processes. `pretrain.py:tiny` with 288"
-    " patches a sequence and one logical shard. The calls are those above; video is a picture of"
-    " 120 x 160 a second; text is this repository's.",
+    " patches a sequence and one logical shard. The calls are those above;"
+    " video is a picture of 120 x 160 a second; text is this repository's.",
     "",
     "| | of slots filled | a second, 0 workers | 1 | 2 | a core-second,"
     " 0 workers | 1 | 2 | hours of conversation a core-hour, 0 workers |",
