@@ -1,14 +1,15 @@
 """Data from a source to the train loop: opening, preparing, loading, hosts.
 
-`python -m benchmarks.data [--parts=open,prepare,loader,hosts] [--json=FILE]
+`python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts] [--json=FILE]
 [--base=CHECKOUT] [--lhotse_python=PATH]` writes benchmarks/data.md. With a FILE
 that is there, only the parts that are asked for are measured anew.
 
 - open: a fresh process opens and mixes two corpora of half as many recordings
   each and makes the first batch. MiB is its peak beyond what imports took.
 - prepare: calls made of recorded prompts (`made_calls`), by the command
-  `prepare` with a pool of processes and with Beam; then a corpus whose
-  `prepare` is killed at random moments, against one of an undisturbed run.
+  `prepare` with a pool of processes and with Beam.
+- killed: a corpus whose `prepare` is killed at random moments, against one of
+  an undisturbed run.
 - loader: filled positions and hours of conversation from a loader whose reader
   does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
 - hosts: what is lost or repeated as one host becomes two and four
@@ -52,9 +53,8 @@ from tml_jax.streams import frame as frame_lib
 from tml_jax.streams import tokenizer
 from tml_jax.streams.timeline import Event, EventKind, Timeline
 
-_PARTS = flags.DEFINE_list(
-  "parts", ["open", "prepare", "loader", "hosts"], "What is measured."
-)
+PARTS = ("open", "prepare", "killed", "loader", "hosts")
+_PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
 _DIR = flags.DEFINE_string(
   "dir", "", "Keeps what was made, for another run; else it is removed."
 )
@@ -268,11 +268,10 @@ def prepare(root: pathlib.Path) -> dict[str, Any]:
       ],
       "digital silence": rows["pool of 1, digital silence"]["bytes_per_hour"],
     },
-    "killed": _killed(root),
   }
 
 
-def _killed(root: pathlib.Path) -> dict[str, Any]:
+def killed(root: pathlib.Path) -> dict[str, Any]:
   """Kills a run and what it started, again and again; then lets it end."""
   src = root / "short"
   if not src.exists():
@@ -300,12 +299,14 @@ def _killed(root: pathlib.Path) -> dict[str, Any]:
       process.wait()
       finished.append(len(list((cut / "units").glob("*.parquet"))))
     _prepare(src, cut, "--processes=2")
-    return {
+    differs = _contents(whole) ^ _contents(cut)
+    found = {
       "files": _FILES.value,
       "units": len(corpus.read_index(whole).units),
       "finished": finished,
-      "differs": sorted(name for name, _ in _contents(whole) ^ _contents(cut)),
+      "differs": sorted({name for name, _ in differs}),
     }
+  return {"killed": found}
 
 
 def _contents(folder: pathlib.Path) -> set[tuple[str, int]]:
@@ -441,6 +442,7 @@ def hosts(root: pathlib.Path) -> dict[str, Any]:
 MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
   "open": open_corpora,
   "prepare": prepare,
+  "killed": killed,
   "loader": load,
   "hosts": hosts,
 }
