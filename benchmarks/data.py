@@ -1,8 +1,9 @@
 """Data from a source to the train loop: opening, preparing, loading, hosts.
 
-`python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts] [--json=FILE]
-[--base=CHECKOUT] [--lhotse_python=PATH]` writes benchmarks/data.md. With a FILE
-that is there, only the parts that are asked for are measured anew.
+`python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts]
+[--json=FILE] [--base=CHECKOUT] [--lhotse_python=PATH]` writes
+benchmarks/data.md. With a FILE that is there, only the parts that are asked for
+are measured anew.
 
 - open: a fresh process opens and mixes two corpora of half as many recordings
   each and makes the first batch. MiB is its peak beyond what imports took.
@@ -39,19 +40,17 @@ from absl import app, flags
 from benchmarks import (
   data_hosts,
   data_kinds,
+  data_open,
   data_tables,
   lhotse_loader,
   made_calls,
   timing,
 )
-from experiments import pretrain
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import tokenizer
-from tml_jax.streams.timeline import Event, EventKind, Timeline
 
 PARTS = ("open", "prepare", "killed", "loader", "hosts")
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
@@ -71,121 +70,9 @@ _KILLS = flags.DEFINE_integer("kills", 5, "Of that run.")
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "Of each row of the loader.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_UNIT = 100_000  # recordings of a unit of a corpus to open
-_BASE_MOST = 100_000  # the older reader decodes every recording when it opens
 _CALL_SECONDS, _SHORT_SECONDS = 300.0, 15.0
 _NOISE = -60.0  # dBFS
 _WORKERS = (0, 1, 2)
-# Runs in this checkout and in the older one.
-_FIRST_BATCH = """
-import dataclasses, json, re, sys, time
-from experiments import interaction
-from tml_jax.data import loader
-from tml_jax.data.splits import Split
-
-def memory(name):
-  status = open("/proc/self/status").read()
-  return int(re.search(name + r":\\s+(\\d+)", status).group(1)) / 1024
-
-config = interaction.tiny()
-data = dataclasses.replace(
-  config.data, voices=("made:a", "made:b"), mixture=("made-a:1", "made-b:1")
-)
-config = dataclasses.replace(config, data=data)
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
-before, start = memory("VmRSS"), time.perf_counter()
-batches = loader.Loader(config, data_dir=sys.argv[1], split=Split.TRAIN)
-opened = time.perf_counter() - start
-next(batches)
-seconds = time.perf_counter() - start
-mib = memory("VmHWM") - before
-print(json.dumps({"seconds": seconds, "mib": mib, "opened": opened}))
-batches.close()
-"""
-_WRITE_BASE = """
-import sys
-from tml_jax.data import records
-from tml_jax.streams.timeline import Event, EventKind, Timeline
-for name in "ab":
-  lines = (
-    Timeline(id=f"{name}{i}", duration=0.2, tracks=(),
-             events=(Event(0.0, EventKind.USER_TEXT, f"line {i}"),))
-    for i in range(int(sys.argv[2]) // 2)
-  )
-  records.write(lines, path=f"{sys.argv[1]}/made-{name}", report={})
-"""
-
-
-def _line(name: str, number: int) -> Timeline:
-  event = Event(0.0, EventKind.USER_TEXT, f"line {number}")
-  return Timeline(f"{name}{number}", 0.2, (), events=(event,))
-
-
-def _write_many(root: pathlib.Path, *, count: int) -> None:
-  """Two corpora of typed lines, each of half as many."""
-  for name in "ab":
-    place, half = corpus.Place(root / f"made-{name}"), count // 2
-    units = [
-      corpus.write_unit(
-        (_line(name, i) for i in range(first, min(first + _UNIT, half))),
-        name=None,
-        place=place,
-        meta=dict,
-      )
-      for first in range(0, half, _UNIT)
-    ]
-    corpus.finish(units, place=place, report={})
-
-
-def _child(script: str, *arguments: object, checkout: str) -> str:
-  """What a script says that runs in a checkout."""
-  return subprocess.run(
-    [sys.executable, "-c", script, *map(str, arguments)],
-    cwd=checkout,
-    env=os.environ | {"PYTHONPATH": checkout},
-    check=True,
-    stdout=subprocess.PIPE,
-    text=True,
-  ).stdout
-
-
-def open_corpora(root: pathlib.Path) -> dict[str, Any]:
-  """Seconds and MiB of the first batch by number of recordings."""
-  result: dict[str, Any] = {"open_seconds": {}, "open_mib": {}, "opened": {}}
-  base: dict[str, Any] = {"seconds": {}, "mib": {}}
-
-  def first_batch(path: pathlib.Path, *, checkout: str) -> dict[str, float]:
-    return json.loads(_child(_FIRST_BATCH, path, checkout=checkout))
-
-  for size in map(int, _SIZES.value):
-    path = root / f"open-{size}"
-    if not path.exists():
-      _write_many(path, count=size)
-      tokenizer.train(
-        [f"line {i}" for i in range(1000)],
-        path=tokenizer.path(path),
-        config=pretrain.tiny().streams,
-      )
-    found = first_batch(path, checkout=str(_ROOT))
-    result["open_seconds"][str(size)] = found["seconds"]
-    result["open_mib"][str(size)] = found["mib"]
-    result["opened"][str(size)] = found["opened"]
-    if _BASE.value and size <= _BASE_MOST:
-      old = root / f"base-{size}"
-      if not old.exists():
-        old.mkdir()
-        _child(_WRITE_BASE, old, size, checkout=_BASE.value)
-        (old / "tokenizer.model").write_bytes(
-          pathlib.Path(tokenizer.path(path)).read_bytes()
-        )
-      found = first_batch(old, checkout=_BASE.value)
-      base["seconds"][str(size)], base["mib"][str(size)] = (
-        found["seconds"],
-        found["mib"],
-      )
-  if not _BASE.value:
-    print("no --base: commit 0a9b157 is not opened")
-  return result | {"open_base": base}
 
 
 def _prepare_command(
@@ -291,6 +178,8 @@ def killed(root: pathlib.Path) -> dict[str, Any]:
         **_QUIET,
       )
       while not set((cut / "units").glob(".partial-*")) - before:
+        if process.poll() is not None:
+          break
         time.sleep(0.05)  # it starts
       time.sleep(draw.uniform(0, 2 / _KILLS.value) * seconds)
       if process.poll() is not None:
@@ -427,6 +316,13 @@ def _read_alone(path: pathlib.Path) -> float:
   return seconds / 3600 / taken
 
 
+def open_corpora(root: pathlib.Path) -> dict[str, Any]:
+  """Seconds and MiB of the first batch by number of recordings."""
+  if not _BASE.value:
+    print("no --base: commit 0a9b157 is not opened")
+  return data_open.measure(root, sizes=map(int, _SIZES.value), base=_BASE.value)
+
+
 def hosts(root: pathlib.Path) -> dict[str, Any]:
   """Things lost and repeated over 35 corpora."""
   config, path = data_hosts.config(35), root / "hosts"
@@ -457,7 +353,7 @@ def main(argv):
   file = pathlib.Path(config_flags.JSON.value or os.devnull)
   result = json.loads(file.read_text() or "{}") if file.is_file() else {}
   with tempfile.TemporaryDirectory() as folder:
-    root = pathlib.Path(_DIR.value or folder)
+    root = pathlib.Path(_DIR.value or folder).absolute()
     root.mkdir(parents=True, exist_ok=True)
     for part in _PARTS.value:
       made = timing.made()
