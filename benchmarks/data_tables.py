@@ -106,9 +106,8 @@ def _prepare(result: dict[str, Any]) -> list[str]:
   lines += [
     "",
     f"Raw PCM, which 0a9b157 wrote, is {raw / 1e6:.1f} MB an hour; the aim was"
-    f" half. Beam takes {beam['wall'] - first['wall']:+.1f} s of wall clock"
-    f" and {beam['cpu'] - first['cpu']:+.1f} core seconds beside the pool of"
-    " 1.",
+    f" half. Beam takes {beam['cpu'] - first['cpu']:+.1f} core seconds beside"
+    " the pool of 1. Others used the machine: read the core seconds.",
   ]
   return lines
 
