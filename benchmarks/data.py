@@ -1,14 +1,16 @@
 """Data from a source to the train loop: opening, preparing, loading, hosts.
 
-`python -m benchmarks.data [--parts=open,prepare,loader,hosts] [--json=FILE]
-[--base=CHECKOUT] [--lhotse_python=PATH]` writes benchmarks/data.md. With a FILE
-that is there, only the parts that are asked for are measured anew.
+`python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts]
+[--json=FILE] [--base=CHECKOUT] [--lhotse_python=PATH]` writes
+benchmarks/data.md. With a FILE that is there, only the parts that are asked for
+are measured anew.
 
 - open: a fresh process opens and mixes two corpora of half as many recordings
   each and makes the first batch. MiB is its peak beyond what imports took.
 - prepare: calls made of recorded prompts (`made_calls`), by the command
-  `prepare` with a pool of processes and with Beam; then a corpus whose
-  `prepare` is killed at random moments, against one of an undisturbed run.
+  `prepare` with a pool of processes and with Beam.
+- killed: a corpus whose `prepare` is killed at random moments, against one of
+  an undisturbed run.
 - loader: filled positions and hours of conversation from a loader whose reader
   does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
 - hosts: what is lost or repeated as one host becomes two and four
@@ -38,23 +40,20 @@ from absl import app, flags
 from benchmarks import (
   data_hosts,
   data_kinds,
+  data_open,
   data_tables,
   lhotse_loader,
   made_calls,
   timing,
 )
-from experiments import pretrain
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
 from tml_jax.streams import frame as frame_lib
-from tml_jax.streams import tokenizer
-from tml_jax.streams.timeline import Event, EventKind, Timeline
 
-_PARTS = flags.DEFINE_list(
-  "parts", ["open", "prepare", "loader", "hosts"], "What is measured."
-)
+PARTS = ("open", "prepare", "killed", "loader", "hosts")
+_PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
 _DIR = flags.DEFINE_string(
   "dir", "", "Keeps what was made, for another run; else it is removed."
 )
@@ -71,121 +70,9 @@ _KILLS = flags.DEFINE_integer("kills", 5, "Of that run.")
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "Of each row of the loader.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_UNIT = 100_000  # recordings of a unit of a corpus to open
-_BASE_MOST = 100_000  # the older reader decodes every recording when it opens
 _CALL_SECONDS, _SHORT_SECONDS = 300.0, 15.0
 _NOISE = -60.0  # dBFS
 _WORKERS = (0, 1, 2)
-# Runs in this checkout and in the older one.
-_FIRST_BATCH = """
-import dataclasses, json, re, sys, time
-from experiments import interaction
-from tml_jax.data import loader
-from tml_jax.data.splits import Split
-
-def memory(name):
-  status = open("/proc/self/status").read()
-  return int(re.search(name + r":\\s+(\\d+)", status).group(1)) / 1024
-
-config = interaction.tiny()
-data = dataclasses.replace(
-  config.data, voices=("made:a", "made:b"), mixture=("made-a:1", "made-b:1")
-)
-config = dataclasses.replace(config, data=data)
-open("/proc/self/clear_refs", "w").write("5")  # the peak begins here
-before, start = memory("VmRSS"), time.perf_counter()
-batches = loader.Loader(config, data_dir=sys.argv[1], split=Split.TRAIN)
-opened = time.perf_counter() - start
-next(batches)
-seconds = time.perf_counter() - start
-mib = memory("VmHWM") - before
-print(json.dumps({"seconds": seconds, "mib": mib, "opened": opened}))
-batches.close()
-"""
-_WRITE_BASE = """
-import sys
-from tml_jax.data import records
-from tml_jax.streams.timeline import Event, EventKind, Timeline
-for name in "ab":
-  lines = (
-    Timeline(id=f"{name}{i}", duration=0.2, tracks=(),
-             events=(Event(0.0, EventKind.USER_TEXT, f"line {i}"),))
-    for i in range(int(sys.argv[2]) // 2)
-  )
-  records.write(lines, path=f"{sys.argv[1]}/made-{name}", report={})
-"""
-
-
-def _line(name: str, number: int) -> Timeline:
-  event = Event(0.0, EventKind.USER_TEXT, f"line {number}")
-  return Timeline(f"{name}{number}", 0.2, (), events=(event,))
-
-
-def _write_many(root: pathlib.Path, *, count: int) -> None:
-  """Two corpora of typed lines, each of half as many."""
-  for name in "ab":
-    place, half = corpus.Place(root / f"made-{name}"), count // 2
-    units = [
-      corpus.write_unit(
-        (_line(name, i) for i in range(first, min(first + _UNIT, half))),
-        name=None,
-        place=place,
-        meta=dict,
-      )
-      for first in range(0, half, _UNIT)
-    ]
-    corpus.finish(units, place=place, report={})
-
-
-def _child(script: str, *arguments: object, checkout: str) -> str:
-  """What a script says that runs in a checkout."""
-  return subprocess.run(
-    [sys.executable, "-c", script, *map(str, arguments)],
-    cwd=checkout,
-    env=os.environ | {"PYTHONPATH": checkout},
-    check=True,
-    stdout=subprocess.PIPE,
-    text=True,
-  ).stdout
-
-
-def open_corpora(root: pathlib.Path) -> dict[str, Any]:
-  """Seconds and MiB of the first batch by number of recordings."""
-  result: dict[str, Any] = {"open_seconds": {}, "open_mib": {}, "opened": {}}
-  base: dict[str, Any] = {"seconds": {}, "mib": {}}
-
-  def first_batch(path: pathlib.Path, *, checkout: str) -> dict[str, float]:
-    return json.loads(_child(_FIRST_BATCH, path, checkout=checkout))
-
-  for size in map(int, _SIZES.value):
-    path = root / f"open-{size}"
-    if not path.exists():
-      _write_many(path, count=size)
-      tokenizer.train(
-        [f"line {i}" for i in range(1000)],
-        path=tokenizer.path(path),
-        config=pretrain.tiny_pretrain().streams,
-      )
-    found = first_batch(path, checkout=str(_ROOT))
-    result["open_seconds"][str(size)] = found["seconds"]
-    result["open_mib"][str(size)] = found["mib"]
-    result["opened"][str(size)] = found["opened"]
-    if _BASE.value and size <= _BASE_MOST:
-      old = root / f"base-{size}"
-      if not old.exists():
-        old.mkdir()
-        _child(_WRITE_BASE, old, size, checkout=_BASE.value)
-        (old / "tokenizer.model").write_bytes(
-          pathlib.Path(tokenizer.path(path)).read_bytes()
-        )
-      found = first_batch(old, checkout=_BASE.value)
-      base["seconds"][str(size)], base["mib"][str(size)] = (
-        found["seconds"],
-        found["mib"],
-      )
-  if not _BASE.value:
-    print("no --base: commit 0a9b157 is not opened")
-  return result | {"open_base": base}
 
 
 def _prepare_command(
@@ -268,11 +155,10 @@ def prepare(root: pathlib.Path) -> dict[str, Any]:
       ],
       "digital silence": rows["pool of 1, digital silence"]["bytes_per_hour"],
     },
-    "killed": _killed(root),
   }
 
 
-def _killed(root: pathlib.Path) -> dict[str, Any]:
+def killed(root: pathlib.Path) -> dict[str, Any]:
   """Kills a run and what it started, again and again; then lets it end."""
   src = root / "short"
   if not src.exists():
@@ -292,6 +178,8 @@ def _killed(root: pathlib.Path) -> dict[str, Any]:
         **_QUIET,
       )
       while not set((cut / "units").glob(".partial-*")) - before:
+        if process.poll() is not None:
+          break
         time.sleep(0.05)  # it starts
       time.sleep(draw.uniform(0, 2 / _KILLS.value) * seconds)
       if process.poll() is not None:
@@ -300,12 +188,14 @@ def _killed(root: pathlib.Path) -> dict[str, Any]:
       process.wait()
       finished.append(len(list((cut / "units").glob("*.parquet"))))
     _prepare(src, cut, "--processes=2")
-    return {
+    differs = _contents(whole) ^ _contents(cut)
+    found = {
       "files": _FILES.value,
       "units": len(corpus.read_index(whole).units),
       "finished": finished,
-      "differs": sorted(name for name, _ in _contents(whole) ^ _contents(cut)),
+      "differs": sorted({name for name, _ in differs}),
     }
+  return {"killed": found}
 
 
 def _contents(folder: pathlib.Path) -> set[tuple[str, int]]:
@@ -395,7 +285,7 @@ def _trained(path: pathlib.Path, *, root: pathlib.Path) -> dict[str, float]:
       [
         *(sys.executable, "-m", "tml_jax.train", f"--workdir={workdir}/run"),
         f"--data_dir={path}",
-        "--config=experiments/pretrain.py:tiny",
+        "--config=experiments/pretrain.py:tiny_pretrain",
         f"--config.streams.max_patches={config.streams.max_patches}",
         f"--config.data.voices={','.join(config.data.voices)}",
         f"--config.data.mixture={','.join(config.data.mixture)}",
@@ -426,6 +316,13 @@ def _read_alone(path: pathlib.Path) -> float:
   return seconds / 3600 / taken
 
 
+def open_corpora(root: pathlib.Path) -> dict[str, Any]:
+  """Seconds and MiB of the first batch by number of recordings."""
+  if not _BASE.value:
+    print("no --base: commit 0a9b157 is not opened")
+  return data_open.measure(root, sizes=map(int, _SIZES.value), base=_BASE.value)
+
+
 def hosts(root: pathlib.Path) -> dict[str, Any]:
   """Things lost and repeated over 35 corpora."""
   config, path = data_hosts.config(35), root / "hosts"
@@ -441,6 +338,7 @@ def hosts(root: pathlib.Path) -> dict[str, Any]:
 MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
   "open": open_corpora,
   "prepare": prepare,
+  "killed": killed,
   "loader": load,
   "hosts": hosts,
 }
@@ -455,7 +353,7 @@ def main(argv):
   file = pathlib.Path(config_flags.JSON.value or os.devnull)
   result = json.loads(file.read_text() or "{}") if file.is_file() else {}
   with tempfile.TemporaryDirectory() as folder:
-    root = pathlib.Path(_DIR.value or folder)
+    root = pathlib.Path(_DIR.value or folder).absolute()
     root.mkdir(parents=True, exist_ok=True)
     for part in _PARTS.value:
       made = timing.made()

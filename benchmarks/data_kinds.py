@@ -27,7 +27,7 @@ _TEXTS = ("docs", "tml_jax", "tests")
 
 
 def config(mixture: tuple[str, ...], *, workers: int) -> Config:
-  """`pretrain.py:tiny` with room for the video of a sequence."""
+  """`pretrain.py:tiny_pretrain` with room for the video of a sequence."""
   tiny = pretrain.tiny_pretrain()
   return dataclasses.replace(
     tiny,

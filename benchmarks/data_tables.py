@@ -30,6 +30,7 @@ def markdown(result: dict[str, Any]) -> str:
   parts = {
     "open": ("Opening", _open),
     "prepare": ("Preparing", _prepare),
+    "killed": ("Killed while it prepares", _killed),
     "loader": ("Loading", _loader),
     "hosts": ("Hosts that come and go", _hosts),
   }
@@ -82,7 +83,7 @@ def _of_base(base: dict[str, Any], size: str) -> str:
 
 
 def _prepare(result: dict[str, Any]) -> list[str]:
-  rows, killed = result["prepare"], result["killed"]
+  rows = result["prepare"]
   raw = result["bytes_per_hour"]["raw PCM"]
   first = rows["pool of 1"]
   lines = [
@@ -105,18 +106,22 @@ def _prepare(result: dict[str, Any]) -> list[str]:
   lines += [
     "",
     f"Raw PCM, which 0a9b157 wrote, is {raw / 1e6:.1f} MB an hour; the aim was"
-    f" half. Beam takes {beam['wall'] - first['wall']:+.1f} s of wall clock"
-    f" and {beam['cpu'] - first['cpu']:+.1f} core seconds beside the pool of"
-    " 1.",
-    "",
-    f"**Killed**: {killed['files']:,} calls of 15 s, {killed['units']} units;"
-    f" `prepare` and its processes were killed {len(killed['finished'])} times"
-    " with signal 9 at random moments, when"
-    f" {', '.join(map(str, killed['finished']))} units were finished, and run"
-    f" once more. Files that differ from those of an undisturbed run:"
-    f" {len(killed['differs'])}{''.join(': ' + f for f in killed['differs'])}.",
+    f" half. Beam takes {beam['cpu'] - first['cpu']:+.1f} core seconds beside"
+    " the pool of 1. Others used the machine: read the core seconds.",
   ]
   return lines
+
+
+def _killed(result: dict[str, Any]) -> list[str]:
+  killed = result["killed"]
+  return [
+    f"{killed['files']:,} calls of 15 s, {killed['units']} units; `prepare` and"
+    f" its processes were killed {len(killed['finished'])} times with signal 9"
+    " at random moments of their work, when"
+    f" {', '.join(map(str, killed['finished']))} units were finished, and run"
+    " once more. Files that differ from those of an undisturbed run:"
+    f" {len(killed['differs'])}{''.join(': ' + f for f in killed['differs'])}.",
+  ]
 
 
 def _loader(result: dict[str, Any]) -> list[str]:
