@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tests.data.importers import test_video
-from tests.helpers import streamed, two_sides
+from tests.helpers import streamed, talking_clips, two_sides
 from tml_jax import errors
 from tml_jax.data.source import Reason
 from tml_jax.streams import timeline as timeline_lib
@@ -33,7 +32,7 @@ def write(folder, *, name="0a-1b", channels=None, turns=TURNS):
   (processed / "channel_map.json").write_text(
     json.dumps(channels or {"L": "ann", "R": "ben"})
   )
-  test_video.write(processed / "ann.mp4")
+  talking_clips.write(processed / "ann.mp4")
   texts = folder / name / "transcription"
   texts.mkdir()
   (texts / "transcript_audiophile.csv").write_text(

@@ -56,10 +56,8 @@ def test_user_sides_of_full_duplex_bench(tmp_path):
   assert said == {"1": ["I", "do"], "2": ["stop", "it"], "3": ["wait"], "4": []}
   (event,) = items[0].events
   assert (event.time, event.kind) == (1.2, EventKind.NOTE)
-  with pytest.raises(errors.UserError, match="has no input.wav"):
-    streamed.read(
-      "full_duplex_bench", tmp_path / "v1.5" / "3" / "metadata.json"
-    )
+  with pytest.raises(errors.UserError, match="ends in input.wav"):
+    streamed.read("full_duplex_bench", v1 / "1" / "turn_taking.json")
 
 
 def demo(folder, *, merged=False, **changes):

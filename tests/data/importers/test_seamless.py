@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from tests.data.importers import test_video
-from tests.helpers import streamed, two_sides
+from tests.helpers import streamed, talking_clips, two_sides
 from tml_jax import errors
 from tml_jax.data.source import Reason
 from tml_jax.streams import timeline as timeline_lib
@@ -47,7 +46,7 @@ def write(folder, *, name=NAME, clips=True):
     stem.with_suffix(".json").write_text(json.dumps(annotations(*span)))
     stem.with_suffix(".npz").write_bytes(b"not read")
     if clips:
-      test_video.write(stem.with_suffix(".mp4"))
+      talking_clips.write(stem.with_suffix(".mp4"))
 
 
 def test_each_is_the_user_once(tmp_path):

@@ -1,12 +1,8 @@
 """Clips that FFmpeg has written, with subtitles inside and beside them."""
 
-import fractions
-
-import av
-import numpy as np
 import pytest
 
-from tests.helpers import sound, streamed, two_sides
+from tests.helpers import sound, streamed, talking_clips
 from tml_jax import errors
 from tml_jax.data import subtitles
 from tml_jax.data.source import BadRecording, Reason
@@ -14,15 +10,6 @@ from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.timeline import Role
 
 GIVEN = {"language": "en", "licence": "CC0", "size": "48x64"}
-KINDS = {
-  "mp4": ("mpeg4", "aac", "mov_text"),
-  "mkv": ("mpeg4", "flac", "subrip"),
-  "webm": ("libvpx", "libopus", "webvtt"),
-}
-HEADER = (
-  b"[Script Info]\nScriptType: v4.00+\n[V4+ Styles]\nFormat: Name, Fontname\n"
-  b"Style: Default,Arial\n[Events]\nFormat: Layer, Start, End, Style, Text\n"
-)
 SRT = (
   "\ufeff1\r\n00:00:00,200 --> 00:00:01,200\r\n<i>hello</i>\r\nthere\r\n\r\n"
   "2\r\n00:00:01,600 --> 00:00:02,600\r\n{\\an8}caf&eacute;\r\n"
@@ -33,47 +20,9 @@ VTT = (
 )
 
 
-def write(path, *, said=(), sounds=True, pictures_to=3.0):
-  """A clip of three seconds at 25 frames a second."""
-  video_codec, audio_codec, text_codec = KINDS[path.suffix[1:]]
-  with av.open(str(path), "w") as file:
-    video = file.add_stream(video_codec, rate=25)
-    video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-    streams = [video]
-    if sounds:
-      audio = file.add_stream(audio_codec, rate=48_000, layout="mono")
-      streams.append(audio)
-    if said:
-      text = file.add_stream(text_codec)
-      text.codec_context.subtitle_header = HEADER
-      text.time_base = fractions.Fraction(1, 1000)
-    for i in range(round(25 * pictures_to)):
-      frame = av.VideoFrame.from_ndarray(
-        np.full((48, 64, 3), 3 * i % 256, np.uint8), format="rgb24"
-      )
-      frame.pts, frame.time_base = i, fractions.Fraction(1, 25)
-      file.mux(video.encode(frame))
-    for start, end, words in said:
-      data = words.encode()
-      if text_codec == "mov_text":
-        data = len(data).to_bytes(2, "big") + data
-      packet = av.Packet(data)
-      packet.stream, packet.time_base = text, fractions.Fraction(1, 1000)
-      packet.pts = packet.dts = round(1000 * start)
-      packet.duration = round(1000 * (end - start))
-      file.mux(packet)
-    if sounds:
-      samples = two_sides.samples(rate=48_000).sum(axis=0)[None]
-      frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
-      frame.sample_rate, frame.pts = 48_000, 0
-      file.mux(audio.encode(frame))
-    for stream in streams:
-      file.mux(stream.encode(None))
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", talking_clips.KINDS)
 def test_subtitles_inside(tmp_path, kind):
-  write(
+  talking_clips.write(
     tmp_path / f"a b.{kind}",
     said=[(0.2, 1.2, "hello <i>there</i>"), (1.6, 2.6, "café")],
   )
@@ -97,7 +46,7 @@ def test_subtitles_inside(tmp_path, kind):
 
 @pytest.mark.parametrize(("end", "text"), [("srt", SRT), ("vtt", VTT)])
 def test_subtitles_beside(tmp_path, end, text):
-  write(tmp_path / "a.mkv", said=[(0.2, 1.2, "other")])
+  talking_clips.write(tmp_path / "a.mkv", said=[(0.2, 1.2, "other")])
   (tmp_path / f"a.{end}").write_bytes(text.encode())
   (item,), bad = streamed.read("video", tmp_path, role="environment", **GIVEN)
   (track,) = item.tracks
@@ -118,13 +67,13 @@ def test_subtitles_beside(tmp_path, end, text):
 
 
 def test_what_cannot_be_used_is_counted(tmp_path):
-  write(tmp_path / "long.mkv", pictures_to=5.0)
-  write(tmp_path / "mute.mkv", sounds=False)
-  write(tmp_path / "text.mkv")
+  talking_clips.write(tmp_path / "long.mkv", pictures_to=5.0)
+  talking_clips.write(tmp_path / "mute.mkv", sounds=False)
+  talking_clips.write(tmp_path / "text.mkv")
   (tmp_path / "text.srt").write_text("nothing")
-  write(tmp_path / "latin.mkv")
+  talking_clips.write(tmp_path / "latin.mkv")
   (tmp_path / "latin.srt").write_bytes(SRT.encode("utf-16"))
-  write(tmp_path / "late.mkv")
+  talking_clips.write(tmp_path / "late.mkv")
   (tmp_path / "late.srt").write_text(SRT.replace("00:00:0", "01:00:0"))
   data = (tmp_path / "long.mkv").read_bytes()
   (tmp_path / "cut.mkv").write_bytes(data[: len(data) // 3])
@@ -154,7 +103,7 @@ def test_times_of_subtitles():
 
 
 def test_options_are_checked(tmp_path):
-  write(tmp_path / "a.mkv")
+  talking_clips.write(tmp_path / "a.mkv")
   for options in ({}, {"role": "left"}, {"role": "user", "fps": "0"}):
     with pytest.raises(errors.UserError, match="write"):
       streamed.read("video", tmp_path, **options)
