@@ -190,7 +190,7 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   result = ablate(rows, "--seeds=1", *flags[2:])
   assert result.returncode == 1
   assert "failed:\nno_clock seed 0: exit status 2: error:" in result.stderr
-  assert "has checkpoints and no config.txt" in result.stderr
+  assert "no tokenizer" in result.stderr
   assert (
     "| `silence_1` |" in result.stdout and "| `no_clock` |" in result.stdout
   )

@@ -89,20 +89,20 @@ def test_marks_and_ends_of_windows_are_left_out(tmp_path):
 
 def test_files_of_a_url():
   fs = fsspec.filesystem("memory")
-  fs.pipe("/bucket/b/two.txt", b"2\n")
-  fs.pipe("/bucket/one.TXT", b"1\n")
-  fs.pipe("/bucket/one.json", b"{}")
-  place = stored.Place("memory://bucket")
+  fs.pipe("/of_a_url/b/two.txt", b"2\n")
+  fs.pipe("/of_a_url/one.TXT", b"1\n")
+  fs.pipe("/of_a_url/one.json", b"{}")
+  place = stored.Place("memory://of_a_url")
   files = place.files(ends=(".txt",))
   assert [file.name for file in files] == ["b/two.txt", "one.TXT"]
   before = [file.stamp for file in files]
-  fs.pipe("/bucket/one.TXT", b"another\n")
+  fs.pipe("/of_a_url/one.TXT", b"another\n")
   after = [file.stamp for file in place.files(ends=(".txt",))]
   assert before[0] == after[0] and before[1] != after[1]
   with pytest.raises(BadRecording, match="over 3 bytes"):
-    place.read("/bucket/one.TXT", limit=3)
+    place.read("/of_a_url/one.TXT", limit=3)
   with pytest.raises(BadRecording, match="its file is missing: no.wav"):
-    place.read("/bucket/no.wav", limit=3)
+    place.read("/of_a_url/no.wav", limit=3)
 
 
 def test_a_network_that_fails_is_no_broken_file(tmp_path, monkeypatch):
