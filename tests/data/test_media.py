@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.helpers import media_files
+from tests.helpers import clips, media_files
 from tests.helpers.sound import tone, write_wav
 from tml_jax.data import media, source
 
@@ -461,3 +461,13 @@ def test_metadata_that_is_no_text(tmp_path):
   title = b"LIST" + struct.pack("<I", 16) + b"INFOINAM" + b"\x04\0\0\0caf\xe9"
   path.write_bytes(path.read_bytes() + title)
   assert media.sound(path).shape == (1, 1600)
+
+
+def test_pictures_in_a_coding_that_nobody_knows(tmp_path):
+  path = tmp_path / "clip.mkv"
+  clips.write(path)
+  data = path.read_bytes()
+  assert data.count(b"V_MPEG4/ISO/ASP") == 1
+  path.write_bytes(data.replace(b"V_MPEG4/ISO/ASP", b"V_MPEG4/ISO/ZZZ"))
+  with pytest.raises(source.BadRecording, match="nobody knows"):
+    media.pictures(path, fps=1.0, seconds=3.0, height=40, width=80)

@@ -256,6 +256,10 @@ def _pictures(
       raise source.BadRecording(
         source.Reason.UNREADABLE, f"{name} has no video stream"
       )
+    if streams[0].codec_context is None:
+      raise source.BadRecording(
+        source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
+      )
     streams[0].codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
     zero, due = opened.zero, 0
     for frame in opened.frames(streams[0]):
