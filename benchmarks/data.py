@@ -169,33 +169,38 @@ def killed(root: pathlib.Path) -> dict[str, Any]:
   with tempfile.TemporaryDirectory(dir=root) as folder:
     whole, cut = (pathlib.Path(folder) / n / "calls" for n in ("whole", "cut"))
     seconds, _ = _prepare(src, whole, "--processes=2")
-    finished = []
+    units, finished = len(corpus.read_index(whole).units), [0]
     for _ in range(_KILLS.value):
-      before = set((cut / "units").glob(".partial-*"))  # of one that was killed
       process = subprocess.Popen(
         _prepare_command(src, cut, "--processes=2"),
         start_new_session=True,
         **_QUIET,
       )
-      while not set((cut / "units").glob(".partial-*")) - before:
-        if process.poll() is not None:
-          break
-        time.sleep(0.05)  # it starts
-      time.sleep(draw.uniform(0, 2 / _KILLS.value) * seconds)
+      # Some units more, and a moment that is part of one.
+      most = 2 * units // (2 * _KILLS.value + 1)
+      wanted = finished[-1] + draw.randint(1, max(1, most))
+      while _units(cut) < wanted and process.poll() is None:
+        time.sleep(0.05)
+      time.sleep(draw.uniform(0, seconds / units))
       if process.poll() is not None:
-        break
+        raise RuntimeError(f"it ended before it was killed: {finished}")
       os.killpg(process.pid, signal.SIGKILL)
       process.wait()
-      finished.append(len(list((cut / "units").glob("*.parquet"))))
+      finished.append(_units(cut))
     _prepare(src, cut, "--processes=2")
     differs = _contents(whole) ^ _contents(cut)
     found = {
       "files": _FILES.value,
-      "units": len(corpus.read_index(whole).units),
-      "finished": finished,
+      "units": units,
+      "finished": finished[1:],
       "differs": sorted({name for name, _ in differs}),
     }
   return {"killed": found}
+
+
+def _units(folder: pathlib.Path) -> int:
+  """That are finished."""
+  return len(list((folder / "units").glob("*.parquet")))
 
 
 def _contents(folder: pathlib.Path) -> set[tuple[str, int]]:

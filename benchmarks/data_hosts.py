@@ -14,7 +14,7 @@ import itertools
 import os
 import pathlib
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments import pretrain
 from tml_jax.config import Config
-from tml_jax.data import corpus, groups, loader, mixture
+from tml_jax.data import corpus, groups, loader, mixture, splits
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, packing, tokenizer
 from tml_jax.streams.document import Document
@@ -51,8 +51,8 @@ class Counted:
     things: frames, and targets of documents.
     lost: things of the elements that no host yielded.
     repeated: things that were yielded once more than the elements have them.
-    again: recordings that came twice, in what is less than an epoch.
-    used: least and largest share of a corpus' recordings among the elements.
+    again: recordings that came twice in an epoch of their corpus.
+    used: elements over what an epoch has, of the corpora the least and largest.
   """
 
   elements: int
@@ -153,20 +153,45 @@ def count(
   rest, elements = _rest(config, mixed, state=state, data_dir=data_dir)
   found = _things(sequences + rest, config=config)
   items = [mixed.items[element] for element in elements]
-  names = collections.Counter(mixed.names[element] for element in elements)
   want = _things_of(items, config=config, data_dir=data_dir)
-  shares = [
-    names[entry] / corpus.read_index(pathlib.Path(data_dir) / entry).records
+  sizes = {
+    entry: len(
+      splits.members(
+        Split.TRAIN,
+        corpus.RecordSource(pathlib.Path(data_dir) / entry).split_hash,
+        share=config.data.heldout_share,
+      )
+    )
     for entry in mixed.entries
-  ]
+  }
+  names = collections.Counter(mixed.names[element] for element in elements)
+  shares = [names[entry] / size for entry, size in sizes.items()]
+  epochs = _epochs(mixed, stop=max(elements) + 1, sizes=sizes)
+  seen = {
+    (epochs[element], item.id)
+    for element, item in zip(elements, items, strict=True)
+  }
   return Counted(
     elements=len(elements),
     things=want.total(),
     lost=(want - found).total(),
     repeated=(found - want).total(),
-    again=len(items) - len({item.id for item in items}),
+    again=len(items) - len(seen),
     used=(min(shares), max(shares)),
   )
+
+
+def _epochs(
+  mixed: mixture.Mixture, *, stop: int, sizes: Mapping[str, int]
+) -> list[int]:
+  """Of its corpus, by element."""
+  drawn: collections.Counter[str] = collections.Counter()
+  epochs = []
+  for element in range(stop):
+    name = mixed.names[element]
+    epochs.append(drawn[name] // sizes[name])
+    drawn[name] += 1
+  return epochs
 
 
 def _read(

@@ -206,7 +206,7 @@ def _hosts(result: dict[str, Any]) -> list[str]:
     "35 corpora of documents, pairs, calls and calls with video; 15 batches on"
     " one host, 15 on two, 15 on four, each going on from the merged state of"
     f" those before. Of {found['elements']:,} recordings and documents"
-    f" ({100 * least:.0f} to {100 * most:.0f} % of a corpus),"
+    f" ({100 * least:.0f} to {100 * most:.0f} % of an epoch),"
     f" {found['things']:,} frames and targets of text:",
     "",
     "| lost | repeated | recordings that came twice in an epoch |",
