@@ -77,6 +77,26 @@ def test_what_is_there_is_never_touched(tmp_path, src, small_units):
   assert "CC0-1.0" in page and "http" not in page
 
 
+@pytest.mark.parametrize("left", [(1,), (0, 2), (0, 1, 2)])
+def test_what_a_killed_run_left_makes_the_same_corpus(
+  tmp_path, src, small_units, left
+):
+  """Whichever units were finished: other processes finish in another order."""
+  whole, cut = tmp_path / "whole/web", tmp_path / "cut/web"
+  run(src, whole)
+  run(src, cut)
+  units = [unit.name for unit in corpus.read_index(cut).units]
+  (cut / corpus.INDEX).unlink()
+  next(cut.glob("table-*")).unlink()
+  for number in {0, 1, 2} - {*left}:
+    (cut / f"units/{units[number]}.parquet").unlink()
+  report = run(src, cut)
+  assert report["recordings"] == 4
+  same = filecmp.dircmp(whole, cut)
+  for each in (same, same.subdirs["units"]):
+    assert not (each.left_only or each.right_only or each.diff_files)
+
+
 def test_a_pipeline_gives_the_same_bytes(tmp_path, src, small_units):
   run(src, tmp_path / "local/web")
   run(src, tmp_path / "beam/web", runner=Runner.BEAM)

@@ -75,13 +75,16 @@ class Job:
         reasons.append(reason)
       else:
         usable.append(each)
+    indexed = self._indexed()
     planned = plan.plan(
       self._parts,
       maker=self.task.maker,
       before=[
         (each.unit.name, [tuple(key) for key in each.meta["parts"]])
         for each in usable
+        if each.unit.name in indexed
       ],
+      finished={each.unit.name for each in usable} - indexed.keys(),
     )
     is_whole = self._is_whole(planned, sizes=sizes, verify=verify)
     return Looked(
@@ -157,7 +160,9 @@ class Job:
   ) -> tuple[list[corpus.Found], list[str]]:
     """Units that are whole, in the order of the index, and what is not."""
     found, damaged = [], []
-    for name in self._in_order(corpus.unit_names(dict(sizes))):
+    order = self._indexed()
+    names = corpus.unit_names(dict(sizes))
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
       try:
         each = corpus.find_unit(name, place=self.place, sizes=dict(sizes))
         if verify:
@@ -170,13 +175,13 @@ class Job:
         damaged.append(name)
     return found, damaged
 
-  def _in_order(self, names: list[str]) -> list[str]:
+  def _indexed(self) -> dict[str, int]:
+    """Units of the corpus that is there, with their places in it."""
     try:
-      content = index_lib.parse(self.place.read(corpus.INDEX))
-      order = {unit.name: n for n, unit in enumerate(content.units)}
+      index = index_lib.parse(self.place.read(corpus.INDEX))
     except (FileNotFoundError, ValueError):
-      order = {}
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+      return {}
+    return {unit.name: place for place, unit in enumerate(index.units)}
 
   def _verify(self, each: corpus.Found) -> None:
     for shard in each.unit.shards:

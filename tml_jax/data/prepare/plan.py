@@ -103,23 +103,26 @@ def plan(
   *,
   maker: str,
   before: Iterable[tuple[str, Collection[Key]]],
+  finished: Collection[str] = (),
 ) -> Plan:
   """The units of a corpus.
 
   Args:
     parts: of the source, in its order.
     maker: what converts them (code, options, size of video); part of the name.
-    before: units that are there and can be used: name, and parts of each. One
-      is kept if all its parts are still there and in no unit before it.
+    before: units of the corpus that is there, in its order: name, and parts of
+      each. One is kept if all its parts are still there and in no unit before
+      it.
+    finished: names of units that are there and in no corpus yet, as a run that
+      was killed leaves them. They change neither the cut nor the order, so that
+      the corpus becomes what it would have been.
   """
   places = {(p.name, p.stamp): number for number, p in enumerate(parts)}
   taken: set[int] = set()
   kept: list[Unit] = []
-  had = 0
   gone: set[Key] = set()
   known: set[Key] = set()
   for name, keys in before:
-    had += 1
     known |= {*keys}
     gone |= {key for key in keys if key not in places}
     numbers = [places.get(key, -1) for key in keys]
@@ -128,9 +131,13 @@ def plan(
     taken |= {*numbers}
     kept.append(Unit(name, tuple(parts[n] for n in numbers), tuple(numbers)))
   left = [number for number in range(len(parts)) if number not in taken]
+  new = [*_cut(left, parts, maker=maker)]
   return Plan(
-    units=(*kept, *_cut(left, parts, maker=maker)),
-    kept=frozenset(unit.name for unit in kept),
+    units=(*kept, *new),
+    kept=frozenset(
+      [unit.name for unit in kept]
+      + [unit.name for unit in new if unit.name in finished]
+    ),
     new=len(places.keys() - known),
     gone=len(gone),
   )
