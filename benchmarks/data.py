@@ -78,10 +78,9 @@ _WORKERS = (0, 1, 2)
 def _prepare_command(
   src: pathlib.Path, dst: pathlib.Path, *options: str
 ) -> list[str]:
-  plugin = made_calls.__file__
   return [
-    *(sys.executable, "-m", "tml_jax.prepare", f"--plugins={plugin}"),
-    *("--source=made_calls", f"--src={src}", f"--dst={dst}", *options),
+    *(sys.executable, "-m", "tml_jax.prepare", "--source=stereo"),
+    *(f"--src={src}", f"--dst={dst}", *options),
   ]
 
 

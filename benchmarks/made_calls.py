@@ -1,9 +1,9 @@
-"""Calls of two people made of recorded prompts, and a source that reads them.
+"""Calls of two people made of recorded prompts, for the importer `stereo`.
 
-For: benchmarks.data, as `--plugins=benchmarks/made_calls.py`. Not for: training
-on them. Start reading at `write`. The user speaks English and the agent French,
-both from Debian's asterisk-core-sounds, in turns of one to three prompts with
-gaps and overlaps as people leave them, and a longer silence now and then.
+For: benchmarks.data. Not for: training on them. Start reading at `write`. The
+user speaks English and the agent French, both from Debian's
+asterisk-core-sounds, in turns of one to three prompts with gaps and overlaps as
+people leave them, and a longer silence now and then.
 """
 
 import itertools
@@ -15,10 +15,10 @@ import numpy as np
 import soundfile
 
 from tml_jax.data import source
-from tml_jax.data.importers import stereo_wav
-from tml_jax.data.source import BadRecording, Part
+from tml_jax.data.importers import stereo
+from tml_jax.data.source import BadRecording
 from tml_jax.streams import clock
-from tml_jax.streams.timeline import Role, Timeline, Track
+from tml_jax.streams.timeline import Role, Track
 
 LANGUAGES = {Role.USER: "en", Role.AGENT: "fr"}
 _PROMPTS = 200  # of each language
@@ -27,7 +27,7 @@ _PROMPTS = 200  # of each language
 def write(
   folder: pathlib.Path, *, count: int, seconds: float, noise: float | None
 ) -> None:
-  """Writes so many calls in the form of `stereo_wav`, the same every time.
+  """Writes so many calls in the form of `stereo`, the same every time.
 
   Args:
     folder: to be made.
@@ -39,6 +39,8 @@ def write(
     errors.UserError: the packages with the prompts are not there.
   """
   folder.mkdir(parents=True)
+  channels = json.dumps([str(role) for role in stereo.ROLES])
+  (folder / stereo.CHANNELS).write_text(channels, encoding="utf-8")
   voices = {role: _prompts(language) for role, language in LANGUAGES.items()}
   for number in range(count):
     random = np.random.default_rng(number)
@@ -47,7 +49,7 @@ def write(
     for at, role, prompt in _turns(random, voices, seconds=seconds):
       first = round(at * clock.SAMPLE_RATE)
       span = slice(first, first + len(prompt.audio))
-      sound[span, stereo_wav.ROLES.index(role)] += prompt.audio
+      sound[span, stereo.ROLES.index(role)] += prompt.audio
       words += [
         {"role": role, "start": at + w.start, "end": at + w.end, "text": w.text}
         for w in prompt.words
@@ -83,7 +85,7 @@ def _turns(
 ) -> Iterator[tuple[float, Role, Track]]:
   """Prompts with their times and speakers."""
   time = 0.5
-  for role in itertools.cycle(stereo_wav.ROLES):
+  for role in itertools.cycle(stereo.ROLES):
     for _ in range(random.integers(1, 4)):
       prompt = voices[role][random.integers(len(voices[role]))]
       length = len(prompt.audio) / clock.SAMPLE_RATE
@@ -95,27 +97,3 @@ def _turns(
     time += np.clip(random.normal(0.0, 0.35), -0.4, 1.5)
     if random.random() < 0.05:
       time += random.uniform(2.0, 6.0)
-
-
-class Calls:
-  """A folder of `stereo_wav` as a source that is read in parts, one a call."""
-
-  def __init__(self, folder: pathlib.Path):
-    self._calls = stereo_wav.StereoWav(folder)
-    self._sizes = [path.stat().st_size for path in sorted(folder.glob("*.wav"))]
-
-  def parts(self) -> list[Part]:
-    return [
-      Part(f"{number}", self._calls.stamp(number), size)
-      for number, size in enumerate(self._sizes)
-    ]
-
-  def read(self, part: Part) -> Iterator[Timeline | BadRecording]:
-    yield self._calls[int(part.name)]
-
-
-@source.register_importer("made_calls")
-def open_calls(src: str, *, options: Mapping[str, str]) -> Calls:
-  """The calls of a folder."""
-  del options
-  return Calls(pathlib.Path(src))

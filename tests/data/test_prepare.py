@@ -402,21 +402,25 @@ _CALLS = """
 import pathlib, sys
 from tml_jax import prepare
 from tml_jax.data import source
-from tml_jax.data.importers import stereo_wav
+from tml_jax.data.importers import stereo
+from tml_jax.data import options as options_lib
 from tml_jax.data.prepare import plan
 
-class Slow(stereo_wav.StereoWav):
-  def __getitem__(self, index):
+class Slow(stereo.Stereo):
+  def read(self, part):
     import time
     time.sleep(0.1)
-    return super().__getitem__(index)
+    return super().read(part)
 
 @source.register_importer("slow_calls")
 def open_calls(src, *, options):
-  return Slow(pathlib.Path(src))
+  given = options_lib.Options(
+    {"user": "left"} | dict(options), known={"user": ""}, importer="slow"
+  )
+  return Slow(src, options=given)
 
 if __name__ == "__main__":
-  plan._RECORDING_BYTES = plan.UNIT_BYTES // 4  # 15 units
+  plan.UNIT_BYTES = 200_000  # some 15 units
   prepare.prepare_source(
     "slow_calls",
     src=sys.argv[1],
