@@ -18,7 +18,7 @@ from tests.helpers import (
 )
 from tml_jax import errors, lock, prepare
 from tml_jax.data import corpus, source, transcripts
-from tml_jax.data.prepare import code
+from tml_jax.data.prepare import code, plan
 from tml_jax.streams import tokenizer
 
 
@@ -396,6 +396,37 @@ def test_killed_prepare_is_completed_by_the_next(tmp_path):
   digest = corpus.verify(path / "bad-slow").digest
   assert digest == corpus.read_index(path / "bad-fast").digest
   assert not list(path.rglob(".partial-*"))
+
+
+def test_what_a_killed_run_has_finished_changes_no_plan(monkeypatch):
+  """Neither of a new corpus nor of one that is brought up to date."""
+  monkeypatch.setattr(plan, "UNIT_BYTES", 10)
+  random = np.random.default_rng(0)
+
+  def parts(name, count):
+    return [
+      source.Part(f"{name}{i}", "", int(random.integers(1, 10)))
+      for i in range(count)
+    ]
+
+  def keys(units, *, share):
+    chosen = [u for u in units if random.random() < share]
+    return sorted((unit.name, unit.keys) for unit in chosen)
+
+  old = parts("a", 20)
+  for _ in range(50):
+    whole = plan.plan(old, maker="m", before=[])
+    loose = keys(whole.units, share=0.5)
+    again = plan.plan(old, maker="m", before=[], loose=loose)
+    assert again.units == whole.units
+    assert again.kept == {name for name, _ in loose}
+    before = [(unit.name, unit.keys) for unit in whole.units]
+    new = old + parts("b", 9)
+    more = plan.plan(new, maker="m", before=before)
+    loose = keys(more.todo, share=0.5)
+    again = plan.plan(new, maker="m", before=before, loose=loose)
+    assert again.units == more.units
+    assert again.kept == more.kept | {name for name, _ in loose}
 
 
 _CALLS = """

@@ -67,7 +67,8 @@ class Job:
     """
     self._check_folder()
     sizes = self.place.sizes()
-    found, damaged = self._find(sizes, verify=verify)
+    order = self._order()
+    found, damaged = self._find(sizes, order=order, verify=verify)
     usable, reasons = [], []
     for each in found:
       reason = self._changed(each.meta, other_code=other_code)
@@ -75,13 +76,15 @@ class Job:
         reasons.append(reason)
       else:
         usable.append(each)
+    keys = {
+      each.unit.name: [tuple(key) for key in each.meta["parts"]]
+      for each in usable
+    }
     planned = plan.plan(
       self._parts,
       maker=self.task.maker,
-      before=[
-        (each.unit.name, [tuple(key) for key in each.meta["parts"]])
-        for each in usable
-      ],
+      before=[each for each in keys.items() if each[0] in order],
+      loose=[each for each in keys.items() if each[0] not in order],
     )
     is_whole = self._is_whole(planned, sizes=sizes, verify=verify)
     return Looked(
@@ -153,11 +156,12 @@ class Job:
         raise errors.UserError(f"{path} must be a folder: move that file away")
 
   def _find(
-    self, sizes: Mapping[str, int], *, verify: bool
+    self, sizes: Mapping[str, int], *, order: Mapping[str, int], verify: bool
   ) -> tuple[list[corpus.Found], list[str]]:
     """Units that are whole, in the order of the index, and what is not."""
     found, damaged = [], []
-    for name in self._in_order(corpus.unit_names(dict(sizes))):
+    names = corpus.unit_names(dict(sizes))
+    for name in sorted(names, key=lambda n: (order.get(n, len(order)), n)):
       try:
         each = corpus.find_unit(name, place=self.place, sizes=dict(sizes))
         if verify:
@@ -170,13 +174,13 @@ class Job:
         damaged.append(name)
     return found, damaged
 
-  def _in_order(self, names: list[str]) -> list[str]:
+  def _order(self) -> dict[str, int]:
+    """Number of each unit in the index; {} without one."""
     try:
       content = index_lib.parse(self.place.read(corpus.INDEX))
-      order = {unit.name: n for n, unit in enumerate(content.units)}
     except (FileNotFoundError, ValueError):
-      order = {}
-    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+      return {}
+    return {unit.name: number for number, unit in enumerate(content.units)}
 
   def _verify(self, each: corpus.Found) -> None:
     for shard in each.unit.shards:

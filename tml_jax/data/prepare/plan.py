@@ -10,7 +10,7 @@ of its own.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tml_jax import errors
 from tml_jax.data import source
@@ -103,37 +103,64 @@ def plan(
   *,
   maker: str,
   before: Iterable[tuple[str, Collection[Key]]],
+  loose: Iterable[tuple[str, Collection[Key]]] = (),
 ) -> Plan:
   """The units of a corpus.
+
+  What a run has finished that was killed changes neither units nor order: the
+  next one ends with the bytes of a run that was not.
 
   Args:
     parts: of the source, in its order.
     maker: what converts them (code, options, size of video); part of the name.
-    before: units that are there and can be used: name, and parts of each. One
+    before: units of the index that can be used: name, and parts of each. One
       is kept if all its parts are still there and in no unit before it.
+    loose: the same of finished units that no index names. Where they are units
+      of this plan they have their place in it; else they are kept as `before`.
   """
+  before, loose = list(before), list(loose)
   places = {(p.name, p.stamp): number for number, p in enumerate(parts)}
+  known = {key for _, keys in (*before, *loose) for key in keys}
+  kept = _kept(before, parts, places=places)
+  new = _rest(kept, parts, maker=maker)
+  finished = {name for name, _ in loose}
+  if not finished <= {unit.name for unit in new}:  # of another plan
+    kept = _kept([*before, *loose], parts, places=places)
+    new = _rest(kept, parts, maker=maker)
+    finished = set()
+  return Plan(
+    units=(*kept, *new),
+    kept=frozenset({unit.name for unit in kept} | finished),
+    new=len(places.keys() - known),
+    gone=len(known - places.keys()),
+  )
+
+
+def _kept(
+  before: Iterable[tuple[str, Collection[Key]]],
+  parts: Sequence[Part],
+  *,
+  places: Mapping[Key, int],
+) -> list[Unit]:
+  """Units all of whose parts are there, and in none before it."""
   taken: set[int] = set()
   kept: list[Unit] = []
-  had = 0
-  gone: set[Key] = set()
-  known: set[Key] = set()
   for name, keys in before:
-    had += 1
-    known |= {*keys}
-    gone |= {key for key in keys if key not in places}
     numbers = [places.get(key, -1) for key in keys]
     if min(numbers, default=-1) < 0 or taken & {*numbers}:
       continue
     taken |= {*numbers}
     kept.append(Unit(name, tuple(parts[n] for n in numbers), tuple(numbers)))
+  return kept
+
+
+def _rest(
+  kept: Iterable[Unit], parts: Sequence[Part], *, maker: str
+) -> list[Unit]:
+  """Units of the parts that are in none yet."""
+  taken = {number for unit in kept for number in unit.places}
   left = [number for number in range(len(parts)) if number not in taken]
-  return Plan(
-    units=(*kept, *_cut(left, parts, maker=maker)),
-    kept=frozenset(unit.name for unit in kept),
-    new=len(places.keys() - known),
-    gone=len(gone),
-  )
+  return list(_cut(left, parts, maker=maker))
 
 
 def _cut(
