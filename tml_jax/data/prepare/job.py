@@ -85,6 +85,7 @@ class Job:
         if each.unit.name in indexed
       ],
       finished={each.unit.name for each in usable} - indexed.keys(),
+      order=indexed,
     )
     is_whole = self._is_whole(planned, sizes=sizes, verify=verify)
     return Looked(

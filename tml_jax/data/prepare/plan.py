@@ -10,7 +10,8 @@ of its own.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Sequence
+import types
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from tml_jax import errors
 from tml_jax.data import source
@@ -104,6 +105,7 @@ def plan(
   maker: str,
   before: Iterable[tuple[str, Collection[Key]]],
   finished: Collection[str] = (),
+  order: Mapping[str, int] = types.MappingProxyType({}),
 ) -> Plan:
   """The units of a corpus.
 
@@ -116,6 +118,8 @@ def plan(
     finished: names of units that are there and in no corpus yet, as a run that
       was killed leaves them. They change neither the cut nor the order, so that
       the corpus becomes what it would have been.
+    order: place of each unit of the corpus that is there; one that was damaged
+      and is made again gets its own.
   """
   places = {(p.name, p.stamp): number for number, p in enumerate(parts)}
   taken: set[int] = set()
@@ -133,7 +137,9 @@ def plan(
   left = [number for number in range(len(parts)) if number not in taken]
   new = [*_cut(left, parts, maker=maker)]
   return Plan(
-    units=(*kept, *new),
+    units=tuple(
+      sorted([*kept, *new], key=lambda unit: order.get(unit.name, len(order)))
+    ),
     kept=frozenset(
       [unit.name for unit in kept]
       + [unit.name for unit in new if unit.name in finished]
