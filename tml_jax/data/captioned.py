@@ -106,13 +106,7 @@ class _Samples:
     return self._samples.parts()
 
   def read(self, part: Part) -> Iterator[Captioned | BadRecording]:
-    for sample in self._samples.read(part):
-      try:
-        if isinstance(sample, BadRecording):
-          raise sample
-        yield self._pair(sample)
-      except BadRecording as error:
-        yield error
+    return source.each(self._samples.read(part), self._pair)
 
   def _pair(self, sample: samples.Sample) -> Captioned:
     picture = sample.first(self._ends)
@@ -146,13 +140,10 @@ class _Manifest:
 
   def read(self, part: Part) -> Iterator[Captioned | BadRecording]:
     found = self._ranges[part.name]
-    for each in records.json_lines(self._place, found):
-      try:
-        if isinstance(each, BadRecording):
-          raise each
-        yield self._pair(*each, folder=found.file.folder)
-      except BadRecording as error:
-        yield error
+    return source.each(
+      records.json_lines(self._place, found),
+      lambda named: self._pair(*named, folder=found.file.folder),
+    )
 
   def _pair(
     self, name: str, record: Mapping[str, Any], *, folder: str

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tml_jax.data import options as options_lib
 from tml_jax.data import source, stored
 from tml_jax.data.source import BadRecording, Reason
 from tml_jax.streams import document
@@ -87,6 +88,29 @@ def text_of(
       Reason.NOT_UTF8, source.as_text(f"{name}: {field} has half a character")
     ) from error
   return value
+
+
+def documents_of(
+  record: Mapping[str, Any],
+  *,
+  name: str,
+  options: options_lib.Options,
+) -> Iterator[Document | BadRecording]:
+  """The document in a record, in parts where it is long, or why there is none.
+
+  Args:
+    record: by field.
+    name: of the record.
+    options: `text` and `id` name its fields.
+  """
+  try:
+    text = text_of(record, options["text"], name=name)
+    if options["id"]:
+      name = text_of(record, options["id"], name=name)
+  except BadRecording as error:
+    yield error
+    return
+  yield from documents(name, text, metadata=options.metadata("document"))
 
 
 def documents(

@@ -9,8 +9,8 @@ beginning to their end; a worked example is docs/add_a_data_source.md.
 import dataclasses
 import enum
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar, runtime_checkable
 
 from tml_jax import errors, registry
 from tml_jax.streams import timeline
@@ -155,6 +155,23 @@ class BadRecording(ValueError):
 
   def __str__(self) -> str:
     return f"{self.reason}: {self.detail}"
+
+
+Found = TypeVar("Found")
+Made = TypeVar("Made")
+
+
+def each(
+  found: Iterable[Found | BadRecording], make: Callable[[Found], Made]
+) -> Iterator[Made | BadRecording]:
+  """What is made of each thing that was found, or why it cannot be used."""
+  for one in found:
+    try:
+      if isinstance(one, BadRecording):
+        raise one
+      yield make(one)
+    except BadRecording as error:
+      yield error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -32,21 +32,18 @@ class ImageText:
     return self._layout.parts()
 
   def read(self, part: Part) -> Iterator[Timeline | BadRecording]:
+    return source.each(self._layout.read(part), self._timeline)
+
+  def _timeline(self, found: captioned.Captioned) -> Timeline:
     height, width = self._size
-    for found in self._layout.read(part):
-      try:
-        if isinstance(found, BadRecording):
-          raise found
-        image = media.picture_of_bytes(
-          found.data, name=found.file, height=height, width=width
-        )
-        yield pairs.seen(
-          (VideoFrame(0.0, image),),
-          about=found.about(self._options, kind="image_text"),
-          speech=found.speech,
-        )
-      except BadRecording as error:
-        yield error
+    image = media.picture_of_bytes(
+      found.data, name=found.file, height=height, width=width
+    )
+    return pairs.seen(
+      (VideoFrame(0.0, image),),
+      about=found.about(self._options, kind="image_text"),
+      speech=found.speech,
+    )
 
 
 @source.register_importer("image_text")

@@ -30,20 +30,12 @@ class JsonLines:
     return [found.part for found in self._ranges.values()]
 
   def read(self, part: Part) -> Iterator[Document | BadRecording]:
-    metadata = self._options.metadata("document")
     for found in records.json_lines(self._place, self._ranges[part.name]):
       if isinstance(found, BadRecording):
         yield found
         continue
       name, record = found
-      try:
-        text = records.text_of(record, self._options["text"], name=name)
-        if self._options["id"]:
-          name = records.text_of(record, self._options["id"], name=name)
-      except BadRecording as error:
-        yield error
-        continue
-      yield from records.documents(name, text, metadata=metadata)
+      yield from records.documents_of(record, name=name, options=self._options)
 
 
 def with_packed(ends: tuple[str, ...]) -> tuple[str, ...]:

@@ -33,7 +33,6 @@ class Parquet:
     return self._rows.parts()
 
   def read(self, part: Part) -> Iterator[Document | BadRecording]:
-    metadata = self._options.metadata("document")
     for found in self._rows.read(part):
       try:
         if isinstance(found, BadRecording):
@@ -46,13 +45,10 @@ class Parquet:
           else value
           for key, value in row.items()
         }
-        text = records.text_of(record, self._options["text"], name=name)
-        if self._options["id"]:
-          name = records.text_of(record, self._options["id"], name=name)
       except BadRecording as error:
         yield error
         continue
-      yield from records.documents(name, text, metadata=metadata)
+      yield from records.documents_of(record, name=name, options=self._options)
 
 
 @source.register_importer("parquet")

@@ -171,13 +171,10 @@ class _Manifest:
 
   def read(self, part: Part) -> Iterator[Pair | BadRecording]:
     found = self._ranges[part.name]
-    for each in self._records(found):
-      try:
-        if isinstance(each, BadRecording):
-          raise each
-        yield self._pair(*each, folder=found.file.folder)
-      except BadRecording as error:
-        yield error
+    return source.each(
+      self._records(found),
+      lambda named: self._pair(*named, folder=found.file.folder),
+    )
 
   def _records(
     self, found: stored.Range
@@ -450,13 +447,7 @@ class _WebDataset:
     return self._tars.parts()
 
   def read(self, part: Part) -> Iterator[Pair | BadRecording]:
-    for sample in self._tars.read(part):
-      try:
-        if isinstance(sample, BadRecording):
-          raise sample
-        yield self._pair(sample)
-      except BadRecording as error:
-        yield error
+    return source.each(self._tars.read(part), self._pair)
 
   def _pair(self, sample: samples.Sample) -> Pair:
     sound = sample.first(samples.SOUNDS)

@@ -36,13 +36,7 @@ class VideoText:
     return self._layout.parts()
 
   def read(self, part: Part) -> Iterator[Timeline | BadRecording]:
-    for found in self._layout.read(part):
-      try:
-        if isinstance(found, BadRecording):
-          raise found
-        yield self._timeline(found)
-      except BadRecording as error:
-        yield error
+    return source.each(self._layout.read(part), self._timeline)
 
   def _timeline(self, found: captioned.Captioned) -> Timeline:
     height, width = self._size
