@@ -155,7 +155,7 @@ def prepare_source(
     options=" ".join(f"{k}={v}" for k, v in sorted(options.items())),
   )
   wanted = job.Job(corpus_name, task=task)
-  with _held([wanted]), runners.pool(processes) as pool:
+  with _held([wanted], flag="--dst"), runners.pool(processes) as pool:
     looked = wanted.look(verify=verify, other_code=not rebuild)
     logging.info(
       "%s: %s; %d units, %d of them to do",
@@ -199,7 +199,7 @@ def prepare(
   files.make(root, what=f"--data_dir={root}")
   settings = source.Settings(root=pathlib.Path(sounds_root))
   jobs = _open_voices(config, root=root, settings=settings)
-  with _held(jobs), runners.pool(processes) as pool:
+  with _held(jobs, flag="--data_dir"), runners.pool(processes) as pool:
     looked = {each: each.look(verify=verify, other_code=False) for each in jobs}
     transcripts.check(root, streams=config.streams, given=tokenizer_file)
     left = {each: len(looked[each].plan.todo) for each in jobs}
@@ -277,7 +277,7 @@ def _made(pool: runners.Pool, work: runners.Work) -> Iterator[convert.Task]:
 
 
 @contextlib.contextmanager
-def _held(jobs: Sequence[job.Job]) -> Iterator[None]:
+def _held(jobs: Sequence[job.Job], *, flag: str) -> Iterator[None]:
   """One `prepare` at a time in a local folder."""
   with contextlib.ExitStack() as held:
     for each in jobs:
@@ -287,7 +287,7 @@ def _held(jobs: Sequence[job.Job]) -> Iterator[None]:
           raise errors.UserError(
             f"{path} must be a folder: move that file away"
           )
-        owned = lock_lib.Lock(str(path), flag="--dst", does="prepares")
+        owned = lock_lib.Lock(str(path), flag=flag, does="prepares")
         owned.take()
         held.callback(_release, owned, path)
     yield

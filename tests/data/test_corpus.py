@@ -231,6 +231,23 @@ def test_a_table_says_what_is_in_a_corpus(tmp_path):
   assert row["voices"] == ["c", "c"] and row["prompt"] is None
 
 
+def test_an_outline_has_all_but_sound_and_pictures(tmp_path, monkeypatch):
+  item = long_call(61.0)
+  corpus_lib.write([item, Document("d", "text")], path=tmp_path / "c")
+  found = corpus_lib.RecordSource(tmp_path / "c")
+  whole = found[0]
+  monkeypatch.setattr(coding, "_from_flac", None)
+  monkeypatch.setattr(coding, "_from_jpeg", None)
+  outline = found.outline(0)
+  assert [f.time for f in outline.video] == [f.time for f in item.video]
+  for had, has in zip(whole.tracks, outline.tracks, strict=True):
+    assert (had.role, had.words, len(had.audio)) == (
+      *(has.role, has.words, len(has.audio)),
+    )
+    assert not has.audio.any()
+  assert found.outline(1) == Document("d", "text")
+
+
 def test_a_corpus_survives_pickling(corpus):
   recordings = corpus_lib.RecordSource(corpus)
   recordings[3]

@@ -343,7 +343,9 @@ def test_one_prepare_at_a_time(tmp_path):
     str(tmp_path / "procedural-low"), flag="--dst", does="prepares"
   )
   held.take()
-  with pytest.raises(errors.TransientError, match="prepares there; wait"):
+  with pytest.raises(
+    errors.TransientError, match="--data_dir=.*prepares there"
+  ):
     small_data.prepare(tmp_path, "procedural:low")
   held.release()
 

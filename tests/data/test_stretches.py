@@ -73,9 +73,10 @@ def test_stretches_join_to_the_frames_of_the_whole(root, past):
     assert elements.seconds[i] == pytest.approx(
       min(len(frames) * 0.2, item.timeline.duration), abs=0.21
     )
-    assert framing.count_positions(
-      item.timeline, config=streams, tokenizer=pieces, stretch=item.stretch
-    ) == framing.length(frames, config=streams)
+    for each in (item, elements.outline(i)):
+      assert framing.count_positions(
+        each.timeline, config=streams, tokenizer=pieces, stretch=each.stretch
+      ) == framing.length(frames, config=streams)
     for frame in before:  # they are what they were
       same_frame(frame, joined[item.timeline.id][frame.window])
     joined[item.timeline.id] += [f for f in frames if not f.is_past]

@@ -14,7 +14,7 @@ import functools
 import os
 import pathlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -260,14 +260,19 @@ def _measure(
   for entry, found in sources.items():
     if not isinstance(found, subset.Subset):
       sizes[entry] = shares.measure(
-        _readable(entry, found, range(_FAMILY_SAMPLES), config=config),
+        _readable(
+          entry, found.__getitem__, range(_FAMILY_SAMPLES), config=config
+        ),
         mean=None,
         config=config,
         tokenizer=pieces,
       )
       continue
+    # Positions are counted without sound, but for who makes turns of it.
+    is_duplex = config.data.layout is Layout.DUPLEX
+    get = found.outline if is_duplex else found.__getitem__
     sizes[entry] = shares.measure(
-      _readable(entry, found, shares.sample(len(found)), config=config),
+      _readable(entry, get, shares.sample(len(found)), config=config),
       mean=shares.Mean(
         float(np.mean(found.seconds)), float(np.mean(found.letters))
       ),
@@ -285,7 +290,11 @@ def _measure(
 
 
 def _readable(
-  entry: str, found: Any, places: Sequence[int], *, config: Config
+  entry: str,
+  get: Callable[[int], Item],
+  places: Sequence[int],
+  *,
+  config: Config,
 ) -> Iterator[Item]:
   """Some items of a source; damaged ones as `data.damaged` has it.
 
@@ -295,7 +304,7 @@ def _readable(
   count = 0
   for i in places:
     try:
-      item = found[i]
+      item = get(i)
     except corpus_lib.DamagedRecord as error:
       if config.data.damaged is Damaged.REFUSE:
         raise

@@ -15,6 +15,7 @@ from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import splits
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing
+from tml_jax.streams.timeline import Timeline
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,19 +99,34 @@ class Subset:
 
   def __getitem__(self, index: int) -> Any:
     """Element `index`: a Timeline, a Document or a `framing.Excerpt`."""
+    stretch = self._stretch(index)
     number = int(self._kept[index])
-    if self._cut is None or self._pieces[index] == 1:
+    if stretch is framing.WHOLE:
       return self.recordings[number]
+    assert self._cut is not None  # or there would be no stretches
+    start, stop = stretch.seconds(self._cut.grid)
+    timeline = self.recordings.stretch(number, start=start, stop=stop)
+    return framing.Excerpt(timeline, stretch)
+
+  def outline(self, index: int) -> Any:
+    """Element `index` without its sound and pictures, to be counted."""
+    stretch = self._stretch(index)
+    item = self.recordings.outline(int(self._kept[index]))
+    if stretch is framing.WHOLE:
+      return item
+    assert isinstance(item, Timeline)  # a document has no stretches
+    return framing.Excerpt(item, stretch)
+
+  def _stretch(self, index: int) -> framing.Stretch:
+    if self._cut is None or self._pieces[index] == 1:
+      return framing.WHOLE
     piece, cut = int(self._piece[index]), self._cut
     is_last = piece + 1 == self._pieces[index]
-    stretch = framing.Stretch(
+    return framing.Stretch(
       first=piece * cut.windows,
       stop=None if is_last else (piece + 1) * cut.windows,
       past=cut.past if piece else 0,
     )
-    start, stop = stretch.seconds(cut.grid)
-    timeline = self.recordings.stretch(number, start=start, stop=stop)
-    return framing.Excerpt(timeline, stretch)
 
   def __repr__(self) -> str:  # Grain puts it in error messages
     return f"Subset({self.recordings!r})"

@@ -11,7 +11,7 @@ import collections
 import os
 import pathlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,6 +110,14 @@ class RecordSource:
     assert isinstance(item, Timeline), f"{self!r}[{index}] is a document"
     return item
 
+  def outline(self, index: int) -> Item:
+    """Recording `index` without its sound and pictures: `coding.outline`.
+
+    Raises:
+      IndexError, DamagedRecord: as of `self[index]`.
+    """
+    return self._read(index, lambda read, count: coding.outline(read([0])[0]))
+
   def texts(self) -> Iterator[str]:
     """What is said, typed and shown, as far as the tables have it."""
     for unit in self.index.units:
@@ -128,6 +136,13 @@ class RecordSource:
     return found
 
   def _decode(self, index: int, *, seconds: tuple[float, float] | None) -> Item:
+    return self._read(
+      index,
+      lambda read, count: coding.decode(read, records=count, seconds=seconds),
+    )
+
+  def _read(self, index: int, make: Callable[[coding.Read, int], Item]) -> Item:
+    """What is made of a recording's records, of which there are so many."""
     if not 0 <= index < len(self):
       raise IndexError(f"{self._path}: record {index} of {len(self)}")
     shard = self.index.shards[self._shard[index]]
@@ -143,7 +158,7 @@ class RecordSource:
       return reader.read([first + number for number in numbers])
 
     try:
-      return coding.decode(read, records=count, seconds=seconds)
+      return make(read, count)
     except (ValueError, RuntimeError, IndexError) as error:
       raise DamagedRecord(
         f"{self._path / shard.file}: record {first} (recording {index} of the"
