@@ -7,6 +7,8 @@ from tests.helpers import devices  # noqa: F401  before jax
 
 # How long an example takes says how busy the machine is, nothing of the code.
 hypothesis.settings.register_profile("tests", deadline=None)
+# An hour of damaged files: pytest --hypothesis-profile=fuzz -k damaged_files
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("tests")
 
 

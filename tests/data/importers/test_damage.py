@@ -427,7 +427,7 @@ def test_sources_are_read_from_a_bucket(case, bucket):
 @pytest.mark.parametrize("case", CASES)
 @hypothesis.settings(
   deadline=None,
-  max_examples=25,
+  max_examples=hypothesis.settings.default.max_examples // 4,
   suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(data=st.data())
