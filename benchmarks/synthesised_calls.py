@@ -200,7 +200,7 @@ def _write_call(
   said = list(_call(random, voices, seconds=wanted))
   length = round((max(each.end for each in said) + 0.5) * RATE)
   sound = random.normal(0, 10 ** (_NOISE_DB / 20), (length, 2))
-  gains = 10 ** (random.uniform(-4, 4, 2) / 20)
+  gains = 10 ** (random.uniform(-8, 0, 2) / 20)
   words = []
   for each in said:
     first = round(each.start * RATE)

@@ -8,10 +8,8 @@ import shutil
 import pytest
 
 from tests.helpers import commands
-from tml_jax.logs import report
 
 DOC = commands.ROOT / "docs" / "data.md"
-PROGRAMS = ("espeak-ng", "flite")
 
 
 def written():
@@ -21,32 +19,44 @@ def written():
   return {line[2]: line[2:] for line in lines if line[:2] == ["python", "-m"]}
 
 
-def run(folder, *, timeout, **other):
-  """All commands in `folder`; `other` flags by module, by their last part."""
-  for program in PROGRAMS:
+def run(folder, **added):
+  """All commands in `folder`; `added` flags by the last part of a module."""
+  for program in ("espeak-ng", "flite"):
     if shutil.which(program) is None:
       pytest.skip(f"needs Debian's {program}")
   for module, command in written().items():
-    added = other.get(module.rpartition(".")[2], [])
-    done = commands.run("-m", *command, *added, cwd=folder, timeout=timeout)
+    more = added.get(module.rpartition(".")[2], ())
+    done = commands.run("-m", *command, *more, cwd=folder, timeout=3600)
     assert done.returncode == 0, f"{module}: {done.stderr[-3000:]}"
 
 
-def rows(folder):
-  """Metrics of the model, and of the recorded agent beside it."""
-  return json.loads((folder / "evaluation.json").read_text())
-
-
 @pytest.mark.slow  # compiles the train step and the tick of `tiny`
-def test_the_commands_on_few_calls(tmp_path):
+def test_few_calls(tmp_path):
   assert len(written()) == 6  # the calls, and the five
   run(
     tmp_path,
-    timeout=600,
     synthesised_calls=["--count=8", "--seconds=20,20"],
     train=["--config.train.steps=2"],
-    evaluate=["--count=1", "--json=evaluation.json"],
+    evaluate=["--count=1"],
   )
-  assert (tmp_path / "OUT" / "data.html").is_file()
-  report_of = json.loads((tmp_path / "DATA/calls/report.json").read_text())
-  assert report_of["recordings"] == 8 and not report_of["skipped"]
+  report = json.loads((tmp_path / "DATA/calls/report.json").read_text())
+  assert report["recordings"] == 8 and not report["skipped"]
+  assert (tmp_path / "OUT/data.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow  # half an hour: 200 calls, 300 steps
+def test_two_hundred_calls(tmp_path):
+  run(tmp_path)
+  report = json.loads((tmp_path / "DATA/calls/report.json").read_text())
+  assert report["recordings"] == 200 and not report["skipped"]
+  lines = (tmp_path / "RUN/metrics.jsonl").read_text().splitlines()
+  losses = [row["loss"] for row in map(json.loads, lines) if "loss" in row]
+  assert losses[-1] < 0.5 * losses[0]
+  found = json.loads((tmp_path / "RUN/evaluation.json").read_text())
+  calls = found["families"]["calls"]
+  for agent in ("model", "recorded"):
+    for name in ("took_floor", "floor_transfer_p50", "floor_transfer_js"):
+      assert calls[agent][name]["events"] > 0, (agent, name)
+  # The recorded agent is as far from itself as can be: not at all.
+  assert calls["recorded"]["floor_transfer_js"]["value"] == 0
+  assert calls["recorded"]["took_floor"]["value"] == 1
