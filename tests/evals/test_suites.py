@@ -88,6 +88,10 @@ def test_recorded_conversations_are_compared_without_annotations(
   # Also one that the mixture of the training does not name.
   named = suite(config, tmp_path, families=("calls",))
   assert {item.family for item in named.items()} == {"calls"}
+  # Voices are for scenarios: calls alone are evaluated without any.
+  calls_alone = mixed(config, "calls:1")
+  corpus.write(calls, path=tmp_path / "alone" / "calls")
+  assert suite(calls_alone, tmp_path / "alone", count=1).items()
   # Without the recorded agent nothing says what to compare with.
   one = loaded[0]
   assert not both.asks(dataclasses.replace(one, tracks=one.tracks[:1]))

@@ -162,7 +162,9 @@ class Interactivity(Suite):
     """Opening families looks through all voices: once is enough."""
     result = []
     config, data_dir = self._arguments["config"], self._arguments["data_dir"]
-    voices = mixture.open_voices(config, data_dir=data_dir)
+    # Recorded calls need no voices, which may not even be there.
+    composed = set(self.families) - set(self.corpora)
+    voices = mixture.open_voices(config, data_dir=data_dir) if composed else {}
     grid = clock.of(config.streams)
     for family in self.families:
       open_on = functools.partial(
