@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import soundfile
 
-from tests.helpers import augmenting, commands, recorded, sound
+from tests.helpers import augmenting, commands, plugin_files, recorded, sound
 from tml_jax import errors
 from tml_jax.config import augment as augment_config
 from tml_jax.config import text
@@ -84,38 +84,17 @@ def test_one_that_can_work_is_opened(root, tmp_path):
   assert (second.entry, second.salt) == ("", 1)
 
 
-PLUGIN = '''
-"""Turns the sound around."""
-
-import dataclasses
-from tml_jax.data.augment import TRANSFORMS, transform
-
-
-@TRANSFORMS.register("mine")
-class UpsideDown(transform.Transform):
-  """Every sample with the other sign."""
-
-  def __init__(self, options):
-    pass
-
-  def apply(self, timeline, *, random, around):
-    return transform.filtered(
-      timeline, of=transform.Side.ALL, around=around, make=lambda x, _: -x
-    )
-'''
-
-
 def test_flags_and_plugins_on_the_command_line(root, tmp_path):
   """`inspect --mixture` packs what is changed; the log counts what is not."""
-  (tmp_path / "mine.py").write_text(PLUGIN)
+  plugin = plugin_files.write("upside_down", tmp_path)
   result = commands.run(
     *("-m", "tml_jax.inspect", "--mixture=1"),
     "--config=experiments/interaction.py:tiny_procedural",
     f"--data_dir={root}",
-    f"--plugins={tmp_path / 'mine.py'}",
+    f"--plugins={plugin}",
     "--config.data.mixture=a-calls:1",
     "--config.data.heldout_share=0.01",
-    "--config.data.augment=mine:0.5,noise:1:snr=5..9,speed:1:factor=0.9",
+    "--config.data.augment=upside_down:0.5,noise:1:snr=5..9,speed:1:factor=0.9",
   )
   assert result.returncode == 0, result.stderr[-2000:]
   assert "a-calls" in result.stdout
