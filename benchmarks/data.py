@@ -3,7 +3,7 @@
 `python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts]
 [--json=FILE] [--base=CHECKOUT] [--lhotse_python=PATH]` writes
 benchmarks/data.md. With a FILE that is there, only the parts that are asked for
-are measured anew.
+are measured anew; of the others the document keeps what it says.
 
 - open: a fresh process opens and mixes two corpora of half as many recordings
   each and makes the first batch. MiB is its peak beyond what imports took.
@@ -13,6 +13,7 @@ are measured anew.
   an undisturbed run.
 - loader: filled positions and hours of conversation from a loader whose reader
   does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
+- augment: how fast each transform of `data.augment` is (`data_augment`).
 - hosts: what is lost or repeated as one host becomes two and four
   (`data_hosts`).
 """
@@ -38,6 +39,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import (
+  data_augment,
   data_hosts,
   data_kinds,
   data_open,
@@ -52,7 +54,7 @@ from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
 from tml_jax.streams import frame as frame_lib
 
-PARTS = ("open", "prepare", "killed", "loader", "hosts")
+PARTS = ("open", "prepare", "killed", "loader", "augment", "hosts")
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
 _DIR = flags.DEFINE_string(
   "dir", "", "Keeps what was made, for another run; else it is removed."
@@ -62,6 +64,9 @@ _BASE = flags.DEFINE_string(
 )
 _LHOTSE = flags.DEFINE_string(
   "lhotse_python", "", "Interpreter of an environment with lhotse and torch."
+)
+_NOISES = flags.DEFINE_string(
+  "noises", "", "Folder of files of noise, for a row of its own."
 )
 _SIZES = flags.DEFINE_list("sizes", ["1000", "100000", "1000000"], "To open.")
 _HOURS = flags.DEFINE_float("hours", 2.0, "Of made calls.")
@@ -327,6 +332,14 @@ def open_corpora(root: pathlib.Path) -> dict[str, Any]:
   return data_open.measure(root, sizes=map(int, _SIZES.value), base=_BASE.value)
 
 
+def augment(root: pathlib.Path) -> dict[str, Any]:
+  """Speed of the transforms, on calls of `prepare`."""
+  path = root / "kinds" / "made-calls"
+  if not path.exists():
+    _prepare(_made(root, "noisy", noise=_NOISE), path, "--processes=1")
+  return data_augment.measure(path, noises=_NOISES.value)
+
+
 def hosts(root: pathlib.Path) -> dict[str, Any]:
   """Things lost and repeated over 35 corpora."""
   config, path = data_hosts.config(35), root / "hosts"
@@ -344,6 +357,7 @@ MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
   "prepare": prepare,
   "killed": killed,
   "loader": load,
+  "augment": augment,
   "hosts": hosts,
 }
 
@@ -364,8 +378,11 @@ def main(argv):
       result |= MEASURED[part](root)
       result.setdefault("made", {})[part] = made
       file.write_text(json.dumps(result, indent=2) + "\n")
-  text = data_tables.markdown(result)
-  pathlib.Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
+  document = pathlib.Path(__file__).with_suffix(".md")
+  text = data_tables.markdown(
+    result, before=document.read_text(encoding="utf-8")
+  )
+  document.write_text(text, encoding="utf-8")
   print(text)
 
 

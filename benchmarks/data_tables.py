@@ -1,7 +1,7 @@
 """The tables of benchmarks.data: its numbers to benchmarks/data.md.
 
 For: benchmarks.data. Not for: measuring. Start reading at `markdown`. A part
-that was not measured is said to be missing.
+that was not measured keeps what the document said of it.
 """
 
 import pathlib
@@ -25,13 +25,14 @@ def tpu_host() -> dict[str, float]:
   return {"positions": tokens / chips * _CHIPS / seconds, "bound_s": seconds}
 
 
-def markdown(result: dict[str, Any]) -> str:
-  """The whole document."""
+def markdown(result: dict[str, Any], *, before: str) -> str:
+  """The whole document; `before` is what it was."""
   parts = {
     "open": ("Opening", _open),
     "prepare": ("Preparing", _prepare),
     "killed": ("Killed while it prepares", _killed),
     "loader": ("Loading", _loader),
+    "augment": ("Changing recordings", _augment),
     "hosts": ("Hosts that come and go", _hosts),
   }
   lines = [
@@ -39,10 +40,14 @@ def markdown(result: dict[str, Any]) -> str:
     "",
     "`python -m benchmarks.data`; what is measured is said there.",
   ]
+  kept = dict(re.findall(r"^## (.*)\n\n((?:(?!## ).*\n)*)", before, re.M))
   for part, (title, section) in parts.items():
     lines += ["", f"## {title}", ""]
     made = result.get("made", {}).get(part)
-    lines += [made, "", *section(result)] if made else ["Not measured."]
+    if made:
+      lines += [made, "", *section(result)]
+    else:
+      lines += [kept.get(title, "Not measured.").rstrip()]
   return "\n".join(lines) + "\n"
 
 
@@ -110,6 +115,31 @@ def _prepare(result: dict[str, Any]) -> list[str]:
     " the pool of 1. Others used the machine: read the core seconds.",
   ]
   return lines
+
+
+def _augment(result: dict[str, Any]) -> list[str]:
+  rows = result["augment_seconds_per_core_second"]
+  seconds = result["augment_call_seconds"]
+  lines = [
+    f"Seconds of conversation that a core-second changes, of calls of"
+    f" {seconds:.0f} s in memory, with the defaults of"
+    " [augmentation.md](../docs/augmentation.md); only the user's sound where"
+    " that is the default. Others used the machine.",
+    "",
+    "| | s a core-second |",
+    "|---|--:|",
+  ]
+  lines += [
+    f"| {name} | {rate:,.0f} |"
+    for name, rate in rows.items()
+    if name != "together"
+  ]
+  return [
+    *lines,
+    "",
+    f"`{result['augment_together']}` together change {rows['together']:,.0f} s:"
+    f" {3600 / rows['together']:.1f} core-seconds an hour.",
+  ]
 
 
 def _killed(result: dict[str, Any]) -> list[str]:

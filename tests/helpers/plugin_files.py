@@ -9,6 +9,7 @@ DOCUMENTS = {
   "twice": "families",
   "read_aloud": "add_a_data_source",
   "dice": "tools",
+  "upside_down": "augmentation",
   "at_once": "plugins",
 }
 

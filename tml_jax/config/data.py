@@ -7,6 +7,7 @@ For: `DataConfig`. Not for: how a recording becomes frames in numbers
 import dataclasses
 import enum
 
+from tml_jax.config import augment as augment_config
 from tml_jax.config import checks
 
 
@@ -57,6 +58,9 @@ class DataConfig:
   max_epochs: tuple[str, ...] = ()
   # "step:source:weight": from that step on; 0 takes it out.
   schedule: tuple[str, ...] = ()
+  # "name:probability:option=value": what is changed in recordings that are
+  # trained on; see docs/augmentation.md.
+  augment: tuple[str, ...] = ()
   # Of a resumed run whose mixture, or a corpus in it, is another one.
   on_change: OnChange = OnChange.REFUSE
 
@@ -109,6 +113,8 @@ class DataConfig:
         f"data.schedule entry {entry!r}: write STEP:SOURCE:WEIGHT with a weight"
         " of 0 or more, for instance 10000:calls:2.0",
       )
+    for entry in self.augment:
+      augment_config.parse(entry)
     for name in ("voices", "mixture"):
       checks.require(
         len(getattr(self, name)) > 0, f"data.{name} = (): name at least one"

@@ -41,7 +41,7 @@ _MAX_WAITING = 4
 _THREADS = 2
 # What may be another in a state with `data.on_change=go_on`.
 _MAY_CHANGE = frozenset(
-  ("mixture", "schedule", "max_epochs", "stages", "corpora")
+  ("mixture", "schedule", "max_epochs", "stages", "corpora", "augment")
 )
 _BUFFERED_GROUPS = 4
 
@@ -165,18 +165,16 @@ class Loader:
     begin = stages_lib.Begin(**state.get("begin", {}))
     if begin != self._begin:
       self._open(begin)
+    then = {"augment": []} | state["identity"]  # older states have none
     changed = [
-      name
-      for name, value in self._identity.items()
-      if state["identity"].get(name) != value
+      name for name, value in self._identity.items() if then.get(name) != value
     ]
     if changed:
       if self._may_go_on(changed):
         self._go_on(state)
         return
       differences = "; ".join(
-        f"{name}: {state['identity'].get(name)!r} then,"
-        f" {self._identity[name]!r} now"
+        f"{name}: {then.get(name)!r} then, {self._identity[name]!r} now"
         for name in changed
       )
       raise errors.UserError(
@@ -420,6 +418,7 @@ def _identity(
     "layout": str(config.data.layout),
     "stretch_seconds": config.data.stretch_seconds,
     "past_seconds": config.data.past_seconds,
+    "augment": list(config.data.augment),
     "tokenizer": tokenizer.digest(tokenizer_file),
     "corpora": {
       folder: corpus.read_index(pathlib.Path(data_dir) / folder).digest

@@ -77,6 +77,24 @@ def sound(
     return _sound(file, container=_container(name), name=name, limits=limits)
 
 
+def probe(path: str | os.PathLike[str]) -> None:
+  """Decodes the beginning of a file's first stream of sound.
+
+  Raises:
+    source.BadRecording: it cannot be opened, or begins with no sound.
+  """
+  name = _shown(path)
+  with (
+    _regular(path) as file,
+    _open(file, container=_container(name), name=name, limits=LIMITS) as opened,
+  ):
+    stream = _first_sound(opened.container, name=name)
+    if next(opened.frames(stream), None) is None:
+      raise source.BadRecording(
+        source.Reason.EMPTY, f"{name} decodes to nothing"
+      )
+
+
 def sound_of_bytes(
   data: bytes, *, name: str, limits: Limits = LIMITS
 ) -> np.ndarray:
@@ -434,15 +452,7 @@ def _sound(
   """See `sound`."""
   is_declared = wav_header.check(file, name=name)
   with _open(file, container=container, name=name, limits=limits) as opened:
-    if not opened.container.streams.audio:
-      raise source.BadRecording(
-        source.Reason.UNREADABLE, f"{name} has no audio stream"
-      )
-    stream = opened.container.streams.audio[0]
-    if stream.codec_context is None:
-      raise source.BadRecording(
-        source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
-      )
+    stream = _first_sound(opened.container, name=name)
     declared = 0.0
     if is_declared and stream.duration and stream.time_base:
       declared = float(stream.duration * stream.time_base)
@@ -471,6 +481,21 @@ def _sound(
     )
   check(samples, name=name)
   return samples
+
+
+def _first_sound(
+  container: av.container.InputContainer, *, name: str
+) -> av.AudioStream:
+  if not container.streams.audio:
+    raise source.BadRecording(
+      source.Reason.UNREADABLE, f"{name} has no audio stream"
+    )
+  stream = container.streams.audio[0]
+  if stream.codec_context is None:
+    raise source.BadRecording(
+      source.Reason.UNREADABLE, f"{name} has a coding that nobody knows"
+    )
+  return stream
 
 
 def _to_float(samples: np.ndarray, *, channels: int) -> np.ndarray:

@@ -6,7 +6,8 @@ batches (`loader`). Start reading at `open_mixture`. An entry of the mixture is
 a scenario family ("reply:1.0"), every family ("all:1.0", each with that weight)
 or the folder of a prepared corpus of recorded conversations or documents
 ("calls:0.5"), which are split by a hash of their id. A weight is a
-share of the positions that a model is trained on.
+share of the positions that a model is trained on. Recordings of the training
+split are changed as `data.augment` has it (`augment.chain`).
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from tml_jax.config import Config, Damaged, Layout
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import scenarios, shares, source, subset
 from tml_jax.data import stages as stages_lib
+from tml_jax.data.augment import chain
 from tml_jax.data.scenarios import family
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, tokenizer
@@ -79,7 +81,7 @@ class Mixture:
   Attributes:
     items: element i is an `Item` and depends on i alone.
     names: the entry that element i is of.
-    seconds: its duration, or more; 0 of a document.
+    seconds: its duration before `data.augment`, or more; 0 of a document.
     letters: of its text, where it is a document, else 0.
     longest: the most that `seconds` has.
     largest: the most that `letters` has.
@@ -141,6 +143,7 @@ def open_mixture(
   wanted = weights(config)
   # One for all families; where there is none, nobody speaks with voices.
   voices = open_voices(config, data_dir=data_dir) if speaks(config) else {}
+  steps = transforms(config) if split == Split.TRAIN else ()
   sources = {
     entry: open_entry(
       entry,
@@ -150,6 +153,7 @@ def open_mixture(
       voices=voices,
       grid=clock.of(config.streams),
       in_stretches=in_stretches,
+      margin=chain.reach(chain.of_entry(steps, entry)),
     )
     for entry in wanted
   }
@@ -177,19 +181,35 @@ def open_mixture(
   seconds = {entry: _seconds(found) for entry, found in sources.items()}
   letters = {entry: _letters(found) for entry, found in sources.items()}
 
-  def mixed(of: Mapping[str, Any]) -> stages_lib.Joined:
-    endless = {}
-    for entry in wanted:
-      # Another entry in the mixture must not change the order of this one.
-      seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
-      dataset = grain.MapDataset.source(of[entry])
-      endless[entry] = dataset.shuffle(seed=seed).repeat()
+  def order(entry: str, of: Any) -> grain.MapDataset:
+    # Another entry in the mixture must not change the order of this one.
+    seed = (config.data.seed + zlib.crc32(entry.encode())) % 2**32
+    return grain.MapDataset.source(of).shuffle(seed=seed).repeat()
+
+  def read(entry: str) -> grain.MapDataset:
+    found = sources[entry]
+    chosen = chain.of_entry(steps, entry)
+    if not chosen or not isinstance(found, subset.Subset):
+      return order(entry, found)
+    changed = chain.Augmented(
+      found,
+      steps=chosen,
+      entry=entry,
+      seed=config.data.seed,
+      grid=clock.of(config.streams),
+    )
+    return order(entry, range(len(found))).map_with_index(changed)
+
+  def joined(endless: Mapping[str, grain.MapDataset]) -> stages_lib.Joined:
     return stages_lib.Joined(
       stages, make=functools.partial(stages_lib.mix, of=endless)
     )
 
+  def mixed(of: Mapping[str, Any]) -> stages_lib.Joined:
+    return joined({entry: order(entry, of[entry]) for entry in wanted})
+
   return Mixture(
-    items=mixed(sources),
+    items=joined({entry: read(entry) for entry in wanted}),
     names=mixed({e: Same(e, len(found)) for e, found in sources.items()}),
     seconds=mixed(seconds),
     letters=mixed(letters),
@@ -199,6 +219,16 @@ def open_mixture(
     entries=tuple(wanted),
     sources=sources,
   )
+
+
+def transforms(config: Config) -> tuple[chain.Step, ...]:
+  """What `data.augment` asks for, with its files opened.
+
+  Raises:
+    errors.UserError: see `chain.steps`.
+  """
+  corpora = [e for e in weights(config) if e not in scenarios.FAMILIES]
+  return chain.steps(config, corpora=corpora)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,9 +359,10 @@ def check(
 
   Raises:
     errors.UserError: no tokenizer that fits (`tokenizer_file`, else that of
-      `data_dir`), a corpus that is missing or cut short, or an unknown entry
-      of the mixture.
+      `data_dir`), a corpus that is missing or cut short, an unknown entry of
+      the mixture, or an entry of `data.augment` that cannot work.
   """
+  transforms(config)
   if speaks(config):
     open_voices(config, data_dir=data_dir)
   for entry in weights(config):
@@ -384,11 +415,12 @@ def open_entry(
   voices: dict[str, corpus_lib.RecordSource],
   grid: clock.Grid,
   in_stretches: bool = False,
+  margin: float = 0.0,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
 
   Their agents act at the boundaries of `grid`. Long recordings of a corpus come
-  in stretches where that is asked for.
+  in stretches where that is asked for, with the sound `margin` seconds around.
 
   Raises:
     errors.UserError: neither a family nor a prepared corpus.
@@ -414,6 +446,7 @@ def open_entry(
       windows=max(1, _windows(config.data.stretch_seconds, grid=grid)),
       past=past_windows(config),
       grid=grid,
+      margin=margin,
     )
   return subset.Subset(corpus, split=split, share=share, cut=cut)
 

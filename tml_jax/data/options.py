@@ -1,9 +1,13 @@
-"""What an importer is told on the command line: NAME=VALUE, all as text.
+"""What an importer or a transform is told: NAME=VALUE, all as text.
 
-For: the importers. Not for: the config of an experiment. Start at `Options`.
+For: the importers, and `augment`. Not for: the fields of a config. Start at
+`Options`.
 """
 
+import dataclasses
 from collections.abc import Mapping
+
+import numpy as np
 
 from tml_jax import errors, registry
 
@@ -12,23 +16,41 @@ from tml_jax import errors, registry
 COMMON = {"language": "", "licence": "", "size": "240x320"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+  """Numbers from `low` to `high`, both included."""
+
+  low: float
+  high: float
+
+  def draw(self, random: np.random.Generator) -> float:
+    """One of them, each as likely as another."""
+    return float(random.uniform(self.low, self.high))
+
+
 class Options:
   """The options of one importer, with defaults for those that are not given."""
 
   def __init__(
-    self, given: Mapping[str, str], *, known: Mapping[str, str], importer: str
+    self,
+    given: Mapping[str, str],
+    *,
+    known: Mapping[str, str],
+    importer: str,
+    common: Mapping[str, str] = COMMON,
   ):
     """Refuses what the importer does not know.
 
     Args:
       given: on the command line.
-      known: defaults by name; `COMMON` are added.
+      known: defaults by name.
       importer: its name, for messages.
+      common: defaults of what all of its kind have.
 
     Raises:
       errors.UserError: an option that there is not.
     """
-    values = {**COMMON, **known}
+    values = {**common, **known}
     for name in given:
       if name not in values:
         raise errors.UserError(
@@ -67,6 +89,22 @@ class Options:
       raise self.error(name, want=want)
     return value
 
+  def range(self, name: str, *, low: float, high: float) -> Range:
+    """Written A..B, or A for one number; within `low` to `high`.
+
+    Raises:
+      errors.UserError: not written so, or outside.
+    """
+    want = f"A..B with numbers from {low:g} to {high:g}, or one number"
+    first, dots, last = self._values[name].partition("..")
+    try:
+      found = Range(float(first), float(last if dots else first))
+    except ValueError as error:
+      raise self.error(name, want=want) from error
+    if not low <= found.low <= found.high <= high:
+      raise self.error(name, want=want)
+    return found
+
   def size(self, name: str) -> tuple[int, int]:
     """Height and width, written HEIGHTxWIDTH.
 
@@ -79,6 +117,10 @@ class Options:
     if not (0 < int(height) <= 4096 and 0 < int(width) <= 4096):
       raise self.error(name, want="pixels from 1x1 to 4096x4096")
     return int(height), int(width)
+
+  def where(self, name: str) -> str:
+    """Names an option in a message."""
+    return f"{self._importer}: {name}"
 
   def error(self, name: str, *, want: str) -> errors.UserError:
     """That an option has a value which it cannot have."""

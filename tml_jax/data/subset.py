@@ -13,6 +13,7 @@ import numpy as np
 from tml_jax import errors
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import splits
+from tml_jax.data.augment import transform
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing
 from tml_jax.streams.timeline import Timeline
@@ -26,11 +27,13 @@ class Cut:
     windows: of a stretch.
     past: windows before a later stretch that are there again in front of it.
     grid: of the windows.
+    margin: seconds of sound before and behind a stretch that are read, too.
   """
 
   windows: int
   past: int
   grid: clock.Grid
+  margin: float = 0.0
 
 
 class Subset:
@@ -105,8 +108,32 @@ class Subset:
       return self.recordings[number]
     assert self._cut is not None  # or there would be no stretches
     start, stop = stretch.seconds(self._cut.grid)
-    timeline = self.recordings.stretch(number, start=start, stop=stop)
+    margin = self._cut.margin
+    timeline = self.recordings.stretch(
+      number, start=start - margin, stop=stop + margin
+    )
     return framing.Excerpt(timeline, stretch)
+
+  def measured(self, index: int) -> transform.Measured:
+    """The recording of element `index` where its levels are measured.
+
+    Its sound is there and `Cut.margin` seconds around it, and silent elsewhere.
+    """
+    number = int(self._kept[index])
+    margin = 0.0 if self._cut is None else self._cut.margin
+    whole = self.recordings.outline(number)
+    assert isinstance(whole, Timeline)  # a document has no level
+    places = transform.places(whole)
+    for place in places:
+      start, stop = place.start - margin, place.end + margin
+      part = self.recordings.stretch(number, start=start, stop=stop)
+      span = slice(
+        max(0, round(start * clock.SAMPLE_RATE)),
+        round(stop * clock.SAMPLE_RATE),
+      )
+      for track, found in zip(whole.tracks, part.tracks, strict=True):
+        track.audio[span] = found.audio[span]
+    return transform.Measured(dataclasses.replace(whole, video=()), places)
 
   def outline(self, index: int) -> Any:
     """Element `index` without its sound and pictures, to be counted."""

@@ -1,0 +1,90 @@
+"""How fast each transform of `data.augment` is, on one core.
+
+For: benchmarks.data. Not for: what a transform does (tests/data/augment). Start
+reading at `measure`.
+"""
+
+import pathlib
+import time
+from typing import Any
+
+from tml_jax import errors
+from tml_jax.config import augment as augment_config
+from tml_jax.data import corpus
+from tml_jax.data import options as options_lib
+from tml_jax.data.augment import TRANSFORMS, chain, transform
+from tml_jax.streams import clock
+from tml_jax.streams.timeline import Timeline
+
+_SECONDS = 3.0  # of processor time for each row
+# About what a mixture of calls would ask for.
+TOGETHER = (
+  *("noise:0.5", "room:0.3", "echo:0.3", "microphone:0.2", "g711:0.1"),
+  *("opus:0.1", "gain:1", "lost:0.2"),
+)
+
+
+class _Calls:
+  """Some calls in memory, as elements of a mixture."""
+
+  def __init__(self, calls: list[Timeline]):
+    self._calls = calls
+
+  def __len__(self) -> int:
+    return len(self._calls)
+
+  def __getitem__(self, index: int) -> Timeline:
+    return self._calls[index]
+
+  def measured(self, index: int) -> transform.Measured:
+    raise NotImplementedError("these are no stretches")
+
+
+def measure(path: pathlib.Path, *, noises: str) -> dict[str, Any]:
+  """Seconds of conversation that are changed in a core-second.
+
+  Args:
+    path: a corpus of calls; its first three are changed in turn.
+    noises: folder of files for a row of its own; "" for none.
+  """
+  recorded = corpus.RecordSource(path)
+  calls = [recorded[i] for i in range(min(3, len(recorded)))]
+  asked = {name: (f"{name}:1",) for name in TRANSFORMS}
+  asked["cut"] = ("cut:1:least=0.1:after=0:rest=3600",)  # overlaps are short
+  if noises:
+    asked["noise, of files"] = (f"noise:1:folder={noises}",)
+  rows = {name: _rate(calls, asked=text) for name, text in asked.items()}
+  rows = dict(sorted(rows.items()))
+  rows["together"] = _rate(calls, asked=TOGETHER)
+  return {
+    "augment_seconds_per_core_second": rows,
+    "augment_call_seconds": sum(call.duration for call in calls) / len(calls),
+    "augment_together": ",".join(TOGETHER),
+  }
+
+
+def _rate(calls: list[Timeline], *, asked: tuple[str, ...]) -> float:
+  steps = []
+  for salt, text in enumerate(asked):
+    parsed = augment_config.parse(text)
+    kind = TRANSFORMS[parsed.name]
+    options = options_lib.Options(
+      parsed.options,
+      known=kind.OPTIONS,
+      importer=text,
+      common=transform.COMMON,
+    )
+    steps.append(
+      chain.Step(parsed.name, salt, parsed.probability, "", kind(options))
+    )
+  read = chain.Augmented(
+    _Calls(calls), steps=steps, entry="", seed=0, grid=clock.TICKS
+  )
+  changed = read(0, 0)  # files are read, filters are made
+  if len(steps) == 1 and "augment" not in changed.metadata:
+    raise errors.UserError(f"{asked[0]} leaves {changed.id} as it is")
+  place, seconds, before = 0, 0.0, time.process_time()
+  while (taken := time.process_time() - before) < _SECONDS:
+    seconds += read(place, place % len(calls)).duration
+    place += 1
+  return seconds / taken
