@@ -81,7 +81,7 @@ def histogram(
   caption: str,
   colours: Sequence[str] = (),
 ) -> str:
-  """How many values lie from each edge to the next, the last included.
+  """How many values lie from each edge to the next, where there are any.
 
   Args:
     values: [n] numbers; those outside of the edges are counted at the ends.
@@ -101,13 +101,14 @@ def histogram(
       names.append(f"{low:g} to {high:g} {unit}")
   total = max(1, int(counts.sum()))
   shown = colours or ["c-blue"] * len(names)
-  return bars(
-    [
-      Bar(name, float(n), f"{n:,} ({100 * n / total:.0f} %)", colour)
-      for name, n, colour in zip(names, counts.tolist(), shown, strict=True)
-    ],
-    caption=caption,
-  )
+  rows = [
+    Bar(name, float(n), f"{n:,} ({100 * n / total:.0f} %)", colour)
+    for name, n, colour in zip(names, counts.tolist(), shown, strict=True)
+  ]
+  some = np.flatnonzero(counts)
+  if len(some):  # nothing is said of what lies outside
+    rows = rows[some[0] : some[-1] + 1]
+  return bars(rows, caption=caption)
 
 
 def count(values: np.ndarray, *, edges: Sequence[float]) -> np.ndarray:

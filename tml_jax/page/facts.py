@@ -50,7 +50,7 @@ class Facts:
     kinds: by name, the largest first; so are the next three.
     languages: "unknown" where the source has not said it.
     licences: as languages.
-    voices: of tracks. A recording counts for each of its voices.
+    voices: of tracks. A recording counts once for each voice in it.
     report: of `prepare`.
   """
 
@@ -132,5 +132,8 @@ def _voices(rows: pa.Table) -> dict[str, Share]:
   voices = rows["voices"].combine_chunks()
   if not len(pc.list_flatten(voices)):
     return {}
-  of_row = pc.list_parent_indices(voices)
-  return _shares(pc.list_flatten(voices), rows=rows.take(of_row))
+  places = pa.table(
+    {"row": pc.list_parent_indices(voices), "voice": pc.list_flatten(voices)}
+  )
+  once = places.group_by(["row", "voice"], use_threads=False).aggregate([])
+  return _shares(once["voice"], rows=rows.take(once["row"]))

@@ -20,7 +20,7 @@ _LETTER = 6.4  # pixels of one of the texts
 _ROW = 15  # pixels of a row of text
 _MEL = 80  # pixels of a picture of mel
 _FILM = 48  # pixels of a thumbnail
-_NAMES = 92  # pixels of the names of lanes
+_NAMES = 104  # pixels of the names of lanes
 _MOST_LETTERS = 60
 _COLOURS = {
   Kind.SILENCE: "c-none",
@@ -73,8 +73,8 @@ def draw(seen: Seen, *, tokenizer: Tokenizer) -> str:
     )
     top += lane.high + 4
   ticks = "".join(
-    f"<line x1='{s * PER_SECOND}' x2='{s * PER_SECOND}' y2='{top}' class=tick />"
-    for s in range(int(seen.seconds) + 1)
+    f"<line x1='{at}' x2='{at}' y2='{top}' class=tick />"
+    for at in range(0, int(width) + 1, PER_SECOND)
   )
   return (
     f"<div class=grid><div class=names><svg width={_NAMES} height='{top}'"
@@ -125,8 +125,8 @@ def _lanes(seen: Seen, *, tokenizer: Tokenizer, wide: float) -> list[_Lane]:
   )
   by_text = np.array([sum(t.weight for t in ts) for ts in seen.targets])
   for name, values, style in (
-    ("weight, tokens", by_text, "c-green"),
-    ("weight, sound", seen.speech, "c-purple"),
+    ("tokens", by_text, "c-green"),
+    ("sound", seen.speech, "c-purple"),
   ):
     lanes.append(_weights(name, values, wide=wide, style=style))
   return lanes
@@ -198,7 +198,7 @@ def _burst(burst: Burst, *, tokenizer: Tokenizer) -> str:
 def _texts(
   name: str, labels: Sequence[Label], *, seen: Seen, style: str
 ) -> _Lane:
-  """Texts at their times, each in the first of up to three rows that is free."""
+  """Texts at their times, each in the first row of three that is free."""
   free: list[float] = []
   placed = []
   for label in labels:
@@ -252,8 +252,8 @@ def _decisions(seen: Seen, top: int, *, wide: float) -> str:
 def _weights(
   name: str, values: np.ndarray, *, wide: float, style: str
 ) -> _Lane:
-  """A bar a window, up to the largest weight of the recording."""
-  most = max(1e-9, float(values.max(initial=0.0)))
+  """Weights of the loss: a bar a window, up to the largest that is shown."""
+  most = float(values.max(initial=0.0)) or 1.0
 
   def draw(top: int) -> str:
     return "".join(
@@ -265,4 +265,4 @@ def _weights(
       if value
     )
 
-  return _Lane(name, _WEIGHT, draw)
+  return _Lane(f"loss {name}: {most:.3g}", _WEIGHT, draw)

@@ -96,6 +96,15 @@ def table(
   return "\n".join([*lines, "</tbody></table></div>"])
 
 
+def facts(rows: Sequence[tuple[str, object]]) -> str:
+  """Names and values, beside each other as far as there is room."""
+  cells = "".join(
+    f"<div><dt>{text(name)}</dt><dd>{_inner(value)}</dd></div>"
+    for name, value in rows
+  )
+  return f"<dl class=facts>{cells}</dl>"
+
+
 @dataclasses.dataclass(frozen=True)
 class Html:
   """A cell that is HTML already."""

@@ -87,7 +87,7 @@ def _headline(facts: Facts) -> str:
       ("frames of video", facts.frames),
       ("recordings that reach full scale", facts.clipped),
     ]
-  return html.table(("", ""), rows)
+  return html.facts(rows)
 
 
 def _spoken(

@@ -125,7 +125,7 @@ def _timeline(
   )
   wide = grid_lib.PER_SECOND * seen.grid.seconds
   return (
-    f"{html.table(('', ''), facts)}"
+    f"{html.facts(facts)}"
     f"<div data-windows data-wide='{wide:g}'"
     f" data-seconds='{seen.grid.seconds:g}'>"
     f"<div class=players>{players}</div>"
@@ -210,7 +210,7 @@ def _document(
   )
   more = len(whole.tokens) - len(tokens)
   note = f"<p class=note>and {more:,} tokens more</p>" if more else ""
-  return f"{html.table(('', ''), facts)}<p class=tokens>{spans}</p>{note}"
+  return f"{html.facts(facts)}<p class=tokens>{spans}</p>{note}"
 
 
 def piece(token: int, *, config: Config, tokenizer: Tokenizer) -> str:

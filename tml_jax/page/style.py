@@ -35,8 +35,14 @@ td, th { padding: .15rem .6rem; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; font-weight: 400 }
 thead th { font-weight: 600 } .number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums }
-.columns { display: grid; gap: 0 2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)) }
+.facts { display: flex; flex-wrap: wrap; gap: .4rem 2rem;
+  margin: .5rem 0 1rem }
+.facts div { min-width: 8rem }
+.facts dt { color: var(--soft); font-size: .85rem }
+.facts dd { margin: 0; font-variant-numeric: tabular-nums;
+  overflow-wrap: anywhere }
+.columns { columns: 23rem; column-gap: 2rem }
+.columns > * { break-inside: avoid; margin-bottom: 1rem }
 .bars table { width: 100% } .bars td.bar { width: 45% }
 .bars svg { width: 100%; height: .9rem; display: block }
 figure { margin: .75rem 0 } .stack { width: 100%; height: 1.6rem }
@@ -56,7 +62,7 @@ figure { margin: .75rem 0 } .stack { width: 100%; height: 1.6rem }
 .c-none { fill: var(--none); background: var(--none) }
 .players { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: .5rem 0 }
 .players label { display: block; font-size: .9rem }
-.players audio { width: 19rem; max-width: 100% }
+.players audio { display: block; width: 19rem; max-width: 100% }
 .grid { display: flex; border: 1px solid var(--line) }
 .grid .names { flex: none; background: var(--paper) }
 .grid .lanes { overflow-x: auto; position: relative; flex: 1 }
