@@ -6,6 +6,8 @@ from tests.helpers import chromium, pages, recorded
 from tml_jax.page import write
 from tml_jax.streams import tokenizer
 
+pytestmark = pytest.mark.slow  # a browser takes 5 s, and 20 where it is busy
+
 _LONG = "() => [...document.querySelectorAll('audio')].map(a => a.duration)"
 _WIDE = "() => document.documentElement.scrollWidth"
 _PAPER = "() => getComputedStyle(document.body).backgroundColor"
