@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.helpers import pages, recorded, small_data
+from tests.helpers import commands, pages, recorded, small, small_data
 from tml_jax import errors
 from tml_jax.data import corpus
 from tml_jax.data.groups import Origin
@@ -177,6 +177,39 @@ def test_a_page_goes_on_where_a_run_stands(root, config, drawn, text, tmp_path):
   assert "Step 3" in first
   third = third.replace("=s2", "=s0").replace("=h2", "=h0")
   assert first == third.replace("labelledby=h2", "labelledby=h0")
+
+
+@pytest.mark.slow  # trains two steps
+def test_the_command_goes_on_behind_a_checkpoint(root, tmp_path):
+  run, data = tmp_path / "run", f"--data_dir={root}"
+  config = (
+    *small.flags(),
+    "--config.data.mixture=a-calls:3,a-texts:1",
+    "--config.streams.video_height=40",
+    "--config.streams.video_width=40",
+    "--config.data.past_seconds=2",
+  )
+  result = commands.run(
+    *("-m", "tml_jax.train", *config, data, f"--workdir={run}"),
+    "--config.train.steps=2",
+    timeout=600,
+  )
+  assert result.returncode == 0, result.stderr
+  inspect = ("-m", "tml_jax.inspect", data)
+  first, later = tmp_path / "first", tmp_path / "later"
+  for flags in (
+    (*config, "--batch=3", f"--out={first}"),
+    (f"--workdir={run}", "--batch=1", f"--out={later}"),
+  ):
+    result = commands.run(*inspect, *flags)
+    assert result.returncode == 0, result.stderr
+  texts = [
+    (each / batches.FILE).read_text(encoding="utf-8") for each in (first, later)
+  ]
+  titles = [[e.text for e in pages.read(t) if e.tag == "h2"] for t in texts]
+  assert titles == [["Step 1", "Step 2", "Step 3"], ["Step 3"]]
+  rows = [pages.rows(text) for text in texts]
+  assert rows[1] == rows[0][-len(rows[1]) :] and len(rows[1]) > 4
 
 
 def test_a_checkpoint_without_a_place_in_the_data_is_told(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax.config import Config
+from tml_jax.config import Config, Layout
 from tml_jax.data import corpus, splits
 from tml_jax.data.splits import Split
 from tml_jax.page import grid as grid_lib
@@ -82,7 +82,7 @@ def _read(
   grid = clock.of(config.streams)
   # One more window, whose sound the last one decides.
   stop = framing.Stretch(0, grid.num_windows(seconds), 0).seconds(grid)[1]
-  if lasts <= stop or config.data.layout != config.data.layout.DUPLEX:
+  if lasts <= stop or config.data.layout is Layout.TURNS:
     return source[chosen.number]
   return source.stretch(chosen.number, start=0.0, stop=stop)
 
