@@ -33,6 +33,7 @@ IMPORTS = {
   "vocoder": {"config", "data", "models", "streams", "training", "workdir"},
   "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
   "logs": {"config", "streams"},
+  "page": {"config", "data", "logs", "streams"},
   "tools": {"config", "live", "logs", "streams"},
   "evals": {
     "config",
@@ -52,7 +53,7 @@ IMPORTS = {
     "workdir",
   },
 }
-NO_JAX = ("streams", "data")
+NO_JAX = ("streams", "data", "page")
 
 
 def _imports(path: pathlib.Path) -> set[str]:

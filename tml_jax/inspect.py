@@ -1,15 +1,18 @@
-"""Looks at a config without running it: fields, parameters, training data.
+"""Looks at a config and its data without training: fields, counts, pages.
 
 For: `python -m tml_jax.inspect --config=experiments/interaction.py:medium
 --params` (nothing is allocated: shapes only), `--flat`, and `--timeline=train:3
 --data_dir=DIR --out=OUT`, a picture of a conversation as it is trained on,
 `--gallery`, one of every family in the mixture, and `--mixture=4`, what packed
-sequences hold. Not for: memory, time or sharding. docs/parameters.md explains
-the table of `--params`.
+sequences hold; `--data=DATA/calls` and `--batch=2`, pages of what is learned
+from (docs/inspect.md). Not for: memory, time or sharding. docs/parameters.md
+explains the table of `--params`.
 """
 
 import dataclasses
+import os
 import pathlib
+import sys
 
 from absl import flags
 
@@ -43,15 +46,43 @@ _MIXTURE = flags.DEFINE_integer(
   lower_bound=0,
 )
 
+_DATA = flags.DEFINE_list(
+  "data",
+  [],
+  "Folders of prepared corpora: writes data.html, what is in them, into --out.",
+)
+_RECORDING = flags.DEFINE_multi_string(
+  "recording",
+  [],
+  "ID or number of a recording that --data shows, CORPUS:ID where several have"
+  " it; may be given several times. A few that differ if not given.",
+)
+_SECONDS = flags.DEFINE_float(
+  "seconds", 60.0, "Of a recording that --data shows, at most.", lower_bound=1
+)
+_BATCH = flags.DEFINE_integer(
+  "batch",
+  0,
+  "Writes batches.html, all that the next so many batches hold, into --out:"
+  " the first of a run, or those behind the newest checkpoint of --workdir.",
+  lower_bound=0,
+)
+
+# What --data is seen with where no --config is given.
+_DEFAULT = "experiments/interaction.py:tiny"
 _SHOWN = 1  # index of a family's conversation in the gallery
 
 
 def main(config: Config) -> None:
-  asked = (_PARAMS, _FLAT, _TIMELINE, _GALLERY, _MIXTURE)
+  asked = (_PARAMS, _FLAT, _TIMELINE, _GALLERY, _MIXTURE, _DATA, _BATCH)
   if not any(flag.value for flag in asked):
     raise errors.UserError(
       "nothing to show: give --params, --flat, --timeline=train:0, --gallery,"
-      " --mixture=4 or several"
+      " --mixture=4, --data=DATA/calls, --batch=1 or several"
+    )
+  if _RECORDING.value and not _DATA.value:
+    raise errors.UserError(
+      "--recording is of a corpus: give its folder, --data=DATA/calls"
     )
   if _FLAT.value:
     print(config_text.to_text(config), end="")
@@ -71,20 +102,86 @@ def main(config: Config) -> None:
       tokenizer_file=config_flags.TOKENIZER.value,
     )
     print(found.text())
+  if _DATA.value:
+    show_data(config, out=_out())
+  if _BATCH.value:
+    show_batches(config, data_dir=config_flags.data_dir(), out=_out())
   if _TIMELINE.value or _GALLERY.value:
-    data_dir, out = config_flags.data_dir(), config_flags.OUT.value
-    if not out:
-      raise errors.UserError("--out is missing: name a directory to write")
-    files.make(pathlib.Path(out), what=f"--out={out}")
+    data_dir, out = config_flags.data_dir(), _out()
   if _TIMELINE.value:
     draw_timeline(
       config,
       argument=_TIMELINE.value,
       data_dir=data_dir,
-      out=pathlib.Path(out),
+      out=out,
     )
   if _GALLERY.value:
-    draw_gallery(config, data_dir=data_dir, out=pathlib.Path(out))
+    draw_gallery(config, data_dir=data_dir, out=out)
+
+
+def _out() -> pathlib.Path:
+  """The directory of --out, which can be written.
+
+  Raises:
+    errors.UserError: it is not given, or cannot be written.
+  """
+  out = config_flags.OUT.value
+  if not out:
+    raise errors.UserError("--out is missing: name a directory to write")
+  files.make(pathlib.Path(out), what=f"--out={out}")
+  return pathlib.Path(out)
+
+
+def show_data(config: Config, *, out: pathlib.Path) -> None:
+  """Writes data.html of the corpora of --data."""
+  from tml_jax.page import write
+  from tml_jax.streams import tokenizer
+
+  beside = os.path.dirname(os.path.abspath(_DATA.value[0]))
+  file = write.data_page(
+    _DATA.value,
+    config=config,
+    tokenizer_file=tokenizer.path(
+      config_flags.data_dir(default=beside), given=config_flags.TOKENIZER.value
+    ),
+    wanted=_RECORDING.value,
+    seconds=_SECONDS.value,
+    out=out,
+  )
+  print(f"wrote {file}")
+
+
+def show_batches(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
+  """Writes batches.html of the next batches of a run."""
+  from tml_jax import workdir as workdir_lib
+  from tml_jax.page import batches
+  from tml_jax.streams import tokenizer
+
+  run, step, state = config_flags.WORKDIR.value, 0, None
+  file = tokenizer.path(data_dir, given=config_flags.TOKENIZER.value)
+  if run:
+    from tml_jax.training import run_tokenizer, trained
+
+    trained.check(run)
+    step = workdir_lib.checkpoint_steps(run)[-1]
+    state = batches.newest_state(
+      pathlib.Path(run) / workdir_lib.CHECKPOINTS,
+      step=step,
+      name=workdir_lib.LOADER_STATE,
+    )
+    file = run_tokenizer.of_run(
+      run, given=config_flags.TOKENIZER.value, data_dir=data_dir
+    )
+  written = batches.page(
+    config,
+    data_dir=data_dir,
+    tokenizer_file=file,
+    count=_BATCH.value,
+    state=state,
+    step=step,
+    out=out,
+  )
+  print(f"wrote {written}")
 
 
 def draw_timeline(
@@ -285,4 +382,14 @@ def _module(path: str, *, config: Config) -> str:
 
 
 if __name__ == "__main__":
-  config_flags.run(main)
+  named = {each.lstrip("-").partition("=")[0] for each in sys.argv[1:]}
+  has_run = "workdir" in named
+  config_flags.run(
+    main,
+    config_from=(
+      config_flags.ConfigFrom.WORKDIR
+      if has_run
+      else config_flags.ConfigFrom.FLAG
+    ),
+    default=_DEFAULT if "data" in named and not has_run else "",
+  )

@@ -163,12 +163,14 @@ def parse_config(
   return config_text.from_dict(config_type, values.to_dict())
 
 
-def data_dir() -> str:
-  """The value of --data_dir.
+def data_dir(*, default: str = "") -> str:
+  """The value of --data_dir, or `default` where it is not given.
 
   Raises:
-    errors.UserError: not given.
+    errors.UserError: neither is given.
   """
+  if not _DATA_DIR.value and default:
+    return default
   if not _DATA_DIR.value:
     raise errors.UserError(
       "--data_dir is missing: give the directory of the prepared data, which"

@@ -9,6 +9,7 @@ are long it is packed in parts: as many elements as last `_MAX_SECONDS` and have
 """
 
 import collections
+import dataclasses
 import sys
 import threading
 from typing import Any
@@ -28,6 +29,21 @@ _MAX_SECONDS = 1800.0
 # Of documents: a letter is a quarter of a token in most texts.
 _MAX_LETTERS = 4 << 20
 _REMEMBERED = 256  # parts whose beginnings are not counted again
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+  """What a segment of a packed sequence is of, or is a piece of.
+
+  Attributes:
+    entry: of the mixture.
+    element: of the mixture.
+    id: of the recording or document.
+  """
+
+  entry: str
+  element: int
+  id: str
 
 
 class Groups:
@@ -72,7 +88,8 @@ class Groups:
       )
     start = self._start(place, group)
     stop = following[1] if following[0] == group else self._group_size
-    items, sources, drawn = [], [], collections.Counter[str]()
+    items, sources, origins = [], [], []
+    drawn = collections.Counter[str]()
     numbers = {name: i for i, name in enumerate(self._mixture.entries)}
     for i in range(start + first, start + stop):
       read = self._read(i)
@@ -82,9 +99,10 @@ class Groups:
       items.append(item)
       name = self._mixture.names[i]
       sources.append(numbers[name])
+      origins.append(Origin(name, i, _id_of(read)))
       if len(numbers) > 1:
         drawn[name] += length
-    sequences = packing.pack(
+    filled = packing.fill(
       items,
       config=self._config.streams,
       sources=sources,
@@ -95,7 +113,10 @@ class Groups:
       "at": (group, first),
       "next": following,
       "drawn": dict(drawn),
-      "sequences": [_trim(sequence) for sequence in sequences],
+      "sequences": [_trim(each.sequence) for each in filled],
+      "origins": [
+        tuple(origins[number] for number in each.items) for each in filled
+      ],
     }
 
   def _read(self, element: int) -> mixture.Item | None:
@@ -189,6 +210,10 @@ class Groups:
 
   def __repr__(self) -> str:  # Grain puts it in error messages
     return f"Groups(shards={self._shards}, first={self._first})"
+
+
+def _id_of(item: mixture.Item) -> str:
+  return item.timeline.id if isinstance(item, framing.Excerpt) else item.id
 
 
 def _trim(sequence: Batch) -> Batch:

@@ -55,10 +55,17 @@ class Position:
   first: int = 0  # element of the group where the part begins
 
 
+# A sequence with what its segments are of, and the position after it.
+_Waiting = tuple[Position, Batch, tuple[groups.Origin, ...]]
+
+
 class Loader:
   """An endless iterator over local batches.
 
   A batch has the rows of this process.
+
+  Attributes:
+    origins: of each row of the last batch, what its segments are of.
   """
 
   def __init__(
@@ -99,6 +106,7 @@ class Loader:
     self._positions = {shard: Position(0, 0) for shard in self._shards}
     self._empty = packing.empty_sequence(config.streams)
     self._largest_group = 1
+    self.origins: list[tuple[groups.Origin, ...]] = []
     self._stream: Any = None
     self._restart()
 
@@ -106,11 +114,12 @@ class Loader:
     return self
 
   def __next__(self) -> Batch:
-    sequences = [self._next_of(shard) for shard in self._rows]
+    rows = [self._next_of(shard) for shard in self._rows]
+    self.origins = [origins for _, origins in rows]
     longest = max(map(len, self._waiting.values()))
     if longest > _MAX_WAITING * self._largest_group:
       self._restart()
-    return batch_lib.stack(sequences, like=self._empty)
+    return batch_lib.stack([each for each, _ in rows], like=self._empty)
 
   def _open(self, begin: stages_lib.Begin) -> None:
     """Opens the mixture where it begins; positions are the caller's."""
@@ -245,13 +254,13 @@ class Loader:
       close()
     self._stream = None
 
-  def _next_of(self, shard: int) -> Batch:
+  def _next_of(self, shard: int) -> tuple[Batch, tuple[groups.Origin, ...]]:
     waiting = self._waiting[shard]
     while not waiting:
       self._receive()
-    position, sequence = waiting.popleft()
+    position, sequence, origins = waiting.popleft()
     self._positions[shard] = position
-    return sequence
+    return sequence, origins
 
   def _receive(self) -> None:
     """Takes the next group from the stream, whosever it is."""
@@ -265,7 +274,9 @@ class Loader:
       if offset + 1 == len(sequences):
         following, begin = group["next"]
         after = Position(following, 0, begin)
-      self._waiting[shard].append((after, sequences[offset]))
+      self._waiting[shard].append(
+        (after, sequences[offset], group["origins"][offset])
+      )
 
   def _count(self, drawn: dict[str, int]) -> None:
     """Says what was drawn, ever more rarely."""
@@ -282,7 +293,7 @@ class Loader:
   def _restart(self) -> None:
     """Starts the prefetching at the current positions."""
     self.close()
-    self._waiting: dict[int, collections.deque[tuple[Position, Batch]]] = {
+    self._waiting: dict[int, collections.deque[_Waiting]] = {
       shard: collections.deque() for shard in self._shards
     }
     self._skip = {s: p.offset for s, p in self._positions.items()}

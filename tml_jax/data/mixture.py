@@ -467,7 +467,7 @@ def _open_corpus(
   root = pathlib.Path(data_dir)
   if (root / entry / corpus_lib.INDEX).is_file():
     corpus = corpus_lib.RecordSource(root / entry)
-    _check_video(corpus, config=config)
+    check_video(corpus, config=config)
     return corpus
   prepared = [path.parent.name for path in root.glob(f"*/{corpus_lib.INDEX}")]
   raise errors.UserError(
@@ -478,8 +478,12 @@ def _open_corpus(
   )
 
 
-def _check_video(corpus: corpus_lib.RecordSource, *, config: Config) -> None:
-  """Refuses video that `prepare` has checked for another size."""
+def check_video(corpus: corpus_lib.RecordSource, *, config: Config) -> None:
+  """Refuses video that `prepare` has checked for another size.
+
+  Raises:
+    errors.UserError: it has another size than that of the config.
+  """
   size = corpus.index.report.get("video")
   want = [config.streams.video_height, config.streams.video_width]
   if size is not None and size != want:

@@ -162,6 +162,24 @@ def count_positions(
   stretch: Stretch = WHOLE,
 ) -> int:
   """Tokens of the `frames` of a recording, without making its sound."""
+  silent = outline(
+    timeline, config=config, tokenizer=tokenizer, stretch=stretch
+  )
+  return length(silent, config=config)
+
+
+def outline(
+  timeline: Timeline,
+  *,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
+  stretch: Stretch = WHOLE,
+) -> list[Frame]:
+  """The `frames` of a recording without its sound and pictures.
+
+  All tokens and decisions are those of `frames`; levels and pixels are zero,
+  and there is no target mel.
+  """
   grid = clock.of(config)
   text = _place_text(timeline, config=config, tokenizer=tokenizer)
   agent = timeline.track(Role.AGENT)
@@ -186,9 +204,10 @@ def count_positions(
       text_out=text_out,
       speak=k + 1 in spoken,
       target_mel=None,
+      is_past=k < stretch.first,
     )
     placed.append(frame)
-  return length(placed, config=config)
+  return placed
 
 
 def _reach(stretch: Stretch, *, count: int) -> range:

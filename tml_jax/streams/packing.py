@@ -53,6 +53,19 @@ class Text:
     return cls(np.array([begin, *tokens, end], np.int32))
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Filled:
+  """A sequence, and what it is made of.
+
+  Attributes:
+    sequence: in the shapes of `empty_sequence`.
+    items: which item each segment is of, or is a piece of; segment 1 first.
+  """
+
+  sequence: Batch
+  items: tuple[int, ...]
+
+
 def pack(
   items: Sequence[list[Frame] | Text],
   *,
@@ -60,6 +73,18 @@ def pack(
   sources: Sequence[int] = (),
   past: int = 0,
 ) -> list[Batch]:
+  """The sequences of `fill`."""
+  filled = fill(items, config=config, sources=sources, past=past)
+  return [each.sequence for each in filled]
+
+
+def fill(
+  items: Sequence[list[Frame] | Text],
+  *,
+  config: StreamsConfig,
+  sources: Sequence[int] = (),
+  past: int = 0,
+) -> list[Filled]:
   """Recordings first fit, then documents into what these leave.
 
   Deterministic in the order of `items`. Recordings are packed as if there were
@@ -75,16 +100,15 @@ def pack(
       at most, without a loss; they take no more than half of a sequence.
 
   Returns:
-    Sequences in the shapes of `empty_sequence`. Those of documents alone are
-    spread evenly among the others.
+    Sequences; those of documents alone are spread evenly among the others.
 
   Raises:
     ValueError: one frame exceeds a whole sequence; names the limit.
   """
   limits = np.array([getattr(config, name) for name in _LIMITS])
-  numbered = list(zip(items, sources or [0] * len(items), strict=True))
+  numbers = sources or [0] * len(items)
   bins: list[_Bin] = []
-  for frames, source in numbered:
+  for number, frames in enumerate(items):
     if isinstance(frames, Text):
       continue
     placed = [_Placed.of(frame, config=config) for frame in frames]
@@ -97,17 +121,23 @@ def pack(
         candidate = _Bin(np.zeros_like(limits), [])
         bins.append(candidate)
       candidate.used += need
-      candidate.segments.append((source, piece))
+      candidate.segments.append((number, piece))
   filled = list(bins)
-  for text, source in numbered:
+  for number, text in enumerate(items):
     if isinstance(text, Text):
-      _pour(text, filled, limits, source=source)
+      _pour(text, filled, limits, item=number)
   alone = filled[len(bins) :]
-  return [_write(b, config=config) for b in _spread(bins, alone)]
+  return [
+    Filled(
+      _write(each, config=config, sources=numbers),
+      tuple(number for number, _ in each.segments),
+    )
+    for each in _spread(bins, alone)
+  ]
 
 
 def _pour(
-  text: Text, bins: list["_Bin"], limits: np.ndarray, *, source: int
+  text: Text, bins: list["_Bin"], limits: np.ndarray, *, item: int
 ) -> None:
   """Puts a document into what `bins` have left, and into new ones."""
   whole = _room(np.zeros_like(limits), limits)
@@ -127,7 +157,7 @@ def _pour(
       continue
     piece = text.tokens[start : start + count + 1]
     candidate.used += _text_cost(piece)
-    candidate.segments.append((source, piece))
+    candidate.segments.append((item, piece))
     start += count
 
 
@@ -219,7 +249,7 @@ class _Placed:
 
 @dataclasses.dataclass
 class _Bin:
-  """A sequence to be: what it takes, and segments with their sources."""
+  """A sequence to be: what it takes, and segments with their items."""
 
   used: np.ndarray
   segments: list[tuple[int, list[_Placed] | np.ndarray]]
@@ -278,10 +308,12 @@ def _before(
   return found[::-1]
 
 
-def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
+def _write(
+  packed: _Bin, *, config: StreamsConfig, sources: Sequence[int]
+) -> Batch:
   out, weights = empty_sequence(config), frame_lib.loss_weights(config)
   at = np.zeros_like(packed.used)
-  for segment, (source, piece) in enumerate(packed.segments, start=1):
+  for segment, (item, piece) in enumerate(packed.segments, start=1):
     origin, before = at[0], at.copy()
     if isinstance(piece, np.ndarray):
       _write_text(piece, out, at, weight=weights[Kind.TEXT])
@@ -291,8 +323,8 @@ def _write(packed: _Bin, *, config: StreamsConfig) -> Batch:
         _write_frame(placed, out, at, weights=weights)
         at += placed.cost
     speak, target = (slice(before[i], at[i]) for i in (_SPEAK, _TARGET))
-    out.speech.sources[speak] = source
-    out.targets.sources[target] = source
+    out.speech.sources[speak] = sources[item]
+    out.targets.sources[target] = sources[item]
     span = slice(origin, at[0])
     out.packed.segment_ids[span] = segment
     out.packed.positions[span] = np.arange(at[0] - origin)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from array_record.python import array_record_module
 
 from tml_jax import errors, files
@@ -128,12 +129,15 @@ class RecordSource:
 
   def columns(self, *names: str) -> dict[str, list[Any]]:
     """Columns of `table.Row` in the order of the recordings."""
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for unit in self.index.units:
-      rows = _read_table(self._path, unit.table, columns=names)
-      for name in names:
-        found[name] += rows.column(name).to_pylist()
-    return found
+    rows = self.rows(*names)
+    return {name: rows.column(name).to_pylist() for name in names}
+
+  def rows(self, *names: str) -> pa.Table:
+    """Columns of `table.Row` in the order of the recordings, as they lie."""
+    return pa.concat_tables(
+      _read_table(self._path, unit.table, columns=names)
+      for unit in self.index.units
+    )
 
   def _decode(self, index: int, *, seconds: tuple[float, float] | None) -> Item:
     return self._read(
