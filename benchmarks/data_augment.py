@@ -99,11 +99,17 @@ def _rate(calls: list[Timeline], *, asked: tuple[str, ...]) -> float:
     _Calls(calls), steps=steps, entry="", seed=0, grid=clock.TICKS
   )
   changed = read(0, 0)  # files are read, filters are made
-  is_changed = asked[-1].split(":")[0] in changed.metadata.get("augment", ())
-  if asked is not TOGETHER and not is_changed:
+  if asked is not TOGETHER and not _is_changed(changed, asked):
     raise errors.UserError(f"{asked[0]} leaves {changed.id} as it is")
   place, seconds, before = 0, 0.0, time.process_time()
   while (taken := time.process_time() - before) < _SECONDS:
-    seconds += read(place, place % len(calls)).duration
+    done = read(place, place % len(calls))
+    if asked is TOGETHER or _is_changed(done, asked):
+      seconds += done.duration
     place += 1
   return seconds / taken
+
+
+def _is_changed(call: Timeline, asked: tuple[str, ...]) -> bool:
+  """By the last of the transforms."""
+  return asked[-1].split(":")[0] in call.metadata.get("augment", ())
