@@ -43,7 +43,8 @@ thead th { font-weight: 600 } .number { text-align: right; white-space: nowrap;
   overflow-wrap: anywhere }
 .columns { columns: 23rem; column-gap: 2rem }
 .columns > * { break-inside: avoid; margin-bottom: 1rem }
-.bars table { width: 100% } .bars td.bar { width: 45% }
+.bars table { width: 100% } .bars td.bar { width: 40% }
+.bars th { white-space: nowrap }
 .bars svg { width: 100%; height: .9rem; display: block }
 figure { margin: .75rem 0 } .stack { width: 100%; height: 1.6rem }
 .legend { list-style: none; padding: 0; margin: .25rem 0; display: flex;
@@ -114,6 +115,7 @@ for (const grid of document.querySelectorAll("[data-windows]")) {
       Home: -1e9, End: 1e9}[event.key];
     if (step === undefined) return;
     event.preventDefault();
+    says.ariaLive = "polite";
     show(now + step, true);
   });
   lanes.addEventListener("click", (event) => {
@@ -124,6 +126,7 @@ for (const grid of document.querySelectorAll("[data-windows]")) {
   });
   for (const player of players) {
     player.addEventListener("play", () => {
+      says.ariaLive = "off";  // nobody wants to hear five a second
       for (const other of document.querySelectorAll("audio")) {
         if (other !== player) other.pause();
       }
