@@ -10,6 +10,7 @@ Trans. ASSP 24, 1976). A straight line through the delays tells drift.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,19 +23,24 @@ NOT_FOUND_DB = -80.0  # the level of a bleed that is not there
 REACH = RATE  # samples of delay to both sides
 _BLOCK = 2 * RATE  # samples that are compared at once
 _SIZE = 1 << 16  # of the transform: a block and both reaches
+_TAPER = RATE // 4
 _BAND = (200.0, 3400.0)  # Hz; below is hum of the mains in both channels
 # Peak over RMS of the correlation. The highest of 32,000 normal values is
-# about 4.3; three of 6 on one line
+# about 4.3; four of 6 on one line
 # do not come by chance.
 _CLEAR = 6.0
 _SPEAKS = 0.4  # of a block that is compared
-_WITHIN = 0.002  # seconds from the line
+_WITHIN = 0.001  # seconds from the line
+# Of the blocks, on it. Recordings share faint tones of their coder or of the
+# mains, so that a few blocks agree by chance.
+_LEAST_ON_LINE, _SHARE_ON_LINE = 4, 0.4
 _STEEPEST = 0.005  # of the line
 _MOST_BLOCKS = 16
 _SHORTEST = 20.0  # seconds over which a slope is told
 _CELL = 16  # samples whose energy is summed
-_MOST_ENERGY = 12.0  # of one cell of one block; the mean is 1
-_CLEAR_SUM = 10.0  # standard deviations
+_MOST_ENERGY = 4.0  # of one cell of one block; the mean is 1
+_LEAST_SUMMED = 5  # blocks
+_CLEAR_SUM = 8.0  # standard deviations
 _FRAME = 4096  # samples, of the level
 
 
@@ -88,7 +94,8 @@ def find(
       (time, lag)
       for time, (lag, height) in zip(times, map(_peak, found), strict=True)
       if height > _CLEAR
-    ]
+    ],
+    least=max(_LEAST_ON_LINE, _SHARE_ON_LINE * len(starts)),
   )
   if line is None:
     line = _summed(found)
@@ -135,8 +142,10 @@ def _correlation(
   part = other[max(0, first) : start + _BLOCK + REACH]
   at = max(0, -first)
   heard[at : at + len(part)] = part
-  said = scipy.fft.rfft(source[start : start + _BLOCK], _SIZE)
-  cross = np.conj(said) * scipy.fft.rfft(heard, _SIZE)
+  # Ends that are cut would correlate with each other.
+  block = source[start : start + _BLOCK] * _tapered(_BLOCK)
+  cross = np.conj(scipy.fft.rfft(block, _SIZE))
+  cross *= scipy.fft.rfft(heard * _tapered(len(heard)), _SIZE)
   frequency = np.arange(len(cross)) * (RATE / _SIZE)
   cross[(frequency < _BAND[0]) | (frequency > _BAND[1])] = 0
   size = np.abs(cross)
@@ -145,6 +154,15 @@ def _correlation(
   found = scipy.fft.irfft(cross, _SIZE)[: 2 * REACH + 1]
   rms = float(np.sqrt(np.mean(np.square(found))))
   return found / max(rms, 1e-30)
+
+
+@functools.cache
+def _tapered(samples: int) -> np.ndarray:
+  """[samples] float32: 1 with soft ends."""
+  found = np.ones(samples, np.float32)
+  ramp = np.sin(np.linspace(0, np.pi / 2, _TAPER, dtype=np.float32)) ** 2
+  found[:_TAPER], found[-_TAPER:] = ramp, ramp[::-1]
+  return found
 
 
 def _peak(found: np.ndarray) -> tuple[float, float]:
@@ -160,6 +178,8 @@ def _summed(found: Sequence[np.ndarray]) -> tuple[float, float] | None:
   This finds faint and reverberant bleed, of which no block alone has a clear
   peak, where nothing drifts.
   """
+  if len(found) < _LEAST_SUMMED:
+    return None
   cells = 2 * REACH // _CELL
   total = np.zeros(cells)
   for each in found:
@@ -172,13 +192,14 @@ def _summed(found: Sequence[np.ndarray]) -> tuple[float, float] | None:
   return ((best + 0.5) * _CELL - REACH) / RATE, 0.0
 
 
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
-  """Delay at 0 and slope of the line that most points lie on.
+def _line(
+  points: Sequence[tuple[float, float]], *, least: float
+) -> tuple[float, float] | None:
+  """Delay at 0 and slope of the line that most points lie on; at least some.
 
   Every pair of points is tried (RANSAC with all samples), then least squares.
-  At least three points and half of all must be on it.
   """
-  if len(points) < 3:
+  if len(points) < least:
     return None
   times, lags = np.array(points).T
   best = np.zeros(0, int)
@@ -191,7 +212,7 @@ def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float] | None:
       on = np.flatnonzero(np.abs(off) < _WITHIN)
       if len(on) > len(best):
         best = on
-  if len(best) < max(3, len(times) / 2):
+  if len(best) < least:
     return None
   slope, delay = np.polyfit(times[best], lags[best], 1)
   return float(delay), float(slope)

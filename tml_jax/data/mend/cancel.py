@@ -132,7 +132,7 @@ def _steps(
     spectrum = scipy.fft.rfft(residual, _SIZE) / (auto + load)
     return scipy.fft.irfft(spectrum, _SIZE)[:TAPS]
 
-  taps = np.zeros(TAPS, np.float32)
+  taps: np.ndarray = np.zeros(TAPS, np.float32)
   residual = _back(inputs, left, weights=weights)
   direction = ready = conditioned(residual)
   height = float(residual @ ready)

@@ -303,7 +303,7 @@ def _is_sure(name: str, measured: Measured) -> bool:
   if name == CHANNEL_DRIFT:
     if measured.heard is not None and measured.heard.slope is not None:
       return True
-    error = float(np.hypot(*errors)) if len(errors) == 2 else 0.0
+    error = float(np.linalg.norm(errors))
   else:
     error = max(errors, default=0.0)
   return abs(measured.values[name]) * 1e-6 > _SURE * error

@@ -28,7 +28,8 @@ class Recogniser(Protocol):
     languages: codes of those that it knows, as "en"; () for all.
   """
 
-  languages: Sequence[str]
+  @property
+  def languages(self) -> Sequence[str]: ...
 
   def words(self, audio: np.ndarray, *, language: str) -> list[Word]:
     """Words with times from the first sample.

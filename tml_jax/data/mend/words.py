@@ -3,8 +3,8 @@
 For: the checks of words. Not for: writing words (`recognition`). Start reading
 at `fit`. Words say when a side speaks, and so does the sound; the lag at which
 the two patterns agree best is found by cross-correlation, first for ten minutes
-as a whole, then for each half minute. A line through these lags (P. K. Sen,
-J. Am. Stat. Assoc. 63, 1968) tells offset and drift.
+as a whole, then for each third of a minute. A line through these lags (P. K.
+Sen, J. Am. Stat. Assoc. 63, 1968) tells offset and drift.
 """
 
 import dataclasses
@@ -24,10 +24,11 @@ _LEAST_SPEECH = 10.0  # seconds
 GOOD = 0.4
 _MOST_LAG = 10.0  # seconds of words against sound
 _EXCERPT = 600.0  # seconds that are laid over each other as a whole
-_WINDOW, _REACH = 30.0, 2.0  # seconds
-_LEAST_IN_WINDOW = 3.0  # seconds of words
+_WINDOW, _REACH = 20.0, 2.0  # seconds
+_LEAST_IN_WINDOW = 2.0  # seconds of words
 _CLEAR = 0.05  # by which a window's best lag is better than the next
-_LEAST_WINDOWS, _LEAST_SPREAD = 4, 60.0
+_LEAST_WINDOWS, _LEAST_SPREAD = 5, 60.0
+_MOST_SPREAD = 0.15  # seconds of lags around their line
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000)
 RATIOS = tuple(
   sorted(
@@ -171,11 +172,12 @@ def _line(
   edge = round(_MOST_LAG * 3 / STEP)
   padded = np.pad(heard, edge)
   points: list[tuple[float, float]] = []
-  at = first
   for start in range(0, max(1, len(pattern) - width // 2), width):
     part = pattern[start : start + width]
     if part.sum() * STEP < _LEAST_IN_WINDOW:
       continue
+    # A lag that is wrong leads nobody astray.
+    at = float(np.median([lag for _, lag in points[-3:]])) if points else first
     moved = round(at / STEP)
     place = start + edge + moved
     if place < 0 or place + len(part) > len(padded):
@@ -184,8 +186,9 @@ def _line(
       [(part, padded[place : place + len(part)])], most=reach * STEP
     )
     if found.score >= GOOD and found.score - found.next >= _CLEAR:
-      at = found.seconds + moved * STEP
-      points.append(((start + len(part) / 2) * STEP, at))
+      points.append(
+        ((start + len(part) / 2) * STEP, found.seconds + moved * STEP)
+      )
   if not points:
     return None
   times, lags = np.array(points).T
@@ -199,6 +202,8 @@ def _line(
   offset = float(np.median(lags - slope * times))
   left = lags - slope * times - offset
   spread = 1.48 * float(np.median(np.abs(left))) + 0.002
+  if spread > _MOST_SPREAD:
+    return Line(middle, None, 0.0)
   error = spread / float(np.sqrt(np.square(times - times.mean()).sum()))
   if abs(slope) < 4 * error:
     return Line(middle, slope, error)

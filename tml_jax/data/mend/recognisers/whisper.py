@@ -55,15 +55,16 @@ class Whisper:
   def _pipeline(self) -> Any:
     import transformers
 
-    return transformers.pipeline(
+    library: Any = transformers  # its types name tasks one by one
+    return library.pipeline(
       "automatic-speech-recognition",
-      model=transformers.WhisperForConditionalGeneration.from_pretrained(
+      model=library.WhisperForConditionalGeneration.from_pretrained(
         self._path, local_files_only=True
       ),
-      tokenizer=transformers.WhisperTokenizerFast.from_pretrained(
+      tokenizer=library.WhisperTokenizerFast.from_pretrained(
         self._path, local_files_only=True
       ),
-      feature_extractor=transformers.WhisperFeatureExtractor.from_pretrained(
+      feature_extractor=library.WhisperFeatureExtractor.from_pretrained(
         self._path, local_files_only=True
       ),
       device="cpu",
