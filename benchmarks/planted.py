@@ -193,6 +193,8 @@ def as_read(item: Timeline) -> Timeline | source.Beyond:
   starts = [word.start for track in item.tracks for word in track.words]
   if 2 * sum(start >= item.duration for start in starts) > len(starts):
     return source.Beyond(f"{item.id}: words lie outside", items=(item,))
+  if max(starts, default=0.0) < item.duration:
+    return item
   words = {
     track.role: tuple(
       Word(w.start, min(w.end, item.duration), w.text)

@@ -10,6 +10,7 @@ DOCUMENTS = {
   "read_aloud": "add_a_data_source",
   "dice": "tools",
   "at_once": "plugins",
+  "halves": "mend",
 }
 
 

@@ -42,7 +42,8 @@ _NEAR_ONE = 0.02  # of the rate; nearer is drift
 _QUIET_DB = -60.0
 _OTHER_SPEAKS = 20.0  # seconds, beside which silence is a fault
 _WORDS_OF_SILENCE = 5
-_BOTH_WAYS = 0.02  # seconds that echo may be early, by its rise
+_EARLY = 0.02  # seconds that echo may be early, by its rise
+_PAIR = 0.002  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +118,7 @@ def of(item: Timeline, *, mending: Mending) -> Measured:
   ):
     patterns = activity.patterns(sounds, bins=int(item.duration / STEP) + 1)
     heard = _heard(tracks, patterns)
-    values |= _of_bleed(
-      heard, tracks=tracks, patterns=patterns, mending=mending
-    )
+    values |= _of_bleed(heard, tracks=tracks, patterns=patterns)
   if found is not None:
     values |= _of_words(found, bled=values)
   return Measured(values, found, heard, silent)
@@ -154,26 +153,20 @@ def _of_bleed(
   *,
   tracks: Sequence[Track],
   patterns: Sequence[np.ndarray],
-  mending: Mending,
 ) -> dict[str, float]:
   """What the agent's bleed tells, and with the user's in the other channel.
 
   A delay of sound on its way and a later channel look the same in one
   direction. They differ in two: half the difference is the channels' offset.
-  In one direction, what is heard before it is said is an offset.
+  In one direction, what is heard before it is said is an offset. Strong bleed
+  is found in the other direction, too, at the same delay before: the fainter of
+  such a pair is the bleed.
   """
   values: dict[str, float] = {}
   if not heard.blocks:
     return values
   values[ECHO] = heard.level_db
   if heard.delay is None:
-    return values
-  values[ECHO_DELAY] = 1000 * heard.delay
-  if heard.slope is not None:
-    values[CHANNEL_DRIFT] = 1e6 * heard.slope
-  if heard.delay < -_BOTH_WAYS:
-    values[CHANNEL_OFFSET] = heard.delay
-  if Check.OFFSET not in mending.check:
     return values
   user, agent = tracks
   back = bleed.find(
@@ -183,8 +176,17 @@ def _of_bleed(
     covered=patterns[1],
     step=STEP,
   )
-  if back.delay is not None:
+  is_pair = back.delay is not None and abs(heard.delay + back.delay) < _PAIR
+  if is_pair and heard.level_db > back.level_db:
+    values[ECHO] = bleed.NOT_FOUND_DB
+    return values
+  values[ECHO_DELAY] = 1000 * heard.delay
+  if heard.slope is not None:
+    values[CHANNEL_DRIFT] = 1e6 * heard.slope
+  if back.delay is not None and not is_pair:
     values[CHANNEL_OFFSET] = (heard.delay - back.delay) / 2
+  elif heard.delay < -_EARLY:
+    values[CHANNEL_OFFSET] = heard.delay
   return values
 
 
