@@ -159,8 +159,8 @@ def _of_bleed(
   A delay of sound on its way and a later channel look the same in one
   direction. They differ in two: half the difference is the channels' offset.
   In one direction, what is heard before it is said is an offset. Strong bleed
-  is found in the other direction, too, at the same delay before: the fainter of
-  such a pair is the bleed.
+  is found in the other direction, too, at the same delay before: of such a pair
+  the one that is late is the bleed.
   """
   values: dict[str, float] = {}
   if not heard.blocks:
@@ -177,7 +177,7 @@ def _of_bleed(
     step=STEP,
   )
   is_pair = back.delay is not None and abs(heard.delay + back.delay) < _PAIR
-  if is_pair and heard.level_db > back.level_db:
+  if is_pair and heard.delay < -_PAIR:
     values[ECHO] = bleed.NOT_FOUND_DB
     return values
   values[ECHO_DELAY] = 1000 * heard.delay
