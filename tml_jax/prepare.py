@@ -30,7 +30,7 @@ from tml_jax.data import source, transcripts
 from tml_jax.data.corpus import index as index_lib
 from tml_jax.data.importers import stereo
 from tml_jax.data.mend import options as mend_options
-from tml_jax.data.mend import recognition, speech
+from tml_jax.data.mend import recognition, speech, stage
 from tml_jax.data.prepare import code as code_lib
 from tml_jax.data.prepare import convert, job, report, runners
 from tml_jax.data.prepare.runners import Runner
@@ -206,7 +206,7 @@ def prepare_source(
     recordings=importer(src, options=given),
     place=_absolute(dst, is_local=place.is_local),
     size=size,
-    code=_code(importer),
+    code=f"{_code(importer)}.{code_lib.code_of(stage.apply)}",
     options=" ".join(
       [f"{k}={v}" for k, v in sorted(options.items())]
       + ([str(mending)] if str(mending) else [])

@@ -313,3 +313,18 @@ def test_the_text_tells_values_apart():
     )
   }
   assert len(texts) == 7 and "" in texts
+
+
+def test_a_side_with_two_tracks_is_not_measured():
+  item = planted_calls.call(seconds=30.0)
+  user, agent = item.tracks
+  both = dataclasses.replace(item, tracks=(user, user, agent))
+  assert measures.sides(both) == (agent,)
+  assert measures.LEVEL not in applied(both).values
+
+
+def test_words_that_are_too_late_for_a_check_that_is_off():
+  """The sound is too short for its words, and nobody may measure its rate."""
+  bad = planted.at_rate(planted_calls.call(seconds=60.0), factor=0.4)
+  result = applied(bad, mending=Mending(check=(Check.ECHO,)))
+  assert result.reason is Reason.BROKEN_METADATA

@@ -27,13 +27,11 @@ class Sounding:
     level: [frames] dBFS of 10 ms.
     loud: dBFS of its speech: the 95th percentile of the frames in its spans.
     spans: of the sound, by level, whatever the track says.
-    is_measured: the track's own spans are these.
   """
 
   level: np.ndarray
   loud: float
   spans: tuple[Span, ...]
-  is_measured: bool
 
   @property
   def seconds(self) -> float:
@@ -49,9 +47,15 @@ def of(track: Track) -> Sounding:
   )
   inside = covered(spans, count=len(level), step=0.01) > 0.5
   loud = float(np.percentile(level[inside], 95)) if inside.any() else -120.0
-  return Sounding(
-    level=level, loud=loud, spans=spans, is_measured=spans == track.spans
+  return Sounding(level=level, loud=loud, spans=spans)
+
+
+def is_measured(track: Track) -> bool:
+  """Its spans are those that `audio.speech_spans` finds: nobody gave others."""
+  found = audio_lib.spans_of_levels(
+    audio_lib.levels(track.audio), samples=len(track.audio), min_gap=0.2
   )
+  return tuple(found) == track.spans
 
 
 def patterns(sounds: Sequence[Sounding], *, bins: int) -> list[np.ndarray]:

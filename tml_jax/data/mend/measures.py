@@ -79,12 +79,15 @@ class Fault:
 
 
 def sides(item: Timeline) -> tuple[Track, ...]:
-  """User and agent where there are both, else the one with sound."""
-  found = [
-    track
-    for role in (Role.USER, Role.AGENT)
-    if (track := item.track(role)) is not None and track.audio.size
-  ]
+  """User and agent where there are both, else the one with sound.
+
+  A role with several tracks is left out: nothing tells which channel it is.
+  """
+  found = []
+  for role in (Role.USER, Role.AGENT):
+    of_role = [track for track in item.tracks if track.role == role]
+    if len(of_role) == 1 and of_role[0].audio.size:
+      found += of_role
   return tuple(found)
 
 

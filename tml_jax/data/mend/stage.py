@@ -15,15 +15,14 @@ from tml_jax.data import audio as audio_lib
 from tml_jax.data import source
 from tml_jax.data.mend import (
   activity,
+  annotate,
   cancel,
   measures,
-  recognition,
   resample,
-  speech,
   words,
 )
 from tml_jax.data.mend.measures import Fault, Measured
-from tml_jax.data.mend.options import Annotation, Check, Mending
+from tml_jax.data.mend.options import Check, Mending
 from tml_jax.data.source import BadRecording, Note, Reason
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -111,6 +110,8 @@ def _in_seconds(
         f" --mend={Check.UNITS}",
       )
     return _words_moved(item, factor=words.UNITS[unit], shift=0.0)
+  if Check.RATE not in mending.check:
+    raise error
   found = measures.of(item, mending=mending)
   rate = found.values.get(measures.RATE, 1.0)
   if rate > 0.98:  # the sound is not too short for its words
@@ -146,7 +147,7 @@ def _mended(item: Timeline, *, mending: Mending, done: list[str]) -> Result:
       values[measures.ERLE] = (
         before[measures.ECHO] - measured.values[measures.ECHO]
       )
-  item, written = _annotated(item, mending=mending)
+  item, written = annotate.annotated(item, mending=mending)
   return Result(item, values, (*dict.fromkeys(done), *written))
 
 
@@ -257,20 +258,12 @@ def _with_tracks(item: Timeline, change: Callable[[Track], Track]) -> Timeline:
 def _with_sound(track: Track, sound: np.ndarray) -> Track:
   """Another sound; spans that were measured in it are measured again."""
   spans = track.spans
-  if _is_measured(track):
+  if activity.is_measured(track):
     spans = tuple(audio_lib.speech_spans(sound, name=track.voice))
   peak = float(np.abs(sound).max(initial=0.0))
   if peak > 1:  # of a sample between two at full scale
     sound = sound / np.float32(peak)
   return dataclasses.replace(track, audio=sound, spans=spans)
-
-
-def _is_measured(track: Track) -> bool:
-  """Its spans are those that `audio.speech_spans` finds: nobody gave others."""
-  found = audio_lib.spans_of_levels(
-    audio_lib.levels(track.audio), samples=len(track.audio), min_gap=0.2
-  )
-  return tuple(found) == track.spans
 
 
 def _words_moved(item: Timeline, *, factor: float, shift: float) -> Timeline:
@@ -290,7 +283,7 @@ def _words_moved(item: Timeline, *, factor: float, shift: float) -> Timeline:
       else:
         left_out += 1
     spans = track.spans
-    if not _is_measured(track):
+    if not activity.is_measured(track):
       pairs = [_inside(s, factor, shift, most=item.duration) for s in spans]
       spans = tuple(Span(start, end) for start, end in pairs if end > start)
     return dataclasses.replace(track, words=tuple(found), spans=spans)
@@ -311,41 +304,3 @@ def _inside(
   """Start and end at other times, cut to the recording."""
   start, end = stretch.start * factor + shift, stretch.end * factor + shift
   return min(max(0.0, start), most), min(max(0.0, end), most)
-
-
-def _annotated(
-  item: Timeline, *, mending: Mending
-) -> tuple[Timeline, tuple[str, ...]]:
-  """The recording with spans and words where it had none, and what was written.
-
-  Raises:
-    BadRecording: the recogniser does not know its language.
-  """
-  written: list[str] = []
-  if Annotation.SPEECH in mending.annotate:
-
-    def heard(track: Track) -> Track:
-      if not track.audio.size or (track.spans and not _is_measured(track)):
-        return track
-      written.append("speech by Silero")
-      return dataclasses.replace(track, spans=speech.spans(track.audio))
-
-    item = _with_tracks(item, heard)
-  if Annotation.WORDS in mending.annotate:
-    spoken = [t for t in item.tracks if t.role is not Role.ENVIRONMENT]
-    if all(track.words for track in spoken):
-      return item, tuple(dict.fromkeys(written))
-    recogniser = recognition.of_language(
-      mending.recogniser,
-      language=str(item.metadata.get("language") or ""),
-      name=item.id,
-    )
-
-    def said(track: Track) -> Track:
-      if track.role is Role.ENVIRONMENT or track.words or not track.spans:
-        return track
-      written.append(f"words by {mending.recogniser.partition(':')[0]}")
-      return dataclasses.replace(track, words=recogniser.words_of(track))
-
-    item = _with_tracks(item, said)
-  return item, tuple(dict.fromkeys(written))
