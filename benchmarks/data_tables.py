@@ -31,6 +31,7 @@ def markdown(result: dict[str, Any], *, before: str) -> str:
     "open": ("Opening", _open),
     "prepare": ("Preparing", _prepare),
     "killed": ("Killed while it prepares", _killed),
+    "faults": ("Faults", _faults),
     "loader": ("Loading", _loader),
     "augment": ("Changing recordings", _augment),
     "hosts": ("Hosts that come and go", _hosts),
@@ -75,6 +76,44 @@ def _open(result: dict[str, Any]) -> list[str]:
       " was not run: it is the time of the largest that was, in proportion.",
     ]
   return lines
+
+
+def _faults(result: dict[str, Any]) -> list[str]:
+  found = result["faults"]
+  prepared = found["prepare_hours_per_core_minute"]
+  lines = [
+    f"{found['calls']} calls of {found['seconds']:g} s of recorded prompts,"
+    " words wrong by 50 ms, noise of -60 dBFS; each is measured without a fault"
+    " and with each of these. Found is: skipped for that fault, by the"
+    " thresholds of [docs/mend.md](../docs/mend.md). Intervals are of Clopper"
+    " and Pearson, 95 %.",
+    "",
+    f"**Of calls without a fault** {_share(found['clean'])} were skipped.",
+    "",
+    "| fault | recall |",
+    "|---|--:|",
+  ]
+  for name, share in found["sizes"].items():
+    lines.append(f"| {name} | {_share(share)} |")
+  lines += ["", "| fault | precision |", "|---|--:|"]
+  for name, share in found["precision"].items():
+    lines.append(f"| {name} | {_share(share)} |")
+  lines += [
+    "",
+    f"**Speed**: `--check=all` measures"
+    f" {found['checked_hours_per_core_minute']:.1f} hours of two channels a"
+    " core-minute, in calls of 5 minutes; reading them alone does"
+    f" {found['read_hours_per_core_minute']:.1f}. The command `prepare`, its"
+    f" start included, makes {prepared['all']:.2f} hours of them a core-minute"
+    f" with `--check=all` and {prepared['none']:.2f} with `--check=none`.",
+  ]
+  return lines
+
+
+def _share(of: dict[str, Any]) -> str:
+  if not of["of"]:
+    return "-"
+  return f"{of['found']} of {of['of']} ({of['low']:.3f} to {of['high']:.3f})"
 
 
 def _of_base(base: dict[str, Any], size: str) -> str:

@@ -41,12 +41,12 @@ def write(
   folder.mkdir(parents=True)
   channels = json.dumps([str(role) for role in stereo.ROLES])
   (folder / stereo.CHANNELS).write_text(channels, encoding="utf-8")
-  voices = {role: _prompts(language) for role, language in LANGUAGES.items()}
+  voices = {role: prompts(language) for role, language in LANGUAGES.items()}
   for number in range(count):
     random = np.random.default_rng(number)
     sound = np.zeros((round(seconds * clock.SAMPLE_RATE), 2), np.float32)
     words = []
-    for at, role, prompt in _turns(random, voices, seconds=seconds):
+    for at, role, prompt in turns(random, voices, seconds=seconds):
       first = round(at * clock.SAMPLE_RATE)
       span = slice(first, first + len(prompt.audio))
       sound[span, stereo.ROLES.index(role)] += prompt.audio
@@ -63,9 +63,14 @@ def write(
     (folder / f"{number:04d}.json").write_text(text, encoding="utf-8")
 
 
-def _prompts(language: str) -> list[Track]:
+def prompts(variant: str, *, voice: str = "asterisk") -> list[Track]:
+  """Up to 200 prompts of a voice: recorded ones, or those of a formula.
+
+  Raises:
+    errors.UserError: the package with the prompts is not there.
+  """
   settings = source.Settings(root=pathlib.Path("/"))
-  found = source.SOURCES["asterisk"](language, settings=settings)
+  found = source.SOURCES[voice](variant, settings=settings)
   tracks = []
   for number in np.random.default_rng(0).permutation(len(found)).tolist():
     try:
@@ -77,7 +82,7 @@ def _prompts(language: str) -> list[Track]:
   return tracks
 
 
-def _turns(
+def turns(
   random: np.random.Generator,
   voices: Mapping[Role, list[Track]],
   *,

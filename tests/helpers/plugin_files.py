@@ -11,6 +11,7 @@ DOCUMENTS = {
   "dice": "tools",
   "upside_down": "augmentation",
   "at_once": "plugins",
+  "halves": "mend",
 }
 
 

@@ -49,8 +49,7 @@ def speech_spans(
     name: of the recording, for the warning.
     min_gap: seconds.
   """
-  level = _levels(audio)
-  spans = _spans(level, min_gap=min_gap, end=len(audio) / clock.SAMPLE_RATE)
+  spans = spans_of_levels(levels(audio), samples=len(audio), min_gap=min_gap)
   seconds = len(audio) / clock.SAMPLE_RATE
   if not spans and seconds >= 1.0:
     logging.warning("%s: no speech was found in %.1f s", name, seconds)
@@ -63,8 +62,11 @@ def speech_spans(
   return spans
 
 
-def _spans(level: np.ndarray, *, min_gap: float, end: float) -> list[Span]:
-  """See `speech_spans`; `level` is `_levels`, `end` limits the last span."""
+def spans_of_levels(
+  level: np.ndarray, *, samples: int, min_gap: float
+) -> list[Span]:
+  """`speech_spans` of what `levels` has measured in so many samples."""
+  end = samples / clock.SAMPLE_RATE
   if not len(level):
     return []
   # The 20th loudest frame, or of a short recording the 20th part.
@@ -95,7 +97,7 @@ def _spans(level: np.ndarray, *, min_gap: float, end: float) -> list[Span]:
   return [Span(s * 0.01, min(e * 0.01, end)) for s, e in merged]
 
 
-def _levels(audio: np.ndarray) -> np.ndarray:
+def levels(audio: np.ndarray) -> np.ndarray:
   """[n] dBFS of frames of 10 ms, each without its mean."""
   count = -(-len(audio) // _ACTIVITY_FRAME)
   power = np.zeros(count, np.float32)

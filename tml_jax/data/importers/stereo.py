@@ -1,8 +1,9 @@
 """Conversations of two people recorded apart, with or without timed words.
 
-For: the simplest layout. Not for: mixed recordings, which must be separated
-first. Start reading at `Stereo`; docs/add_a_data_source.md walks through this
-file. Below the folder, at any depth and any sample rate:
+For: the simplest layout. Not for: mixed recordings, unless `prepare --separate`
+names who makes two channels of one. Start reading at `Stereo`;
+docs/add_a_data_source.md walks through this file. Below the folder, at any
+depth and any sample rate:
 
   0001.wav                          two channels (or .flac, .mp3, .opus, ...)
   channels.json                     at the top, who is on the left and on the
@@ -25,13 +26,15 @@ import numpy as np
 from tml_jax import errors
 from tml_jax.data import calls, samples, source, stored
 from tml_jax.data import options as options_lib
+from tml_jax.data.mend import measures, separation
 from tml_jax.data.source import BadRecording, Part
 from tml_jax.streams.timeline import Role, Timeline
 
 ROLES = (Role.USER, Role.AGENT)
 CHANNELS = "channels.json"
 _WORDS = "json"
-_KNOWN = {"user": ""}
+SEPARATE = "separate"  # option: who makes two channels of one
+_KNOWN = {"user": "", SEPARATE: ""}
 
 
 class Stereo(calls.Listed):
@@ -41,10 +44,13 @@ class Stereo(calls.Listed):
     """Lists the files; they are opened one at a time, by `read`.
 
     Raises:
-      errors.UserError: there are none, two are of the same conversation, or
-        nothing says who is who.
+      errors.UserError: there are none, two are of the same conversation,
+        nothing says who is who, or the separator cannot work.
     """
     self._place, self._options = stored.Place(src), options
+    self._separator = options[SEPARATE]
+    if self._separator:
+      separation.opened(self._separator)
     found = self._conversations()
     self._has_words = any(_WORDS in files for files in found.values())
     self._roles: calls.Roles = {str(role): role for role in ROLES}
@@ -64,8 +70,21 @@ class Stereo(calls.Listed):
     both, user, agent, words = part.paths
     try:
       who: calls.Roles = {str(role): role for role in ROLES}
+      metadata = self._options.metadata(calls.KIND)
       if both:
-        sound = calls.sound(self._place, both, channels=2)
+        sound = calls.sound(
+          self._place, both, channels=None if self._separator else 2
+        )
+        if len(sound) == 1:
+          sound = separation.separated(
+            sound[0], chosen=self._separator, name=part.name
+          )
+          metadata[measures.SEPARATED] = self._separator
+        elif len(sound) != 2:
+          raise BadRecording(
+            source.Reason.WRONG_CHANNELS,
+            f"{part.name}: {len(sound)}, want 1 or 2",
+          )
         heard, who = dict(zip(calls.CHANNELS, sound, strict=True)), self._roles
       else:
         heard = {
@@ -80,7 +99,7 @@ class Stereo(calls.Listed):
           for side, sound in heard.items()
         },
         among=[who],
-        metadata=self._options.metadata(calls.KIND),
+        metadata=metadata,
       )
     except BadRecording as error:
       yield error

@@ -8,11 +8,13 @@ with a reason and its name.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tml_jax import errors
 from tml_jax.data import corpus, source
+from tml_jax.data.mend import options as mend_options
+from tml_jax.data.mend import stage
 from tml_jax.data.prepare.plan import Unit
 from tml_jax.data.source import BadRecording, Part, Reason
 from tml_jax.streams import document, timeline
@@ -23,6 +25,8 @@ from tml_jax.streams.timeline import Timeline, Track
 MAX_WORD = 1000
 EXAMPLES = 5  # of every reason to skip
 SKIPPED = "skipped"
+MEASURES = "measures"  # values of each, of recordings that are kept or not
+MENDED = "mended"
 VIDEO = "video"  # height and width, of units and corpora with video
 
 
@@ -35,7 +39,8 @@ class Task:
     place: of the corpus.
     size: height and width that video must have.
     code: names the code that reads and converts.
-    options: of the source, in one text.
+    options: of the source and of what is done to its recordings, in one text.
+    mending: what is measured, mended and annotated.
   """
 
   recordings: source.Source | source.Streamed
@@ -43,6 +48,7 @@ class Task:
   size: tuple[int, int]
   code: str
   options: str
+  mending: mend_options.Mending = mend_options.OFF
 
   @property
   def maker(self) -> str:
@@ -70,6 +76,8 @@ def convert(task: Task, unit: Unit) -> corpus.Unit:
       VIDEO: counts.has_video,
       SKIPPED: counts.skipped,
       source.NOTES: counts.notes,
+      MENDED: counts.mended,
+      MEASURES: counts.measures,
     }
 
   return corpus.write_unit(
@@ -83,18 +91,22 @@ class _Counts:
   Attributes:
     skipped: count and examples by reason.
     notes: the same of what was left out of recordings that are kept.
+    mended: the same of what was mended in them, or written.
+    measures: values by name.
     has_video: whether one had video, or was skipped for its size.
   """
 
   def __init__(self) -> None:
     self.skipped: dict[str, Any] = {}
     self.notes: dict[str, Any] = {}
+    self.mended: dict[str, Any] = {}
+    self.measures: dict[str, list[float]] = {}
     self.has_video = False
 
   def usable(self, task: Task, unit: Unit) -> Iterator[corpus.Item]:
     """What can be written."""
     for part, place in zip(unit.parts, unit.places, strict=True):
-      for item in _read(task.recordings, part=part, place=place):
+      for item in self._mended(task, part=part, place=place):
         checked = _checked(item, name=f"number {place}", size=task.size)
         if isinstance(checked, BadRecording):
           self.has_video |= checked.reason is Reason.OTHER_SIZE
@@ -110,6 +122,30 @@ class _Counts:
           count(self.notes, note, examples=[checked.id], number=number)
         yield checked
         del item, checked  # before the next is decoded
+
+  def _mended(
+    self, task: Task, *, part: Part, place: int
+  ) -> Iterator[corpus.Item | BadRecording]:
+    """What was read, measured and mended."""
+    for item in _read(task.recordings, part=part, place=place):
+      if isinstance(item, Document):
+        yield item
+        continue
+      for each in _applied(item, task.mending, name=part.name):
+        if isinstance(each, BadRecording):
+          if isinstance(each, stage.Faulty):
+            self._measured(each.values)
+          yield each
+          continue
+        self._measured(each.values)
+        for done in each.done:
+          count(self.mended, done, examples=[source.as_text(each.item.id)])
+        yield each.item
+        del each
+
+  def _measured(self, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+      self.measures.setdefault(name, []).append(round(value, 6))
 
 
 def count(
@@ -147,6 +183,25 @@ def _read(
       return
     yield item
     del item
+
+
+def _applied(
+  item: Timeline | BadRecording, mending: mend_options.Mending, *, name: str
+) -> Iterator[stage.Result | BadRecording]:
+  """`stage.apply`, where what it is not ready for skips the recording."""
+  made = stage.apply(item, mending=mending)
+  while True:
+    try:
+      each = next(made, None)
+    except errors.UserError:
+      raise
+    except MemoryError:
+      each = BadRecording(Reason.TOO_LARGE, f"{name}: no memory to mend it")
+    except Exception as error:  # a timeline of things that are no fields of one
+      each = BadRecording(Reason.INVALID, f"{name}: {error!r}")
+    if each is None:
+      return
+    yield each
 
 
 def _checked(

@@ -9,6 +9,7 @@ import html as html_lib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tml_jax.data import corpus, source
@@ -16,15 +17,24 @@ from tml_jax.data.prepare import convert
 from tml_jax.streams import clock
 
 _TOKEN_SECONDS = clock.TOKEN_MS / 1000
+# Counts by name with examples, and what they are called.
+_COUNTED = {
+  convert.SKIPPED: "skipped",
+  source.NOTES: "left out",
+  convert.MENDED: "mended",
+}
 _BINS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800)  # seconds
 
 
 def of(found: Sequence[corpus.Found]) -> dict[str, Any]:
   """JSON values about a corpus of these units."""
-  result: dict[str, Any] = {convert.SKIPPED: {}, source.NOTES: {}}
+  result: dict[str, Any] = {part: {} for part in _COUNTED}
   sizes: list[list[int]] = []
+  measures: dict[str, list[float]] = {}
   for each in found:
-    for part in (convert.SKIPPED, source.NOTES):
+    for name, values in each.meta.get(convert.MEASURES, {}).items():
+      measures.setdefault(name, []).extend(values)
+    for part in _COUNTED:
       for reason, entry in each.meta.get(part, {}).items():
         convert.count(
           result[part],
@@ -60,6 +70,9 @@ def of(found: Sequence[corpus.Found]) -> dict[str, Any]:
     _TOKEN_SECONDS
   )
   return result | {
+    convert.MEASURES: {
+      name: _distribution(values) for name, values in sorted(measures.items())
+    },
     "recordings": rows.num_rows,
     "hours": total / 3600,
     "bytes": sum(shard.bytes for each in found for shard in each.unit.shards),
@@ -81,6 +94,11 @@ def of(found: Sequence[corpus.Found]) -> dict[str, Any]:
       if count
     },
   }
+
+
+def _distribution(values: Sequence[float]) -> dict[str, float]:
+  low, median, high = np.percentile(values, (5, 50, 95)).tolist()
+  return {"count": len(values), "p5": low, "median": median, "p95": high}
 
 
 def _add(
@@ -124,7 +142,12 @@ def text(name: str, report: dict[str, Any]) -> str:
       f" {100 * report['silence_share']:.1f} %; {report['clipped']} recordings"
       " reach full scale"
     )
-  for part, word in ((convert.SKIPPED, "skipped"), (source.NOTES, "left out")):
+  for name, entry in report[convert.MEASURES].items():
+    lines.append(
+      f"  {name}: {entry['median']:.4g} (p5 {entry['p5']:.4g}, p95"
+      f" {entry['p95']:.4g}) in {entry['count']}"
+    )
+  for part, word in _COUNTED.items():
     for reason, entry in sorted(report[part].items()):
       lines.append(
         f"  {word}: {entry['count']} {reason}, for instance"
@@ -177,6 +200,7 @@ def html(name: str, report: dict[str, Any]) -> str:
   for part, title in (
     (convert.SKIPPED, "Skipped"),
     (source.NOTES, "Left out of recordings that are kept"),
+    (convert.MENDED, "Mended, or written into them"),
   ):
     rows = [
       [reason, f"{entry['count']:,}", "; ".join(entry["examples"])]
@@ -186,6 +210,13 @@ def html(name: str, report: dict[str, Any]) -> str:
     parts.append(f"<h2>{title}</h2>{nothing}")
     if rows:
       parts.append(_table(("Reason", "Count", "For instance"), rows))
+  rows = [
+    [key, f"{e['count']:,}", *(f"{e[p]:.4g}" for p in ("p5", "median", "p95"))]
+    for key, e in report[convert.MEASURES].items()
+  ]
+  if rows:
+    parts.append("<h2>Measures</h2>")
+    parts.append(_table(("", "Recordings", "p5", "Median", "p95"), rows))
   title = html_lib.escape(name)
   return (
     "<!doctype html>\n<html lang=en><meta charset=utf-8>"

@@ -1,0 +1,1 @@
+"""Separators, one a file; each registers itself."""
