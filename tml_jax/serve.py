@@ -7,7 +7,6 @@ or Ctrl-C, after which sessions can be resumed.
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -22,7 +21,6 @@ from absl import flags
 from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.streams import clock
 from tml_jax.tools import flags as tool_flags
 from tml_jax.training import run_tokenizer, trained
 from tml_jax.vocoder import flags as vocoder_flags
@@ -149,17 +147,15 @@ async def _serve(
     from aiohttp import web
 
     from tml_jax.live.server import app as app_lib
-    from tml_jax.live.server import beat as beat_lib
     from tml_jax.live.server import house as house_lib
     from tml_jax.live.server import operations, recording, resting
-    from tml_jax.live.server import talk as talk_lib
   except ModuleNotFoundError as error:
     raise errors.UserError(
       f"serve needs the package {error.name}: pip install 'tml_jax[serve]'"
     ) from error
-  from tml_jax.live import conversation, session
   from tml_jax.live import pool as pool_lib
   from tml_jax.live import program as program_lib
+  from tml_jax.live import session
   from tml_jax.streams import tokenizer as tokenizer_lib
   from tml_jax.tools import background
 
@@ -167,7 +163,6 @@ async def _serve(
     workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
-  grid = clock.of(config.streams)
   rest = resting.Resting(places.rest, seconds=_REST_SECONDS.value)
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
@@ -190,41 +185,22 @@ async def _serve(
         name=config.name, step=agent.step, fingerprint=pool.fingerprint
       ),
       tokenizer=tokenizer,
-      grid=grid,
+      config=config.streams,
     )
   pool.warm_up({*session.Senses})
   runner = runner or background.Runner({})
-  loop = asyncio.get_running_loop()
-  metrics = operations.Metrics()
-  metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
-  house: house_lib.House
-
-  def deliver(made: beat_lib.Round) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended
-      loop.call_soon_threadsafe(house.deliver, made)
-
-  beat = beat_lib.Beat(
-    conversation.Room(pool, tokenizer=tokenizer), grid=grid, deliver=deliver
-  )
-  house = house_lib.House(
-    talk_lib.Setting(
-      beat=beat,
-      tokenizer=tokenizer,
-      grid=grid,
-      height=config.streams.video_height,
-      width=config.streams.video_width,
-      eyes=concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="eyes"),
-      recorder=recorder,
-      metrics=metrics,
-    ),
-    pool=pool,
+  house = house_lib.open_house(
+    pool,
+    tokenizer=tokenizer,
     runner=runner,
     resting=rest,
+    recorder=recorder,
     limits=_limits(operations.Limits),
     rules=house_lib.Rules(
       slots=_SLOTS.value, busy=_BUSY.value, patience=_TOOL_SECONDS.value
     ),
   )
+  house.setting.metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
   application = app_lib.create(
     house,
     access=operations.Access(
@@ -236,7 +212,7 @@ async def _serve(
     ),
     facts=_facts(config, agent=agent, runner=runner),
   )
-  stop = asyncio.Event()
+  loop, stop = asyncio.get_running_loop(), asyncio.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
     loop.add_signal_handler(number, stop.set)
   web_runner = web.AppRunner(application, access_log=None)
@@ -259,7 +235,7 @@ async def _serve(
   operations.log("draining", sessions=len(house.talks))
   await house.drain()
   await web_runner.cleanup()
-  beat.close()
+  house.setting.beat.close()
   runner.close()
   operations.log("ended")
 
