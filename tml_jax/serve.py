@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.tools import flags as tool_flags
@@ -110,20 +110,18 @@ def main(config: Config) -> None:
   vocoder_flags.check(is_live=True)
   token, tls = _token(), _tls()
   data_dir = config_flags.data_dir()
-  runner = tool_flags.runner()
+  tokenizer_file = run_tokenizer.of_run(
+    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
+  )
   with contextlib.ExitStack() as stack:
-    places = _Places(
-      rest=pathlib.Path(
-        _REST_DIR.value
-        or stack.enter_context(tempfile.TemporaryDirectory(prefix="tml_jax"))
-      ),
-      record=pathlib.Path(_RECORD.value) if _RECORD.value else None,
-    )
+    places = _places(stack)
+    runner = tool_flags.runner()
     asyncio.run(
       _serve(
         config,
         workdir=workdir,
         data_dir=data_dir,
+        tokenizer_file=tokenizer_file,
         runner=runner,
         places=places,
         token=token,
@@ -132,11 +130,31 @@ def main(config: Config) -> None:
     )
 
 
+def _places(stack: contextlib.ExitStack) -> _Places:
+  """The directories of the flags; what is temporary goes with the stack.
+
+  Raises:
+    errors.UserError: one cannot be written.
+  """
+  rest = _REST_DIR.value or stack.enter_context(
+    tempfile.TemporaryDirectory(prefix="tml_jax")
+  )
+  places = _Places(
+    rest=pathlib.Path(rest),
+    record=pathlib.Path(_RECORD.value) if _RECORD.value else None,
+  )
+  files.make(places.rest, what=f"--rest_dir={rest}")
+  if places.record is not None:
+    files.make(places.record, what=f"--record={_RECORD.value}")
+  return places
+
+
 async def _serve(
   config: Config,
   *,
   workdir: str,
   data_dir: str,
+  tokenizer_file: str,
   runner: Any,
   places: _Places,
   token: str,
@@ -159,9 +177,6 @@ async def _serve(
   from tml_jax.streams import tokenizer as tokenizer_lib
   from tml_jax.tools import background
 
-  tokenizer_file = run_tokenizer.of_run(
-    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
-  )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   rest = resting.Resting(places.rest, seconds=_REST_SECONDS.value)
   agent = trained.load(

@@ -75,12 +75,7 @@ class Recorder:
     tokenizer: Tokenizer,
     config: StreamsConfig,
   ):
-    """Proves the directory.
-
-    Raises:
-      errors.UserError: it cannot be written.
-    """
-    files.make(directory, what=f"--record={directory}")
+    """`directory` is there, or is made for the first session."""
     self._directory = directory
     self._about = about
     self._tokenizer = tokenizer
