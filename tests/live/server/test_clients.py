@@ -56,7 +56,7 @@ class _Calling:
 
 @served.run
 async def test_the_official_client(pool, tmp_path):
-  calling = _Calling(pool, "get_order W123 true")
+  calling = _Calling(pool, "get_order W123 with_items=true")
   with served.serving(tmp_path, made_pool=calling) as server:
     client = openai.AsyncOpenAI(
       api_key="anything",

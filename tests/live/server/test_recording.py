@@ -74,8 +74,10 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   assert sum(len(r["images"]) for r in records) == 1
 
   # The importer reads both sides and what was typed.
-  found = sessions.open_folder(str(record), options={})
-  (part,) = found.parts
+  streams = served.config().streams
+  size = f"{streams.video_height}x{streams.video_width}"
+  found = sessions.open_folder(str(record), options={"size": size})
+  (part,) = found.parts()
   (timeline,) = found.read(part)
   assert isinstance(timeline, Timeline)
   assert timeline.duration == pytest.approx(0.2 * len(records))
@@ -83,6 +85,12 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   right = timeline.track(Role.AGENT).audio
   typed = [e for e in timeline.events if e.kind == EventKind.USER_TEXT]
   assert [event.text for event in typed] == ["tea?"]
+  assert len(timeline.video) == 1
+  assert timeline.video[0].image.shape == (40, 80, 3)
+  assert (timeline.video[0].image == [255, 0, 0]).all()
+  muted = round(sum(s.end - s.start for s in timeline.muted) / 0.2)
+  assert muted == sum(r["is_absent"] for r in records)
+  assert timeline.metadata["wall_s"] == [r["wall_s"] for r in records]
   played = np.frombuffer(served.sound_of(client.events), "<i2")
   assert len(played) > 4800 and np.abs(right).max() > 1e-3
   # What the client sent is there, to the sample.

@@ -376,7 +376,8 @@ async def test_a_client_that_never_reads_is_dropped(pool, tmp_path):
     async with served.client(server) as other:
       await _silence(other, windows=1)
       deaf = await _deaf(server)
-      assert len(server.house.talks) == 2
+      while len(server.house.talks) < 2:  # its session begins behind the 101
+        await asyncio.sleep(0.05)
       # Its replies are more than sockets hold.
       item = {"type": "message", "role": "user", "content": []}
       part = {"type": "input_text", "text": " " * 3900}
