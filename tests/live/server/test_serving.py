@@ -345,6 +345,13 @@ def test_a_name_that_somebody_gave_our_address_is_refused():
     {"Host": "evil.example:8765", "Origin": "http://evil.example:8765"}
   )
   assert access.refuses({"Host": "localhost:1", "Origin": "http://localhost:2"})
+  assert access.refuses({"Host": "[::"}) and access.refuses({})
+
+
+def test_messages_have_a_pace():
+  pace = operations.Pace(10.0, now=0.0)
+  assert [pace.allows(now=0.0) for _ in range(41)] == [True] * 40 + [False]
+  assert [pace.allows(now=0.2) for _ in range(3)] == [True, True, False]
 
 
 @served.run
