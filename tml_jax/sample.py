@@ -22,13 +22,19 @@ from tml_jax.config import flags as config_flags
 from tml_jax.streams import clock, microphone
 from tml_jax.tools import flags as flags_lib
 from tml_jax.training import run_tokenizer, trained
-from tml_jax.vocoder import trained as vocoders
+from tml_jax.vocoder import flags as vocoder_flags
 
 TICKS = "ticks.jsonl"
 
 _INPUT = flags.DEFINE_string("input", "", "What the user says: sound or video.")
 _SCENARIO = flags.DEFINE_string(
   "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
+)
+_SESSION = flags.DEFINE_string(
+  "session",
+  "",
+  "Instead of --input: a folder that `serve --record` wrote, played again with"
+  " its seed.",
 )
 _VIDEO = flags.DEFINE_string("video", "", "A clip that starts with the input.")
 _VIDEO_FPS = flags.DEFINE_float(
@@ -53,22 +59,14 @@ _LOSE = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
 )
-_VOCODER = flags.DEFINE_string(
-  "vocoder",
-  "phases",
-  "What makes sound of mel: phases (while the session runs, without weights),"
-  " the workdir of a trained vocoder (while it runs), or griffin_lim (after"
-  " it).",
-)
-
 flags.adopt_module_key_flags(flags_lib)  # `--help` shows them, too
+flags.adopt_module_key_flags(vocoder_flags)
 
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
-  if _VOCODER.value not in ("griffin_lim", "phases"):
-    trained.check(_VOCODER.value, flag="vocoder", command="train_vocoder")
+  vocoder_flags.check(is_live=_REALTIME.value)
   _check_flags()
   data_dir = config_flags.data_dir()
   runner = flags_lib.runner()
@@ -80,16 +78,25 @@ def main(config: Config) -> None:
     workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
-  timeline = _timeline(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
-  if runner is not None:
-    timeline = flags_lib.without_results(timeline)
   grid = clock.of(config.streams)
-  part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
+  if _SESSION.value:
+    from tml_jax.live import replay
+
+    part = replay.Replay(_SESSION.value, config=config)
+    timeline, seed = part.timeline(tokenizer), part.seed
+  else:
+    timeline = _timeline(
+      config, data_dir=data_dir, tokenizer_file=tokenizer_file
+    )
+    if runner is not None:
+      timeline = flags_lib.without_results(timeline)
+    part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
+    seed = _SEED.value
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
-  from tml_jax.live import conversation, realtime
+  from tml_jax.live import conversation, realtime, session
   from tml_jax.live import pool as pool_lib
   from tml_jax.live import program as program_lib
   from tml_jax.logs import observe, report, ticks
@@ -99,7 +106,7 @@ def main(config: Config) -> None:
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
-  voice = _voice()
+  voice = vocoder_flags.voice()
   pool = pool_lib.SessionPool(
     program_lib.on_device(
       config,
@@ -113,7 +120,8 @@ def main(config: Config) -> None:
   attached = flags_lib.Attached(
     runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
   )
-  pool.warm_up(part.senses | attached.senses)
+  senses = {session.Senses.ALL} if attached.is_answered else set()
+  pool.warm_up(part.senses | senses)
 
   # ----------------------------------------------------------- the session
   report.clear(out)
@@ -127,7 +135,7 @@ def main(config: Config) -> None:
   if _REALTIME.value:
     pace = realtime.WallClock()
     transport = realtime.Realtime(recorded, grid=grid, pace=pace)
-  guest = conversation.Guest(transport, seed=_SEED.value, tools=attached)
+  guest = conversation.Guest(transport, seed=seed, tools=attached)
   conversation.hold(conversation.Room(pool, tokenizer=tokenizer), [guest])
 
   # ------------------------------------------------------ what it leaves
@@ -138,7 +146,7 @@ def main(config: Config) -> None:
     tokenizer=tokenizer,
     grid=grid,
     seconds=seconds,
-    provenance={"step": agent.step, "seed": _SEED.value},
+    provenance={"step": agent.step, "seed": seed},
   )
   # First what took the time, whatever becomes of the rest.
   files_lib.write_atomically(out / TICKS, content=ticks.to_text(log))
@@ -152,8 +160,7 @@ def main(config: Config) -> None:
     microphone=microphone.hear(timeline, grid=grid).reshape(-1),
     agent=heard,
     tick_seconds=seconds,
-    title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
-    f" {_SEED.value}",
+    title=f"{timeline.id}   {config.name}, step {agent.step}, seed {seed}",
     grid=grid,
     files=attached.close(),
   )
@@ -164,6 +171,11 @@ def main(config: Config) -> None:
       f"--out={out} cannot be written ({error.strerror})"
     ) from error
   print(f"{summary}\nwrote {out / TICKS}")
+  if _SESSION.value:
+    same = part.same(recorded.frames)
+    print(f"{same} of {len(part)} windows were decided as in the session")
+    if part.fingerprint != pool.fingerprint:
+      print("it was held with other weights, voice or options of sampling")
   if lost:
     print(f"{len(lost)} of {len(part)} windows were lost")
   if _REALTIME.value:
@@ -193,18 +205,6 @@ def _timeline(config: Config, *, data_dir: str, tokenizer_file: str):
   )
 
 
-def _voice():
-  """The `stream.Voice` that --vocoder names; None for one of afterwards."""
-  from tml_jax.vocoder import stream
-
-  if _VOCODER.value == "griffin_lim":
-    return None
-  if _VOCODER.value == "phases":
-    return stream.Voice(network=None, variables={})
-  network, variables = vocoders.load(_VOCODER.value)
-  return stream.Voice(network=network, variables=variables)
-
-
 def _griffin_lim(config: Config):
   """The `report.Render` of --vocoder=griffin_lim."""
   from tml_jax.vocoder import griffin_lim
@@ -219,18 +219,19 @@ def _griffin_lim(config: Config):
 
 def _check_flags() -> None:
   """Refuses flags that do not go together."""
-  if bool(_INPUT.value) == bool(_SCENARIO.value):
+  given = [_INPUT.value, _SCENARIO.value, _SESSION.value]
+  if sum(map(bool, given)) != 1:
     raise errors.UserError(
-      "give either --input=user.wav or --scenario=heldout:3"
+      "give either --input=user.wav or --scenario=heldout:3 or --session=DIR"
     )
-  if _SCENARIO.value and (_VIDEO.value or _TEXT.value):
+  if _SESSION.value and flags_lib.TOOLS.value:
     raise errors.UserError(
-      "--video and --text go with --input; a scenario has its own"
+      "--session has the results of its own tools: leave out --tools"
     )
-  if _REALTIME.value and _VOCODER.value == "griffin_lim":
+  if not _INPUT.value and (_VIDEO.value or _TEXT.value):
     raise errors.UserError(
-      "--vocoder=griffin_lim makes its sound after the session, --realtime"
-      " while it runs: take --vocoder=phases or a trained vocoder's workdir"
+      "--video and --text go with --input; a scenario and a session have their"
+      " own"
     )
   for name in ("tail", "video_fps", "lose"):
     if not math.isfinite(flags.FLAGS[name].value):
