@@ -185,10 +185,10 @@ def lag(a, b):
 @pytest.mark.parametrize("kbps", [6, 12, 32, 64])
 def test_the_delay_of_opus_is_taken_off(kbps):
   """Behind a joint of two blocks, too: they are coded apart."""
-  item = augmenting.call(seconds=14.0, seed=kbps)
+  item = augmenting.call(seconds=16.0, seed=kbps)
   found = augmenting.apply("opus", item, kbps=kbps)
   assert active(item)[11 * RATE :].any()
-  for first, stop in ((0, 10), (10, 14)):
+  for first, stop in ((0, 10), (10, 16)):
     part = slice(first * RATE, stop * RATE)
     delay = lag(heard(item)[part], heard(found)[part])
     assert abs(delay) <= 2 < RATE / 1000, delay
