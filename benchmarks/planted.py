@@ -5,6 +5,7 @@ Start reading at `call`; the other functions make a faulty call of a good one.
 """
 
 import dataclasses
+import fractions
 from collections.abc import Mapping
 
 import numpy as np
@@ -117,6 +118,9 @@ def words_moved(item: Timeline, *, late: float = 0.0, ppm: float = 0.0):
 def user_moved(item: Timeline, *, late: float = 0.0, ppm: float = 0.0):
   """The user's channel is late against the agent's, and drifts."""
   audio = sound(item, Role.USER)
+  if not ppm:
+    moved = np.roll(audio, round(late * _RATE))
+    return with_sound(item, {Role.USER: moved})
   factor = 1 / (1 + ppm * 1e-6)
   moved = resample.warped(
     audio, factor=factor, shift=-late * factor, samples=len(audio)
@@ -161,13 +165,14 @@ def at_rate(item: Timeline, *, factor: float) -> Timeline:
   A call whose words then lie beyond its end is what an importer gives as
   `source.Beyond`: `as_read` makes that of it.
   """
-  samples = round(item.duration * _RATE * factor)
+  ratio = fractions.Fraction(factor).limit_denominator(1000)
   sounds = {
-    track.role: resample.warped(
-      track.audio, factor=1 / factor, shift=0.0, samples=samples
-    )
+    track.role: scipy.signal.resample_poly(
+      track.audio, ratio.numerator, ratio.denominator
+    ).astype(np.float32)
     for track in item.tracks
   }
+  samples = max(map(len, sounds.values()))
   item = dataclasses.replace(item, duration=samples / _RATE)
   return with_sound(item, sounds)
 

@@ -1,7 +1,8 @@
 """English words by pocketsphinx, whose package holds its model.
 
 For: `--recogniser=pocketsphinx`, where nothing else is installed. Not for:
-good transcripts: of telephone prompts it gets about every third word wrong.
+good transcripts: of recorded prompts it gets 20 % of the words wrong
+(benchmarks/vocoder.md).
 Start reading at `Pocketsphinx`. D. Huggins-Daines et al., ICASSP 2006.
 """
 
