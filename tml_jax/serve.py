@@ -13,6 +13,7 @@ import os
 import pathlib
 import signal
 import ssl
+import statistics
 import tempfile
 from typing import Any
 
@@ -29,6 +30,7 @@ _TOKEN_VARIABLE = "TML_JAX_SERVE_TOKEN"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _TINY = 50e6  # parameters
+_REHEARSAL = 25  # windows
 
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of them."
@@ -165,6 +167,7 @@ async def _serve(
     from aiohttp import web
 
     from tml_jax.live.server import app as app_lib
+    from tml_jax.live.server import beat as beat_lib
     from tml_jax.live.server import house as house_lib
     from tml_jax.live.server import operations, recording, resting
   except ModuleNotFoundError as error:
@@ -203,6 +206,19 @@ async def _serve(
       config=config.streams,
     )
   pool.warm_up({*session.Senses})
+  rehearsed = beat_lib.rehearse(pool, windows=_REHEARSAL)
+  usual = 1000 * statistics.median(rehearsed)
+  print(
+    f"a tick of {_SLOTS.value} sessions and their sound takes {usual:.0f} ms of"
+    f" {config.streams.turn_ms}",
+    flush=True,
+  )
+  if usual > _BUSY.value * config.streams.turn_ms:
+    print(
+      "this machine does not keep up with so many: give less --slots, or it"
+      " lets in one session at a time and is late",
+      flush=True,
+    )
   runner = runner or background.Runner({})
   house = house_lib.open_house(
     pool,
@@ -214,6 +230,7 @@ async def _serve(
     rules=house_lib.Rules(
       slots=_SLOTS.value, busy=_BUSY.value, patience=_TOOL_SECONDS.value
     ),
+    rehearsed=rehearsed,
   )
   house.setting.metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
   application = app_lib.create(

@@ -116,6 +116,8 @@ def serving(
   made_pool=None,
   rest_seconds=60.0,
   patience=20.0,
+  busy=100.0,
+  rehearsed=(),
 ):
   """A `Served`, whose loop has a thread of its own."""
   started = concurrent.futures.Future()
@@ -132,7 +134,8 @@ def serving(
       resting=resting.Resting(rest_dir, seconds=rest_seconds),
       recorder=recorder and recorder(made_pool),
       limits=limits or operations.Limits(),
-      rules=house_lib.Rules(slots=slots, busy=100.0, patience=patience),
+      rules=house_lib.Rules(slots=slots, busy=busy, patience=patience),
+      rehearsed=rehearsed,
     )
     beat = house.setting.beat
     application = app_lib.create(

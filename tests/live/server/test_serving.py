@@ -220,14 +220,19 @@ async def test_a_full_server_says_how_long_to_wait(server):
     assert about["seconds_to_wait"] >= 5
 
 
-async def _hear(client, *, windows, first=0):
-  """A window of noise after each tick; what was decided, and the sound."""
-  found = []
-  for k in range(first, first + windows):
-    await client.say(served.noise(k, seconds=0.2))
-    tick = await client.next("tml.tick")
-    found.append((tick["window"], tick["decision"], tick["user"]))
-  return found
+@served.run
+async def test_nobody_is_let_in_where_ticks_are_too_slow(pool, tmp_path):
+  """The first client is; its ticks, rehearsed ones too, are measured."""
+  with served.serving(
+    tmp_path, made_pool=pool, busy=0.5, rehearsed=[0.11] * 30
+  ) as server:
+    async with served.client(server), aiohttp.ClientSession() as http:
+      with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+        await http.ws_connect(server.socket)
+      assert error.value.status == 503
+      async with http.get(f"{server.url}/v1/realtime") as answer:
+        told = (await answer.json())["error"]
+      assert "a tick takes 110 ms of 200" in told["message"]
 
 
 @served.run
@@ -367,6 +372,9 @@ async def test_limits_have_close_codes(pool, tmp_path):
         with pytest.raises(ConnectionError):
           await client.next("none")
         assert client.socket.close_code == 1009
+      while server.house.talks:
+        await asyncio.sleep(0.05)
+      await asyncio.sleep(0.2)
       async with served.client(server, http=http) as client:
         with pytest.raises(ConnectionError):
           for _ in range(200):

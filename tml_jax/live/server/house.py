@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import secrets
 import statistics
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tml_jax import errors
@@ -333,6 +334,7 @@ def open_house(
   recorder: Recorder | None,
   limits: Limits,
   rules: Rules,
+  rehearsed: Sequence[float] = (),
 ) -> House:
   """A house with its clock, on the running loop.
 
@@ -344,6 +346,7 @@ def open_house(
     recorder: of sessions; None records nothing.
     limits: of a client.
     rules: who is let in.
+    rehearsed: see `beat.rehearse`.
   """
   loop, streams = asyncio.get_running_loop(), pool.config.streams
   grid = clock.of(streams)
@@ -353,7 +356,12 @@ def open_house(
       loop.call_soon_threadsafe(house.deliver, made)
 
   setting = Setting(
-    beat=Beat(Room(pool, tokenizer=tokenizer), grid=grid, deliver=deliver),
+    beat=Beat(
+      Room(pool, tokenizer=tokenizer),
+      grid=grid,
+      deliver=deliver,
+      rehearsed=rehearsed,
+    ),
     tokenizer=tokenizer,
     grid=grid,
     height=streams.video_height,
