@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import resource
 import signal
 import ssl
 import statistics
@@ -244,10 +245,11 @@ async def _serve(
     ),
     facts=_facts(config, agent=agent, runner=runner),
   )
+  _raise_open_files()
   loop, stop = asyncio.get_running_loop(), asyncio.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
     loop.add_signal_handler(number, stop.set)
-  web_runner = web.AppRunner(application, access_log=None)
+  web_runner = app_lib.runner(application)
   await web_runner.setup()
   site = web.TCPSite(web_runner, _HOST.value, _PORT.value, ssl_context=tls)
   try:
@@ -270,6 +272,12 @@ async def _serve(
   house.setting.beat.close()
   runner.close()
   operations.log("ended")
+
+
+def _raise_open_files() -> None:
+  """A socket is a file, and the usual limit is 1,024."""
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _is_local() -> bool:

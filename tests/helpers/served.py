@@ -118,6 +118,7 @@ def serving(
   patience=20.0,
   busy=100.0,
   rehearsed=(),
+  idle_seconds=20.0,
 ):
   """A `Served`, whose loop has a thread of its own."""
   started = concurrent.futures.Future()
@@ -141,7 +142,7 @@ def serving(
     application = app_lib.create(
       house, access=access or operations.Access(token=""), facts=FACTS
     )
-    web_runner = web.AppRunner(application, access_log=None)
+    web_runner = app_lib.runner(application, idle_seconds=idle_seconds)
     await web_runner.setup()
     await web.TCPSite(web_runner, "127.0.0.1", 0).start()
     port = web_runner.addresses[0][1]

@@ -295,6 +295,23 @@ async def test_a_session_that_rested_goes_on_bit_for_bit(pool, tmp_path):
 
 
 @served.run
+async def test_a_page_that_is_loaded_again_is_resumed(server):
+  """Also where the new connection comes before the old session rests."""
+  async with aiohttp.ClientSession() as http:
+    query, last = "", -1
+    for k in range(4):
+      async with served.client(server, http=http, query=query) as client:
+        about = client.events[1]
+        assert about["resumed"] == (k > 0)
+        query = f"?resume={about['resume_token']}"
+        await client.send(type="response.create")
+        for tick in await client.windows(2):
+          assert tick["window"] > last
+          last = tick["window"]
+    assert len(server.house.talks) + len(server.house.resting) == 1
+
+
+@served.run
 async def test_a_second_connection_takes_the_session_over(server):
   async with served.client(server) as first:
     await _silence(first, windows=2)
@@ -451,6 +468,19 @@ async def test_garbage_on_the_socket_disturbs_nobody(server):
       await asyncio.sleep(0.02)
       writer.close()
     assert len(await client.windows(3)) == 3
+
+
+@served.run
+async def test_a_connection_that_asks_for_nothing_is_closed(pool, tmp_path):
+  with served.serving(tmp_path, made_pool=pool, idle_seconds=1.0) as server:
+    port = int(server.url.rsplit(":", 1)[1])
+    for start in (b"", b"GET / HTTP/1.1\r\nHost:"):
+      reader, writer = await asyncio.open_connection("127.0.0.1", port)
+      writer.write(start)
+      assert not (await asyncio.wait_for(reader.read(), 30)).startswith(
+        b"HTTP/1.1 200"
+      )
+      writer.close()
 
 
 @served.run

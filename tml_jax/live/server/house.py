@@ -242,8 +242,10 @@ class House:
       return
     self._remove(talk)
     beat, line = self.setting.beat, talk.line
-    snapshot = await asyncio.wrap_future(beat.call(lambda: beat.rest(line)))
-    self.resting.put(talk.token, line=line, snapshot=snapshot)
+    resting = beat.call(lambda: beat.rest(line))
+    self.resting.put(
+      talk.token, line=line, snapshot=asyncio.wrap_future(resting)
+    )
     self._count()
 
   async def end(self, talk: Talk, *, client: Client) -> None:
