@@ -114,6 +114,15 @@ def test_words_that_are_late_or_early(late):
     assert word_error(found, item) < 0.05
 
 
+def test_few_words_tell_no_small_offset():
+  """Those of a segment are wrong together, by up to a window."""
+  item = planted_calls.call(seconds=35.0)
+  for late in (-0.3, 0.3):
+    bad = planted.words_moved(item, late=late)
+    assert applied(bad, mending=ALL).item is bad
+  skipped(planted.words_moved(item, late=1.0), Reason.OFFSET, number=(1.0, 0.1))
+
+
 @pytest.mark.parametrize("ppm", [-4000, 1500, 12_000])
 def test_words_that_drift(ppm):
   item = planted_calls.call(seconds=300.0)

@@ -204,14 +204,17 @@ def _of_words(
   if not lines or abs(found.scale - 1) > _NEAR_ONE:
     return values
   reference = lines[-1]  # of the agent, where both have words
-  values[WORDS_OFFSET] = reference.offset
+  if reference.tells(reference.offset):
+    values[WORDS_OFFSET] = reference.offset
   slopes = [line.slope for line in lines if line.slope is not None]
   if len(slopes) == len(lines):
     # What the whole was scaled by, and what was left.
     values[WORDS_DRIFT] = 1e6 * (found.scale * (1 + slopes[-1]) - 1)
   if len(lines) == 2 and SWAP in values and values[SWAP] < MOST_SWAP:
+    apart = lines[0].offset - lines[1].offset
     if CHANNEL_OFFSET not in bled and ECHO_DELAY not in bled:
-      values[CHANNEL_OFFSET] = lines[0].offset - lines[1].offset
+      if all(line.tells(apart) for line in lines):
+        values[CHANNEL_OFFSET] = apart
     if len(slopes) == 2 and CHANNEL_DRIFT not in bled:
       values[CHANNEL_DRIFT] = 1e6 * (slopes[0] - slopes[1])
   return values

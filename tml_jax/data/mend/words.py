@@ -28,6 +28,7 @@ _WINDOW, _REACH = 20.0, 2.0  # seconds
 _LEAST_IN_WINDOW = 2.0  # seconds of words
 _CLEAR = 0.05  # by which a window's best lag is better than the next
 _LEAST_WINDOWS, _LEAST_SPREAD = 5, 60.0
+_FEW_WINDOWS, _ROUGH = 3, 0.5  # fewer windows are believed beyond 0.5 s
 _MOST_SPREAD = 0.15  # seconds of lags around their line
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000)
 RATIOS = tuple(
@@ -59,11 +60,21 @@ class Line:
       it drifts for sure, else in the median.
     slope: seconds a second; None where the recording is too short.
     error: standard error of the slope.
+    windows: in which the words found their sound.
   """
 
   offset: float
   slope: float | None
   error: float
+  windows: int
+
+  def tells(self, offset: float) -> bool:
+    """Whether an offset of so many seconds is more than a few words' chance.
+
+    Times of words that were spread over a segment are wrong by up to 0.2 s, all
+    of a window together.
+    """
+    return self.windows >= _FEW_WINDOWS or abs(offset) > _ROUGH
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +205,7 @@ def _line(
   times, lags = np.array(points).T
   middle = float(np.median(lags))
   if len(points) < _LEAST_WINDOWS or np.ptp(times) < _LEAST_SPREAD:
-    return Line(middle, None, 0.0)
+    return Line(middle, None, 0.0, len(points))
   ahead, behind = np.triu_indices(len(times), 1)
   slope = float(
     np.median((lags[behind] - lags[ahead]) / (times[behind] - times[ahead]))
@@ -203,8 +214,8 @@ def _line(
   left = lags - slope * times - offset
   spread = 1.48 * float(np.median(np.abs(left))) + 0.002
   if spread > _MOST_SPREAD:
-    return Line(middle, None, 0.0)
+    return Line(middle, None, 0.0, len(points))
   error = spread / float(np.sqrt(np.square(times - times.mean()).sum()))
   if abs(slope) < 4 * error:
-    return Line(middle, slope, error)
-  return Line(offset, slope, error)
+    return Line(middle, slope, error, len(points))
+  return Line(offset, slope, error, len(points))
