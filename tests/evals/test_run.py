@@ -11,7 +11,7 @@ from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.evals import agents, content, run, show, suites
 from tml_jax.evals import kept as kept_lib
-from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics import panel, statistics
 from tml_jax.live import tick
 from tml_jax.streams import annotation, clock, frame, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -272,8 +272,8 @@ def test_forced_numbers_by_hand():
 
 def test_dummies():
   found = {
-    name: panel.scalars(
-      panel.summarise(
+    name: statistics.scalars(
+      statistics.summarise(
         [panel.measure(agent(_timeline(seed))) for seed in range(4)]
       )
     )
