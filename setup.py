@@ -29,6 +29,7 @@ _REQUIRES = [
   "orbax-checkpoint>=0.11.28,<0.13",
   "pillow>=11",  # stills with captions
   "pyarrow>=18",  # documents in parquet
+  "scipy>=1.13,<2",  # exact intervals
   "sentencepiece>=0.2.0,<0.3",
   "soundfile>=0.13,<0.15",  # FLAC of prepared corpora
   "tensorboardX>=2.6,<3",

@@ -41,6 +41,7 @@ IMPORTS = {
     "logs",
     "models",
     "streams",
+    "tools",
     "workdir",
   },
   "interop": {

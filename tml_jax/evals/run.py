@@ -19,7 +19,7 @@ import tqdm
 from tml_jax.config import Config
 from tml_jax.data import turns
 from tml_jax.evals import agents as agents_lib
-from tml_jax.evals import content, suites, turn_based
+from tml_jax.evals import content, simulated_tool, suites, turn_based
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.report import Report, Scored
@@ -241,7 +241,7 @@ def converse(
     def guests():
       for index, item in enumerate(items):
         timeline = item.load()
-        talk = connect(user.UserPart(timeline, tokenizer=tokenizer, grid=grid))
+        talk = connect(_part(timeline, tokenizer=tokenizer, grid=grid))
         yield conversation.Guest(
           talk,
           seed=item.seed,
@@ -250,3 +250,17 @@ def converse(
 
     room = conversation.Room(pool, tokenizer=tokenizer)
     return conversation.hold(room, guests())
+
+
+def _part(
+  timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
+) -> user.UserPart:
+  """The user of an item, with a tool where the item asks for one."""
+  options = {"tokenizer": tokenizer, "grid": grid}
+  if not simulated_tool.answers(timeline):
+    return user.UserPart(timeline, **options)
+  return user.UserPart(
+    simulated_tool.without_results(timeline),
+    tool=simulated_tool.SimulatedTool(timeline, **options),
+    **options,
+  )

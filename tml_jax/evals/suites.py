@@ -209,12 +209,16 @@ def check_name(name: str) -> None:
 
 @functools.cache  # a run asks again and again
 def quick(config: Config, *, data_dir: str) -> Interactivity:
-  """A few held-out conversations of every family, for inside training."""
+  """A few conversations of every family, for inside training.
+
+  Of the dev split where the run has one: what is chosen by them is not tested
+  by them.
+  """
   families = len(mixture.weights(config))
   return Interactivity(
     config,
     data_dir=data_dir,
-    split=Split.HELDOUT,
+    split=Split.DEV if config.data.dev_share else Split.HELDOUT,
     count=max(QUICK_OF_FAMILY, QUICK_COUNT // families),
   )
 

@@ -37,8 +37,8 @@ def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
   events is left out, of all agents alike but for yields, which ask for speech
   to be interrupted. Without anything due there is no score.
 
-  Why harmonic, as F1 is of precision and recall: it is below twice the
-  smallest side times two, so that no agent wins by one side alone. Silence is
+  Why harmonic, as F1 is of precision and recall: it is never above four times
+  the least side, so that no agent wins by one side alone. Silence is
   quiet and holds, and does nothing: 0. Talking always, or on a clock, leaves
   nothing in time, as what is spoiled by earlier speech is not done: 0, or
   almost. Speech at the right times without words stays near 0, and right words

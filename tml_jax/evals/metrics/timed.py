@@ -204,8 +204,11 @@ def _tools(heard: Heard, result: Series) -> None:
         result["tool_latency"].append((round(onset - called.arrived, 6), 1))
       if called.made is not None:
         result["call_latency"].append((round(called.made - a.start, 6), 1))
+    arrived = a.end
+    if a in right and right[a].arrived is not None:
+      arrived = right[a].arrived
     waiting = heard.agent[
-      clock.TICKS.num_windows(a.start) : clock.TICKS.window_of(a.end)
+      clock.TICKS.num_windows(a.start) : clock.TICKS.window_of(arrived)
     ]
     if len(waiting):
       result["talk_through_tool"].append((int(waiting.sum()), len(waiting)))
