@@ -11,11 +11,9 @@ are held at once, and written where --json says.
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
-import dataclasses
 import functools
 import hashlib
 import json
-import math
 import pathlib
 import sys
 import time
@@ -60,10 +58,11 @@ _SPLIT = flags.DEFINE_enum(
   " trained on, for every choice (data.dev_share); fresh: those of training, in"
   " new conversations.",
 )
+_MODELS = ("trained", "duplex", "turns")  # of --agent: with a run
 _AGENT = flags.DEFINE_enum(
   "agent",
   "trained",
-  ["trained", "duplex", "turns", *agents.AGENTS],
+  [*_MODELS, *agents.AGENTS],
   "How the model meets its user. duplex: it hears and answers every window;"
   " turns: behind voice-activity detection, turn by turn; trained: as it was"
   " trained, config.data.layout. All others are agents without a model, which"
@@ -189,8 +188,8 @@ def _write(
   source: dict[str, Any],
 ) -> None:
   """Prints the tables of a `report.Report`; writes `output` and its page."""
-  from tml_jax.evals import show
-  from tml_jax.evals.metrics import panel, statistics
+  from tml_jax.evals import as_json, show
+  from tml_jax.evals.metrics import panel
 
   asked = _asked()
   if "split" in asked:
@@ -200,24 +199,11 @@ def _write(
     "git": workdir_lib.git_hash(),
     "suite": _SUITE.value,
     **asked,
-    "skipped": report.skipped,
-    "left_out": dict(suite.left_out),
-    "metrics": _metrics(report),
-    "agents": _agents(report),
-    "content": report.content,
-    "definitions": panel.definitions(),  # of metrics outside the repository
-    "floor_transfers": {
-      "ticks": statistics.BINS.tolist(),
-      **{k: v.tolist() for k, v in report.transfers(panel.ALL).items()},
-    },
-    "conversations": [
-      {"id": s.log.id, "family": s.family, "score": s.score}
-      for s in report.scored
-    ],
+    **as_json.of(report, left_out=suite.left_out),
   }
   wrote = ""
   if output is not None:
-    text = json.dumps(_without_nan(numbers), indent=1, allow_nan=False)
+    text = json.dumps(as_json.without_nan(numbers), indent=1, allow_nan=False)
     files.write_atomically(output, content=text + "\n")
     page = output.with_suffix(".html")
     files.write_atomically(page, content=show.html(report, title=title))
@@ -292,53 +278,6 @@ def _asked() -> dict[str, Any]:
   return {"split": _SPLIT.value, "count": _COUNT.value}
 
 
-def _metrics(report) -> dict[str, Any]:
-  """By family and agent: value, interval and events of what was measured."""
-  return {
-    family: {agent: _rows(values) for agent, values in columns.items()}
-    for family, columns in report.columns.items()
-  }
-
-
-def _rows(values) -> dict[str, Any]:
-  """Of one agent: what was measured, by name of the metric."""
-  return {
-    name: {
-      "value": value.value,
-      "interval": [value.low, value.high],
-      "events": value.events,
-    }
-    for name, value in values.items()
-    if value.events
-  }
-
-
-def _agents(report) -> dict[str, Any]:
-  """By agent, what was evaluated first: the summary score and the rows.
-
-  Of all families together, and the scores family by family. `less` is what was
-  evaluated less the agent, over the same users.
-  """
-  from tml_jax.evals.metrics import panel
-
-  result = {}
-  for name in (panel.MODEL, *report.agents):
-    values = report.columns[panel.ALL][name]
-    result[name] = {
-      "summary_score": values[panel.SUMMARY.name].value,
-      "families": {
-        family: report.columns[family][name][panel.SUMMARY.name].value
-        for family in report.families
-      },
-      "rows": _rows(values),
-      "less": {
-        row: dataclasses.asdict(difference)
-        for row, difference in report.differences.get(name, {}).items()
-      },
-    }
-  return result
-
-
 def _summary(report, *, seconds: float) -> str:
   """What was left out, what was there, how long it took."""
   lines = [
@@ -377,20 +316,10 @@ def _check_output(path: str) -> pathlib.Path:
   return output
 
 
-def _without_nan(value: Any) -> Any:
-  """NaN, which JSON lacks, as null."""
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_without_nan(item) for item in value]
-  if isinstance(value, float) and math.isnan(value):
-    return None
-  return value
-
-
 def _needs_run(argv: list[str]) -> bool:
   """Whether the command line asks for a model."""
-  return config_flags.value_of("agent", argv=argv) not in agents.AGENTS
+  name = config_flags.value_of("agent", argv=argv)
+  return name in ("", *_MODELS)  # another is refused by its flag
 
 
 if __name__ == "__main__":

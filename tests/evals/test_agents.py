@@ -1,11 +1,12 @@
 """Agents without a model: what they do, and that no metric rewards it."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from tests.helpers import drawn
+from tests.helpers import commands, drawn, small_data
 from tests.helpers.drawn import asks
 from tml_jax import errors
 from tml_jax.data import scenarios
@@ -13,11 +14,12 @@ from tml_jax.data.splits import Split
 from tml_jax.evals import agents, suites, without_model
 from tml_jax.evals.metrics import panel, speech, statistics
 from tml_jax.evals.metrics.panel import Better, Statistic
+from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.annotation import Kind
 
 COUNT = 4  # conversations of a family
-# Rows of agents that cannot be compared with the recorded one's by a ratio.
+# Of unasked speech; the recorded agent has none, so no ratio says how much.
 _MOST_UNASKED = 6.0  # seconds a minute, a tenth of the time
 
 
@@ -88,6 +90,17 @@ def test_none_but_the_recorded_comes_within_half_of_its_score(held):
   }
   assert scores.pop("recorded") == 100
   assert max(scores.values()) < 50, scores
+
+
+def test_nor_where_words_are_left_out_of_the_score(held):
+  """So it is their timing, too, that is worth nothing."""
+  for name in agents.AGENTS.keys() - {"recorded"}:
+    items = [
+      (log, {k: v for k, v in series.items() if not k.startswith("right_")})
+      for family in held.values()
+      for log, series in family[name]
+    ]
+    assert _rows(items)["summary_score"].value < 50, name
 
 
 @pytest.mark.parametrize("family", list(scenarios.FAMILIES))
@@ -207,3 +220,62 @@ def test_every_agent_hears_all_ticks(config, data_dir):
     log = agent(timeline)
     assert len(log.ticks) == clock.TICKS.num_windows(timeline.duration), name
     assert log.annotations == annotation.of(timeline), name
+
+
+# The command, on a machine that has no jax.
+_WITHOUT_JAX = """
+import runpy, sys
+sys.modules.update(jax=None, flax=None)
+sys.argv = ["evaluate", *sys.argv[1:]]
+runpy.run_module("tml_jax.evaluate", run_name="__main__", alter_sys=True)
+"""
+
+
+def _command(data_dir, *more):
+  return commands.run(
+    "-c",
+    _WITHOUT_JAX,
+    f"--data_dir={data_dir}",
+    f"--config.data.voices={','.join(small_data.VOICES)}",
+    "--families=reply",
+    "--count=2",
+    *more,
+  )
+
+
+def test_the_command_needs_no_run_and_no_jax(data_dir, tmp_path):
+  file = tmp_path / "blinks.json"
+  done = _command(data_dir, "--agent=blink_1_1", f"--json={file}")
+  assert done.returncode == 0, done.stderr
+  values = json.loads(file.read_text())
+  assert values["agents"].keys() == {panel.MODEL, *agents.AGENTS}
+  for name, found in values["agents"].items():
+    assert 0 <= found["summary_score"] <= 100, name
+    assert {"done", "unasked_seconds"} <= found["rows"].keys()
+    assert found["families"].keys() == {"reply"}
+  assert values["agents"]["recorded"]["summary_score"] == 100
+  assert values["agents"]["recorded"]["less"]["done"]["value"] == -1
+  blinks = [values["agents"][n]["rows"] for n in (panel.MODEL, "blink_1_1")]
+  assert blinks[0] == blinks[1]
+  assert values["step"] is None and values["agent"] == "blink_1_1"
+  # Its logs can be read and say the same.
+  logs = [ticks.read(path) for path in (tmp_path / "blinks/ticks").rglob("*.*")]
+  assert len(logs) == 2
+  for log in logs:
+    runs = speech.runs_of(log.agent)
+    assert all(stop - first == 1 for first, stop in runs)
+  assert "summary score" in done.stdout
+  assert file.with_suffix(".html").exists()
+
+
+def test_what_the_command_refuses(data_dir, tmp_path):
+  for more, error in (
+    (["--agent=ecco"], "--agent=ecco: value should be one of"),
+    (["--agent=echo", f"--workdir={tmp_path}"], "needs no --workdir"),
+    (["--agent=echo", "--split=dev"], "split dev: data.dev_share = 0"),
+    (["--agent=echo", "--suite=fdb"], "--suite=fdb --agent=echo"),
+    (["--agent=echo", "--json=x.txt"], "ends with .json"),
+  ):
+    done = _command(data_dir, *more)
+    assert done.returncode != 0 and error in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.helpers import drawn
 from tests.helpers.drawn import TICK, asks
+from tml_jax import errors
 from tml_jax.evals.metrics import floor, panel, recorded, statistics, timed
 from tml_jax.streams.annotation import Kind
 
@@ -208,3 +209,15 @@ def test_an_agent_that_always_talks(drawing, annotations):
   if "u" in drawing or "b" in drawing:
     if found["overlap"].events:
       assert found["overlap"].value == 1
+
+
+def test_what_cannot_be_scored_is_named():
+  log = drawn.log("uu.aa.....", asks(Kind.TURN, 0, 2))
+  cut = dataclasses.replace(log, ticks=log.ticks[:4])
+  with pytest.raises(errors.UserError, match="drawn has 4 of 10 ticks"):
+    panel.measure(cut)
+  timed_without = drawn.log("uu.aa.....", asks(Kind.TIMED, 0, 2))
+  with pytest.raises(
+    errors.UserError, match="drawn: the annotation timed at 0"
+  ):
+    panel.measure(timed_without)

@@ -19,6 +19,7 @@ from tml_jax import errors, registry
 from tml_jax.evals.metrics import chances, floor, heard, recorded, timed
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs.ticks import Log
+from tml_jax.streams import clock
 from tml_jax.streams.annotation import Kind
 
 MODEL = "model"  # the agent with weights, beside those of `dummies`
@@ -393,7 +394,18 @@ def definitions() -> dict[str, str]:
 
 
 def measure(log: Log) -> Series:
-  """All series of one log."""
+  """All series of one log.
+
+  Raises:
+    errors.UserError: it does not reach to the end of its conversation, or an
+      annotation lacks what its kind asks for.
+  """
+  wanted = clock.TICKS.num_windows(log.duration)
+  if len(log.ticks) < wanted - 1:  # the last one may be a rounding
+    raise errors.UserError(
+      f"the log of {log.id} has {len(log.ticks)} of {wanted} ticks: the agent"
+      " decided nothing in the others; delete the log and hold it again"
+    )
   found = heard.listen(log)
   series = floor.measure(found) | timed.measure(found)
   series |= recorded.measure(found)

@@ -20,6 +20,8 @@ from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Metric, Statistic
 
 RESAMPLES = 1000
+# Of a comparison: a p below 0.05 must be within reach for a hundred of them.
+COMPARED = 10_000
 CONFIDENCE = 0.95
 BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
 
@@ -89,7 +91,7 @@ def compare(
   *,
   metrics: tuple[Metric, ...] = panel.METRICS,
   seed: int = 0,
-  resamples: int = RESAMPLES,
+  resamples: int = COMPARED,
 ) -> dict[str, Difference]:
   """Differences of two agents on the same users, of what both have.
 
@@ -181,7 +183,7 @@ def _at_least_exact(
 ) -> Value:
   """No narrower than the exact interval, where there is one."""
   events = [e for item in items for e in events_of(metric, item)]
-  is_share = metric.statistic == Statistic.RATIO and events
+  is_share = metric.unit == "%" and events
   if not is_share or not set(events) <= {(0, 1), (1, 1)}:
     return value
   low, high = clopper_pearson(int(sum(v for v, _ in events)), len(events))
@@ -250,9 +252,12 @@ def _ratio(
   item_E, value_E, weight_E = _events(items, series)
   if not len(value_E):
     return np.full(len(weights_RI), np.nan)
-  count_RE = weights_RI[:, item_E]
+  value_I, weight_I = (
+    np.bincount(item_E, of_E, minlength=len(items))
+    for of_E in (value_E, weight_E)
+  )
   with np.errstate(invalid="ignore", divide="ignore"):
-    return (count_RE @ value_E) / (count_RE @ weight_E)
+    return (weights_RI @ value_I) / (weights_RI @ weight_I)
 
 
 def _quantiles(
