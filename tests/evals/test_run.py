@@ -304,7 +304,7 @@ def test_table_and_page():
   assert not any("cue" in row for row in rows)
   # No latency without yields and selectivity beside it.
   (yields,) = [row for row in rows if row.startswith("yields")]
-  assert yields.split()[-11:] == ["-", "0", *["-"] * 9, "%"]
+  assert yields.split()[-12:] == ["-", "0", *["-"] * 9, "%"]
   # What was measured is shown, the headline above the line.
   shown = show.rows(report, "hum")
   measured = {

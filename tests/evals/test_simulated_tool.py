@@ -3,8 +3,9 @@
 import numpy as np
 
 from tests.helpers import frames as frames_lib
-from tml_jax.evals import simulated_tool
+from tml_jax.evals import run, simulated_tool
 from tml_jax.live import user
+from tml_jax.live.transport import Answer
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.annotation import Annotation, Kind
 from tml_jax.streams.frame import Burst, Control, Frame
@@ -116,3 +117,34 @@ def test_other_items_keep_their_results():
   assert not simulated_tool.answers(plain)
   scripted = _item(call="")
   assert not simulated_tool.answers(scripted)
+
+
+def test_an_evaluation_has_it_where_an_item_names_calls():
+  for item, window in ((_item(), None), (_item(call=""), 13)):
+    part = run._part(item, tokenizer=_TOKENIZER, grid=clock.TICKS)
+    typed = [k for k in range(len(part)) if part.window(k).typed]
+    assert typed == ([] if window is None else [window])
+
+
+def test_the_transport_tells_it_what_was_decided():
+  """The transport of a duplex model; results are typed like any other text."""
+  call = Burst(Control.CALL, tuple(b"calculator 3+4"), True)
+  part = run._part(_item(), tokenizer=_TOKENIZER, grid=clock.TICKS)
+  talk = user.Recorded(part)
+  results = {}
+  while (arrived := talk.bring()) is not None:
+    k = len(talk.frames)
+    for _, tokens in arrived.typed:
+      results[k] = tokens
+    bursts = (call,) if k == 9 else ()
+    talk.take(
+      Answer(
+        frame=_frame(k, bursts),
+        sound=None,
+        messages=(),
+        is_reading=False,
+        refused=None,
+        seconds=0.0,
+      )
+    )
+  assert {k: _TOKENIZER.decode(t) for k, t in results.items()} == {15: "1: 7"}

@@ -52,7 +52,7 @@ def test_a_paired_comparison():
   )
   assert apart.value == pytest.approx(one.value - other.value)
   assert apart.low < apart.value < apart.high and apart.low > 0
-  assert apart.p == pytest.approx(2 / 10_001)
+  assert apart.p == pytest.approx(2 / 5_001)
   # Over the same users the difference is known better than both sides are.
   ends = np.sqrt((one.high - one.low) ** 2 + (other.high - other.low) ** 2)
   assert apart.high - apart.low < ends

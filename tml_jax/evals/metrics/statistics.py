@@ -11,6 +11,7 @@ Dimensions: R resamples, I items, E events, B bins.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from scipy import stats
@@ -21,7 +22,7 @@ from tml_jax.evals.metrics.panel import Metric, Statistic
 
 RESAMPLES = 1000
 # Of a comparison: a p below 0.05 must be within reach for a hundred of them.
-COMPARED = 10_000
+COMPARED = 5_000
 CONFIDENCE = 0.95
 BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
 
@@ -158,6 +159,7 @@ def clopper_pearson(count: int, total: int) -> tuple[float, float]:
   return float(low), float(high)
 
 
+@functools.lru_cache(maxsize=2)  # all agents of a report have the same
 def _weights(count: int, *, seed: int, resamples: int) -> np.ndarray:
   """[1 + R, I] how often every item is drawn; first, once each."""
   weights_RI = np.ones((1, count))
