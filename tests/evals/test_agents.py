@@ -103,6 +103,28 @@ def test_nor_where_words_are_left_out_of_the_score(held):
     assert _rows(items)["summary_score"].value < 50, name
 
 
+@pytest.mark.parametrize("on", [1, 2, 3, 5])
+@pytest.mark.parametrize("off", [1, 2, 3, 4, 5, 7, 10, 15])
+def test_no_clock_is_worth_much_even_without_words(held, on, off):
+  """Duty cycles that nobody had in mind when the panel was made."""
+  items = []
+  for family in held.values():
+    for log, _ in family["silent"]:
+      sounds = np.arange(-1, len(log.ticks) - 1) % (on + off) < on
+      blinks = dataclasses.replace(
+        log,
+        ticks=tuple(
+          dataclasses.replace(tick, agent=bool(sound) and k > 0)
+          for k, (tick, sound) in enumerate(zip(log.ticks, sounds, strict=True))
+        ),
+      )
+      series = panel.measure(blinks).items()
+      items.append(
+        (log, {k: v for k, v in series if not k.startswith("right_")})
+      )
+  assert _rows(items)["summary_score"].value < 100 / 3
+
+
 @pytest.mark.parametrize("family", list(scenarios.FAMILIES))
 def test_without_words_a_clock_of_its_own_does_nothing(held, family):
   """The rows of words alone do not carry the panel: its timing does."""

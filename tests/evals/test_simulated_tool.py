@@ -92,7 +92,7 @@ def test_another_call_gets_what_it_asks_for():
 def test_what_fails_in_the_recording_fails_for_the_right_call_alone():
   item = _item(result="failed: timed out")
   # Asked for before its question has ended, it is nobody's answer.
-  assert _results(item, (4, "calculator 3+4")) == {10: "1: 7"}
+  assert _results(item, (3, "calculator 3+4")) == {9: "1: 7"}
   found = _results(item, (7, "calculator 3+4"), (9, "calculator 3+4"))
   assert found == {13: "1: failed: timed out", 15: "2: 7"}
 

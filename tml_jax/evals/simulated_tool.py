@@ -119,7 +119,7 @@ def _questions(timeline: Timeline, *, grid: clock.Grid) -> list[_Question]:
       called = grid.window_of(event.time)
       result.append(
         _Question(
-          grid.window_of(a.start),
+          grid.num_windows(a.start) - 1,
           calls.parse_call(a.call),
           text,
           max(1, arrived - called),

@@ -1,8 +1,8 @@
 """What an evaluation consists of: its items, by name.
 
 For: `--suite`. Not for: running the model (`run`) or the numbers (`panel`).
-Start reading at `Suite`. Another suite is a subclass (`fdb_suite`), a name in
-`SUITES` and a line of `evaluate`.
+Start reading at `Suite`. Another suite is a subclass (`full_duplex_bench`), a
+name in `SUITES` and a line of `evaluate`.
 Nothing here imports jax.
 """
 

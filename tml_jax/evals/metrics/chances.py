@@ -260,7 +260,7 @@ def called(log: Log) -> list[tuple[Annotation, Called]]:
     if not a.call:
       continue
     wanted = calls.parse_call(a.call)
-    asked = clock.TICKS.window_of(a.start)
+    asked = clock.TICKS.num_windows(a.start)  # heard a tick after decided
     right = [
       (k, call.number)
       for k, call in calls_made
