@@ -51,6 +51,7 @@ IMPORTS = {
     "logs",
     "models",
     "streams",
+    "tools",
     "workdir",
   },
   "interop": {

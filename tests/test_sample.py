@@ -213,7 +213,7 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
   evaluate_again = ("-m", "tml_jax.evaluate", *common, "--count=3")
   evaluated = commands.run(*evaluate_again, timeout=600)
   assert evaluated.returncode == 0, evaluated.stderr
-  assert "always talking" in evaluated.stdout
+  assert "always_talking" in evaluated.stdout
   numbers = json.loads((run / "evaluation.json").read_text())
   assert numbers["step"] == 1 and numbers["count"] == 3
   assert len(numbers["conversations"]) == 3

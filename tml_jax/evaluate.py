@@ -6,14 +6,16 @@ Definitions are in `evals/metrics`; the config is the run's own. Prints a
 table, writes FILE.json and FILE.html, and a tick log of every conversation,
 FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on from these when
 it is started again. FILE is WORKDIR/evaluation.
+--agent=NAME with one of `evals.agents.AGENTS` needs no run: its conversations
+are held at once, and written where --json says.
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
 import functools
 import hashlib
 import json
-import math
 import pathlib
+import sys
 import time
 from typing import Any
 
@@ -25,6 +27,7 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
+from tml_jax.evals import agents
 from tml_jax.streams import clock
 from tml_jax.training import run_tokenizer, trained
 
@@ -50,18 +53,22 @@ _FDB_ROOT = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_enum(
   "split",
   "heldout",
-  ["heldout", "fresh"],
-  "heldout: utterances never trained on; fresh: those of training, in new"
-  " conversations.",
+  ["heldout", "dev", "fresh"],
+  "heldout: utterances never trained on, for the table; dev: others never"
+  " trained on, for every choice (data.dev_share); fresh: those of training, in"
+  " new conversations.",
 )
+_MODELS = ("trained", "duplex", "turns")  # of --agent: with a run
 _AGENT = flags.DEFINE_enum(
   "agent",
   "trained",
-  ["trained", "duplex", "turns"],
+  [*_MODELS, *agents.AGENTS],
   "How the model meets its user. duplex: it hears and answers every window;"
   " turns: behind voice-activity detection, turn by turn; trained: as it was"
-  " trained, config.data.layout.",
+  " trained, config.data.layout. All others are agents without a model, which"
+  " need no --workdir.",
 )
+_NO_RUN = "experiments/interaction.py:interactive"  # --config without a run
 _VAD = flags.DEFINE_string(
   "vad", "energy", "Detector of --agent=turns: energy or silero."
 )
@@ -74,6 +81,52 @@ _ENDPOINT = flags.DEFINE_float(
 
 
 def main(config: Config) -> None:
+  if _AGENT.value in agents.AGENTS:
+    _without_model(config)
+  else:
+    _of_run(config)
+
+
+def _without_model(config: Config) -> None:
+  """Holds the conversations of an agent without a model."""
+  start, name = time.monotonic(), _AGENT.value
+  if config_flags.WORKDIR.value:
+    raise errors.UserError(
+      f"--agent={name} has no model, and needs no --workdir: leave that out, or"
+      " give --agent=trained"
+    )
+  data_dir = config_flags.data_dir() if _SUITE.value != "fdb" else ""
+  path = config_flags.JSON.value
+  output = _check_output(path) if path else None
+  from tml_jax.evals import suites, without_model
+  from tml_jax.logs import ticks
+
+  suites.check_name(_SUITE.value)
+  if _SUITE.value == "fdb":
+    raise errors.UserError(
+      f"--suite=fdb --agent={name}: agents without a model stand beside every"
+      " model there; give a run, or leave --suite out"
+    )
+  suite = _suite(config, data_dir=data_dir)
+
+  def keep(family: str, log: ticks.Log) -> None:
+    if output is not None:
+      folder = output.with_suffix("") / workdir_lib.TICKS / family
+      ticks.write(log, folder / f"{log.id.replace('/', '-')}.jsonl")
+
+  report = without_model.evaluate(suite, name=name, keep=keep)
+  _write(
+    report,
+    suite=suite,
+    output=output,
+    start=start,
+    title=f"{name}, an agent without a model, {_SUITE.value}",
+    source={"config": config.name, "step": None, "agent": name},
+  )
+
+
+def _of_run(config: Config) -> None:
+  """Holds the conversations of a run's model."""
   start = time.monotonic()
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
@@ -91,8 +144,7 @@ def main(config: Config) -> None:
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   # jax starts here: bad input has been refused by now.
-  from tml_jax.evals import kept, run, show
-  from tml_jax.evals.metrics import panel
+  from tml_jax.evals import kept, run
 
   how, connect = _agent(config)
   agent = trained.load(
@@ -116,35 +168,48 @@ def main(config: Config) -> None:
       },
     ),
   )
-  title = f"{config.name}, step {agent.step}, {how}, {_SUITE.value}"
+  _write(
+    report,
+    suite=suite,
+    output=output,
+    start=start,
+    title=f"{config.name}, step {agent.step}, {how}, {_SUITE.value}",
+    source={"config": config.name, "step": agent.step, "agent": how},
+  )
+
+
+def _write(
+  report,
+  *,
+  suite,
+  output: pathlib.Path | None,
+  start: float,
+  title: str,
+  source: dict[str, Any],
+) -> None:
+  """Prints the tables of a `report.Report`; writes `output` and its page."""
+  from tml_jax.evals import as_json, show
+  from tml_jax.evals.metrics import panel
+
   asked = _asked()
   if "split" in asked:
     title += f": {asked['split']}"
   numbers = {
-    "config": config.name,
-    "step": agent.step,
-    "agent": how,
+    **source,
     "git": workdir_lib.git_hash(),
     "suite": _SUITE.value,
     **asked,
-    "skipped": report.skipped,
-    "left_out": dict(suite.left_out),
-    "metrics": _metrics(report),
-    "content": report.content,
-    "definitions": panel.definitions(),  # of metrics outside the repository
-    "floor_transfers": {
-      "ticks": panel.BINS.tolist(),
-      **{k: v.tolist() for k, v in report.transfers(panel.ALL).items()},
-    },
-    "conversations": [
-      {"id": s.log.id, "family": s.family, "score": s.score}
-      for s in report.scored
-    ],
+    **as_json.of(report, left_out=suite.left_out),
   }
-  text = json.dumps(_without_nan(numbers), indent=1, allow_nan=False)
-  files.write_atomically(output, content=text + "\n")
-  page = output.with_suffix(".html")
-  files.write_atomically(page, content=show.html(report, title=title))
+  wrote = ""
+  if output is not None:
+    text = json.dumps(as_json.without_nan(numbers), indent=1, allow_nan=False)
+    files.write_atomically(output, content=text + "\n")
+    page = output.with_suffix(".html")
+    files.write_atomically(page, content=show.html(report, title=title))
+    wrote = (
+      f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
+    )
   # What can fail, as where nobody reads it, comes after what took the time.
   for family in (*report.families, panel.ALL):
     if family != panel.ALL or len(report.families) > 1:
@@ -153,9 +218,8 @@ def main(config: Config) -> None:
   for name, why in suite.left_out.items():
     print(errors.escaped(f"left out {name}: {why}"))
   print(_summary(report, seconds=time.monotonic() - start))
-  print(
-    f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
-  )
+  if wrote:
+    print(wrote)
 
 
 def _agent(config: Config):
@@ -214,29 +278,8 @@ def _asked() -> dict[str, Any]:
   return {"split": _SPLIT.value, "count": _COUNT.value}
 
 
-def _metrics(report) -> dict[str, Any]:
-  """By family and agent: value, interval and events of what was measured."""
-  return {
-    family: {
-      agent: {
-        name: {
-          "value": value.value,
-          "interval": [value.low, value.high],
-          "events": value.events,
-        }
-        for name, value in values.items()
-        if value.events
-      }
-      for agent, values in agents.items()
-    }
-    for family, agents in report.columns.items()
-  }
-
-
 def _summary(report, *, seconds: float) -> str:
   """What was left out, what was there, how long it took."""
-  from tml_jax.evals import run
-
   lines = [
     f"{count} conversations of {family} have no annotations and were skipped"
     for family, count in report.skipped.items()
@@ -245,6 +288,8 @@ def _summary(report, *, seconds: float) -> str:
     lines.append(f"{report.reused} conversations were there from before")
   line = f"all took {seconds:.0f} s"
   if len(report.tick_seconds):
+    from tml_jax.evals import run
+
     median = 1000 * np.median(report.tick_seconds)
     line = (
       f"a window of {run.SLOTS} sessions took {median:.0f} ms (median); {line}"
@@ -271,16 +316,14 @@ def _check_output(path: str) -> pathlib.Path:
   return output
 
 
-def _without_nan(value: Any) -> Any:
-  """NaN, which JSON lacks, as null."""
-  if isinstance(value, dict):
-    return {key: _without_nan(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_without_nan(item) for item in value]
-  if isinstance(value, float) and math.isnan(value):
-    return None
-  return value
+def _needs_run(argv: list[str]) -> bool:
+  """Whether the command line asks for a model."""
+  name = config_flags.value_of("agent", argv=argv)
+  return name in ("", *_MODELS)  # another is refused by its flag
 
 
 if __name__ == "__main__":
-  config_flags.run(main, config_from=config_flags.ConfigFrom.WORKDIR)
+  if _needs_run(sys.argv):
+    config_flags.run(main, config_from=config_flags.ConfigFrom.WORKDIR)
+  else:
+    config_flags.run(main, default=_NO_RUN)

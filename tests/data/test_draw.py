@@ -28,6 +28,7 @@ def scenario(data_dir, *, split=Split.TRAIN, share=SHARE):
       split=split,
       seed=0,
       heldout_share=share,
+      dev_share=0.2 if split == Split.DEV else 0.0,
       length=10**6,
       video_size=family.VideoSize(120, 160),
     )

@@ -27,6 +27,7 @@ from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import EventKind, Role
 
 SHARE = 0.1
+DEV_SHARE = 0.2  # where it is opened
 COUNT = 8
 STREAMS = interaction.get_config("interactive").streams
 NEW = [
@@ -60,6 +61,7 @@ def _open_family(voices):
       split=split,
       seed=0,
       heldout_share=share,
+      dev_share=DEV_SHARE if split == Split.DEV else 0.0,
       length=10**6,
       video_size=family.VideoSize(STREAMS.video_height, STREAMS.video_width),
     )
@@ -170,7 +172,8 @@ def test_splits_share_nothing_that_is_asked(name, items_of):
     assert any(item.metadata["asked"] for item in items_of(name, split))
     for item in items_of(name, split):
       for asked in item.metadata["asked"]:
-        assert splits.contains(split, asked, share=SHARE)
+        dev = DEV_SHARE if split == Split.DEV else 0.0
+        assert splits.contains(split, asked, share=SHARE, dev=dev)
         assert asked not in scenarios.FAMILIES[name].words
 
 

@@ -24,7 +24,7 @@ from tml_jax import errors, plugins, prepare, tools
 from tml_jax import workdir as workdir_lib
 from tml_jax.data import corpus, loader, mixture, scenarios, source
 from tml_jax.data.splits import Split
-from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics import panel, statistics
 from tml_jax.streams import annotation
 from tml_jax.streams.annotation import Kind
 from tml_jax.tools import background
@@ -135,9 +135,9 @@ def test_a_tool_and_its_flag(tmp_path):
 def test_a_metric_stands_beside_the_others(tmp_path):
   turn = drawn.asks(Kind.TURN, 0, 2)
   logs = [drawn.log(x, turn) for x in ("uu.aa...", "uu....aa", "uu......")]
-  before = panel.summarise([panel.measure(log) for log in logs])
+  before = statistics.summarise([panel.measure(log) for log in logs])
   plugins.load([plugin_files.write("at_once", tmp_path)])
-  found = panel.summarise(
+  found = statistics.summarise(
     [panel.measure(log) for log in logs], metrics=panel.metrics()
   )
   value = found.pop("answered_at_once")

@@ -40,6 +40,7 @@ def scenario(data_dir, *, split=Split.TRAIN, seed=0):
     split=split,
     seed=seed,
     heldout_share=SHARE,
+    dev_share=0.2 if split == Split.DEV else 0.0,
     length=10**6,
     video_size=family.VideoSize(120, 160),
   )

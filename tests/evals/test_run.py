@@ -11,7 +11,7 @@ from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.evals import agents, content, run, show, suites
 from tml_jax.evals import kept as kept_lib
-from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics import panel, statistics
 from tml_jax.live import tick
 from tml_jax.streams import annotation, clock, frame, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
@@ -272,38 +272,50 @@ def test_forced_numbers_by_hand():
 
 def test_dummies():
   found = {
-    name: panel.scalars(
-      panel.summarise(
+    name: statistics.scalars(
+      statistics.summarise(
         [panel.measure(agent(_timeline(seed))) for seed in range(4)]
       )
     )
     for name, agent in agents.AGENTS.items()
   }
-  assert list(found) == ["recorded", "silent", "always talking"]
+  assert list(found)[:4] == [
+    *("recorded", "recorded_late", "silent", "always_talking")
+  ]
   recorded = found["recorded"]
   assert recorded["responded"] == recorded["said_right"] == 1
   assert recorded["latency_p50"] == pytest.approx(0.2)
   assert recorded["false_fires"] == recorded["overlap"] == 0
   assert recorded["floor_transfer_js"] == recorded["late_p50"] == 0
   assert found["silent"]["responded"] == found["silent"]["false_fires"] == 0
-  assert found["always talking"]["responded"] == 0
-  assert found["always talking"]["overlap"] == 1
+  assert found["always_talking"]["responded"] == 0
+  assert found["always_talking"]["overlap"] == 1
 
 
 def test_table_and_page():
   report = _evaluate(_Hums(range(3), plain=[2]))
   head, _, *rows = show.table(report, "hum").splitlines()
-  assert head.split() == ["hum", "model", "n", *("recorded silent").split()] + [
-    "always",
-    "talking",
-  ]
+  assert head.split() == ["hum", "model", "n", *agents.AGENTS]
   (answered,) = [row for row in rows if row.startswith("turns answered")]
   # Two turns of the model and of each dummy: too few, and so marked.
-  assert answered.split()[-4:] == ["100.0*", "0.0*", "0.0*", "%"]
+  cells = dict(zip(agents.AGENTS, answered.split()[-10:-1], strict=True))
+  assert cells["recorded"] == "100.0*"
+  assert cells["silent"] == cells["always_talking"] == "0.0*"
   assert not any("cue" in row for row in rows)
   # No latency without yields and selectivity beside it.
   (yields,) = [row for row in rows if row.startswith("yields")]
-  assert yields.split()[-6:] == ["-", "0", "-", "-", "-", "%"]
+  assert yields.split()[-12:] == ["-", "0", *["-"] * 9, "%"]
+  # What was measured is shown, the headline above the line.
+  shown = show.rows(report, "hum")
+  measured = {
+    name
+    for values in report.columns["hum"].values()
+    for name, value in values.items()
+    if value.events
+  }
+  assert measured <= {metric.name for metric in shown}
+  assert {m.name for m in shown.headline} == set(panel.HEADLINE)
+  assert rows[len(shown.headline)].strip("-") == ""
   page = show.html(report, title="a <test>")
   assert "a &lt;test&gt;" in page and "1 without annotations" in page
   assert page.count("data:image/png;base64,") == 4

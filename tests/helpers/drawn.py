@@ -2,16 +2,21 @@
 
 import numpy as np
 
-from tml_jax.evals.metrics import heard, panel
+from tml_jax.evals.metrics import panel, speech
 from tml_jax.logs import ticks
 from tml_jax.streams.annotation import Annotation, Kind
 
 TICK = 0.2
 
 
-def log(drawing, *annotations, says=(), calls=(), recorded="") -> ticks.Log:
-  """`says` and `calls` by tick; `recorded` draws the recorded agent."""
-  says, calls = dict(says), dict(calls)
+def log(
+  drawing, *annotations, says=(), calls=(), results=(), recorded=""
+) -> ticks.Log:
+  """`says` and `calls` by tick, `results` (number, text) by tick.
+
+  `recorded` draws the recorded agent.
+  """
+  says, calls, results = dict(says), dict(calls), dict(results)
   made = {k: ticks.Call(i + 1, calls[k]) for i, k in enumerate(sorted(calls))}
   agent = np.array([letter == "a" for letter in recorded])
   return ticks.Log(
@@ -20,7 +25,7 @@ def log(drawing, *annotations, says=(), calls=(), recorded="") -> ticks.Log:
     duration=len(drawing) * TICK,
     annotations=tuple(sorted(annotations, key=lambda a: (a.start, a.end))),
     recorded=tuple(
-      (first * TICK, stop * TICK) for first, stop in heard.runs_of(agent)
+      (first * TICK, stop * TICK) for first, stop in speech.runs_of(agent)
     ),
     ticks=tuple(
       ticks.Tick(
@@ -28,6 +33,7 @@ def log(drawing, *annotations, says=(), calls=(), recorded="") -> ticks.Log:
         user=letter in "ub",
         agent_text=says.get(k, ""),
         calls=(made[k],) if k in made else (),
+        results=(ticks.Call(*results[k]),) if k in results else (),
       )
       for k, letter in enumerate(drawing)
     ),

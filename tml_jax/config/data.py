@@ -42,6 +42,8 @@ class DataConfig:
   group_size: int  # recordings packed together, first fit; fewer if long
   workers: int  # prefetch processes; 0 = threads of the main process
   heldout_share: float  # of prompt ids, by hash
+  # Of prompt ids, by hash, out of what training would have: for choices.
+  dev_share: float = 0.0
   seed: int
   layout: Layout = Layout.DUPLEX
   # Recordings that last longer are drawn in stretches of so many seconds, each
@@ -81,6 +83,11 @@ class DataConfig:
     checks.require(
       0 < self.heldout_share < 1,
       f"data.heldout_share = {self.heldout_share}: between 0 and 1",
+    )
+    checks.require(
+      0 <= self.dev_share < 1 - self.heldout_share,
+      f"data.dev_share = {self.dev_share}: at least 0, and less than"
+      f" 1 - data.heldout_share = {1 - self.heldout_share:g}",
     )
     checks.require(
       self.stretch_seconds >= 1,

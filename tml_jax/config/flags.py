@@ -132,7 +132,7 @@ def parse_config(
     raise errors.UserError(f"--flagfile: {text}") from error
   _check_paths(argv)
   # Before the flags are parsed: a tool may have some of its own.
-  files = _value_of("plugins", argv=argv).split(",")
+  files = value_of("plugins", argv=argv).split(",")
   plugins.load(file.strip() for file in files if file.strip())
   if helps := [argument for argument in argv[1:] if _HELP.match(argument)]:
     flags.FLAGS([argv[0], *helps])  # prints and exits
@@ -309,7 +309,7 @@ def _check_paths(argv: list[str]) -> None:
   gs://bucket would become a directory named `gs:`.
   """
   for name in _PATHS:
-    value = _value_of(name, argv=argv)
+    value = value_of(name, argv=argv)
     if "://" in value:
       raise errors.UserError(
         f"--{name}={value} is a URL and this takes a path: mount the bucket"
@@ -328,7 +328,7 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
   """Puts `--config=WORKDIR/config.txt` first unless --config is there."""
   if has_config(argv):
     return argv
-  path = _value_of("workdir", argv=argv)
+  path = value_of("workdir", argv=argv)
   if path:
     file = os.path.join(path, config_text.FILE_NAME)
     if not os.path.isfile(file):
@@ -342,14 +342,14 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
 
 def _add_topology(argv: list[str]) -> list[str]:
   """`--config=FILE.py:NAME --topology=T --num_slices=N` with NAME@T:N."""
-  topology = _value_of("topology", argv=argv)
+  topology = value_of("topology", argv=argv)
   if not topology:
     raise errors.UserError(
       "--topology is missing: name a slice, for instance --topology=v5p:8x8x8"
     )
-  slices = _value_of("num_slices", argv=argv)
+  slices = value_of("num_slices", argv=argv)
   place = topology if slices in ("", "1") else f"{topology}:{slices}"
-  path = _value_of(_FLAG, argv=argv)
+  path = value_of(_FLAG, argv=argv)
   if ".py:" not in path or path.endswith(f"@{place}"):
     return argv
   if "@" in path:
@@ -363,7 +363,7 @@ def _add_topology(argv: list[str]) -> list[str]:
   ]
 
 
-def _value_of(name: str, *, argv: list[str]) -> str:
+def value_of(name: str, *, argv: list[str]) -> str:
   """Value of --name in `argv`, the last one; empty if it is not there."""
   value = ""
   for i, argument in enumerate(argv):

@@ -420,6 +420,8 @@ def _identity(
     "split": str(split),
     "seed": config.data.seed,
     "heldout_share": config.data.heldout_share,
+    # Where there is none, as in runs from before there was one.
+    **({"dev_share": dev} if (dev := config.data.dev_share) else {}),
     "mixture": list(mixture.entries(config)),
     "schedule": list(config.data.schedule),
     "max_epochs": list(config.data.max_epochs),

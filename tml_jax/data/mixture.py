@@ -425,13 +425,19 @@ def open_entry(
   Raises:
     errors.UserError: neither a family nor a prepared corpus.
   """
-  share = config.data.heldout_share
+  share, dev = config.data.heldout_share, config.data.dev_share
+  if split == Split.DEV and not dev:
+    raise errors.UserError(
+      "split dev: data.dev_share = 0, so training had all that is not held out;"
+      " train with --config.data.dev_share=0.05, or take another split"
+    )
   if entry in scenarios.FAMILIES:
     return scenarios.FAMILIES[entry](
       voices,
       split=split,
       seed=config.data.seed,
       heldout_share=share,
+      dev_share=dev,
       length=SCENARIO_LENGTH,
       video_size=family.VideoSize(
         config.streams.video_height, config.streams.video_width
@@ -448,7 +454,7 @@ def open_entry(
       grid=grid,
       margin=margin,
     )
-  return subset.Subset(corpus, split=split, share=share, cut=cut)
+  return subset.Subset(corpus, split=split, share=share, dev=dev, cut=cut)
 
 
 def past_windows(config: Config) -> int:

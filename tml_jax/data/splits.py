@@ -4,6 +4,12 @@ For: one rule that scenarios, mixtures and evaluation share. Not for: reading
 data. A prompt is held out by a hash of its id, the same for every voice, so a
 held-out sentence was never heard in any voice; random draws of two splits
 never come from the same seed.
+
+By its hash, a number in [0, 1), an id is held out below `share`, of DEV from
+there to `share + dev`, and of training above. So held-out ids are the same
+whatever DEV takes; what DEV has, training has not. A run whose `dev` was 0 has
+trained on all that is not held out, and has no DEV. The words that families
+ask with belong to all splits; of those, DEV has none as prompts.
 """
 
 import enum
@@ -15,18 +21,19 @@ import numpy as np
 
 
 class Split(enum.StrEnum):
-  """Training, and two ways to test it."""
+  """Training, what choices are made on, and two ways to test it."""
 
   TRAIN = "train"
+  DEV = "dev"  # never trained on: thresholds, weights, checkpoints
   HELDOUT = "heldout"  # utterances never trained on, in new scenarios
   FRESH = "fresh"  # utterances of training in new scenarios
 
 
-_TAGS = {Split.TRAIN: 1, Split.HELDOUT: 2, Split.FRESH: 3}
+_TAGS = {Split.TRAIN: 1, Split.HELDOUT: 2, Split.FRESH: 3, Split.DEV: 4}
 
 
 def is_heldout(identifier: str, *, share: float) -> bool:
-  """Whether a prompt (or a recording) is kept from training."""
+  """Whether a prompt (or a recording) is kept for the last test."""
   return hash_of(identifier) < share * 2**64
 
 
@@ -36,24 +43,46 @@ def hash_of(identifier: str) -> int:
   return int.from_bytes(digest[:8], "big")
 
 
-def contains(split: Split, identifier: str, *, share: float) -> bool:
-  """Whether `split` may use the prompt or recording `identifier`."""
-  return is_heldout(identifier, share=share) == (split == Split.HELDOUT)
+def contains(
+  split: Split, identifier: str, *, share: float, dev: float = 0.0
+) -> bool:
+  """Whether `split` may use the prompt or recording `identifier`.
+
+  Args:
+    split: the split.
+    identifier: of the prompt or recording.
+    share: that is held out.
+    dev: that DEV has.
+  """
+  if split == Split.HELDOUT:
+    return is_heldout(identifier, share=share)
+  kept_back = is_heldout(identifier, share=share + dev)
+  if split == Split.DEV:
+    return kept_back and not is_heldout(identifier, share=share)
+  return not kept_back
 
 
-def members(split: Split, hashes: np.ndarray, *, share: float) -> np.ndarray:
+def members(
+  split: Split, hashes: np.ndarray, *, share: float, dev: float = 0.0
+) -> np.ndarray:
   """Which of many recordings `split` may use.
 
   Args:
     split: the split.
     hashes: [n] uint64, first 8 bytes of the SHA-1 of each id.
     share: that is held out.
+    dev: that DEV has.
 
   Returns:
     [k] int64, their numbers in order: those that `contains` is true of.
   """
   heldout = hashes < np.uint64(math.ceil(share * 2**64))
-  return np.flatnonzero(heldout == (split == Split.HELDOUT))
+  kept_back = hashes < np.uint64(math.ceil((share + dev) * 2**64))
+  of_split = {
+    Split.HELDOUT: heldout,
+    Split.DEV: kept_back & ~heldout,
+  }.get(split, ~kept_back)
+  return np.flatnonzero(of_split)
 
 
 def seed_sequence(

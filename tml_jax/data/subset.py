@@ -54,6 +54,7 @@ class Subset:
     *,
     split: Split,
     share: float,
+    dev: float = 0.0,
     cut: Cut | None = None,
   ):
     """Looks at the table of the corpus and reads no recording.
@@ -62,6 +63,7 @@ class Subset:
       recordings: the corpus.
       split: the split.
       share: of the recordings that is held out.
+      dev: of them that the dev split has.
       cut: of long recordings; all are whole where it is None.
 
     Raises:
@@ -72,7 +74,7 @@ class Subset:
         f"{recordings!r} has recorded conversations, and none of them is "
         "new; evaluate it on its held-out recordings"
       )
-    kept = splits.members(split, recordings.split_hash, share=share)
+    kept = splits.members(split, recordings.split_hash, share=share, dev=dev)
     if not len(kept):
       raise errors.UserError(
         f"{recordings!r} has no recording in the {split} split; add "

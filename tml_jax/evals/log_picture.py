@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 
 from tml_jax.evals.metrics import heard as heard_lib
-from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics import speech, statistics
 from tml_jax.logs import transcript
 from tml_jax.logs.ticks import Log
 from tml_jax.streams import clock
@@ -42,7 +42,7 @@ def transfers(counts: dict[str, np.ndarray]):
 
   Args:
     counts: [bins] of the model and of the recorded agent, by name; see
-      `panel.histogram`.
+      `statistics.histogram`.
   """
   from matplotlib import figure
 
@@ -52,13 +52,13 @@ def transfers(counts: dict[str, np.ndarray]):
   for i, (name, count) in enumerate(counts.items()):
     share = 100 * count / max(count.sum(), 1)
     axes.bar(
-      panel.BINS + (i - (len(counts) - 1) / 2) * width,
+      statistics.BINS + (i - (len(counts) - 1) / 2) * width,
       share,
       width=width,
       color=(_AGENT, _DUE)[i],
       label=f"{name}: {int(count.sum())}",
     )
-  first, last = panel.BINS[[0, -1]]
+  first, last = statistics.BINS[[0, -1]]
   ticks = np.arange(first, last + 1, 5)
   ends = {first: "≤", last: "≥"}
   axes.set_xticks(
@@ -86,7 +86,7 @@ def draw(log: Log):
   axes = canvas.subplots()
   letters = duration / (width * 0.92) * _LETTER_INCHES  # seconds of one
   _asked(axes, log, letters=letters, duration=duration)
-  for first, stop in heard_lib.runs_of(log.user):
+  for first, stop in speech.runs_of(log.user):
     _bar(axes, "user", first, stop, _USER)
   words = [(k, tick.user_text) for k, tick in enumerate(log.ticks)]
   _texts(axes, "user", _phrases(words), letters=letters)

@@ -18,10 +18,11 @@ import tqdm
 
 from tml_jax.config import Config
 from tml_jax.data import turns
-from tml_jax.evals import content, suites, turn_based
+from tml_jax.evals import agents as agents_lib
+from tml_jax.evals import content, simulated_tool, suites, turn_based
 from tml_jax.evals import kept as kept_lib
-from tml_jax.evals.metrics import floor, panel
-from tml_jax.evals.metrics.floor import Series
+from tml_jax.evals.metrics import panel
+from tml_jax.evals.report import Report, Scored
 from tml_jax.live import conversation, user
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
@@ -34,108 +35,6 @@ from tml_jax.streams.tokenizer import Tokenizer
 
 SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
-
-
-@dataclasses.dataclass(frozen=True)
-class Scored:
-  """One item.
-
-  Attributes:
-    family: whose it is.
-    log: of the model's session.
-    series: by agent: the model's and those of agents without a model.
-  """
-
-  family: str
-  log: ticks.Log
-  series: dict[str, Series]
-
-  @property
-  def score(self) -> float:
-    return panel.score(self.series[panel.MODEL])
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """A suite evaluated.
-
-  Attributes:
-    scored: items, those of a family together.
-    content: of each family, and of `panel.ALL`; see `content.Sums`.
-    skipped: items that say nothing of what is due, by family.
-    reused: items whose log was there.
-    tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
-    metrics: of the suite.
-    agents: without a model, names.
-    corpora: families that are recorded corpora.
-  """
-
-  scored: list[Scored]
-  content: dict[str, dict[str, float]]
-  skipped: dict[str, int]
-  reused: int
-  tick_seconds: np.ndarray
-  metrics: tuple[panel.Metric, ...]
-  agents: tuple[str, ...]
-  corpora: tuple[str, ...] = ()
-
-  @property
-  def families(self) -> list[str]:
-    return list(dict.fromkeys(item.family for item in self.scored))
-
-  def items(self, family: str) -> list[Scored]:
-    """Those of a family, or `panel.ALL`."""
-    return [s for s in self.scored if family in (panel.ALL, s.family)]
-
-  def summary(
-    self,
-    family: str,
-    *,
-    agent: str = panel.MODEL,
-    resamples: int = panel.RESAMPLES,
-  ) -> dict[str, panel.Value]:
-    items = [item.series[agent] for item in self.items(family)]
-    return panel.summarise(items, metrics=self.metrics, resamples=resamples)
-
-  @functools.cached_property
-  def columns(self) -> dict[str, dict[str, dict[str, panel.Value]]]:
-    """The panel by family (and `panel.ALL`) and agent, the model first.
-
-    Intervals are the model's alone.
-    """
-    return {
-      family: {panel.MODEL: self.summary(family)}
-      | {
-        name: self.summary(family, agent=name, resamples=0)
-        for name in self.agents
-      }
-      for family in (*self.families, panel.ALL)
-    }
-
-  def transfers(self, family: str) -> dict[str, np.ndarray]:
-    """[`panel.BINS`] counts of floor transfers: the model's, the recorded."""
-    items = [item.series[panel.MODEL] for item in self.items(family)]
-    agents = {panel.MODEL: floor.TRANSFER, "recorded": floor.RECORDED}
-    return {
-      name: sum(panel.histogram(item.get(series, [])) for item in items)
-      for name, series in agents.items()
-    }
-
-  def scalars(self) -> dict[str, float]:
-    """Of all families together, and CORPUS/NAME of every recorded corpus.
-
-    For the metrics of training.
-    """
-    result = self._scalars(panel.ALL)
-    for corpus in self.corpora:
-      if corpus in self.families:
-        found = self._scalars(corpus)
-        result |= {f"{corpus}/{name}": v for name, v in found.items()}
-    return result
-
-  def _scalars(self, family: str) -> dict[str, float]:
-    values = self.summary(family, resamples=0)
-    return panel.scalars(values) | self.content[family]
 
 
 def evaluate(
@@ -205,7 +104,12 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={panel.MODEL: suite.measure(logs[i]), **known.dummies[i]},
+      series={panel.MODEL: suite.measure(logs[i]), **known.dummies[i]}
+      | {
+        name: suite.measure(like(logs[i]))
+        for name, like in agents_lib.LIKE_MODEL.items()
+        if name in suite.agents
+      },
     )
     for i in sorted(logs)
   ]
@@ -337,7 +241,7 @@ def converse(
     def guests():
       for index, item in enumerate(items):
         timeline = item.load()
-        talk = connect(user.UserPart(timeline, tokenizer=tokenizer, grid=grid))
+        talk = connect(_part(timeline, tokenizer=tokenizer, grid=grid))
         yield conversation.Guest(
           talk,
           seed=item.seed,
@@ -346,3 +250,17 @@ def converse(
 
     room = conversation.Room(pool, tokenizer=tokenizer)
     return conversation.hold(room, guests())
+
+
+def _part(
+  timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
+) -> user.UserPart:
+  """The user of an item, with a tool where the item asks for one."""
+  options = {"tokenizer": tokenizer, "grid": grid}
+  if not simulated_tool.answers(timeline):
+    return user.UserPart(timeline, **options)
+  return user.UserPart(
+    simulated_tool.without_results(timeline),
+    tool=simulated_tool.SimulatedTool(timeline, **options),
+    **options,
+  )

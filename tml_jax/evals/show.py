@@ -4,20 +4,26 @@ For: people. Not for: the numbers themselves (`panel`) or the pictures
 (`log_picture`). Start reading at `table` and `html`.
 """
 
+import dataclasses
 import html as html_lib
 import math
+from collections.abc import Iterator
 
-from tml_jax.evals import log_picture, run
-from tml_jax.evals.metrics import panel
-from tml_jax.evals.metrics.panel import Metric, Value
+from tml_jax.evals import log_picture
+from tml_jax.evals.metrics import panel, statistics
+from tml_jax.evals.metrics.panel import Better, Metric
+from tml_jax.evals.metrics.statistics import Value
+from tml_jax.evals.report import Report
 
 FEW = "*"
 NOTE = (
   f"{FEW} fewer than {panel.FEW_EVENTS} events; brackets are"
-  f" {100 * panel.CONFIDENCE:.0f} % intervals by bootstrap over conversations;"
-  " n counts events of the model; the columns behind it are agents without a"
-  " model on the same conversations. No latency means"
-  " anything without yields and selectivity beside it."
+  f" {100 * statistics.CONFIDENCE:.0f} % intervals by bootstrap over"
+  " conversations, of shares at least the exact ones; n counts events of the"
+  " model; the columns behind it are agents without a model on the same"
+  " conversations. The first rows are read together or not at all; the others,"
+  " below the line, are an appendix that begins where the model is farthest"
+  " from the recorded agent."
 )
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto;
@@ -27,6 +33,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .18rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 1.5px solid #222; }
+tbody.appendix { border-top: 1px solid #222; }
 tbody tr:nth-child(odd) { background: #f5f5f5; }
 td.model { font-weight: 600; } td.interval, td.n, td.unit { color: #666; }
 td.dummy { color: #555; } .few { color: #999; font-weight: 400; }
@@ -36,17 +43,59 @@ p.note { color: #666; max-width: 50rem; }
 """
 
 
-def rows(report: run.Report, family: str) -> list[Metric]:
-  """Metrics of which any agent has an event; `panel.HEADLINE` whole or not."""
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The metrics of a table, in its order.
+
+  Attributes:
+    headline: `panel.HEADLINE`, whole or not.
+    appendix: all others of which any agent has an event.
+  """
+
+  headline: list[Metric]
+  appendix: list[Metric]
+
+  def __iter__(self) -> Iterator[Metric]:
+    return iter(self.headline + self.appendix)
+
+
+def rows(report: Report, family: str) -> Rows:
+  """What is measured; of the appendix, the rows that hurt come first."""
+  found = report.columns[family]
   counted = {
     name
-    for values in report.columns[family].values()
+    for values in found.values()
     for name, value in values.items()
     if value.events
   }
-  if counted & set(panel.HEADLINE) - {"false_fires"}:
-    counted |= set(panel.HEADLINE)
-  return [metric for metric in report.metrics if metric.name in counted]
+  rates = {"false_fires", "unasked_seconds", "summary_score"}
+  headline = (
+    set(panel.HEADLINE)
+    if counted & set(panel.HEADLINE) - rates
+    else (counted & set(panel.HEADLINE))
+  )
+  appendix = [
+    m for m in report.metrics if m.name in counted - set(panel.HEADLINE)
+  ]
+  appendix.sort(key=lambda m: -_hurt(m, found))
+  return Rows([m for m in report.metrics if m.name in headline], appendix)
+
+
+def _hurt(metric: Metric, found: dict[str, dict[str, Value]]) -> float:
+  """How much worse than the recorded agent the model is, 0 to 1.
+
+  Less than 0 where it is better, or nobody says what is.
+  """
+  best = found.get("recorded", {}).get(metric.name)
+  if best is None or metric.better is Better.NEITHER:
+    return -2.0
+  ours, best_value = found[panel.MODEL][metric.name].value, best.value
+  if math.isnan(ours) or math.isnan(best_value):
+    return -1.0
+  more = (
+    best_value - ours if metric.better is Better.HIGHER else (ours - best_value)
+  )
+  return more / max(abs(ours), abs(best_value), 1e-9)
 
 
 def number(value: Value, metric: Metric) -> str:
@@ -65,12 +114,12 @@ def interval(value: Value, metric: Metric) -> str:
   return f"[{low:.{metric.digits}f}, {high:.{metric.digits}f}]"
 
 
-def table(report: run.Report, family: str) -> str:
+def table(report: Report, family: str) -> str:
   """A row a metric; the model with interval and events, then the dummies."""
   found = report.columns[family]
-  head = [family, panel.MODEL, "", "n", *report.agents, ""]
-  lines = [head]
-  for metric in rows(report, family):
+  head = [family, report.held, "", "n", *report.agents, ""]
+  lines, shown = [head], rows(report, family)
+  for metric in shown:
     value = found[panel.MODEL][metric.name]
     cells = [number(found[name][metric.name], metric) for name in report.agents]
     lines.append(
@@ -92,10 +141,12 @@ def table(report: run.Report, family: str) -> str:
     for cell, width in zip(cells, widths[1:-1], strict=True):
       line += "  " + cell.rjust(width)
     text.append(f"{line}  {unit}".rstrip())
-  return "\n".join([text[0], "-" * max(map(len, text)), *text[1:]])
+  line = "-" * max(map(len, text))
+  first = 1 + len(shown.headline)
+  return "\n".join([text[0], line, *text[1:first], line, *text[first:]])
 
 
-def _content(report: run.Report, family: str) -> list[tuple[str, str, str]]:
+def _content(report: Report, family: str) -> list[tuple[str, str, str]]:
   """Title, number and unit of every number of forced predictions."""
   scalars = report.content[family]
   return [
@@ -105,11 +156,11 @@ def _content(report: run.Report, family: str) -> list[tuple[str, str, str]]:
       metric.unit,
     )
     for metric in panel.CONTENT
-    if not math.isnan(scalars[metric.name])
+    if not math.isnan(scalars.get(metric.name, math.nan))
   ]
 
 
-def html(report: run.Report, *, title: str) -> str:
+def html(report: Report, *, title: str) -> str:
   """A page that needs no other file."""
   parts = [
     "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
@@ -135,15 +186,18 @@ def html(report: run.Report, *, title: str) -> str:
   return "\n".join([*parts, "</body></html>\n"])
 
 
-def _section(report: run.Report, family: str, heading: str) -> str:
+def _section(report: Report, family: str, heading: str) -> str:
   found = report.columns[family]
-  head = ["", panel.MODEL, "interval", "n", *report.agents, ""]
+  head = ["", report.held, "interval", "n", *report.agents, ""]
   lines = [f"<h2>{_text(heading)}</h2><div class='wide'><table><thead><tr>"]
   lines += [f"<th>{_text(cell)}</th>" for cell in head]
   lines.append("</tr></thead><tbody>")
-  for metric in rows(report, family):
+  shown = rows(report, family)
+  for metric in shown:
     value = found[panel.MODEL][metric.name]
     few = " few" if value.events < panel.FEW_EVENTS else ""
+    if shown.appendix and metric is shown.appendix[0]:
+      lines.append("</tbody><tbody class='appendix'>")
     lines.append(
       f"<tr><td title='{metric.name}'>{_text(metric.title)}{metric.better}"
       f"</td><td class='model{few}'>{number(value, metric)}</td>"
@@ -164,7 +218,7 @@ def _section(report: run.Report, family: str, heading: str) -> str:
   return "".join([*lines, "</tbody></table></div>"])
 
 
-def _figures(report: run.Report, family: str) -> list[str]:
+def _figures(report: Report, family: str) -> list[str]:
   """Timelines of the best, the median and the worst item."""
   ranked = [s for s in report.items(family) if not math.isnan(s.score)]
   ranked.sort(key=lambda item: item.score, reverse=True)

@@ -1,8 +1,8 @@
 """What an evaluation consists of: its items, by name.
 
 For: `--suite`. Not for: running the model (`run`) or the numbers (`panel`).
-Start reading at `Suite`. Another suite is a subclass (`fdb_suite`), a name in
-`SUITES` and a line of `evaluate`.
+Start reading at `Suite`. Another suite is a subclass (`full_duplex_bench`), a
+name in `SUITES` and a line of `evaluate`.
 Nothing here imports jax.
 """
 
@@ -211,12 +211,16 @@ def check_name(name: str) -> None:
 
 @functools.cache  # a run asks again and again
 def quick(config: Config, *, data_dir: str) -> Interactivity:
-  """A few held-out conversations of every family, for inside training."""
+  """A few conversations of every family, for inside training.
+
+  Of the dev split where the run has one: what is chosen by them is not tested
+  by them.
+  """
   families = len(mixture.weights(config))
   return Interactivity(
     config,
     data_dir=data_dir,
-    split=Split.HELDOUT,
+    split=Split.DEV if config.data.dev_share else Split.HELDOUT,
     count=max(QUICK_OF_FAMILY, QUICK_COUNT // families),
   )
 

@@ -172,6 +172,7 @@ class Turns:
           if answer.frame.speak or not replying:
             break
       self.frames.append(_joined(perceived, decided, own=own))
+      part.take(self.frames[-1])
 
 
 def _deliver(

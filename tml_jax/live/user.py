@@ -8,6 +8,7 @@ it; `from_files` makes the timeline of what is given to `sample`.
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from absl import logging
@@ -33,6 +34,13 @@ from tml_jax.streams.timeline import (
 from tml_jax.streams.tokenizer import Tokenizer
 
 
+class Tool(Protocol):
+  """What answers the calls that a model makes in a conversation."""
+
+  def take(self, window: int, frame: Frame) -> list[tuple[int, list[int]]]:
+    """Hears a frame; gives results and the windows in which they arrive."""
+
+
 class UserPart:
   """What the user of a timeline says, shows and types, in order.
 
@@ -41,9 +49,23 @@ class UserPart:
   """
 
   def __init__(
-    self, timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
+    self,
+    timeline: Timeline,
+    *,
+    tokenizer: Tokenizer,
+    grid: clock.Grid,
+    tool: Tool | None = None,
   ):
+    """Starts at the first window.
+
+    Args:
+      timeline: of the user.
+      tokenizer: of the run.
+      grid: of the windows.
+      tool: whose results are typed beside what the timeline types.
+    """
     self.grid = grid
+    self._tool, self._taken = tool, 0
     self._samples = microphone.hear(timeline, grid=grid)
     self._images: dict[int, list[np.ndarray]] = {}
     for image in timeline.video:
@@ -65,9 +87,16 @@ class UserPart:
   def senses(self) -> set[session.Senses]:
     """The kinds of window that the user brings."""
     found = {session.Senses.SOUND}
-    if self._images or self._typed:
+    if self._images or self._typed or self._tool:
       found.add(session.Senses.ALL)
     return found
+
+  def take(self, frame: Frame) -> None:
+    """What the model decided in the next window, for the tool."""
+    window, self._taken = self._taken, self._taken + 1
+    for at, tokens in self._tool.take(window, frame) if self._tool else ():
+      typed = self._typed.setdefault(max(at, window + 1), [])
+      typed.append((Control.RESULT, tokens))
 
   def check_room(self, config: StreamsConfig) -> None:
     """Refuses typed text that is not read to its end in the session.
@@ -152,6 +181,7 @@ class Recorded:
       self.play(answer.sound)
     self.frames.append(answer.frame)
     self.seconds.append(answer.seconds)
+    self._part.take(answer.frame)
 
 
 def losses(windows: int, *, share: float, seed: int) -> frozenset[int]:

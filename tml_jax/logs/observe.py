@@ -148,12 +148,14 @@ def from_activity(
   Args:
     timeline: whose user is heard.
     agent: [windows] bool, where the agent sounds.
-    says_recording: whether its words and calls are the recorded ones.
+    says_recording: whether its words and calls, and what comes of them, are
+      the recorded ones.
   """
   count = len(agent)
   users, words = _user(timeline, count)
   said = [""] * count
   made: list[list[ticks.Call]] = [[] for _ in range(count)]
+  arrived: list[list[ticks.Call]] = [[] for _ in range(count)]
   if says_recording:
     said = _words(timeline, Role.AGENT, count)
     events = [e for e in timeline.events if e.kind == EventKind.CALL]
@@ -161,6 +163,10 @@ def from_activity(
     for number, event in enumerate(events, start=1):
       k = min(clock.TICKS.window_of(event.time), count - 1)
       made[k].append(_call(number, event.text))
+    for event in timeline.events:
+      if event.kind == EventKind.RESULT:
+        k = min(clock.TICKS.window_of(event.time), count - 1)
+        arrived[k].append(_result(event.text))
   result = [
     ticks.Tick(
       agent=bool(agent[k]),
@@ -168,6 +174,7 @@ def from_activity(
       agent_text=said[k],
       user_text=words[k],
       calls=tuple(made[k]),
+      results=tuple(arrived[k]),
     )
     for k in range(count)
   ]

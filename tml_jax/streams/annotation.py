@@ -36,8 +36,8 @@ class Kind(enum.StrEnum):
     says so at its start and at its stop.
   SILENT_UNTIL: nothing is to be said from `start` until the event at `end`,
     and then something by `until`.
-  TOOL: a question ends at `start`; its result arrives at `end`; the agent
-    says it from `due` on.
+  TOOL: a question ends at `start`; the result of `call` arrives at `end`; the
+    agent says it from `due` on.
   """
 
   TURN = "turn"
@@ -69,6 +69,7 @@ class Annotation:
     until: the last moment at which it may begin; None for no limit.
     text: what the agent says, if that is known.
     group: joins those of one instruction.
+    call: NAME ARGUMENTS that a question asks for; "" where that is not known.
   """
 
   kind: Kind
@@ -78,6 +79,7 @@ class Annotation:
   until: float | None = None
   text: str = ""
   group: str = ""
+  call: str = ""
 
 
 def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
@@ -91,7 +93,11 @@ def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
 
 
 def to_json(annotation: Annotation) -> dict[str, Any]:
-  return dataclasses.asdict(annotation) | {"kind": str(annotation.kind)}
+  """JSON values; without `call` where there is none."""
+  values = dataclasses.asdict(annotation) | {"kind": str(annotation.kind)}
+  if not annotation.call:
+    del values["call"]
+  return values
 
 
 def of(timeline: Timeline) -> tuple[Annotation, ...]:

@@ -9,7 +9,7 @@ from scipy.spatial import distance
 from tests.helpers import drawn
 from tml_jax.evals.full_duplex_bench import scores
 from tml_jax.evals.full_duplex_bench.folders import Clip, Task
-from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics import panel, statistics
 from tml_jax.streams.timeline import Span
 
 
@@ -229,7 +229,7 @@ def test_metrics_are_rows_of_a_table():
     scores.measure(drawn.log(d), clip=_clip(Task.TURN, d, (1.0, 1.4)))
     for d in ("uuuuu..aaaaa", "uuuuu.......", "uuuuu....aaa")
   ]
-  found = panel.summarise(items, metrics=scores.METRICS)
+  found = statistics.summarise(items, metrics=scores.METRICS)
   assert found["fdb_turn_tor"].value == pytest.approx(1 / 3)
   assert found["fdb_turn_tor"].events == 3
   assert found["fdb_turn_latency"].value == pytest.approx(0.4)

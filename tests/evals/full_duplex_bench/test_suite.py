@@ -200,14 +200,22 @@ def test_end_to_end(root, tmp_path):
 def _check_tables(report):
   table = show.table(report, "candor_turn_taking")
   head, _, *rows = table.splitlines()
-  assert "oracle  silent  always talking" in head
-  assert "recorded" not in head
-  named = {row[:30].strip(): row for row in rows}
-  oracle, silent, always, unit = named["FDB turn: takes over"].split()[-4:]
-  assert (oracle, silent, always, unit) == ("100.0*", "0.0*", "100.0*", "%")
-  # Who always talks has the best latency as published; "s, mean" follows.
-  *_, silent, always, _, _ = named["FDB turn: latency, published"].split()
-  assert (silent, always) == ("-", "0.00*")
+  agents = head.split()[3:]
+  assert agents[:3] == ["oracle", "silent", "always_talking"]
+  assert not any(name.startswith("recorded") for name in agents)
+
+  def cells(title, unit):
+    (row,) = [row for row in rows if row.startswith(title)]
+    assert row.endswith(unit)
+    found = row.removesuffix(unit).split()[-len(agents) :]
+    return dict(zip(agents, found, strict=True))
+
+  takes = cells("FDB turn: takes over", "%")
+  assert takes["oracle"] == takes["always_talking"] == "100.0*"
+  assert takes["silent"] == "0.0*"
+  # Who always talks has the best latency as published.
+  latency = cells("FDB turn: latency, published", "s, mean")
+  assert (latency["silent"], latency["always_talking"]) == ("-", "0.00*")
   assert "turns answered" in table
   assert "FDB" in show.html(report, title="fdb")
   assert all(np.isnan(v) for v in report.content[panel.ALL].values())

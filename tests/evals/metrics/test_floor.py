@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers import drawn
 from tests.helpers.drawn import asks, values
-from tml_jax.evals.metrics import floor, heard, panel
+from tml_jax.evals.metrics import floor, panel, speech, statistics
 from tml_jax.streams.annotation import Kind
 
 # The user speaks in ticks 2..5 and 14..17; 32 ticks are 6.4 s.
@@ -38,7 +38,12 @@ def _draw(agent: str) -> str:
     (".......aa..a.......aaa", [0.2, 0.2], 0, 0, 0),  # goes on after 2 ticks
     (".......aa...a......aaa", [0.2, 0.2], 0, 1, 0),  # and not after 3
     (".............aa.......", [1.4], 0, 0, 1),  # just in time, though late
-    ("......aaaaaaaaaaaa..a", [0.0, 0.4], 0, 0, 4),  # talks over the next turn
+    ("......aaaaaaaaaaa...a", [0.0, 0.4], 0, 0, 3),  # talks over the next turn
+    ("......aaaaaaaaaaaa..a", [0.0], 0, 0, 4),  # and goes on: no reply to it
+    (".......aa......a...aa", [0.2], 1, 1, 1),  # no reply: it spoke up before
+    (".a.a.a.a.a.a.a.a.a.a.a", [], 0, 1, 8),  # one run, which nobody asked for
+    (".a..a..a..a..a..a..a..", [], 0, 1, 8),
+    ("a...a...a...a...a...a...", [], 2, 4, 2),  # each is one, and spoils a turn
   ],
 )
 def test_replies(agent, latency, interruptions, false_fires, overlap):
@@ -64,16 +69,21 @@ def test_a_reply_at_an_asked_time_has_no_latency():
 
 
 def test_yields():
-  barge_in = asks(Kind.BARGE_IN, 4, 8)
+  turn, barge_in = asks(Kind.TURN, 0, 1), asks(Kind.BARGE_IN, 4, 8)
   #       01234567890123456
   for drawing, yielded, latency in (
-    ("aaaabb uu", [1], [0.4]),
-    ("aaaabbbbaaaaaaaaaa", [0], []),  # 2 s and no quiet tick
-    ("aaaabbbbaaaaa..aaa", [1], [1.8]),
-    ("aaaabbbbaaaaaa..aa", [0], []),
-    ("....uuuu..........", [], []),  # nothing to yield
+    ("u.aabb uu", [1], [0.4]),
+    ("u.aabbbbaaaaaaaaaa", [0], []),  # 2 s and no quiet tick
+    ("u.aabbbbaaaaa...aa", [1], [1.8]),
+    ("u.aabbbbaaaaa..aaa", [0], []),  # a gap that is none
+    ("u.aabbbbaaaaaa...a", [0], []),
+    ("u...uuuu..........", [], []),  # nothing to yield
+    ("aaaabb uu.........", [0], []),  # speech that nobody asked for
+    ("u.aaubububaaaaaaaa", [0], []),  # sounds in between are no giving way
+    ("u.aabbuu.aa.......", [1], [0.4]),  # nor is a quick reply going on
+    ("u.aabbbb.aa.......", [1], [0.8]),
   ):
-    found = values(drawing, barge_in)
+    found = values(drawing, turn, barge_in)
     assert found.get("yielded", []) == yielded, drawing
     assert found.get("yield_latency", []) == pytest.approx(latency)
 
@@ -85,7 +95,8 @@ def test_selectivity(kind, name):
   for drawing, kept in (
     ("uu.aabbaaaaaaa......", 1),
     ("uu.aabbaaa.aaa......", 1),  # 1 s later it may be over
-    ("uu.aabbaa..aaa......", 0),
+    ("uu.aabbaa..aaa......", 1),  # a gap that is none
+    ("uu.aabbaa...aa......", 0),
     ("uu.aabu.............", 0),
   ):
     assert values(drawing, turn, event)[name] == [kept], drawing
@@ -142,7 +153,7 @@ def test_takeover_in_a_pause():
 
 def test_floor_transfers():
   #               0123456789012345678
-  found = values("uuu..aa..uubbaa.u.a", recorded="....aa......aaaa..a")
+  found = values("uuu..aa..uubbaa.u.a", recorded="....aa......aaa...a")
   assert found[floor.TRANSFER] == [2, -2, 1]
   assert found[floor.RECORDED] == [1, -1, 1]
   within = values("uubbuu.aa")  # a backchannel of the agent takes no floor
@@ -155,7 +166,7 @@ def test_distance_of_floor_transfers():
   silent = panel.measure(drawn.log("uu.....", recorded="...aa.."))
 
   def distance(*items):
-    return panel.summarise(list(items))["floor_transfer_js"].value
+    return statistics.summarise(list(items))["floor_transfer_js"].value
 
   assert distance(same) == 0
   assert distance(other) == pytest.approx(1)  # no bin is shared
@@ -166,5 +177,5 @@ def test_distance_of_floor_transfers():
 
 def test_runs():
   active = np.array([letter == "a" for letter in "aa..a.aaa"])
-  assert heard.runs_of(active) == [(0, 2), (4, 5), (6, 9)]
-  assert heard.runs_of(np.zeros(3, bool)) == []
+  assert speech.runs_of(active) == [(0, 2), (4, 5), (6, 9)]
+  assert speech.runs_of(np.zeros(3, bool)) == []

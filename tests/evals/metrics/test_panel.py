@@ -9,20 +9,27 @@ from hypothesis import strategies as st
 
 from tests.helpers import drawn
 from tests.helpers.drawn import TICK, asks
-from tml_jax.evals.metrics import floor, panel, recorded, timed
+from tml_jax import errors
+from tml_jax.evals.metrics import floor, panel, recorded, statistics, timed
 from tml_jax.streams.annotation import Kind
 
 _TICKS = 60
 
 
 def _summary(*logs, **options):
-  return panel.summarise([panel.measure(log) for log in logs], **options)
+  return statistics.summarise([panel.measure(log) for log in logs], **options)
 
 
 def test_every_metric_has_a_series_that_is_documented():
   documented = floor.__doc__ + timed.__doc__ + recorded.__doc__
   for metric in panel.METRICS:
     name = metric.series
+    if metric is panel.SUMMARY:
+      assert metric.name not in documented  # it has a module of its own
+      continue
+    for whole in ("done_", "right_"):
+      if name.startswith(whole):
+        name = f"{whole}KIND"
     if name.startswith("selectivity"):
       name = "selectivity"
     if name.startswith("timed_hit"):
@@ -73,9 +80,13 @@ def test_intervals():
   again = _summary(*[answered, silent] * 50)["responded"]
   assert again == found
   sure = _summary(*[answered] * 10)["responded"]
-  assert (sure.low, sure.value, sure.high) == (1, 1, 1)
+  # Resamples know of no other answer; 1 - 0.025 ** (1 / 10) do.
+  assert (sure.value, sure.high) == (1, 1)
+  assert sure.low == pytest.approx(0.025 ** (1 / 10))
   alone = _summary(answered)["responded"]
-  assert alone.value == 1 and np.isnan(alone.low)
+  assert (alone.value, alone.low) == (1, pytest.approx(0.025))
+  late = _summary(answered)["latency_p50"]
+  assert late.value == pytest.approx(0.2) and np.isnan(late.low)
   fast = _summary(answered, silent, resamples=0)["responded"]
   assert fast.value == 0.5 and np.isnan(fast.high)
 
@@ -85,7 +96,7 @@ def test_quantiles_are_those_of_numpy():
   values = random.integers(0, 20, size=37).astype(float)
   counts = random.multinomial(37, np.full(37, 1 / 37), 20).astype(float)
   for q in (0.1, 0.5, 0.9):
-    found = panel._quantiles(values, counts, q)
+    found = statistics._quantiles(values, counts, q)
     wanted = [
       np.quantile(np.repeat(values, row.astype(int)), q, method="inverted_cdf")
       for row in counts
@@ -94,7 +105,7 @@ def test_quantiles_are_those_of_numpy():
 
 
 def test_no_items():
-  assert all(value.events == 0 for value in panel.summarise([]).values())
+  assert all(value.events == 0 for value in statistics.summarise([]).values())
 
 
 def test_the_score_that_ranks_items():
@@ -198,3 +209,15 @@ def test_an_agent_that_always_talks(drawing, annotations):
   if "u" in drawing or "b" in drawing:
     if found["overlap"].events:
       assert found["overlap"].value == 1
+
+
+def test_what_cannot_be_scored_is_named():
+  log = drawn.log("uu.aa.....", asks(Kind.TURN, 0, 2))
+  cut = dataclasses.replace(log, ticks=log.ticks[:4])
+  with pytest.raises(errors.UserError, match="drawn has 4 of 10 ticks"):
+    panel.measure(cut)
+  timed_without = drawn.log("uu.aa.....", asks(Kind.TIMED, 0, 2))
+  with pytest.raises(
+    errors.UserError, match="drawn: the annotation timed at 0"
+  ):
+    panel.measure(timed_without)

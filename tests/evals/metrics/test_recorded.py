@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import drawn
-from tml_jax.evals.metrics import panel, recorded
+from tml_jax.evals.metrics import panel, recorded, statistics
 from tml_jax.streams.annotation import Kind
 
 
@@ -67,7 +67,7 @@ def test_backchannels(drawing, count):
 
 def test_backchannels_are_a_rate():
   log = drawn.log("a" + 149 * "." + "a" + 149 * ".", recorded="a")
-  value = panel.summarise([panel.measure(log)])["backchannels"]
+  value = statistics.summarise([panel.measure(log)])["backchannels"]
   assert (value.value, value.events) == (2.0, 1)
 
 

@@ -16,7 +16,11 @@ def test_an_asked_time():
     ("uuu.......aa.............", [0.6], [0, 0, 1]),
     ("uuu............aa........", [0.4], [0, 1, 1]),
     ("uuu...aa.................", [1.4], [0, 0, 0]),
-    ("uuu...aa.....aa..........", [0.0], [1, 1, 1]),  # the nearest
+    ("uuu...aa.....aa..........", [], [0, 0, 0]),  # spoiled by what came first
+    ("uuu..........aa...aa.....", [0.0], [1, 1, 1]),  # not by what comes later
+    ("uuu.a.a.a.a.a.a.a.a.a.a.a", [1.8], [0, 0, 0]),  # one run
+    ("uuu.a..a..a..a..a..a..a..", [1.8], [0, 0, 0]),
+    ("uuu.a...a...a...a...a...a", [], [0, 0, 0]),  # many, the first too soon
     ("uuaa.....................", [], [0, 0, 0]),  # before all was asked
     ("uuu......................", [], [0, 0, 0]),
   ):
@@ -40,8 +44,8 @@ def test_a_periodic_reminder():
   # One is left out, one comes twice, one after it was to stop.
   odd = "uu" + ".........a" + ".........." + ".....a...a" + "...uu....a..."
   found = values(odd, *reminders)
-  assert found["timed_hit_0.2"] == [1, 0, 1]
-  assert found["timed_miss"] == [0, 1, 0]
+  assert found["timed_hit_0.2"] == [1, 0, 0]
+  assert found["timed_miss"] == [0, 1, 1]
   assert found["timed_false_fires"] == [2]
 
 
@@ -53,7 +57,10 @@ def test_cues():
     ("uuuuuuuubuuu", [0.6], 0),
     ("uuuuuuuuubuu", [], 1),
     ("uuuubbuuuuuu", [], 1),  # before the word was over
-    ("uubuuubuuuuu", [0.2], 1),
+    ("uubuuubuuuuu", [], 1),  # spoiled
+    ("ububububububub", [], 1),
+    ("buuubuuubuuu", [], 2),
+    ("uuuuuubuuubu", [0.2], 1),
   ):
     found = values(drawing, cue)
     assert found["cue_hit"] == [float(bool(delay))], drawing
@@ -125,8 +132,8 @@ def test_silent_until():
     ("...............a........", 0.5 * 0.25 + 0.5, 0),
     ("........................", 0.25, 0),
     (".....a..................", 0.0, 1),
-    (".....a....a.............", 1.0, 1),
-    (".....a.........a........", 0.5, 1),
+    (".....a....a.............", 0.0, 1),
+    (".....a.........a........", 0.0, 1),
     (".aaaaaaaaaaaaaaaaaaaaaaa", 0.0, 1),
     (".....................a..", 0.25, 0),  # too late
   ):
@@ -136,15 +143,73 @@ def test_silent_until():
 
 
 def test_tools():
-  tool = asks(Kind.TOOL, 4, 12, due=13)
-  found = values("uuuu..aa.....aa...", tool, calls={6: "add 1+2"})
-  assert found["tool_answered"] == [1]
+  tool = asks(Kind.TOOL, 4, 12, due=13, call="calculator 1+2", text="three")
+  good = dict(calls={6: "calculator 1+2"}, results={12: (1, "3")})
+  says = {13: "three"}
+  found = values("uuuu..aa.....aa...", tool, says=says, **good)
+  assert found["tool_called"] == found["tool_answered"] == [1]
   assert found["tool_latency"] == pytest.approx([0.2])
   assert found["call_latency"] == pytest.approx([0.4])
   assert found["talk_through_tool"] == [2]  # of 8
-  found = values("uuuu..............", tool)
-  assert found["tool_answered"] == [0] and found["talk_through_tool"] == [0]
-  assert "tool_latency" not in found and "call_latency" not in found
+  assert found["done_tool"] == found["right_tool"] == [1]
+  assert found["tool_unjudged"] == [0]
+  silent = values("uuuu..............", tool)
+  assert silent["tool_called"] == silent["tool_answered"] == [0]
+  assert silent["talk_through_tool"] == [0]
+  assert "tool_latency" not in silent and "call_latency" not in silent
+
+
+def test_only_the_right_call_counts():
+  tool = asks(Kind.TOOL, 4, 12, due=13, call="calculator 1+2", text="three")
+  drawing, says = "uuuu.........aa...", {13: "three"}
+  arrived = {12: (1, "3")}
+  for calls, results, called, answered in (
+    ({6: "calculator  1+2"}, arrived, 1, 1),
+    ({6: "calculator 1+3"}, arrived, 0, 0),  # other arguments
+    ({6: "search 1+2"}, arrived, 0, 0),
+    ({2: "calculator 1+2"}, arrived, 0, 0),  # before it was asked for
+    ({}, arrived, 0, 0),  # said on schedule, and never called
+    ({6: "calculator 1+2"}, {}, 1, 0),  # nothing has come
+    ({6: "calculator 1+2"}, {15: (1, "3")}, 1, 0),  # it could not know yet
+    ({6: "calculator 9+9", 8: "calculator 1+2"}, {12: (2, "3")}, 1, 1),
+  ):
+    found = values(drawing, tool, says=says, calls=calls, results=results)
+    assert found["tool_called"] == [called], calls
+    assert found["tool_answered"] == [answered], (calls, results)
+    assert found["right_tool"] == [answered]
+    assert found["false_fires"] == [1 - answered]
+  late = values(
+    drawing,
+    tool,
+    says=says,
+    calls={10: "calculator 1+2"},
+    results=arrived,
+  )
+  assert late["tool_answered"] == [1] and late["done_tool"] == [0]
+
+
+def test_an_item_that_names_no_call_is_counted_and_left_out():
+  tool = asks(Kind.TOOL, 4, 12, due=13)
+  found = values("uuuu.........aa...", tool)
+  assert found["tool_unjudged"] == [1] and "tool_answered" not in found
+  assert found["false_fires"] == [0]  # it is asked for
+
+
+def test_two_results_in_one_breath():
+  tools = [
+    asks(Kind.TOOL, 2, 8, due=10, call="calculator 1+2", text="three"),
+    asks(Kind.TOOL, 4, 9, due=13, call="calculator 2+2", text="four"),
+  ]
+  calls = {3: "calculator 1+2", 5: "calculator 2+2"}
+  results = {8: (1, "3"), 9: (2, "4")}
+  for says, right in (
+    ({10: "three", 13: "four"}, [1, 1]),
+    ({10: "three", 13: "five"}, [0, 0]),  # it goes on with the first
+  ):
+    found = values(
+      "uuuu......aa.aa.", *tools, says=says, calls=calls, results=results
+    )
+    assert found["right_tool"] == right, says
 
 
 def test_following():

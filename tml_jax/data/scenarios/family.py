@@ -63,6 +63,7 @@ class _Arguments(TypedDict):
   split: Split
   seed: int
   heldout_share: float
+  dev_share: float
   length: int
   video_size: VideoSize
   grid: clock.Grid
@@ -123,6 +124,7 @@ class Family(abc.ABC):
     length: int,
     video_size: VideoSize,
     grid: clock.Grid = clock.TICKS,
+    dev_share: float = 0.0,
   ):
     """Looks through the corpora for what can be said.
 
@@ -135,6 +137,7 @@ class Family(abc.ABC):
       length: how many items; they are composed when asked for.
       video_size: of the frames in one timeline of ten.
       grid: of the agent, which acts at its boundaries.
+      dev_share: of the prompt ids.
 
     Raises:
       errors.UserError: no two voices have the family's words and share a
@@ -145,6 +148,7 @@ class Family(abc.ABC):
       split=split,
       seed=seed,
       heldout_share=heldout_share,
+      dev_share=dev_share,
       length=length,
       video_size=video_size,
       grid=grid,
@@ -171,10 +175,14 @@ class Family(abc.ABC):
     share = self._arguments["heldout_share"]
     return [p for p in prompts if not splits.is_heldout(p, share=share)]
 
+  def _may_use(self, identifier: str, split: Split) -> bool:
+    """Whether a split may use a prompt or a question."""
+    share, dev = self._arguments["heldout_share"], self._arguments["dev_share"]
+    return splits.contains(split, identifier, share=share, dev=dev)
+
   def _is_ours(self, identifier: str) -> bool:
     """Whether a question, made of known words, belongs to this split."""
-    split, share = self._arguments["split"], self._arguments["heldout_share"]
-    return splits.contains(split, f"{self.name}/{identifier}", share=share)
+    return self._may_use(f"{self.name}/{identifier}", self._arguments["split"])
 
   def __len__(self) -> int:
     return self._arguments["length"]
@@ -314,13 +322,19 @@ class Family(abc.ABC):
 
   def _open_bank(self, name: str, recordings: source.Source) -> Bank:
     """Sorts the utterances of a corpus into prompts and the family's words."""
-    split, share = self._arguments["split"], self._arguments["heldout_share"]
+    split = self._arguments["split"]
     prompts, words, language = {}, {}, ""
+    # What a user asks with is heard in training, so no choice is made on it.
+    heard = _words() if split == Split.DEV else frozenset()
     for i, entry in enumerate(catalogue.of(recordings)):
       prompt, language = entry.prompt, entry.language
       if prompt in self.words:
         words[prompt] = i
-      elif self._fits(entry) and splits.contains(split, prompt, share=share):
+      elif (
+        self._fits(entry)
+        and self._may_use(prompt, split)
+        and prompt not in heard
+      ):
         prompts[prompt] = i
     return Bank(recordings, language.split("-")[0], prompts, words)
 
@@ -349,6 +363,12 @@ class Family(abc.ABC):
         " to data.voices or change data.heldout_share"
       )
     return shared
+
+
+def _words() -> frozenset[str]:
+  """The own words of all families together."""
+  families = (scenarios.FAMILIES[name] for name in scenarios.FAMILIES)
+  return frozenset().union(*(found.words for found in families))
 
 
 def choose(options: Sequence[str], *, random: np.random.Generator) -> str:

@@ -192,6 +192,7 @@ class Score:
     until: int | None = None,
     said: Sequence[Timeline] = (),
     group: str = "",
+    call: str = "",
   ) -> None:
     """Writes down what is asked of the agent (`Annotation`).
 
@@ -203,6 +204,7 @@ class Score:
       until: sample that is too late for a beginning.
       said: what the agent says.
       group: joins those of one instruction.
+      call: that a question asks for.
     """
     self.annotations.append(
       Annotation(
@@ -213,6 +215,7 @@ class Score:
         until=None if until is None else until / clock.SAMPLE_RATE,
         text=text_of(said),
         group=group,
+        call=call,
       )
     )
 

@@ -238,4 +238,5 @@ class ToolCallScenario(family.Family):
       end=round((waiting.arrival + 0.5) * clock.TICKS.samples),
       onset=window,
       said=[reply],
+      call=waiting.turn.call,
     )

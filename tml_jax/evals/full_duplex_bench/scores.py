@@ -148,12 +148,12 @@ class Sound:
 def sounds(log: Log) -> list[Sound]:
   """The agent's runs, with their text as words.
 
-  A run has what was said since the run before. Its words share its time in
-  order, each in proportion to its letters; text without sound behind it is not
-  heard.
+  A run, with no gap closed, has what was said since the run before. Its words
+  share its time in order, each in proportion to its letters; text without sound
+  behind it is not heard.
   """
   result = []
-  for run in heard.listen(log).runs:
+  for run in heard.sounds(log):
     start, end = run.onset, min(run.end, log.duration)
     if end - start < _EPSILON:
       continue

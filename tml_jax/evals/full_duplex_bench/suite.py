@@ -20,6 +20,7 @@ from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Timeline
 
 _HEADER_BYTES = 44  # of a WAV file
+_RECORDED = ("recorded", "recorded_late")  # nobody is, in a clip
 
 
 class FullDuplexBench(suites.Suite):
@@ -33,7 +34,7 @@ class FullDuplexBench(suites.Suite):
   metrics = scores.TABLE
   agents = {
     "oracle": agents_lib.oracle,
-    **{k: v for k, v in agents_lib.AGENTS.items() if k != "recorded"},
+    **{k: v for k, v in agents_lib.AGENTS.items() if k not in _RECORDED},
   }
 
   def __init__(

@@ -11,7 +11,10 @@ Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
                   over when the user speaks again. tau drops a last turn with
                   no successor; here the log's end is one. A reply that began
                   before the user's end is none: who always talks answers
-                  nobody (Full-Duplex-Bench clips such latencies to 0).
+                  nobody (Full-Duplex-Bench clips such latencies to 0). Nor is
+                  one after speech in the user's turn that nobody asked for,
+                  which tau counts in I_A alone: on a clock of its own, an
+                  agent would answer everybody.
   latency         L_R: onset - end of the user's speech, of responses, to the
                   sample and not to the tick. Only of turns due at most
                   `PROMPT_SECONDS` after their end: not of asked delays.
@@ -19,6 +22,7 @@ Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
   yielded         R_Y: of BARGE_INs into the agent's speech, those with a
                   quiet tick that begins within `YIELD_SECONDS` of the user's
                   onset. Where the agent was silent there is nothing to yield.
+                  Speech that nobody asked for does not yield, stop or not.
   yield_latency   L_Y: from the user's onset to that tick.
   interruptions   I_A: onsets while the user has spoken to the agent in the
                   tick before and goes on, and nothing was due, per turn of
@@ -34,25 +38,32 @@ Full-Duplex-Bench (arXiv 2503.04721, v1.5: 2507.23159), and where ours differ:
   takeover        of PAUSEs, those in which the agent speaks unasked.
                   Full-Duplex-Bench takes any speech of the whole clip that
                   lasts 1 s or has 4 words; here any, in the pause alone.
-  false_fires     unasked runs a minute; not of recorded conversations that
-                  have no annotations (`recorded`).
+  unasked_seconds  seconds of unasked speech a minute: of runs that nobody
+                  asked for, and of asked ones what goes on 2 s after the user
+                  has begun to ask for something else (`heard`); neither this
+                  nor the next of recorded conversations that have no
+                  annotations (`recorded`).
+  false_fires     unasked runs a minute.
   overlap         share of the user's directed speech that the agent talks in,
                   FOLLOW, which asks for it, left out.
   floor_transfer  onset of the agent - end of the user's last run before it:
                   gaps are positive, overlaps negative (floor transfer offset,
                   Heldner & Edlund 2010). In ticks of 200 ms; the same of the
                   recorded agent, for comparison.
+
+Speech of the agent is its runs, gaps closed (`heard`).
 """
 
 import collections
 
 import numpy as np
 
-from tml_jax.evals.metrics.heard import EPSILON, Heard, runs_of, seconds
+from tml_jax.evals.metrics.chances import EPSILON, PROMPT_SECONDS, seconds
+from tml_jax.evals.metrics.heard import Heard
+from tml_jax.evals.metrics.speech import runs_of
 from tml_jax.streams import clock
 from tml_jax.streams.annotation import Annotation, Kind
 
-PROMPT_SECONDS = 1.0
 YIELD_SECONDS = 2.0
 KEEP_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
@@ -88,12 +99,12 @@ def measure(heard: Heard) -> Series:
     result["takeover"].append((float(taken), 1))
   if heard.log.annotations or not heard.log.recorded:
     # Where only a recorded agent says when to speak, nothing is unasked.
-    minutes = seconds(len(heard.log.ticks)) / 60
-    result["false_fires"].append((len(heard.unasked), minutes))
+    result["false_fires"].append((len(heard.unasked), heard.minutes))
+    result["unasked_seconds"].append((heard.unasked_seconds, heard.minutes))
   _overlap(heard, result)
   for name, agent in (
-    (TRANSFER, heard.log.agent),
-    (RECORDED, heard.log.recorded_agent),
+    (TRANSFER, heard.agent),
+    (RECORDED, heard.recorded),
   ):
     result[name] += [(t, 1) for t in transfers(agent, user=heard.directed)]
   return dict(result)
@@ -102,8 +113,8 @@ def measure(heard: Heard) -> Series:
 def _responses(heard: Heard, result: Series) -> None:
   for reply in heard.of(Kind.TURN):
     onset = heard.onset(reply)
-    result["responded"].append((float(onset is not None), 1))
-    if onset is None:
+    result["responded"].append((float(reply.came), 1))
+    if onset is None or reply.spoiled:
       continue
     due = reply.to.due
     if due is None or due - reply.to.end <= PROMPT_SECONDS + EPSILON:
@@ -113,12 +124,13 @@ def _responses(heard: Heard, result: Series) -> None:
 
 
 def _yields(heard: Heard, result: Series) -> None:
-  agent = heard.log.agent
   for event in heard.log.of_kind(Kind.BARGE_IN):
-    tick = clock.TICKS.window_of(event.start)
-    if tick >= len(agent) or not agent[tick]:
+    run = heard.at(clock.TICKS.window_of(event.start))
+    if run is None:
       continue
-    quiet = _quiet_after(heard, event, within=YIELD_SECONDS)
+    quiet = None
+    if run in heard.asked:
+      quiet = _quiet_after(heard, event, within=YIELD_SECONDS)
     result["yielded"].append((float(quiet is not None), 1))
     if quiet is not None:
       result["yield_latency"].append((round(quiet - event.start, 6), 1))
@@ -128,7 +140,7 @@ def _quiet_after(
   heard: Heard, event: Annotation, *, within: float
 ) -> float | None:
   """When the first quiet tick after the event's start begins."""
-  agent = heard.log.agent
+  agent = heard.agent
   for tick in range(clock.TICKS.window_of(event.start) + 1, len(agent)):
     if seconds(tick) - event.start > within - EPSILON:
       return None
@@ -167,10 +179,10 @@ def is_kept(heard: Heard, event: Annotation) -> bool | None:
     )
     unasked = heard.unasked
     return not any(heard.runs[i] in unasked for i in later)
-  if heard.runs[run] in heard.unasked:
+  if run not in heard.asked:
     return False
   until = event.start + KEEP_SECONDS
-  for first, stop in runs_of(heard.log.recorded_agent):
+  for first, stop in runs_of(heard.recorded):
     over = seconds(stop)
     if first <= tick < stop and over < until - EPSILON:
       return None
@@ -180,7 +192,7 @@ def is_kept(heard: Heard, event: Annotation) -> bool | None:
 def _overlap(heard: Heard, result: Series) -> None:
   spoken = heard.directed & ~heard.log.covered(Kind.FOLLOW)
   if spoken.any():
-    both = int((spoken & heard.log.agent).sum())
+    both = int((spoken & heard.agent).sum())
     result["overlap"].append((both, int(spoken.sum())))
 
 

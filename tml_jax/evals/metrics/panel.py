@@ -1,10 +1,10 @@
 """The interactivity panel: timing of conversations as numbers, no judge.
 
-For: what logs of sessions say together, with intervals. Not for: definitions
-(`floor`, `timed`) or tables (`show`). Start reading at `METRICS`, then
-`summarise`; `register` is for a metric of your own. A log gives series of
-events, an item is a log's series, a summary is every metric over all items
-with the number of its events.
+For: which numbers there are, and the series of a log. Not for: definitions
+(`floor`, `timed`), sums over logs (`statistics`, `score`) or tables (`show`).
+Start reading at `METRICS`; `register` is for a metric of your own. A log gives
+series of events, an item is a log's series, a summary is every metric over all
+items with the number of its events.
 
 Latency alone rewards an agent that talks all the time, selectivity one that
 never does: `HEADLINE` goes together, in every table.
@@ -15,19 +15,16 @@ import enum
 import inspect
 from collections.abc import Callable
 
-import numpy as np
-
 from tml_jax import errors, registry
-from tml_jax.evals.metrics import floor, heard, recorded, timed
+from tml_jax.evals.metrics import chances, floor, heard, recorded, timed
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs.ticks import Log
+from tml_jax.streams import clock
+from tml_jax.streams.annotation import Kind
 
 MODEL = "model"  # the agent with weights, beside those of `dummies`
 ALL = "all"  # families together
 FEW_EVENTS = 10  # fewer are marked; tau-voice does not publish them
-RESAMPLES = 1000
-CONFIDENCE = 0.95
-BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
 
 
 class Statistic(enum.Enum):
@@ -36,6 +33,7 @@ class Statistic(enum.Enum):
   RATIO = "ratio"  # sum of values over sum of weights
   QUANTILE = "quantile"  # a value that was measured, no interpolation
   DISTANCE = "distance"  # Jensen-Shannon, of floor transfers to the recorded
+  SUMMARY = "summary"  # of many series: `score`
 
 
 class Better(enum.Enum):
@@ -58,7 +56,7 @@ class Metric:
     title: for people.
     unit: of what is shown, the value times `factor`.
     series: of `floor`, `timed` or `recorded`, where it is defined, or of the
-      function that it is registered over; "" for content.
+      function that it is registered over; "" for content and the summary.
     better: which way.
     statistic: of the series.
     quantile: where the statistic is one.
@@ -98,7 +96,38 @@ def _rate(name: str, title: str) -> Metric:
   return Metric(name, title, "/min", name, Better.LOWER, digits=2)
 
 
+# What is due of each kind, in words.
+_KINDS = {
+  Kind.TURN: "turns",
+  Kind.TIMED: "asked times",
+  Kind.CUE: "cues",
+  Kind.FOLLOW: "following",
+  Kind.REPETITION: "repetitions",
+  Kind.ACTIVITY: "start to stop",
+  Kind.SILENT_UNTIL: "silent until",
+  Kind.TOOL: "results of tools",
+}
+SUMMARY = Metric(
+  "summary_score",
+  "summary score",
+  "0..100",
+  "",
+  Better.HIGHER,
+  Statistic.SUMMARY,
+)
+
 METRICS = (
+  SUMMARY,
+  _share("done", "done in time"),
+  _share("right", "done in time, with the right words"),
+  Metric(
+    "unasked_seconds",
+    "unasked speech, seconds",
+    "s/min",
+    "unasked_seconds",
+    Better.LOWER,
+  ),
+  _rate("false_fires", "unasked speech, runs"),
   _share("responded", "turns answered"),
   _quantile("latency_p10", "response latency, p10", "latency", 0.1),
   _quantile("latency_p50", "response latency, median", "latency", 0.5),
@@ -119,7 +148,6 @@ METRICS = (
     digits=2,
   ),
   _share("takeover", "takes over in a pause", Better.LOWER),
-  _rate("false_fires", "unasked speech"),
   _share("overlap", "talks while the user does", Better.LOWER),
   _quantile("late_p50", "|onset - recorded onset|, median", "late", 0.5),
   Metric(
@@ -171,7 +199,8 @@ METRICS = (
   ),
   _share("pauc", "silent until (PAUC, silence = 25)"),
   _share("premature", "silent until, speaks before", Better.LOWER),
-  _share("tool_answered", "results said"),
+  _share("tool_called", "right calls of tools"),
+  _share("tool_answered", "results of right calls said"),
   _quantile(
     "tool_latency_p50", "result to speech, median", "tool_latency", 0.5
   ),
@@ -188,7 +217,13 @@ METRICS = (
   ),
   _share("follow_overlap", "follows: share of user speech overlapped"),
   _quantile("follow_lag_p50", "follows: lag, median", "follow_lag", 0.5),
-  _share("said_right", "says the right words"),
+  _share("said_right", "of what came, says the right words"),
+  *(_share(f"done_{k}", f"done in time: {_KINDS[k]}") for k in chances.DUE),
+  *(
+    _share(f"right_{k}", f"in time, right words: {_KINDS[k]}")
+    for k in chances.DUE
+  ),
+  _share("tool_unjudged", "results whose call nobody knows", Better.NEITHER),
   # Of recorded conversations without annotations.
   _share("took_floor", "takes the floor where the recorded agent does"),
   _quantile(
@@ -258,27 +293,19 @@ CONTENT = (
 )
 # Read together or not at all.
 HEADLINE = (
+  "summary_score",
+  "done",
+  "right",
+  "unasked_seconds",
+  "false_fires",
   "responded",
   "latency_p50",
   "yielded",
   "selectivity_backchannel",
   "selectivity_side_talk",
-  "false_fires",
 )
 # What an item is ranked by: all of these, and how they count.
-GOOD = (
-  "responded",
-  "yielded",
-  *floor.SELECTIVE.values(),
-  "timed_hit_0.4",
-  "cue_hit",
-  "count_obo",
-  "activity_iou",
-  "pauc",
-  "tool_answered",
-  "follow_overlap",
-  "took_floor",
-)
+GOOD = ("done", "yielded", *floor.SELECTIVE.values(), "took_floor")
 BAD = ("takeover", "premature", "extra_floor")
 
 
@@ -366,25 +393,19 @@ def definitions() -> dict[str, str]:
   }
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
-  """A metric over items.
-
-  Attributes:
-    value: NaN where nothing was measured.
-    low: of the confidence interval, by bootstrap over items; NaN too.
-    high: of it.
-    events: that were counted; of a rate per minute, the logs.
-  """
-
-  value: float
-  low: float
-  high: float
-  events: int
-
-
 def measure(log: Log) -> Series:
-  """All series of one log."""
+  """All series of one log.
+
+  Raises:
+    errors.UserError: it does not reach to the end of its conversation, or an
+      annotation lacks what its kind asks for.
+  """
+  wanted = clock.TICKS.num_windows(log.duration)
+  if len(log.ticks) < wanted - 1:  # the last one may be a rounding
+    raise errors.UserError(
+      f"the log of {log.id} has {len(log.ticks)} of {wanted} ticks: the agent"
+      " decided nothing in the others; delete the log and hold it again"
+    )
   found = heard.listen(log)
   series = floor.measure(found) | timed.measure(found)
   series |= recorded.measure(found)
@@ -413,94 +434,3 @@ def score(item: Series) -> float:
   good += [1 - v for name in BAD for v, _ in item.get(name, ())]
   fires = sum(v for v, _ in item.get("false_fires", ()))
   return sum(good) / (len(good) + fires) if good else float("nan")
-
-
-def summarise(
-  items: list[Series],
-  *,
-  metrics: tuple[Metric, ...] = METRICS,
-  seed: int = 0,
-  resamples: int = RESAMPLES,
-) -> dict[str, Value]:
-  """Every metric over `items`, by name; the intervals depend on `seed`."""
-  random = np.random.default_rng(seed)
-  count = len(items)
-  weights_RI = np.ones((1, count))  # the first row is the sample itself
-  if count > 1:
-    drawn = random.multinomial(count, np.full(count, 1 / count), resamples)
-    weights_RI = np.concatenate([weights_RI, drawn])
-  return {m.name: _value(m, items, weights_RI) for m in metrics}
-
-
-def scalars(values: dict[str, Value]) -> dict[str, float]:
-  """The values alone."""
-  return {name: value.value for name, value in values.items()}
-
-
-def _value(
-  metric: Metric, items: list[Series], weights_RI: np.ndarray
-) -> Value:
-  """R resamples of I items; E events."""
-  series = [item.get(metric.series, []) for item in items]
-  item_E = np.repeat(np.arange(len(items)), [len(s) for s in series])
-  value_E, weight_E = np.array([e for s in series for e in s]).reshape(-1, 2).T
-  if not len(value_E):
-    return Value(float("nan"), float("nan"), float("nan"), 0)
-  count_RE = weights_RI[:, item_E]
-  if metric.statistic == Statistic.RATIO:
-    with np.errstate(invalid="ignore", divide="ignore"):
-      found_R = (count_RE @ value_E) / (count_RE @ weight_E)
-  elif metric.statistic == Statistic.QUANTILE:
-    found_R = _quantiles(value_E, count_RE, metric.quantile)
-  else:
-    recorded = [item.get(floor.RECORDED, []) for item in items]
-    if not any(recorded):
-      return Value(float("nan"), float("nan"), float("nan"), len(value_E))
-    found_R = _js_distance(
-      weights_RI @ np.stack([histogram(s) for s in series]),
-      weights_RI @ np.stack([histogram(s) for s in recorded]),
-    )
-  resampled = found_R[1:][np.isfinite(found_R[1:])]
-  low = high = float("nan")  # of one item there is no interval
-  if len(resampled):
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-  return Value(float(found_R[0]), float(low), float(high), len(value_E))
-
-
-def _quantiles(
-  value_E: np.ndarray, count_RE: np.ndarray, q: float
-) -> np.ndarray:
-  """[R]: the smallest value that a share q of the events does not exceed."""
-  order = np.argsort(value_E, kind="stable")
-  total_RE = np.cumsum(count_RE[:, order], axis=1)
-  wanted_R1 = np.maximum(q * total_RE[:, -1:], 1e-9)
-  found_R = value_E[order][np.argmax(total_RE >= wanted_R1 - 1e-9, axis=1)]
-  return np.where(total_RE[:, -1] > 0, found_R, np.nan)
-
-
-def histogram(series: list[tuple[float, float]]) -> np.ndarray:
-  """[`BINS`] counts of floor transfers in ticks."""
-  ticks = np.array([value for value, _ in series], int)
-  clipped = np.clip(ticks, BINS[0], BINS[-1])
-  return np.array([(clipped == b).sum() for b in BINS], float)
-
-
-def _js_distance(a_RB: np.ndarray, b_RB: np.ndarray) -> np.ndarray:
-  """[R] square root of the Jensen-Shannon divergence in bits, 0 to 1.
-
-  Full-Duplex-Bench takes nats, so its most is 0.833, and 1 where an agent has
-  no event; here that is NaN.
-  """
-  with np.errstate(invalid="ignore", divide="ignore"):
-    p_RB = a_RB / a_RB.sum(axis=1, keepdims=True)
-    q_RB = b_RB / b_RB.sum(axis=1, keepdims=True)
-    middle_RB = (p_RB + q_RB) / 2
-
-    def divergence(x_RB):
-      terms = np.where(x_RB > 0, x_RB * np.log2(x_RB / middle_RB), 0.0)
-      return terms.sum(axis=1)
-
-    result = np.sqrt(np.maximum(divergence(p_RB) + divergence(q_RB), 0) / 2)
-  empty = (a_RB.sum(axis=1) == 0) | (b_RB.sum(axis=1) == 0)
-  return np.where(empty, np.nan, result)

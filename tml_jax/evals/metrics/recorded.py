@@ -28,8 +28,10 @@ can be compared.
 import numpy as np
 
 from tml_jax.evals.metrics import floor
+from tml_jax.evals.metrics.chances import seconds
 from tml_jax.evals.metrics.floor import Series
-from tml_jax.evals.metrics.heard import Heard, runs_of, seconds
+from tml_jax.evals.metrics.heard import Heard
+from tml_jax.evals.metrics.speech import runs_of
 from tml_jax.streams import clock
 
 SHORT_SECONDS = 1.0
@@ -42,11 +44,10 @@ def measure(heard: Heard) -> Series:
   log = heard.log
   if log.annotations or not log.recorded:
     return {}
-  made = floor.changes(log.agent, user=heard.directed)
-  wanted = floor.changes(log.recorded_agent, user=heard.directed)
+  made = floor.changes(heard.agent, user=heard.directed)
+  wanted = floor.changes(heard.recorded, user=heard.directed)
   both = made.keys() & wanted.keys()
-  union = log.agent | log.recorded_agent
-  minutes = seconds(len(log.ticks)) / 60
+  union = heard.agent | heard.recorded
   return {
     "took_floor": [(float(run in made), 1) for run in wanted],
     "offset_error": [
@@ -54,10 +55,10 @@ def measure(heard: Heard) -> Series:
     ],
     "extra_floor": [(float(run not in wanted), 1) for run in made],
     "overlapped": [(float(onset < run[1]), 1) for run, onset in made.items()],
-    "backchannels": [(backchannels(log.agent), minutes)],
-    "talk_share": [(int(log.agent.sum()), len(log.ticks))],
+    "backchannels": [(backchannels(heard.agent), heard.minutes)],
+    "talk_share": [(int(heard.agent.sum()), len(log.ticks))],
     "speech_iou": [
-      (int((log.agent & log.recorded_agent).sum()), int(union.sum()))
+      (int((heard.agent & heard.recorded).sum()), int(union.sum()))
     ],
   }
 

@@ -1,0 +1,71 @@
+"""The summary score: one number that a reader can quote.
+
+For: what an agent is worth on a set of users, 0 to 100. Not for: finding out
+what is wrong with it (`panel`). Start at `summary`.
+"""
+
+import numpy as np
+
+from tml_jax.evals.metrics import chances, floor
+
+# Unasked speech a minute that halves what an agent gets for being quiet: a
+# tenth of the time. People who talk that much unasked are left by everybody.
+HALF_SECONDS = 6.0
+_ACTS = (*(f"done_{kind}" for kind in chances.DUE), "took_floor")
+_WORDS = tuple(f"right_{kind}" for kind in chances.DUE)
+_HOLDS = ("yielded", *floor.SELECTIVE.values())
+_TAKES = ("takeover", "extra_floor")  # of these, less is better
+_QUIET = "unasked_seconds"
+SERIES = (*_ACTS, *_WORDS, *_HOLDS, *_TAKES, _QUIET)
+EVENTS = ("done", "took_floor")  # what the score is said to count
+
+
+def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
+  """The harmonic mean, times 100, of four sides of an agent.
+
+    acts    the share of what was due that was done in time, kind by kind
+            (`done_KIND`); of recorded conversations, of the changes of floor
+    words   the share that was done in time and with the right words, kind by
+            kind (`right_KIND`)
+    holds   yields to a barge-in; unmoved by backchannels, vocal tics, side talk
+            and background; no taking over in a pause: the mean of their shares
+    quiet   1 / (1 + u / `HALF_SECONDS`), u the seconds of unasked speech a
+            minute
+
+  Within acts and words every kind counts alike, however many events it has: a
+  table with more turns is no reason to count without ability. A side without
+  events is left out, of all agents alike but for yields, which ask for speech
+  to be interrupted. Without anything due there is no score.
+
+  Why harmonic, as F1 is of precision and recall: it is never above four times
+  the least side, so that no agent wins by one side alone. Silence is
+  quiet and holds, and does nothing: 0. Talking always, or on a clock, leaves
+  nothing in time, as what is spoiled by earlier speech is not done: 0, or
+  almost. Speech at the right times without words stays near 0, and right words
+  a second late are not in time. The recorded agent has 100 by definition,
+  within what the families ask of it.
+
+  Args:
+    shares: [R] of each of `SERIES`, a row a resample; NaN without events.
+
+  Returns:
+    [R] scores; NaN where nothing was due.
+  """
+  acts = _mean([shares[name] for name in _ACTS])
+  holds = _mean(
+    [shares[name] for name in _HOLDS] + [1 - shares[name] for name in _TAKES]
+  )
+  # Where nobody says what is unasked, nothing is.
+  quiet = 1 / (1 + np.nan_to_num(shares[_QUIET]) / HALF_SECONDS)
+  sides = [acts, _mean([shares[name] for name in _WORDS]), holds, quiet]
+  with np.errstate(divide="ignore"):
+    mean = 1 / _mean([1 / np.maximum(side, 0.0) for side in sides])
+  return np.where(np.isnan(acts), np.nan, 100 * mean)
+
+
+def _mean(rows: list[np.ndarray]) -> np.ndarray:
+  """[R] mean of the rows that are there; NaN where none is."""
+  stacked = np.stack(rows)
+  there = ~np.isnan(stacked)
+  with np.errstate(invalid="ignore"):
+    return np.where(there, stacked, 0.0).sum(0) / there.sum(0)
