@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 CHROMIUM = "/usr/bin/chromium"
+_ALLOW = "--use-fake-ui-for-media-stream"
+DENY = "--deny-permission-prompts"
 
 
 @dataclasses.dataclass
@@ -27,8 +29,13 @@ class Seen:
 
 
 @contextlib.contextmanager
-def launch(microphone: pathlib.Path) -> Iterator:
-  """A browser whose microphone plays a WAV file, again and again."""
+def launch(microphone: pathlib.Path, *, flag: str = _ALLOW) -> Iterator:
+  """A browser whose microphone plays a WAV file, again and again.
+
+  Args:
+    microphone: the file.
+    flag: what happens when a page asks for devices: allowed, or `DENY`.
+  """
   sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install -e .[test]"
   )
@@ -38,10 +45,12 @@ def launch(microphone: pathlib.Path) -> Iterator:
     browser = playwright.chromium.launch(
       executable_path=CHROMIUM,
       args=[
+        flag,
         "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={microphone}",
         "--auto-select-desktop-capture-source=Entire screen",
+        # A name that is no localhost: its pages are no secure context.
+        "--host-resolver-rules=MAP talk.test 127.0.0.1",
       ],
     )
     yield browser
@@ -57,7 +66,6 @@ def open_page(browser, url: str, **options) -> Iterator[tuple]:
     url: where to.
     options: of Playwright's `new_context`.
   """
-  options.setdefault("permissions", ["microphone", "camera"])
   context = browser.new_context(**options)
   page, seen = context.new_page(), Seen()
   page.set_default_timeout(15_000)

@@ -284,7 +284,9 @@ class Server:
     if session is None:
       session = Session(len(self.sessions), rules=self._rules)
       self.sessions.append(session)
-    socket = web.WebSocketResponse(protocols=("realtime",), max_msg_size=1 << 20)
+    socket = web.WebSocketResponse(
+      protocols=("realtime",), max_msg_size=1 << 20
+    )
     await socket.prepare(request)
     session.socket = socket
     await socket.send_json({"type": "session.created", "session": {}})
@@ -321,9 +323,7 @@ def describe(rules: Rules) -> dict:
       "is_tiny": True,
       "says": "It answers every sound with a tone.",
     },
-    "tools": [
-      {"name": "calculator", "description": "sums", "where": "server"}
-    ],
+    "tools": [{"name": "calculator", "description": "sums", "where": "server"}],
     "recording": {"offered": rules.is_recording_offered},
   }
 

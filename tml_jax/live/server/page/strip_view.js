@@ -11,7 +11,7 @@ import { describe, summarise } from "./strip_state.js";
 
 const CELL = 9; // pixels of a window, with the gap
 const GAP = 1;
-const ROWS = { user: [0, 30], model: [34, 24], decision: [62, 16], time: [82, 26] };
+const ROWS = { user: [0, 30], model: [34, 24], decision: [62, 16], time: [81, 26] };
 const HEIGHT = 108;
 const QUIETEST = -60; // dB of full scale: the lowest bar
 const SUMMARY_SECONDS = 10;
@@ -65,7 +65,7 @@ export class StripView {
     if (!this.palette) {
       const style = getComputedStyle(this.canvas);
       const value = (name) => style.getPropertyValue(`--${name}`).trim();
-      const names = ["user", "model", "faint", "line", "ink", "wrong", "time"];
+      const names = ["user", "model", "faint", "line", "ink", "wrong", "time", "paper"];
       this.palette = Object.fromEntries(names.map((n) => [n, value(n)]));
     }
     return this.palette;
@@ -85,10 +85,10 @@ export class StripView {
     const cells = this.state.last(this.room);
     const left = width - cells.length * CELL;
     cells.forEach((cell, i) => this.paintCell(pen, cell, left + i * CELL));
-    const [top, height] = ROWS.time; // the deadline
+    const [top, height] = ROWS.time;
     pen.fillStyle = this.colours().line;
-    pen.fillRect(0, top, width, 1);
-    pen.fillRect(0, top + height - 1, width, 1);
+    pen.fillRect(0, top - 1, width, 1); // the deadline
+    pen.fillRect(0, top + height, width, 1);
     this.summarise(cells);
   }
 
@@ -96,7 +96,7 @@ export class StripView {
     const colours = this.colours();
     const box = (row, share, colour) => {
       const [top, height] = ROWS[row];
-      const tall = Math.max(1, Math.round(share * height));
+      const tall = Math.max(2, Math.round(share * height));
       pen.fillStyle = colour;
       pen.fillRect(x, top + height - tall, CELL - GAP, tall);
     };
@@ -113,7 +113,7 @@ export class StripView {
     mark(pen, name, x, ROWS.decision, colours.ink);
     const share = Math.min(1, cell.tick / this.windowMs);
     box("time", cell.missed ? 1 : share, cell.missed ? colours.wrong : colours.time);
-    if (cell.missed) mark(pen, "!", x, ROWS.time, colours.ink);
+    if (cell.missed) mark(pen, "!", x, ROWS.time, colours.paper);
   }
 
   /** Tells a screen reader what the picture shows, seldom. */
