@@ -6,6 +6,7 @@ For: `tests/live/server`. Not for: what a page shows. Start at `open_page`.
 import contextlib
 import dataclasses
 import pathlib
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 CHROMIUM = "/usr/bin/chromium"
 _ALLOW = "--use-fake-ui-for-media-stream"
 DENY = "--deny-permission-prompts"
+_SECONDS = 60.0  # that anything may take, on a busy machine
 
 
 @dataclasses.dataclass
@@ -29,32 +31,41 @@ class Seen:
 
 
 @contextlib.contextmanager
-def launch(microphone: pathlib.Path, *, flag: str = _ALLOW) -> Iterator:
-  """A browser whose microphone plays a WAV file, again and again.
-
-  Args:
-    microphone: the file.
-    flag: what happens when a page asks for devices: allowed, or `DENY`.
-  """
+def driver() -> Iterator:
+  """Playwright, once in a process; skips where there is no browser."""
   sync_api = pytest.importorskip(
     "playwright.sync_api", reason="needs playwright: pip install -e .[test]"
   )
   if not pathlib.Path(CHROMIUM).exists():
     pytest.skip(f"needs Debian's chromium ({CHROMIUM})")
   with sync_api.sync_playwright() as playwright:
-    browser = playwright.chromium.launch(
-      executable_path=CHROMIUM,
-      args=[
-        flag,
-        "--use-fake-device-for-media-stream",
-        f"--use-file-for-fake-audio-capture={microphone}",
-        "--auto-select-desktop-capture-source=Entire screen",
-        # A name that is no localhost: its pages are no secure context.
-        "--host-resolver-rules=MAP talk.test 127.0.0.1",
-      ],
-    )
-    yield browser
-    browser.close()
+    yield playwright
+
+
+@contextlib.contextmanager
+def launch(
+  playwright, *, microphone: pathlib.Path, flag: str = _ALLOW
+) -> Iterator:
+  """A browser whose microphone plays a WAV file, again and again.
+
+  Args:
+    playwright: of `driver`.
+    microphone: the file.
+    flag: what happens when a page asks for devices: allowed, or `DENY`.
+  """
+  browser = playwright.chromium.launch(
+    executable_path=CHROMIUM,
+    args=[
+      flag,
+      "--use-fake-device-for-media-stream",
+      f"--use-file-for-fake-audio-capture={microphone}",
+      "--auto-select-desktop-capture-source=Entire screen",
+      # A name that is no localhost: its pages are no secure context.
+      "--host-resolver-rules=MAP talk.test 127.0.0.1",
+    ],
+  )
+  yield browser
+  browser.close()
 
 
 @contextlib.contextmanager
@@ -79,3 +90,14 @@ def open_page(browser, url: str, **options) -> Iterator[tuple]:
   page.goto(url)
   yield page, seen
   context.close()
+
+
+def wait_for(page, expression: str) -> None:
+  """Waits until JavaScript is true.
+
+  Playwright's own `wait_for_function` needs a page that allows eval.
+  """
+  end = time.monotonic() + _SECONDS
+  while not page.evaluate(expression):
+    assert time.monotonic() < end, f"never true: {expression}"
+    page.wait_for_timeout(50)

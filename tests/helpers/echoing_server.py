@@ -246,7 +246,7 @@ class Server:
   async def _start(self) -> None:
     app = web.Application()
     app.on_response_prepare.append(_policy)
-    app.router.add_get("/", lambda _: web.FileResponse(PAGE / "index.html"))
+    app.router.add_get("/", _index)
     app.router.add_static("/static", PAGE)
     app.router.add_get("/v1/session", self._about)
     app.router.add_get("/v1/realtime", self._hold)
@@ -336,3 +336,7 @@ def _decibels(samples: np.ndarray) -> float:
 async def _policy(_, response) -> None:
   response.headers["Content-Security-Policy"] = CSP
   response.headers["Cache-Control"] = "no-store"
+
+
+async def _index(_) -> web.FileResponse:
+  return web.FileResponse(PAGE / "index.html")

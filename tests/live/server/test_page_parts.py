@@ -19,7 +19,8 @@ def page(tmp_path_factory):
   rules = echoing_server.Rules()
   with (
     echoing_server.Server(rules) as server,
-    browser.launch(path) as chromium,
+    browser.driver() as driver,
+    browser.launch(driver, microphone=path) as chromium,
     browser.open_page(chromium, server.url) as (page, _),
   ):
     yield page

@@ -304,6 +304,7 @@ element("speaker").addEventListener("change", ({ target }) => chooseSpeaker(targ
 element("recording").addEventListener("change", ({ target }) => {
   choice.recorded = target.checked;
   send(events.record(target.checked));
+  panel.choices(choice);
 });
 element("read-words").addEventListener("change", ({ target }) => {
   views.words.areWordsRead = target.checked;
@@ -316,6 +317,7 @@ navigator.mediaDevices?.addEventListener("devicechange", async () => {
 /** For whoever measures, from the console or a test. */
 globalThis.measured = () => ({
   ...session?.figures.summary(),
+  flushes_ms: session?.figures.flushes.values,
   playout: session?.playout,
   flush: session?.lastFlush,
   dropped: connection.dropped,

@@ -97,7 +97,7 @@ export class Panel {
             `${video.frames_per_window} a window of ${about.window_ms} ms.`
         : "This run does not see: camera and screen are off.",
     );
-    this.state(choice);
+    this.choices(choice);
     if (document.activeElement === document.body) element("typed").focus();
   }
 

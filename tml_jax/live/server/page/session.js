@@ -157,7 +157,9 @@ const HANDLERS = {
   },
 
   "response.output_audio_transcript.done"({ item_id: item }) {
-    this.views.words.finish(item, this.cut.has(item) ? "gave way" : "");
+    const isCut = this.cut.has(item);
+    const said = this.views.words.finish(item, isCut ? "gave way" : "");
+    if (said) this.log?.line(this.seconds, "model", said, { gave_way: isCut });
     this.on.changed();
   },
 

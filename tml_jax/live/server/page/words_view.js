@@ -52,17 +52,19 @@ export class WordsView {
     this.grow(Symbol(kind), kind, text, { seconds, isDone: true });
   }
 
-  /** The line `id` grows no more; `note` says what happened to it. */
+  /** The line `id` grows no more; `note` says why. Returns its text. */
   finish(id, note = "") {
     const line = this.open.get(id);
-    if (!line) return;
+    if (!line) return "";
     this.open.delete(id);
     line.item.classList.remove("growing");
-    if (!note) return;
-    const mark = document.createElement("span");
-    mark.className = "note";
-    mark.textContent = ` (${note})`;
-    line.item.append(mark);
+    if (note) {
+      const mark = document.createElement("span");
+      mark.className = "note";
+      mark.textContent = ` (${note})`;
+      line.item.append(mark);
+    }
+    return line.words.textContent;
   }
 
   make(kind, seconds) {
