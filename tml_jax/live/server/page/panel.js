@@ -98,7 +98,7 @@ export class Panel {
         : "This run does not see: camera and screen are off.",
     );
     this.choices(choice);
-    if (document.activeElement === document.body) element("typed").focus();
+    if (document.activeElement === document.body) element("mute").focus();
   }
 
   state(choice) {
