@@ -7,7 +7,11 @@
  */
 
 const CHUNK_MS = 40; // of the microphone, in one message
-const MIC = { echoCancellation: true, noiseSuppression: true, autoGainControl: true };
+const MIC = {
+  echoCancellation: true,
+  noiseSuppression: true,
+  autoGainControl: true,
+};
 
 /** Whether this page may use microphone and sound at all. */
 export function isAllowed() {

@@ -60,7 +60,8 @@ class Capture extends AudioWorkletProcessor {
 function mix(channels) {
   if (channels.length === 1) return channels[0];
   return channels[0].map(
-    (_, i) => channels.reduce((sum, each) => sum + each[i], 0) / channels.length,
+    (_, i) =>
+      channels.reduce((sum, each) => sum + each[i], 0) / channels.length,
   );
 }
 

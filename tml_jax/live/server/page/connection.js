@@ -50,7 +50,7 @@ export class Connection {
 
   connect() {
     clearTimeout(this.timer);
-    this.on.state("connecting", { again: this.brokenAt !== null });
+    this.on.state("connecting", {});
     const { url, protocols } = events.address(location, this);
     const socket = new WebSocket(url, protocols);
     this.socket = socket;
@@ -121,7 +121,11 @@ export class Connection {
     const left = this.rests - (performance.now() - this.brokenAt) / 1000;
     if (left <= 0) {
       this.isWanted = false;
-      this.on.state("ended", { code, reason: "", session: await about(this.token) });
+      this.on.state("ended", {
+        code,
+        reason: "",
+        session: await about(this.token),
+      });
       return;
     }
     const wait = WAITS[Math.min(this.tries, WAITS.length - 1)];

@@ -34,7 +34,10 @@ const views = {
     says: element("cell-says"),
   }),
 };
-const video = new Video(element("video"), { frame: sendFrame, stopped: showVideo });
+const video = new Video(element("video"), {
+  frame: sendFrame,
+  stopped: showVideo,
+});
 const connection = new Connection({ event: take, state: follow });
 
 let server = {}; // what it says of itself
@@ -43,31 +46,17 @@ let audio = null;
 let timer = 0;
 let isResumeWanted = false;
 const choice = { muted: false, paused: false, recorded: false };
-const kept = {
-  get resume() {
-    return sessionStorage.getItem("resume") ?? "";
-  },
-  set resume(token) {
-    sessionStorage.setItem("resume", token);
-  },
-  get token() {
-    return sessionStorage.getItem("token") ?? "";
-  },
-  set token(token) {
-    sessionStorage.setItem("token", token);
-  },
-};
 
 /** Asks the server what it is, before anybody clicks. */
 async function look() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
   if (given) {
-    kept.token = given;
+    takeHome.kept.token = given;
     history.replaceState(null, "", location.pathname + location.search);
   }
-  server = await about(kept.token);
-  panel.idle(server, { canGoOn: Boolean(kept.resume) });
-  if (kept.resume) takeHome.recall(views.words);
+  server = await about(takeHome.kept.token);
+  panel.idle(server, { canGoOn: Boolean(takeHome.kept.resume) });
+  if (takeHome.kept.resume) takeHome.recall(views.words);
 }
 
 /** A conversation begins, or goes on with the one that rests. */
@@ -80,7 +69,11 @@ async function begin(resume) {
   views.drawing.reset();
   Object.assign(choice, { muted: false, paused: false });
   choice.recorded = element("consent").checked;
-  session = new Session(views, { ready, changed: remember, notice: panel.trouble, send });
+  session = new Session(views, {
+    ready,
+    changed: remember,
+    send,
+  });
   let refusal = audioLib.isAllowed() ? "" : messages.INSECURE;
   if (!refusal) {
     audio = new audioLib.Audio({
@@ -96,7 +89,7 @@ async function begin(resume) {
   panel.trouble(refusal);
   isResumeWanted = Boolean(resume);
   connection.isPaused = false;
-  connection.open({ token: kept.token, resume });
+  connection.open({ token: takeHome.kept.token, resume });
 }
 
 /** Gets the microphone; returns why not, or "". */
@@ -111,14 +104,18 @@ async function askMicrophone(deviceId) {
 
 /** The server has a place for us, for the first time or again. */
 async function ready(about, isFirst) {
-  kept.resume = about.resume_token ?? "";
+  takeHome.kept.resume = about.resume_token ?? "";
   panel.live(about, choice);
-  if (isResumeWanted && !about.resumed) session.line("notice", messages.NOT_RESUMED);
+  const isAnother = isResumeWanted && !about.resumed;
+  if (isAnother) session.line("notice", messages.NOT_RESUMED);
   isResumeWanted = true; // from the next socket on
   tellChoices();
   if (!isFirst) return;
   if (audio) {
-    const rates = { rateIn: about.sample_rate_in, rateOut: about.sample_rate_out };
+    const rates = {
+      rateIn: about.sample_rate_in,
+      rateOut: about.sample_rate_out,
+    };
     await audio.open(rates);
     if (!audio) return; // it was stopped meanwhile
     session.attach(audio);
@@ -155,7 +152,7 @@ function take(event, now, letters) {
 
 /** The socket's states, in words. */
 function follow(name, details) {
-  if (name === "connecting") panel.status(details.again ? "Connecting again" : "Connecting");
+  if (name === "connecting") panel.status("Connecting");
   if (name === "broken") {
     session.interrupt();
     panel.status(messages.broken(details));
@@ -179,7 +176,7 @@ function end(says, { mayRest = false } = {}) {
   audio?.close();
   audio = null;
   if (!mayRest) {
-    kept.resume = "";
+    takeHome.kept.resume = "";
     takeHome.forget();
   }
   const isHeld = Boolean(session?.log);
@@ -282,7 +279,7 @@ function save() {
 }
 
 const click = (id, act) => element(id).addEventListener("click", act);
-click("begin", () => begin(kept.resume));
+click("begin", () => begin(takeHome.kept.resume));
 click("anew", () => begin(""));
 click("download", save);
 click("save", save);
@@ -294,13 +291,15 @@ click("stop", () => end(messages.STOPPED));
 element("type-form").addEventListener("submit", type);
 element("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  kept.token = element("token").value.trim();
+  takeHome.kept.token = element("token").value.trim();
   look();
 });
 element("microphone").addEventListener("change", ({ target }) =>
   chooseMicrophone(target.value),
 );
-element("speaker").addEventListener("change", ({ target }) => chooseSpeaker(target.value));
+element("speaker").addEventListener("change", ({ target }) =>
+  chooseSpeaker(target.value),
+);
 element("recording").addEventListener("change", ({ target }) => {
   choice.recorded = target.checked;
   send(events.record(target.checked));

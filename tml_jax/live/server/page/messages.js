@@ -16,7 +16,8 @@ export const NOT_RESUMED =
   "The conversation from before has rested too long. This is a new one.";
 export const STOPPED = "You ended the conversation.";
 
-const RETRY = "The model hears nothing; you can type. Press “Mute” to try again.";
+const RETRY =
+  "The model hears nothing; you can type. Press “Mute” to try again.";
 
 /** Why there is no microphone. */
 export function microphone(error) {
@@ -25,7 +26,8 @@ export function microphone(error) {
       "The microphone was refused. Allow it in the browser's settings of " +
       "this site (beside the address).",
     NotFoundError: "There is no microphone.",
-    NotReadableError: "Another program holds the microphone, or the system does.",
+    NotReadableError:
+      "Another program holds the microphone, or the system does.",
     OverconstrainedError: "This microphone is not there any more.",
   };
   return `${says[error.name] ?? `No microphone: ${error.message}.`} ${RETRY}`;
@@ -49,13 +51,15 @@ export function speaker(error) {
 
 /** The line is down for now; `seconds` are left before the session is gone. */
 export function broken({ seconds }) {
-  return `The line broke. Connecting again; the session rests for ${Math.ceil(seconds)} s.`;
+  const left = `the session rests for ${Math.ceil(seconds)} s`;
+  return `The line broke. Connecting again; ${left}.`;
 }
 
 /** Why there is no conversation any more, or never was. */
 export function over(name, { code, reason, session }) {
   const more = reason ? ` (${reason})` : "";
-  if (session.status === 401) return "This server asks for a token, and yours is none of its.";
+  if (session.status === 401)
+    return "This server asks for a token, and yours is none of its.";
   if (name === "ended") {
     if (code === 1000) return `The conversation has ended${more}.`;
     if (code === 1006) {

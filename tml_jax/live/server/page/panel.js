@@ -33,7 +33,8 @@ const notice = (id, text) => {
 const press = (id, isPressed) => {
   element(id).setAttribute("aria-pressed", String(isPressed));
 };
-const ms = (value) => (Number.isFinite(value) ? `${Math.round(value)} ms` : "–");
+const ms = (value) =>
+  Number.isFinite(value) ? `${Math.round(value)} ms` : "–";
 
 /** The whole of it. */
 export class Panel {
@@ -57,7 +58,8 @@ export class Panel {
     show("consent-row", Boolean(server.recording?.offered) && !canGoOn);
     const isFull = server.slots?.free === 0 && !canGoOn;
     let problem = isFull ? messages.full(server) : "";
-    if (server.status === 0) problem = "The server does not answer. Is it running?";
+    if (server.status === 0)
+      problem = "The server does not answer. Is it running?";
     if (!globalThis.isSecureContext) problem = messages.INSECURE;
     notice("problem", problem);
     this.status(messages.about(server.run) || "Ready");
@@ -86,10 +88,14 @@ export class Panel {
     show("type-form", true);
     show("recording-row", Boolean(about.recording?.offered));
     element("recording").checked = choice.recorded;
-    say("run-says", [messages.about(about.run), about.run?.says].filter(Boolean).join(". "));
+    say(
+      "run-says",
+      [messages.about(about.run), about.run?.says].filter(Boolean).join(". "),
+    );
     const { video } = about;
     for (const id of ["camera", "screen"]) element(id).disabled = !video;
-    if (!navigator.mediaDevices?.getDisplayMedia) element("screen").disabled = true;
+    if (!navigator.mediaDevices?.getDisplayMedia)
+      element("screen").disabled = true;
     say(
       "video-says",
       video
@@ -148,7 +154,9 @@ export class Panel {
 
   figures({ figures, playout }) {
     const numbers = figures.summary();
-    const share = numbers.windows ? numbers.deadlines_missed / numbers.windows : 0;
+    const share = numbers.windows
+      ? numbers.deadlines_missed / numbers.windows
+      : 0;
     say("figure-round-trip", ms(numbers.round_trip_ms));
     say("figure-jitter", ms(numbers.jitter_ms));
     say("figure-tick", ms(numbers.tick_ms_p50));
@@ -196,7 +204,10 @@ function fill(id, devices, name) {
   const chosen = select.value;
   const options = devices
     .filter(({ deviceId }) => deviceId && deviceId !== "default")
-    .map(({ deviceId, label }, i) => new Option(label || `${name} ${i + 1}`, deviceId));
+    .map(
+      ({ deviceId, label }, i) =>
+        new Option(label || `${name} ${i + 1}`, deviceId),
+    );
   select.replaceChildren(new Option("Usual one", ""), ...options);
   select.value = options.some(({ value }) => value === chosen) ? chosen : "";
 }

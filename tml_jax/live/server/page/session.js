@@ -24,8 +24,8 @@ function textOf(value) {
 /** One conversation on this page. */
 export class Session {
   /**
-   * `views` has words, drawing and strip; `on` has ready(about),
-   * changed(), notice(text) and send(event).
+   * `views` has words, drawing and strip; `on` has ready(about, isFirst),
+   * changed() and send(event, {isLive}).
    */
   constructor(views, on) {
     this.views = views;
@@ -39,7 +39,13 @@ export class Session {
     this.item = ""; // whose sound came last
     this.isOpen = false; // whether more of it is to come
     this.cut = new Set(); // items that the model gave up
-    this.playout = { item: "", played_ms: 0, buffer_ms: 0, gaps: 0, dropped_ms: 0 };
+    this.playout = {
+      item: "",
+      played_ms: 0,
+      buffer_ms: 0,
+      gaps: 0,
+      dropped_ms: 0,
+    };
     this.origin = performance.now();
     views.strip.reset(this.strip);
   }
@@ -166,7 +172,8 @@ const HANDLERS = {
   "input_audio_buffer.speech_started"(_, now) {
     if (this.isOpen) {
       this.cut.add(this.item);
-      if (this.cut.size > MOST_CUT) this.cut.delete(this.cut.values().next().value);
+      if (this.cut.size > MOST_CUT)
+        this.cut.delete(this.cut.values().next().value);
       this.isOpen = false;
     }
     this.audio?.flush(now);

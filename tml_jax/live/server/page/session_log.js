@@ -15,7 +15,8 @@ const MOST_SAMPLES = 3600 * 24000; // of each channel: an hour and more
 const MOST_IMAGE_BYTES = 256 << 20;
 const MOST_LINES = 200000; // of ticks and of events
 
-const jsonLines = (rows) => rows.map((row) => JSON.stringify(row) + "\n").join("");
+const jsonLines = (rows) =>
+  rows.map((row) => JSON.stringify(row) + "\n").join("");
 const bytesOf = (text) => new TextEncoder().encode(text);
 
 /** One channel: pieces of sound at places. */
@@ -85,10 +86,10 @@ export class SessionLog {
     const { user, agent } = this.channels;
     const length = Math.max(user.end, agent.end);
     const both = [user.samples(length), agent.samples(length)];
-    const shown = this.lines.map(
-      ({ seconds, kind, text }) =>
-        `${seconds.toFixed(1).padStart(7)}  ${kind.padEnd(7)}  ${text.replaceAll(/\s+/g, " ")}\n`,
-    );
+    const shown = this.lines.map(({ seconds, kind, text }) => {
+      const time = seconds.toFixed(1).padStart(7);
+      return `${time}  ${kind.padEnd(7)}  ${text.replaceAll(/\s+/g, " ")}\n`;
+    });
     const name = (image) =>
       `video/${image.seconds.toFixed(3).padStart(9, "0")}_${image.source}.jpg`;
     const about = {
@@ -104,7 +105,10 @@ export class SessionLog {
       { name: "ticks.jsonl", bytes: bytesOf(jsonLines(this.ticks)) },
       { name: "transcript.jsonl", bytes: bytesOf(jsonLines(this.lines)) },
       { name: "transcript.txt", bytes: bytesOf(shown.join("")) },
-      ...this.images.map((image) => ({ name: name(image), bytes: image.bytes })),
+      ...this.images.map((image) => ({
+        name: name(image),
+        bytes: image.bytes,
+      })),
     ];
   }
 }

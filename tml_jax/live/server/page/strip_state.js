@@ -36,7 +36,8 @@ export class StripState {
       lost: tick.lost_inputs ?? 0,
     };
     this.cells.push(cell);
-    if (this.cells.length > KEPT) this.cells.splice(0, this.cells.length - KEPT);
+    if (this.cells.length > KEPT)
+      this.cells.splice(0, this.cells.length - KEPT);
     return cell;
   }
 
@@ -51,7 +52,8 @@ const ms = (value) => `${Math.round(value)} ms`;
 /** One cell in words. */
 export function describe(cell) {
   const parts = [
-    `Window ${cell.window} at ${cell.time.toFixed(1)} s: ${USER_WORDS[cell.user]}`,
+    `Window ${cell.window} at ${cell.time.toFixed(1)} s: ` +
+      USER_WORDS[cell.user],
     cell.isSpeaking ? "the model speaks" : "the model is quiet",
     `it decided: ${cell.decision}`,
     `this took ${ms(cell.tick)}`,

@@ -11,7 +11,12 @@ import { describe, summarise } from "./strip_state.js";
 
 const CELL = 9; // pixels of a window, with the gap
 const GAP = 1;
-const ROWS = { user: [0, 30], model: [34, 24], decision: [62, 16], time: [81, 26] };
+const ROWS = {
+  user: [0, 30],
+  model: [34, 24],
+  decision: [62, 16],
+  time: [81, 26],
+};
 const HEIGHT = 108;
 const QUIETEST = -60; // dB of full scale: the lowest bar
 const SUMMARY_SECONDS = 10;
@@ -35,10 +40,13 @@ export class StripView {
     canvas.addEventListener("pointerleave", () => this.choose(null));
     canvas.addEventListener("blur", () => this.choose(null));
     new ResizeObserver(() => this.repaint()).observe(canvas);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-      this.palette = null;
-      this.repaint();
-    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener(
+      "change",
+      () => {
+        this.palette = null;
+        this.repaint();
+      },
+    );
   }
 
   /** Begins anew. */
@@ -65,7 +73,16 @@ export class StripView {
     if (!this.palette) {
       const style = getComputedStyle(this.canvas);
       const value = (name) => style.getPropertyValue(`--${name}`).trim();
-      const names = ["user", "model", "faint", "line", "ink", "wrong", "time", "paper"];
+      const names = [
+        "user",
+        "model",
+        "faint",
+        "line",
+        "ink",
+        "wrong",
+        "time",
+        "paper",
+      ];
       this.palette = Object.fromEntries(names.map((n) => [n, value(n)]));
     }
     return this.palette;
@@ -112,7 +129,11 @@ export class StripView {
     const name = MARKS[cell.decision] ?? (cell.isSpeaking ? "S" : QUIET_MARK);
     mark(pen, name, x, ROWS.decision, colours.ink);
     const share = Math.min(1, cell.tick / this.windowMs);
-    box("time", cell.missed ? 1 : share, cell.missed ? colours.wrong : colours.time);
+    box(
+      "time",
+      cell.missed ? 1 : share,
+      cell.missed ? colours.wrong : colours.time,
+    );
     if (cell.missed) mark(pen, "!", x, ROWS.time, colours.paper);
   }
 
@@ -159,7 +180,8 @@ export class StripView {
     const from = this.chosen ?? last;
     const steps = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 };
     let to = null;
-    if (event.key in steps) to = this.chosen === null ? last : from + steps[event.key];
+    if (event.key in steps)
+      to = this.chosen === null ? last : from + steps[event.key];
     else if (event.key === "Home") to = cells[0].window;
     else if (event.key === "End") to = last;
     else if (event.key === "Escape") this.choose(null);

@@ -11,6 +11,22 @@ import { zip } from "./zip.js";
 const WORDS = "words"; // in the tab's storage
 const MOST_CHARS = 200000;
 
+/** The keys of this tab, which outlive a refresh. */
+export const kept = {
+  get resume() {
+    return sessionStorage.getItem("resume") ?? "";
+  },
+  set resume(token) {
+    sessionStorage.setItem("resume", token);
+  },
+  get token() {
+    return sessionStorage.getItem("token") ?? "";
+  },
+  set token(token) {
+    sessionStorage.setItem("token", token);
+  },
+};
+
 /** Keeps the words that stand on the page. */
 export function remember(words) {
   const lines = words.lines();
@@ -25,7 +41,8 @@ export function remember(words) {
 /** Puts them onto the page again. */
 export function recall(words) {
   const lines = JSON.parse(sessionStorage.getItem(WORDS) ?? "[]");
-  for (const { kind, text, seconds } of lines) words.add(kind, text, { seconds });
+  for (const { kind, text, seconds } of lines)
+    words.add(kind, text, { seconds });
 }
 
 /** Forgets them. */
@@ -45,7 +62,10 @@ export function archive(session, drawing) {
   });
   const picture = drawing.file();
   if (picture) {
-    files.push({ name: "drawing.svg", bytes: new TextEncoder().encode(picture) });
+    files.push({
+      name: "drawing.svg",
+      bytes: new TextEncoder().encode(picture),
+    });
   }
   return files;
 }

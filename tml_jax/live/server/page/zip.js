@@ -22,9 +22,14 @@ export function crc32(bytes) {
 /** Date and time as MS-DOS wrote them: two seconds are the finest. */
 function dosTime(date) {
   const time =
-    (date.getHours() << 11) | (date.getMinutes() << 5) | (date.getSeconds() >> 1);
+    (date.getHours() << 11) |
+    (date.getMinutes() << 5) |
+    (date.getSeconds() >> 1);
   const year = Math.max(0, date.getFullYear() - 1980);
-  return { time, day: (year << 9) | ((date.getMonth() + 1) << 5) | date.getDate() };
+  return {
+    time,
+    day: (year << 9) | ((date.getMonth() + 1) << 5) | date.getDate(),
+  };
 }
 
 /** Little-endian numbers as bytes; `fields` are [value, width] pairs. */
