@@ -22,7 +22,7 @@ from tml_jax.config import flags as config_flags
 from tml_jax.streams import clock, microphone
 from tml_jax.tools import flags as flags_lib
 from tml_jax.training import run_tokenizer, trained
-from tml_jax.vocoder import trained as vocoders
+from tml_jax.vocoder import flags as vocoder_flags
 
 TICKS = "ticks.jsonl"
 
@@ -53,22 +53,14 @@ _LOSE = flags.DEFINE_float(
 _SEED = flags.DEFINE_integer(
   "seed", 0, "Of every draw.", lower_bound=0, upper_bound=2**31 - 1
 )
-_VOCODER = flags.DEFINE_string(
-  "vocoder",
-  "phases",
-  "What makes sound of mel: phases (while the session runs, without weights),"
-  " the workdir of a trained vocoder (while it runs), or griffin_lim (after"
-  " it).",
-)
-
 flags.adopt_module_key_flags(flags_lib)  # `--help` shows them, too
+flags.adopt_module_key_flags(vocoder_flags)
 
 
 def main(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
-  if _VOCODER.value not in ("griffin_lim", "phases"):
-    trained.check(_VOCODER.value, flag="vocoder", command="train_vocoder")
+  vocoder_flags.check(is_live=_REALTIME.value)
   _check_flags()
   data_dir = config_flags.data_dir()
   runner = flags_lib.runner()
@@ -89,7 +81,7 @@ def main(config: Config) -> None:
   out = _check_out(config_flags.OUT.value)
 
   # jax starts here: bad input has been refused by now.
-  from tml_jax.live import conversation, realtime
+  from tml_jax.live import conversation, realtime, session
   from tml_jax.live import pool as pool_lib
   from tml_jax.live import program as program_lib
   from tml_jax.logs import observe, report, ticks
@@ -99,7 +91,7 @@ def main(config: Config) -> None:
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
-  voice = _voice()
+  voice = vocoder_flags.voice()
   pool = pool_lib.SessionPool(
     program_lib.on_device(
       config,
@@ -113,7 +105,8 @@ def main(config: Config) -> None:
   attached = flags_lib.Attached(
     runner, timeline=timeline, tokenizer=tokenizer, config=config, out=out
   )
-  pool.warm_up(part.senses | attached.senses)
+  senses = {session.Senses.ALL} if attached.is_answered else set()
+  pool.warm_up(part.senses | senses)
 
   # ----------------------------------------------------------- the session
   report.clear(out)
@@ -193,18 +186,6 @@ def _timeline(config: Config, *, data_dir: str, tokenizer_file: str):
   )
 
 
-def _voice():
-  """The `stream.Voice` that --vocoder names; None for one of afterwards."""
-  from tml_jax.vocoder import stream
-
-  if _VOCODER.value == "griffin_lim":
-    return None
-  if _VOCODER.value == "phases":
-    return stream.Voice(network=None, variables={})
-  network, variables = vocoders.load(_VOCODER.value)
-  return stream.Voice(network=network, variables=variables)
-
-
 def _griffin_lim(config: Config):
   """The `report.Render` of --vocoder=griffin_lim."""
   from tml_jax.vocoder import griffin_lim
@@ -226,11 +207,6 @@ def _check_flags() -> None:
   if _SCENARIO.value and (_VIDEO.value or _TEXT.value):
     raise errors.UserError(
       "--video and --text go with --input; a scenario has its own"
-    )
-  if _REALTIME.value and _VOCODER.value == "griffin_lim":
-    raise errors.UserError(
-      "--vocoder=griffin_lim makes its sound after the session, --realtime"
-      " while it runs: take --vocoder=phases or a trained vocoder's workdir"
     )
   for name in ("tail", "video_fps", "lose"):
     if not math.isfinite(flags.FLAGS[name].value):

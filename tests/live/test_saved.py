@@ -30,13 +30,17 @@ def _directory(tmp_path):
   live = Session(_CONFIG, seed=5)
   live.type(Control.USER_TEXT, [1, 2, 3])
   saved.write(
-    tmp_path, arrays=_ARRAYS, state=live.state(), fingerprint="this one"
+    tmp_path,
+    snapshot=saved.Snapshot(
+      arrays=_ARRAYS, state=live.state(), fingerprint="this one"
+    ),
   )
   return tmp_path
 
 
 def _read(directory, *, fingerprint="this one"):
-  return saved.read(directory, like=_LIKE, fingerprint=fingerprint)
+  found = saved.read(directory, like=_LIKE, fingerprint=fingerprint)
+  return found.arrays, found.state
 
 
 def _members(directory):

@@ -203,9 +203,16 @@ def clip_of_bytes(
 
 
 def picture_of_bytes(
-  data: bytes, *, name: str, height: int, width: int
+  data: bytes,
+  *,
+  name: str,
+  height: int,
+  width: int,
+  pixels: int = _MAX_PIXELS,
 ) -> np.ndarray:
   """[height, width, 3] uint8, upright, of a still; transparent is white.
+
+  More than `pixels` of a coded picture are not decoded.
 
   Raises:
     source.BadRecording: no picture in a format of `STILLS`, broken or too
@@ -213,7 +220,7 @@ def picture_of_bytes(
   """
   try:
     with PIL.Image.open(io.BytesIO(data), formats=STILLS) as image:
-      if image.width * image.height > _MAX_PIXELS:
+      if image.width * image.height > pixels:
         raise source.BadRecording(
           source.Reason.TOO_LARGE,
           f"{name}: {image.width} x {image.height} pixels",

@@ -91,6 +91,19 @@ class Conversation:
     return tuple(complete)
 
 
+@dataclasses.dataclass(frozen=True)
+class Stepped:
+  """One window of a room.
+
+  Attributes:
+    seconds: from perceived windows to decisions and sound.
+    results: `<result>` messages that each will read from its next window on.
+  """
+
+  seconds: float
+  results: Mapping[Conversation, list[list[int]]]
+
+
 class Room:
   """The conversations of a pool."""
 
@@ -110,13 +123,10 @@ class Room:
     """The conversation is over."""
     self.pool.leave(conversation.session)
 
-  def step(self, arrived: Mapping[Conversation, Arrived]) -> float:
+  def step(self, arrived: Mapping[Conversation, Arrived]) -> Stepped:
     """One window of these conversations, whatever their clocks say.
 
     The others rest. Every transport takes its answer before any tool runs.
-
-    Returns:
-      Seconds from perceived windows to decisions and sound.
     """
     perceived = {who: who.perceive(window) for who, window in arrived.items()}
     ticked = self.pool.tick(
@@ -135,10 +145,12 @@ class Room:
           seconds=ticked.seconds,
         )
       )
+    results = {}
     for who in perceived:
-      for tokens in who.guest.tools.step(ticked.frames[who.session]):
+      results[who] = who.guest.tools.step(ticked.frames[who.session])
+      for tokens in results[who]:
         who.session.type(Control.RESULT, tokens)
-    return ticked.seconds
+    return Stepped(seconds=ticked.seconds, results=results)
 
 
 def hold(room: Room, guests: Iterable[Guest]) -> np.ndarray:
@@ -174,6 +186,6 @@ def hold(room: Room, guests: Iterable[Guest]) -> np.ndarray:
     if not arrived:
       return np.array(seconds)
     windows, arrived = arrived, {}
-    seconds.append(room.step(windows))
+    seconds.append(room.step(windows).seconds)
     for conversation in windows:
       go_on(conversation)

@@ -123,17 +123,43 @@ class SessionPool:
     twin = Session.of_state(self.config, state=state)
     return self._enter(twin, self._row(self.slot(session)))
 
+  def snapshot(self, session: Session) -> saved.Snapshot:
+    """All of a live session, on the host."""
+    row = jax.device_get(self._row(self.slot(session)))
+    return saved.Snapshot(
+      arrays=jax.tree.leaves(row),
+      state=session.state(),
+      fingerprint=self.fingerprint,
+    )
+
+  def revive(self, snapshot: saved.Snapshot) -> Session:
+    """The session of a snapshot, bit for bit, in a free slot.
+
+    Raises:
+      errors.UserError: no slot is free, or no session has this state.
+    """
+    session = Session.of_state(self.config, state=snapshot.state)
+    tree = jax.tree.structure(self._empty_row())
+    return self._enter(session, jax.tree.unflatten(tree, snapshot.arrays))
+
   def save(self, session: Session, directory: str | os.PathLike[str]) -> None:
     """Writes a live session to a directory: all of it or nothing.
 
     Raises:
       errors.UserError: the directory cannot be written.
     """
-    row = jax.device_get(self._row(self.slot(session)))
-    saved.write(
+    saved.write(directory, snapshot=self.snapshot(session))
+
+  def read(self, directory: str | os.PathLike[str]) -> saved.Snapshot:
+    """What `save` wrote; any thread may ask while the pool ticks.
+
+    Raises:
+      errors.UserError: there is nothing to read or it is broken; or it is of
+        another model.
+    """
+    return saved.read(
       directory,
-      arrays=jax.tree.leaves(row),
-      state=session.state(),
+      like=jax.tree.leaves(self._empty_row()),
       fingerprint=self.fingerprint,
     )
 
@@ -144,12 +170,7 @@ class SessionPool:
       errors.UserError: no slot is free; there is nothing to read or it is
         broken; or it is of another model.
     """
-    leaves, tree = jax.tree.flatten(self._empty_row())
-    arrays, state = saved.read(
-      directory, like=leaves, fingerprint=self.fingerprint
-    )
-    session = Session.of_state(self.config, state=state)
-    return self._enter(session, jax.tree.unflatten(tree, arrays))
+    return self.revive(self.read(directory))
 
   @functools.cached_property
   def fingerprint(self) -> str:

@@ -1,10 +1,11 @@
 """A live session in a directory.
 
-For: `SessionPool.save` and `restore`. Not for: what a finished session leaves
-for people to read (`report`). One file, written beside its name and renamed,
-so that a reader finds the old one, the new one or none.
+For: `SessionPool.save` and `read`. Not for: what a finished session leaves for
+people to read (`report`). One file, written beside its name and renamed,
+so that a reader finds the old one, the new one or none. Start at `Snapshot`.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -23,31 +24,42 @@ _VERSION = 1
 _MOST_HEADER, _MOST_FORMAT = 16 << 20, 1024
 
 
-def write(
-  directory: str | os.PathLike[str],
-  *,
-  arrays: Sequence[np.ndarray],
-  state: dict[str, Any],
-  fingerprint: str,
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+  """All of a live session.
+
+  Attributes:
+    arrays: of the cache and the voice, in order.
+    state: of the host side.
+    fingerprint: of the model.
+  """
+
+  arrays: Sequence[np.ndarray]
+  state: dict[str, Any]
+  fingerprint: str
+
+
+def write(directory: str | os.PathLike[str], *, snapshot: Snapshot) -> None:
   """Writes the file, or leaves what was there.
 
   Args:
     directory: made if it is not there.
-    arrays: of the cache, in order.
-    state: of the host side.
-    fingerprint: of the model.
+    snapshot: what is written.
 
   Raises:
     errors.UserError: it cannot be written.
   """
   path = pathlib.Path(directory) / FILE
   partial = path.with_name(f".{FILE}-{os.getpid()}")
-  header = {"version": _VERSION, "fingerprint": fingerprint, "state": state}
+  header = {
+    "version": _VERSION,
+    "fingerprint": snapshot.fingerprint,
+    "state": snapshot.state,
+  }
   # Bytes, because numpy cannot store bfloat16.
   parts: dict[str, Any] = {
     f"array_{index}": np.frombuffer(array.tobytes(), np.uint8)
-    for index, array in enumerate(arrays)
+    for index, array in enumerate(snapshot.arrays)
   }
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +79,8 @@ def write(
 
 def read(
   directory: str | os.PathLike[str], *, like: Sequence[Any], fingerprint: str
-) -> tuple[list[np.ndarray], dict[str, Any]]:
-  """Arrays of the cache and the state of the host side.
+) -> Snapshot:
+  """What `write` wrote.
 
   Args:
     directory: that `write` was given.
@@ -103,7 +115,7 @@ def read(
     raise errors.UserError(
       f"{path} is broken ({error!r}): save the session again"
     ) from error
-  return arrays, state
+  return Snapshot(arrays=arrays, state=state, fingerprint=fingerprint)
 
 
 def _header(file: zipfile.ZipFile) -> dict[str, Any]:

@@ -330,6 +330,17 @@ class Runner:
       return Ticket.failed(
         call, f"there is no tool {call.name[:40]!r}; tools: {known}"
       )
+    return self.run(tool, call, chars=chars, clock=clock)
+
+  def run(
+    self,
+    tool: Background,
+    call: Call,
+    *,
+    chars: int,
+    clock: SessionClock | None = None,
+  ) -> Ticket:
+    """Starts a call of a tool that is not one of these; see `start`."""
     ticket = Ticket(call, timeout=tool.timeout, chars=chars)
     coroutine = _run(tool, ticket, clock)
     future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)

@@ -159,7 +159,7 @@ class Drawing:
 
   def header(self) -> str:
     """The first line of the picture, always as long."""
-    left, top, width, height = self._box()
+    left, top, width, height = self.box
     stroke = _STROKE * max(width, height)
     text = (
       '<svg xmlns="http://www.w3.org/2000/svg" fill="none"'
@@ -173,7 +173,7 @@ class Drawing:
     """The same picture, by matplotlib."""
     from matplotlib import figure, patches, path
 
-    left, top, width, height = self._box()
+    left, top, width, height = self.box
     longer = max(width, height)
     size = [_PNG_INCHES * side / longer for side in (width, height)]
     canvas = figure.Figure(figsize=size)
@@ -206,7 +206,8 @@ class Drawing:
     canvas.savefig(file, dpi=150, format="png")
     return file.getvalue()
 
-  def _box(self) -> tuple[float, float, float, float]:
+  @property
+  def box(self) -> tuple[float, float, float, float]:
     """Left, top, width and height of what is drawn, with a margin."""
     last = self.messages[-1].corners if self.messages else ()
     points = _corners(*self._corners, *last) or ((0.0, 0.0),)

@@ -136,11 +136,9 @@ class Attached:
     self._growing = drawing.GrowingFile(out / drawing.SVG)
 
   @property
-  def senses(self) -> set:
-    """The kinds of window that results make, for warming up."""
-    from tml_jax.live import session
-
-    return set() if self._runner is None else {session.Senses.ALL}
+  def is_answered(self) -> bool:
+    """Whether results come in, as text that the model reads."""
+    return self._runner is not None
 
   def step(self, frame: Frame) -> list[list[int]]:
     """Takes a finished frame; returns `<result>` messages to be queued."""

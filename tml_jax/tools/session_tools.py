@@ -10,7 +10,7 @@ A step never waits for a tool, unless results are to arrive at stated windows.
 import collections
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from tml_jax.config import StreamsConfig
 from tml_jax.logs import transcript
@@ -86,12 +86,24 @@ class _Entry:
     }
 
 
+class Starter(Protocol):
+  """What starts calls: a `background.Runner`, or what stands before one."""
+
+  def start(
+    self,
+    call: Call,
+    *,
+    chars: int,
+    clock: background.SessionClock | None = None,
+  ) -> Ticket: ...
+
+
 class SessionTools:
-  """Between one session and a `background.Runner`."""
+  """Between one session and what runs its calls."""
 
   def __init__(
     self,
-    runner: background.Runner,
+    runner: Starter,
     *,
     tokenizer: Tokenizer,
     config: StreamsConfig,
@@ -102,7 +114,7 @@ class SessionTools:
     """Starts with no calls.
 
     Args:
-      runner: of the tools; sessions may share it.
+      runner: of the tools; sessions may share one.
       tokenizer: of the run.
       config: for the room that a frame has for text.
       arrival: when results come in.

@@ -1,0 +1,1 @@
+"""People who talk to a model over a socket. Start at `app`."""
