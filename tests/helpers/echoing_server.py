@@ -179,7 +179,8 @@ class Session:
         drawing_id=item,
         path=STROKES[done],
         done=done == len(STROKES) - 1,
-        size=[4, 6],
+        size=[5, 7],
+        box=[-0.5, -0.5, 5, 7],
       )
     call = dict(call_id=f"c{self._item}")
     if done == 3:
@@ -266,10 +267,15 @@ class Server:
     given = request.headers.get("Authorization", "")
     if wanted and given != f"Bearer {wanted}":
       return web.json_response({}, status=401)
-    slots = {"total": self._rules.slots, "free": self._free}
-    wait = 0 if self._free else 30
-    about = describe(self._rules)
-    return web.json_response({**about, "slots": slots, "seconds_to_wait": wait})
+    return web.json_response(
+      describe(self._rules)
+      | {
+        "slots": self._rules.slots,
+        "slots_free": self._free,
+        "seconds_to_wait": 0 if self._free else 30,
+        "is_draining": False,
+      }
+    )
 
   async def _hold(self, request: web.Request) -> web.StreamResponse:
     protocols = request.headers.get("Sec-WebSocket-Protocol", "")

@@ -30,7 +30,7 @@ export class DrawingView {
   }
 
   /** Takes a `tml.draw`. */
-  add({ drawing_id: id, path, error, size }) {
+  add({ drawing_id: id, path, error, box, size }) {
     this.chars += path?.length ?? 0;
     if (this.chars > MOST_CHARS) return;
     let element = this.paths.get(id);
@@ -42,29 +42,28 @@ export class DrawingView {
     const before = element.getAttribute("d") ?? "";
     if (path) element.setAttribute("d", `${before} ${path}`.trim());
     if (error) element.classList.add("malformed");
-    this.fit(size);
+    this.fit(box ?? (size && [0, 0, ...size]));
     const count = this.paths.size;
     const name = count === 1 ? "one piece" : `${count} pieces`;
     this.svg.setAttribute("aria-label", `The model's drawing, in ${name}`);
   }
 
-  /** The picture is as large as what is drawn, or `size` where that is more. */
-  fit(size) {
-    const box = this.svg.getBBox();
-    const [wide, high] = size ?? [0, 0];
-    const left = Math.min(box.x, wide ? 0 : box.x);
-    const top = Math.min(box.y, high ? 0 : box.y);
-    const width = Math.max(box.x + box.width, wide) - left;
-    const height = Math.max(box.y + box.height, high) - top;
-    const longer = Math.max(width, height) || 1;
-    const margin = MARGIN * longer;
-    const sides = [
-      left - margin,
-      top - margin,
-      Math.max(width, 0.1 * longer) + 2 * margin,
-      Math.max(height, 0.1 * longer) + 2 * margin,
+  /** Shows `box` (left, top, width, height), or what is drawn without one. */
+  fit(box) {
+    let sides = box;
+    if (!sides) {
+      const { x, y, width, height } = this.svg.getBBox();
+      const margin = MARGIN * Math.max(width, height);
+      sides = [x - margin, y - margin, width + 2 * margin, height + 2 * margin];
+    }
+    const longer = Math.max(sides[2], sides[3]) || 1;
+    const shown = [
+      sides[0],
+      sides[1],
+      Math.max(sides[2], 0.1 * longer),
+      Math.max(sides[3], 0.1 * longer),
     ];
-    this.svg.setAttribute("viewBox", sides.map((v) => v.toFixed(3)).join(" "));
+    this.svg.setAttribute("viewBox", shown.map((v) => v.toFixed(3)).join(" "));
     this.svg.setAttribute("stroke-width", String(STROKE * longer));
   }
 

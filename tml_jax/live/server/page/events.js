@@ -82,6 +82,11 @@ export function playback({ item, played_ms, buffer_ms, jitter_ms }) {
   };
 }
 
+/** Windows pass from now on, also without a microphone. */
+export function begin() {
+  return { type: "response.create" };
+}
+
 /** Asks for `tml.pong` with the same number. */
 export function ping(sent) {
   return { type: "tml.ping", sent };

@@ -128,6 +128,7 @@ async function ready(about, isFirst) {
 
 /** Says to the server what was chosen; a new socket does not know. */
 function tellChoices() {
+  send(events.begin());
   send(events.mute(choice.muted));
   send(events.pause(choice.paused));
   if (session.about.recording?.offered) send(events.record(choice.recorded));
@@ -159,15 +160,15 @@ function follow(name, details) {
   }
   if (name === "ended" || name === "refused") {
     const { status } = details.session;
-    const mayRest = name === "refused" && (status === 0 || status >= 500);
-    end(messages.over(name, details), { mayRest });
+    // Dropped, or not let in for now: the session is not over.
+    end(messages.over(name, details), { mayRest: details.code !== 1000 });
     if (status === 401) panel.askToken();
   }
 }
 
 /**
- * The conversation is over; what was said stays on the page. Where the server
- * is only away, the session may rest there still.
+ * The line is gone for good; what was said stays on the page. Where nobody
+ * ended the session it may rest on the server still.
  */
 function end(says, { mayRest = false } = {}) {
   clearInterval(timer);
@@ -180,8 +181,10 @@ function end(says, { mayRest = false } = {}) {
     takeHome.forget();
   }
   const isHeld = Boolean(session?.log);
-  const again = isHeld ? "Start another conversation" : "Try again";
-  panel.over(says, { canDownload: isHeld, again });
+  let again = isHeld ? "Start another conversation" : "Try again";
+  const canGoOn = Boolean(takeHome.kept.resume);
+  if (canGoOn) again = "Go on with the conversation";
+  panel.over(says, { canDownload: isHeld, canGoOn, again });
 }
 
 function hear(data) {

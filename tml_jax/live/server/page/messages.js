@@ -68,14 +68,14 @@ export function over(name, { code, reason, session }) {
     return `The server ended the conversation${more}.`;
   }
   if (session.status === 0) return "The server does not answer. Is it running?";
-  const slots = session.slots ?? {};
-  if (code === 1013 || slots.free === 0) return full(session) + more;
+  if (session.is_draining) return "The server is going down.";
+  if (code === 1013 || session.slots_free === 0) return full(session) + more;
   return `The server refused the conversation${more || `, with code ${code}`}.`;
 }
 
 /** All places are taken. */
-export function full({ slots = {}, seconds_to_wait: wait } = {}) {
-  const all = slots.total ? `All ${slots.total} places are` : "Every place is";
+export function full({ slots, seconds_to_wait: wait } = {}) {
+  const all = slots > 1 ? `All ${slots} places are` : "Every place is";
   const when = wait ? `in about ${Math.ceil(wait)} s` : "in a while";
   return `${all} taken. Try again ${when}.`;
 }

@@ -56,7 +56,7 @@ export class Panel {
     show("anew", canGoOn);
     notice("tiny", messages.tiny(server.run));
     show("consent-row", Boolean(server.recording?.offered) && !canGoOn);
-    const isFull = server.slots?.free === 0 && !canGoOn;
+    const isFull = server.slots_free === 0 && !canGoOn;
     let problem = isFull ? messages.full(server) : "";
     if (server.status === 0)
       problem = "The server does not answer. Is it running?";
@@ -180,7 +180,8 @@ export class Panel {
   }
 
   /** The conversation is over; `again` is what the big button offers. */
-  over(says, { canDownload, again }) {
+  over(says, { canDownload, canGoOn, again }) {
+    show("anew", canGoOn);
     show("start", true);
     show("controls", false);
     show("type-form", false);
