@@ -179,7 +179,6 @@ class Session:
         drawing_id=item,
         path=STROKES[done],
         done=done == len(STROKES) - 1,
-        size=[5, 7],
         box=[-0.5, -0.5, 5, 7],
       )
     call = dict(call_id=f"c{self._item}")

@@ -22,14 +22,18 @@ export function isAllowed() {
 export class Audio {
   /**
    * `on` has functions: sound({seconds, pcm, level}), played({seconds, pcm}),
-   * report(numbers), silent({rendered_ms, heard_ms}), lost() for a microphone
-   * that went away.
+   * report(numbers), silent({asked, rendered_ms, heard_ms}), lost() for a
+   * microphone that went away.
    */
   constructor(on) {
     this.on = on;
     this.flushedAt = 0; // ms of the page, of the last flush
     // Made where a person has clicked, or browsers keep it silent.
     this.context = new AudioContext({ latencyHint: "interactive" });
+    this.context.resume();
+    // Telephones stop it for a call, or while the page is hidden.
+    this.wake = () => this.context.state !== "closed" && this.context.resume();
+    document.addEventListener("visibilitychange", this.wake);
   }
 
   /** Seconds of the page's clock. */
@@ -37,16 +41,15 @@ export class Audio {
     return this.context.currentTime;
   }
 
-  /** Loads the worklets; rates in Hz are the session's. */
-  async open({ rateIn, rateOut }) {
+  /** Loads the worklets; `rate` in Hz is the session's. */
+  async open(rate) {
     const { context } = this;
-    await context.resume();
     for (const name of ["capture", "playout"]) {
       const url = new URL(`./${name}_worklet.js`, import.meta.url);
       await context.audioWorklet.addModule(url);
     }
     this.capture = new AudioWorkletNode(context, "capture", {
-      processorOptions: { rate: rateIn, chunkMs: CHUNK_MS },
+      processorOptions: { rate, chunkMs: CHUNK_MS },
     });
     this.capture.port.onmessage = ({ data }) => this.on.sound(data);
     this.capture.connect(context.destination); // silent, but it keeps running
@@ -54,7 +57,7 @@ export class Audio {
     this.playout = new AudioWorkletNode(context, "playout", {
       numberOfInputs: 0,
       outputChannelCount: [1],
-      processorOptions: { rate: rateOut },
+      processorOptions: { rate },
     });
     this.playout.port.onmessage = ({ data }) => this.hear(data);
     this.playout.connect(context.destination);
@@ -67,16 +70,19 @@ export class Audio {
   }
 
   /**
-   * How long the last flush took: until the worklet rendered silence, and
-   * until the loudspeaker had it, by the browser's own estimate.
+   * How long the last flush took, which was asked for at `asked` (ms since
+   * 1970): until the worklet rendered silence, and until the loudspeaker had
+   * it, by the browser's own estimate.
    */
   sinceFlush({ seconds, wall }) {
-    const rendered = wall - (performance.timeOrigin + this.flushedAt);
+    const asked = performance.timeOrigin + this.flushedAt;
+    const rendered = wall - asked;
     const stamp = this.context.getOutputTimestamp();
     const heard = stamp.contextTime
       ? stamp.performanceTime + 1000 * (seconds - stamp.contextTime)
       : this.flushedAt + rendered + 1000 * (this.context.outputLatency || 0);
     return {
+      asked,
       rendered_ms: Math.max(0, rendered),
       heard_ms: Math.max(0, rendered, heard - this.flushedAt),
     };
@@ -143,6 +149,7 @@ export class Audio {
 
   async close() {
     this.deafen();
+    document.removeEventListener("visibilitychange", this.wake);
     this.capture?.port.postMessage({ end: true });
     this.playout?.port.postMessage({ kind: "close" });
     if (this.context.state !== "closed") await this.context.close();

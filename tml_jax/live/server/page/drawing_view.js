@@ -1,14 +1,12 @@
 /**
  * What the model draws, as it grows.
  *
- * For: `session.js`. Not for: the commands' grammar: the browser's own reader
- * draws what comes before an error, as `tml_jax/tools/drawing.py` does. Start
- * at `add`.
+ * For: `session.js`. Not for: the commands' grammar, which the server reads
+ * (`tml_jax/tools/drawing.py`). Start at `add`.
  */
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = 0.08; // of the longer side
-const STROKE = 0.02;
+const STROKE = 0.02; // of the longer side
 const MOST_CHARS = 1 << 20; // of all paths
 
 /** Paths in an <svg>. */
@@ -29,9 +27,9 @@ export class DrawingView {
     return this.paths.size === 0;
   }
 
-  /** Takes a `tml.draw`. */
-  add({ drawing_id: id, path, error, box, size }) {
-    this.chars += path?.length ?? 0;
+  /** Takes a `tml.draw`: new strokes, and the box of all that is drawn. */
+  add({ drawing_id: id, path, box }) {
+    this.chars += path.length;
     if (this.chars > MOST_CHARS) return;
     let element = this.paths.get(id);
     if (!element) {
@@ -40,31 +38,13 @@ export class DrawingView {
       this.paths.set(id, element);
     }
     const before = element.getAttribute("d") ?? "";
-    if (path) element.setAttribute("d", `${before} ${path}`.trim());
-    if (error) element.classList.add("malformed");
-    this.fit(box ?? (size && [0, 0, ...size]));
+    element.setAttribute("d", `${before} ${path}`.trim());
+    this.svg.setAttribute("viewBox", box.join(" "));
+    const longer = Math.max(box[2], box[3]);
+    this.svg.setAttribute("stroke-width", String(STROKE * longer));
     const count = this.paths.size;
     const name = count === 1 ? "one piece" : `${count} pieces`;
     this.svg.setAttribute("aria-label", `The model's drawing, in ${name}`);
-  }
-
-  /** Shows `box` (left, top, width, height), or what is drawn without one. */
-  fit(box) {
-    let sides = box;
-    if (!sides) {
-      const { x, y, width, height } = this.svg.getBBox();
-      const margin = MARGIN * Math.max(width, height);
-      sides = [x - margin, y - margin, width + 2 * margin, height + 2 * margin];
-    }
-    const longer = Math.max(sides[2], sides[3]) || 1;
-    const shown = [
-      sides[0],
-      sides[1],
-      Math.max(sides[2], 0.1 * longer),
-      Math.max(sides[3], 0.1 * longer),
-    ];
-    this.svg.setAttribute("viewBox", shown.map((v) => v.toFixed(3)).join(" "));
-    this.svg.setAttribute("stroke-width", String(STROKE * longer));
   }
 
   /** The picture as a file, or "" where nothing is drawn. */

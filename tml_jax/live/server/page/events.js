@@ -21,10 +21,10 @@ export function address(place, { resume = "", token = "" } = {}) {
   return { url: url.href, protocols };
 }
 
-/** Sound goes both ways as 16-bit PCM at the rates of the session. */
-export function sessionUpdate({ rateIn, rateOut }) {
-  const pcm = (rate) => ({ format: { type: "audio/pcm", rate } });
-  const audio = { input: pcm(rateIn), output: pcm(rateOut) };
+/** Sound goes both ways as 16-bit PCM at `rate` Hz. */
+export function sessionUpdate(rate) {
+  const pcm = { format: { type: "audio/pcm", rate } };
+  const audio = { input: pcm, output: pcm };
   return { type: "session.update", session: { type: "realtime", audio } };
 }
 

@@ -31,7 +31,7 @@ export class Figures {
   constructor() {
     this.trips = new Recent(); // ms
     this.ticks = new Recent(); // ms
-    this.flushes = new Recent(); // ms from the event to silence
+    this.flushes = []; // {asked, rendered_ms, heard_ms}
     this.windows = 0;
     this.missed = 0;
     this.lost = 0;
@@ -68,7 +68,7 @@ export class Figures {
       jitter_ms: this.jitter,
       tick_ms_p50: quantile(this.ticks.values, 0.5),
       tick_ms_p99: quantile(this.ticks.values, 0.99),
-      flush_ms_last: this.flushes.values.at(-1) ?? NaN,
+      flush_ms_last: this.flushes.at(-1)?.heard_ms ?? NaN,
       windows: this.windows,
       deadlines_missed: this.missed,
       lost_inputs: this.lost,

@@ -16,7 +16,7 @@ import { DrawingView } from "./drawing_view.js";
 import * as events from "./events.js";
 import * as messages from "./messages.js";
 import { Panel, element } from "./panel.js";
-import { Session } from "./session.js";
+import { RATE, Session } from "./session.js";
 import { StripState } from "./strip_state.js";
 import { StripView } from "./strip_view.js";
 import * as takeHome from "./take_home.js";
@@ -112,11 +112,7 @@ async function ready(about, isFirst) {
   tellChoices();
   if (!isFirst) return;
   if (audio) {
-    const rates = {
-      rateIn: about.sample_rate_in,
-      rateOut: about.sample_rate_out,
-    };
-    await audio.open(rates);
+    await audio.open(RATE);
     if (!audio) return; // it was stopped meanwhile
     session.attach(audio);
     audio.setOn(!choice.muted && !choice.paused);
@@ -180,7 +176,7 @@ function end(says, { mayRest = false } = {}) {
     takeHome.kept.resume = "";
     takeHome.forget();
   }
-  const isHeld = Boolean(session?.log);
+  const isHeld = Boolean(session?.about);
   let again = isHeld ? "Start another conversation" : "Try again";
   const canGoOn = Boolean(takeHome.kept.resume);
   if (canGoOn) again = "Go on with the conversation";
@@ -319,9 +315,8 @@ navigator.mediaDevices?.addEventListener("devicechange", async () => {
 /** For whoever measures, from the console or a test. */
 globalThis.measured = () => ({
   ...session?.figures.summary(),
-  flushes_ms: session?.figures.flushes.values,
   playout: session?.playout,
-  flush: session?.lastFlush,
+  flushes: session?.figures.flushes ?? [],
   dropped: connection.dropped,
   resumed: session?.about?.resumed,
   session_id: session?.about?.session_id,

@@ -95,6 +95,19 @@ export function about(run) {
   return parts.filter(Boolean).join(", ");
 }
 
+/** What the server offers, for whoever looks it up. */
+export function server({ run, tools = [], limits = {} }) {
+  const parts = [about(run), run?.says];
+  if (tools.length) {
+    parts.push(`It may call: ${tools.map(({ name }) => name).join(", ")}.`);
+  }
+  if (limits.seconds) {
+    const minutes = Math.round(limits.seconds / 60);
+    parts.push(`A conversation lasts at most ${minutes} minutes.`);
+  }
+  return parts.filter(Boolean).join(". ").replaceAll("..", ".");
+}
+
 function count(number) {
   return new Intl.NumberFormat("en", {
     notation: "compact",

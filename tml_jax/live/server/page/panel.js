@@ -88,10 +88,7 @@ export class Panel {
     show("type-form", true);
     show("recording-row", Boolean(about.recording?.offered));
     element("recording").checked = choice.recorded;
-    say(
-      "run-says",
-      [messages.about(about.run), about.run?.says].filter(Boolean).join(". "),
-    );
+    say("run-says", messages.server(about));
     const { video } = about;
     for (const id of ["camera", "screen"]) element(id).disabled = !video;
     if (!navigator.mediaDevices?.getDisplayMedia)

@@ -12,6 +12,8 @@ import { Figures } from "./figures.js";
 import { SessionLog } from "./session_log.js";
 import { StripState } from "./strip_state.js";
 
+/** Hz, both ways: the model's own, so that the server resamples nothing. */
+export const RATE = 16000;
 const MOST_CUT = 64; // items whose late sound is thrown away
 const MOST_TEXT = 4000; // letters of one call or result on the page
 
@@ -35,7 +37,7 @@ export class Session {
     this.isReady = false; // formats are agreed: sound may be sent
     this.figures = new Figures();
     this.strip = new StripState();
-    this.log = null; // once the rate is known
+    this.log = new SessionLog(RATE);
     this.item = ""; // whose sound came last
     this.isOpen = false; // whether more of it is to come
     this.cut = new Set(); // items that the model gave up
@@ -77,7 +79,7 @@ export class Session {
 
   /** What has sounded: {seconds, pcm}. */
   sounded({ seconds, pcm }) {
-    this.log?.sound("agent", seconds - this.audioOrigin, pcm);
+    this.log.sound("agent", seconds - this.audioOrigin, pcm);
   }
 
   /** The loudspeaker's numbers. */
@@ -87,11 +89,9 @@ export class Session {
     this.on.send(events.truncate(report.item, report.played_ms));
   }
 
-  /** A flush was over: {rendered_ms, heard_ms}. */
-  silent({ rendered_ms: rendered, heard_ms: heard }) {
-    this.figures.flushes.add(heard);
-    this.lastFlush = { rendered_ms: rendered, heard_ms: heard };
-    this.on.changed();
+  /** A flush was over: {asked, rendered_ms, heard_ms}. */
+  silent(flush) {
+    this.figures.flushes.push(flush);
   }
 
   /** Something that was typed here. */
@@ -105,7 +105,7 @@ export class Session {
   line(kind, text) {
     const { seconds } = this;
     this.views.words.add(kind, text, { seconds });
-    this.log?.line(seconds, kind, text);
+    this.log.line(seconds, kind, text);
     this.on.changed();
   }
 
@@ -113,7 +113,7 @@ export class Session {
   grow(id, kind, text, isDone) {
     const { seconds } = this;
     const whole = this.views.words.grow(id, kind, text, { seconds, isDone });
-    if (isDone) this.log?.line(seconds, kind, whole);
+    if (isDone) this.log.line(seconds, kind, whole);
   }
 
   /** The line broke: what was to come does not. */
@@ -129,15 +129,9 @@ const HANDLERS = {
   "tml.session"(event) {
     const isFirst = this.about === null;
     this.about = event;
-    this.log ??= new SessionLog(event.sample_rate_in);
     this.views.strip.windowMs = event.window_ms;
     if (!isFirst) this.figures.reconnects += 1;
-    this.on.send(
-      events.sessionUpdate({
-        rateIn: event.sample_rate_in,
-        rateOut: event.sample_rate_out,
-      }),
-    );
+    this.on.send(events.sessionUpdate(RATE));
     this.on.ready(event, isFirst);
   },
 
@@ -165,7 +159,7 @@ const HANDLERS = {
   "response.output_audio_transcript.done"({ item_id: item }) {
     const isCut = this.cut.has(item);
     const said = this.views.words.finish(item, isCut ? "gave way" : "");
-    if (said) this.log?.line(this.seconds, "model", said, { gave_way: isCut });
+    if (said) this.log.line(this.seconds, "model", said, { gave_way: isCut });
     this.on.changed();
   },
 
@@ -183,7 +177,7 @@ const HANDLERS = {
     const { window_ms: windowMs } = this.about ?? { window_ms: 200 };
     this.figures.tick(event, { now, windowMs });
     this.strip.add(event);
-    this.log?.tick(this.seconds, event);
+    this.log.tick(this.seconds, event);
     this.views.strip.repaint();
   },
 

@@ -52,13 +52,13 @@ export function forget() {
 
 /** All files of a session, as {name, bytes}. */
 export function archive(session, drawing) {
-  const { about, figures, log, playout, lastFlush } = session;
+  const { about, figures, log, playout } = session;
   const { resume_token: _, ...told } = about; // a key, nobody else's business
   const files = log.files({
     ...told,
     figures: figures.summary(),
     playout,
-    last_flush: lastFlush,
+    flushes: figures.flushes,
   });
   const picture = drawing.file();
   if (picture) {
