@@ -29,7 +29,9 @@ FREQUENCY = 440.0
 SPEAKING = 10  # windows
 PAUSE = 2  # windows without sound, after which sound is a beginning
 THRESHOLD_DB = -45.0
-STROKES = ("M0 0 L4 0", "L4 6", "L0 6 Z")
+WORDS = tuple("Three plus four is seven, and this is a box.".split())
+SHOWN = "3 + 4 <b>= 7"
+STROKES = ("M0 0 L6 0", "L6 4", "L0 4 Z")
 CSP = (
   "default-src 'none'; script-src 'self'; style-src 'self';"
   " connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:;"
@@ -166,12 +168,12 @@ class Session:
     place |= dict(output_index=0, content_index=0)
     await self._send("response.output_audio.delta", delta=sound, **place)
     await self._send(
-      "response.output_audio_transcript.delta", delta=f"word{done} ", **place
+      "response.output_audio_transcript.delta", delta=f"{WORDS[done]} ", **place
     )
     decision = "speak"
     if done == 0:
       decision = "show"
-      await self._send("tml.show", item_id=item, delta="<b>shown", done=True)
+      await self._send("tml.show", item_id=item, delta=SHOWN, done=True)
     if done < len(STROKES):
       decision = "draw" if done else decision
       await self._send(
@@ -179,7 +181,7 @@ class Session:
         drawing_id=item,
         path=STROKES[done],
         done=done == len(STROKES) - 1,
-        box=[-0.5, -0.5, 5, 7],
+        box=[-0.5, -0.5, 7, 5],
       )
     call = dict(call_id=f"c{self._item}")
     if done == 3:
