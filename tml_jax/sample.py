@@ -30,6 +30,12 @@ _INPUT = flags.DEFINE_string("input", "", "What the user says: sound or video.")
 _SCENARIO = flags.DEFINE_string(
   "scenario", "", "Instead of --input: SPLIT:INDEX, for instance heldout:3."
 )
+_SESSION = flags.DEFINE_string(
+  "session",
+  "",
+  "Instead of --input: a folder that `serve --record` wrote, played again with"
+  " its seed.",
+)
 _VIDEO = flags.DEFINE_string("video", "", "A clip that starts with the input.")
 _VIDEO_FPS = flags.DEFINE_float(
   "video_fps", 1.0, "Frames a second kept of --video.", lower_bound=0.01
@@ -72,11 +78,20 @@ def main(config: Config) -> None:
     workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
-  timeline = _timeline(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
-  if runner is not None:
-    timeline = flags_lib.without_results(timeline)
   grid = clock.of(config.streams)
-  part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
+  if _SESSION.value:
+    from tml_jax.live import replay
+
+    part = replay.Replay(_SESSION.value, config=config)
+    timeline, seed = part.timeline(tokenizer), part.seed
+  else:
+    timeline = _timeline(
+      config, data_dir=data_dir, tokenizer_file=tokenizer_file
+    )
+    if runner is not None:
+      timeline = flags_lib.without_results(timeline)
+    part = user.UserPart(timeline, tokenizer=tokenizer, grid=grid)
+    seed = _SEED.value
   part.check_room(config.streams)
   out = _check_out(config_flags.OUT.value)
 
@@ -120,7 +135,7 @@ def main(config: Config) -> None:
   if _REALTIME.value:
     pace = realtime.WallClock()
     transport = realtime.Realtime(recorded, grid=grid, pace=pace)
-  guest = conversation.Guest(transport, seed=_SEED.value, tools=attached)
+  guest = conversation.Guest(transport, seed=seed, tools=attached)
   conversation.hold(conversation.Room(pool, tokenizer=tokenizer), [guest])
 
   # ------------------------------------------------------ what it leaves
@@ -131,7 +146,7 @@ def main(config: Config) -> None:
     tokenizer=tokenizer,
     grid=grid,
     seconds=seconds,
-    provenance={"step": agent.step, "seed": _SEED.value},
+    provenance={"step": agent.step, "seed": seed},
   )
   # First what took the time, whatever becomes of the rest.
   files_lib.write_atomically(out / TICKS, content=ticks.to_text(log))
@@ -145,8 +160,7 @@ def main(config: Config) -> None:
     microphone=microphone.hear(timeline, grid=grid).reshape(-1),
     agent=heard,
     tick_seconds=seconds,
-    title=f"{timeline.id}   {config.name}, step {agent.step}, seed"
-    f" {_SEED.value}",
+    title=f"{timeline.id}   {config.name}, step {agent.step}, seed {seed}",
     grid=grid,
     files=attached.close(),
   )
@@ -157,6 +171,11 @@ def main(config: Config) -> None:
       f"--out={out} cannot be written ({error.strerror})"
     ) from error
   print(f"{summary}\nwrote {out / TICKS}")
+  if _SESSION.value:
+    same = part.same(recorded.frames)
+    print(f"{same} of {len(part)} windows were decided as in the session")
+    if part.fingerprint != pool.fingerprint:
+      print("it was held with other weights, voice or options of sampling")
   if lost:
     print(f"{len(lost)} of {len(part)} windows were lost")
   if _REALTIME.value:
@@ -200,13 +219,19 @@ def _griffin_lim(config: Config):
 
 def _check_flags() -> None:
   """Refuses flags that do not go together."""
-  if bool(_INPUT.value) == bool(_SCENARIO.value):
+  given = [_INPUT.value, _SCENARIO.value, _SESSION.value]
+  if sum(map(bool, given)) != 1:
     raise errors.UserError(
-      "give either --input=user.wav or --scenario=heldout:3"
+      "give either --input=user.wav or --scenario=heldout:3 or --session=DIR"
     )
-  if _SCENARIO.value and (_VIDEO.value or _TEXT.value):
+  if _SESSION.value and flags_lib.TOOLS.value:
     raise errors.UserError(
-      "--video and --text go with --input; a scenario has its own"
+      "--session has the results of its own tools: leave out --tools"
+    )
+  if not _INPUT.value and (_VIDEO.value or _TEXT.value):
+    raise errors.UserError(
+      "--video and --text go with --input; a scenario and a session have their"
+      " own"
     )
   for name in ("tail", "video_fps", "lose"):
     if not math.isfinite(flags.FLAGS[name].value):

@@ -7,7 +7,6 @@ or Ctrl-C, after which sessions can be resumed.
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -19,10 +18,9 @@ from typing import Any
 
 from absl import flags
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
-from tml_jax.streams import clock
 from tml_jax.tools import flags as tool_flags
 from tml_jax.training import run_tokenizer, trained
 from tml_jax.vocoder import flags as vocoder_flags
@@ -112,20 +110,18 @@ def main(config: Config) -> None:
   vocoder_flags.check(is_live=True)
   token, tls = _token(), _tls()
   data_dir = config_flags.data_dir()
-  runner = tool_flags.runner()
+  tokenizer_file = run_tokenizer.of_run(
+    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
+  )
   with contextlib.ExitStack() as stack:
-    places = _Places(
-      rest=pathlib.Path(
-        _REST_DIR.value
-        or stack.enter_context(tempfile.TemporaryDirectory(prefix="tml_jax"))
-      ),
-      record=pathlib.Path(_RECORD.value) if _RECORD.value else None,
-    )
+    places = _places(stack)
+    runner = tool_flags.runner()
     asyncio.run(
       _serve(
         config,
         workdir=workdir,
         data_dir=data_dir,
+        tokenizer_file=tokenizer_file,
         runner=runner,
         places=places,
         token=token,
@@ -134,11 +130,31 @@ def main(config: Config) -> None:
     )
 
 
+def _places(stack: contextlib.ExitStack) -> _Places:
+  """The directories of the flags; what is temporary goes with the stack.
+
+  Raises:
+    errors.UserError: one cannot be written.
+  """
+  rest = _REST_DIR.value or stack.enter_context(
+    tempfile.TemporaryDirectory(prefix="tml_jax")
+  )
+  places = _Places(
+    rest=pathlib.Path(rest),
+    record=pathlib.Path(_RECORD.value) if _RECORD.value else None,
+  )
+  files.make(places.rest, what=f"--rest_dir={rest}")
+  if places.record is not None:
+    files.make(places.record, what=f"--record={_RECORD.value}")
+  return places
+
+
 async def _serve(
   config: Config,
   *,
   workdir: str,
   data_dir: str,
+  tokenizer_file: str,
   runner: Any,
   places: _Places,
   token: str,
@@ -149,25 +165,19 @@ async def _serve(
     from aiohttp import web
 
     from tml_jax.live.server import app as app_lib
-    from tml_jax.live.server import beat as beat_lib
     from tml_jax.live.server import house as house_lib
     from tml_jax.live.server import operations, recording, resting
-    from tml_jax.live.server import talk as talk_lib
   except ModuleNotFoundError as error:
     raise errors.UserError(
       f"serve needs the package {error.name}: pip install 'tml_jax[serve]'"
     ) from error
-  from tml_jax.live import conversation, session
   from tml_jax.live import pool as pool_lib
   from tml_jax.live import program as program_lib
+  from tml_jax.live import session
   from tml_jax.streams import tokenizer as tokenizer_lib
   from tml_jax.tools import background
 
-  tokenizer_file = run_tokenizer.of_run(
-    workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
-  )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
-  grid = clock.of(config.streams)
   rest = resting.Resting(places.rest, seconds=_REST_SECONDS.value)
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
@@ -190,41 +200,22 @@ async def _serve(
         name=config.name, step=agent.step, fingerprint=pool.fingerprint
       ),
       tokenizer=tokenizer,
-      grid=grid,
+      config=config.streams,
     )
   pool.warm_up({*session.Senses})
   runner = runner or background.Runner({})
-  loop = asyncio.get_running_loop()
-  metrics = operations.Metrics()
-  metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
-  house: house_lib.House
-
-  def deliver(made: beat_lib.Round) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended
-      loop.call_soon_threadsafe(house.deliver, made)
-
-  beat = beat_lib.Beat(
-    conversation.Room(pool, tokenizer=tokenizer), grid=grid, deliver=deliver
-  )
-  house = house_lib.House(
-    talk_lib.Setting(
-      beat=beat,
-      tokenizer=tokenizer,
-      grid=grid,
-      height=config.streams.video_height,
-      width=config.streams.video_width,
-      eyes=concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="eyes"),
-      recorder=recorder,
-      metrics=metrics,
-    ),
-    pool=pool,
+  house = house_lib.open_house(
+    pool,
+    tokenizer=tokenizer,
     runner=runner,
     resting=rest,
+    recorder=recorder,
     limits=_limits(operations.Limits),
     rules=house_lib.Rules(
       slots=_SLOTS.value, busy=_BUSY.value, patience=_TOOL_SECONDS.value
     ),
   )
+  house.setting.metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
   application = app_lib.create(
     house,
     access=operations.Access(
@@ -236,7 +227,7 @@ async def _serve(
     ),
     facts=_facts(config, agent=agent, runner=runner),
   )
-  stop = asyncio.Event()
+  loop, stop = asyncio.get_running_loop(), asyncio.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
     loop.add_signal_handler(number, stop.set)
   web_runner = web.AppRunner(application, access_log=None)
@@ -259,7 +250,7 @@ async def _serve(
   operations.log("draining", sessions=len(house.talks))
   await house.drain()
   await web_runner.cleanup()
-  beat.close()
+  house.setting.beat.close()
   runner.close()
   operations.log("ended")
 

@@ -9,25 +9,23 @@ import base64
 import concurrent.futures
 import contextlib
 import functools
+import io
 import json
 import threading
-import types
 
 import aiohttp
 import numpy as np
+import PIL.Image
 from aiohttp import web
 
 from tests.helpers import small, small_session
 from tests.helpers.frames import ByteTokenizer
-from tml_jax.live import conversation, session
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
+from tml_jax.live import session
 from tml_jax.live.server import app as app_lib
 from tml_jax.live.server import house as house_lib
 from tml_jax.live.server import operations, resting
-from tml_jax.live.server import talk as talk_lib
-from tml_jax.live.server.beat import Beat
-from tml_jax.streams import clock
 from tml_jax.tools import background
 from tml_jax.vocoder import stream
 
@@ -120,36 +118,23 @@ def serving(
   patience=20.0,
 ):
   """A `Served`, whose loop has a thread of its own."""
-  cfg, started = config(), concurrent.futures.Future()
-  grid = clock.of(cfg.streams)
+  started = concurrent.futures.Future()
   made_pool = made_pool or pool(slots)
   runner = background.Runner(tools or {})
 
   async def run():
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    beat = Beat(
-      conversation.Room(made_pool, tokenizer=TOKENIZER),
-      grid=grid,
-      deliver=lambda made: loop.call_soon_threadsafe(house.deliver, made),
-    )
-    house = house_lib.House(
-      talk_lib.Setting(
-        beat=beat,
-        tokenizer=TOKENIZER,
-        grid=grid,
-        height=cfg.streams.video_height,
-        width=cfg.streams.video_width,
-        eyes=concurrent.futures.ThreadPoolExecutor(1),
-        recorder=recorder and recorder(made_pool),
-        metrics=operations.Metrics(),
-      ),
-      pool=made_pool,
+    house = house_lib.open_house(
+      made_pool,
+      tokenizer=TOKENIZER,
       runner=runner,
       resting=resting.Resting(rest_dir, seconds=rest_seconds),
+      recorder=recorder and recorder(made_pool),
       limits=limits or operations.Limits(),
       rules=house_lib.Rules(slots=slots, busy=100.0, patience=patience),
     )
+    beat = house.setting.beat
     application = app_lib.create(
       house, access=access or operations.Access(token=""), facts=FACTS
     )
@@ -245,6 +230,13 @@ def noise(seed, *, seconds, rate=24_000, size=0.1):
   return (32767 * np.clip(samples, -1, 1)).astype(np.int16)
 
 
+def picture(colour) -> str:
+  """A PNG in base64."""
+  file = io.BytesIO()
+  PIL.Image.new("RGB", (120, 90), colour).save(file, "PNG")
+  return base64.b64encode(file.getvalue()).decode()
+
+
 def sound_of(events) -> bytes:
   """All that was to be played."""
   return b"".join(
@@ -262,6 +254,3 @@ def run(test):
     asyncio.run(asyncio.wait_for(test(*args, **kwargs), 120))
 
   return wrapped
-
-
-Namespace = types.SimpleNamespace

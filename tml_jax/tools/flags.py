@@ -22,7 +22,7 @@ from tml_jax.tools import background, chat, drawing, session_tools
 from tml_jax.tools.background import Call, Ticket
 
 CALLS = "calls.jsonl"
-_TOOLS = flags.DEFINE_list(
+TOOLS = flags.DEFINE_list(
   "tools",
   [],
   f"What calls may name: {', '.join(tools.TOOLS)}, and what --plugins add. See"
@@ -52,16 +52,16 @@ def runner() -> background.Runner | None:
   Raises:
     errors.UserError: a tool that cannot be used as the flags say.
   """
-  for name in _TOOLS.value:
+  for name in TOOLS.value:
     if name not in tools.TOOLS:
       raise errors.UserError(
         f"--tools={name}: no such tool; there are {', '.join(tools.TOOLS)}"
         f" {registry.HINT}"
       )
   _check_unused()
-  if not _TOOLS.value:
+  if not TOOLS.value:
     return None
-  opened = {name: tools.TOOLS[name]() for name in _TOOLS.value}
+  opened = {name: tools.TOOLS[name]() for name in TOOLS.value}
   return background.Runner(
     opened, otherwise=chat.NAME if chat.NAME in opened else ""
   )
@@ -75,7 +75,7 @@ def _check_unused() -> None:
   flags_of = flags.FLAGS.flags_by_module_dict()
   for module, named in names.items():
     for flag in flags_of.get(module, ()):
-      if flag.value != flag.default and not {*named} & {*_TOOLS.value}:
+      if flag.value != flag.default and not {*named} & {*TOOLS.value}:
         raise errors.UserError(
           f"--{flag.name}={flag.value} is for the tool {', '.join(named)}: add"
           " it to --tools"

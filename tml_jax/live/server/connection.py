@@ -134,10 +134,13 @@ class Connection:
         )
         continue
       metrics.bytes_in.inc(len(message.data))
+      event_id = ""
       try:
-        command = events.parse(message.data)
+        parsed = events.parse(message.data)
+        command, event_id = parsed.command, parsed.event_id
         replies = await made.obey(command)
       except events.Refused as error:
+        error.event_id = error.event_id or event_id
         self._refuse(error)
         continue
       except Over:
@@ -146,7 +149,10 @@ class Connection:
         assert self._teller is not None
         self._teller.played = made.played
         session = self._session(made)
-        replies = [reply | {"session": session} for reply in replies]
+        replies = [
+          reply | ({"session": session} if reply["type"] != "error" else {})
+          for reply in replies
+        ]
       self._reply(replies)
     return False
 

@@ -205,7 +205,8 @@ class Ear:
     if abs(self._size / count - part) > 32:  # the first of a filter is shorter
       return _MARGIN + part
     room = self._taken + self._size - _MARGIN - here
-    return _MARGIN + room % (self._size / count)
+    # A millisecond too late is in time.
+    return _MARGIN + max(0.0, (room + 16) % (self._size / count) - 16)
 
   def _anchor(self, samples: np.ndarray, *, part: int, now: float) -> None:
     """Puts samples, the last of which arrived at `now`, on the clock.
@@ -213,7 +214,7 @@ class Ear:
     Before them there is silence, from the last window's end.
     """
     here = self._position(now)
-    end = math.ceil(here + self._lead(part, here=here))
+    end = math.ceil(here + self._lead(part, here=here) - 1e-3)
     if len(samples) > self._size and len(samples) == part:
       end = max(end, math.ceil(here) + _MARGIN + part)  # not in the past
     start = max(self._taken, end - len(samples))

@@ -21,7 +21,8 @@ from tml_jax.live.server.formats import Format
 from tml_jax.tools import client_tools
 from tml_jax.tools.client_tools import Declared
 
-MOST_CHARS = 4000  # of typed text, or instructions: a window reads a few words
+MOST_CHARS = 4000  # of typed text: a window reads a few words
+MOST_INSTRUCTIONS = 1 << 16  # of which the model is told what fits
 MOST_RESULT = 1 << 18  # characters of a result that are looked at at all
 _MOST_TOOLS, _MOST_TOOL = 64, 1 << 14  # of a session; bytes of one, as JSON
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -188,7 +189,20 @@ Command: TypeAlias = (
 )
 
 
-def parse(text: str) -> Command:
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+  """An event of a client.
+
+  Attributes:
+    command: what it asks for.
+    event_id: that the client gave it, or "".
+  """
+
+  command: Command
+  event_id: str
+
+
+def parse(text: str) -> Parsed:
   """The command in a text frame.
 
   Raises:
@@ -207,7 +221,7 @@ def parse(text: str) -> Command:
     read = _READERS.get(kind)
     if read is None:
       raise Refused("unknown_event", f"there is no event {kind!r:.80}")
-    return read(event)
+    return Parsed(read(event), event_id)
   except Refused as error:
     error.event_id = event_id
     raise
@@ -293,13 +307,23 @@ def _coded(at: dict[str, Any], name: str) -> bytes:
   return _bytes(value, name=name)
 
 
-def _format(side: dict[str, Any]) -> Format | None:
-  """The format of a side; the older form has a single word."""
-  given = side.get("format")
+# How the form before general availability calls formats; clients still do.
+_OLD_NAMES = {
+  "pcm16": "audio/pcm",
+  "g711_ulaw": "audio/pcmu",
+  "g711_alaw": "audio/pcma",
+}
+
+
+def _format(session: dict[str, Any], side: str) -> Format | None:
+  """The format of a side, in either form."""
+  given = _object(_object(session, "audio"), side).get("format")
+  if given is None:
+    given = session.get(f"{side}_audio_format")
   if given is None:
     return None
   if isinstance(given, str):
-    given = {"type": {"pcm16": "audio/pcm"}.get(given, given)}
+    given = {"type": _OLD_NAMES.get(given, given)}
   if not isinstance(given, dict):
     raise Refused("invalid_value", f"format is {given!r:.40}")
   for form in formats.FORMATS:
@@ -314,7 +338,6 @@ def _update(event: dict[str, Any]) -> Update:
   session = _object(event, "session")
   if session.get("type", "realtime") != "realtime":
     raise Refused("invalid_value", "session.type is realtime")
-  audio = _object(session, "audio")
   tools = None
   if session.get("tools") is not None:
     given = _list(session, "tools")
@@ -326,10 +349,10 @@ def _update(event: dict[str, Any]) -> Update:
       raise Refused("invalid_tool", "two tools have one name")
   instructions = None
   if session.get("instructions") is not None:
-    instructions = _text(session, "instructions", most=MOST_CHARS)
+    instructions = _text(session, "instructions", most=MOST_INSTRUCTIONS)
   return Update(
-    heard=_format(_object(audio, "input")),
-    played=_format(_object(audio, "output")),
+    heard=_format(session, "input"),
+    played=_format(session, "output"),
     tools=tools,
     instructions=instructions,
   )

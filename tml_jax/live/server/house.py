@@ -1,24 +1,30 @@
 """Who is in: sessions with a client, sessions that rest, and who comes in.
 
 For: `House`, on the loop of asyncio. Not for: sockets (`connection`) or routes
-(`app`). Start at `House.admit`.
+(`app`). Start at `open_house`, then `House.admit`.
 """
 
 import asyncio
+import concurrent.futures
+import contextlib
 import dataclasses
 import secrets
 import statistics
 from typing import Any, Protocol
 
 from tml_jax import errors
+from tml_jax.live.conversation import Room
 from tml_jax.live.pool import SessionPool
 from tml_jax.live.server import operations
 from tml_jax.live.server.attached import Attached
-from tml_jax.live.server.beat import Round
+from tml_jax.live.server.beat import Beat, Round
 from tml_jax.live.server.line import Line, Passed
-from tml_jax.live.server.operations import Limits
+from tml_jax.live.server.operations import Limits, Metrics
+from tml_jax.live.server.recording import Recorder
 from tml_jax.live.server.resting import Resting
 from tml_jax.live.server.talk import Setting, Talk
+from tml_jax.streams import clock
+from tml_jax.streams.tokenizer import Tokenizer
 from tml_jax.tools import background
 
 _REMEMBERED = 50  # sessions, for how long one lasts
@@ -316,6 +322,55 @@ class House:
     metrics.resting.set(len(self.resting))
     for share in (0.5, 0.99):
       metrics.quantile.labels(str(share)).set(beat.tick_seconds(share))
+
+
+def open_house(
+  pool: SessionPool,
+  *,
+  tokenizer: Tokenizer,
+  runner: background.Runner,
+  resting: Resting,
+  recorder: Recorder | None,
+  limits: Limits,
+  rules: Rules,
+) -> House:
+  """A house with its clock, on the running loop.
+
+  Args:
+    pool: warmed up; its thread alone touches it from now on.
+    tokenizer: of the run.
+    runner: of the server's tools.
+    resting: sessions of those who have gone.
+    recorder: of sessions; None records nothing.
+    limits: of a client.
+    rules: who is let in.
+  """
+  loop, streams = asyncio.get_running_loop(), pool.config.streams
+  grid = clock.of(streams)
+
+  def deliver(made: Round) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+      loop.call_soon_threadsafe(house.deliver, made)
+
+  setting = Setting(
+    beat=Beat(Room(pool, tokenizer=tokenizer), grid=grid, deliver=deliver),
+    tokenizer=tokenizer,
+    grid=grid,
+    height=streams.video_height,
+    width=streams.video_width,
+    eyes=concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="eyes"),
+    recorder=recorder,
+    metrics=Metrics(),
+  )
+  house = House(
+    setting,
+    pool=pool,
+    runner=runner,
+    resting=resting,
+    limits=limits,
+    rules=rules,
+  )
+  return house
 
 
 def about(house: House, *, facts: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,12 @@ class Line:
       self._typed.append((Control.USER_TEXT, tokens))
       return True
 
+  @property
+  def room(self) -> int:
+    """Tokens of text that may be typed now."""
+    with self._lock:
+      return max(0, MOST_WAITING - self._unread)
+
   def show(self, image: np.ndarray) -> None:
     """A frame of video; of one window the last two are seen."""
     with self._lock:

@@ -28,11 +28,13 @@ import PIL.Image
 from absl import logging
 
 from tml_jax import errors, files
+from tml_jax.config import StreamsConfig
 from tml_jax.data import audio
 from tml_jax.live.server import formats
 from tml_jax.live.server.line import Line, Taken
 from tml_jax.logs import observe, ticks
 from tml_jax.streams import clock
+from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline, Track
 from tml_jax.streams.tokenizer import Tokenizer
@@ -71,18 +73,13 @@ class Recorder:
     *,
     about: About,
     tokenizer: Tokenizer,
-    grid: clock.Grid,
+    config: StreamsConfig,
   ):
-    """Proves the directory.
-
-    Raises:
-      errors.UserError: it cannot be written.
-    """
-    files.make(directory, what=f"--record={directory}")
+    """`directory` is there, or is made for the first session."""
     self._directory = directory
     self._about = about
     self._tokenizer = tokenizer
-    self._grid = grid
+    self._config = config
     self._open: dict[Line, _Folder] = {}
     self._hand = concurrent.futures.ThreadPoolExecutor(
       1, thread_name_prefix="record"
@@ -106,7 +103,7 @@ class Recorder:
       line=line,
       about=self._about,
       tokenizer=self._tokenizer,
-      grid=self._grid,
+      config=self._config,
     )
     self._open[line] = folder
     waiting: list[concurrent.futures.Future[None]] = []
@@ -163,14 +160,15 @@ class _Folder:
     line: Line,
     about: About,
     tokenizer: Tokenizer,
-    grid: clock.Grid,
+    config: StreamsConfig,
   ):
     self.has_failed = False
     self._path = path
     self._line_id, self._seed = line.session_id, line.seed
     self._about = about
     self._tokenizer = tokenizer
-    self._grid = grid
+    self._config = config
+    self._grid = grid = clock.of(config)
     self._inputs: IO[str] | None = None
     self._sound: IO[bytes] | None = None
     # The agent's side: nothing sounds in the first window, and the vocoder's
@@ -229,6 +227,7 @@ class _Folder:
         "results": [list(map(int, tokens)) for tokens in taken.results],
         "typed": [list(map(int, tokens)) for _, tokens in arrived.typed],
         "images": images,
+        "outputs": outputs(frame, config=self._config),
         "waited_s": round(timing.waited, 5),
         "ticked_s": round(timing.ticked, 5),
         "late_s": round(timing.late, 5),
@@ -300,6 +299,12 @@ class _Folder:
         "seed": self._seed,
       },
     )
+
+
+def outputs(frame: Frame, *, config: StreamsConfig) -> list[int]:
+  """Tokens that the model decided."""
+  layout = frame_lib.layout(frame, config=config)
+  return layout.tokens[layout.num_inputs :]
 
 
 def user_side(path: pathlib.Path) -> np.ndarray:

@@ -50,12 +50,8 @@ class Resting:
   """All sessions that rest, by token."""
 
   def __init__(self, directory: pathlib.Path, *, seconds: float):
-    """Finds those that a server before has left.
-
-    Raises:
-      errors.UserError: the directory cannot be written.
-    """
-    files.make(directory, what=f"--rest_dir={directory}")
+    """Finds those that a server before has left."""
+    directory.mkdir(parents=True, exist_ok=True)
     self._directory = directory
     self._seconds = seconds
     self._rested: dict[str, Rested] = {}

@@ -218,14 +218,24 @@ class Talk:
       self._played = command.played
     if command.tools is not None:
       self.line.attached.declare(command.tools)
-    told = []
+    replies: list[Event] = [{"type": "session.updated"}]
     if command.instructions and command.instructions != self._instructions:
       self._instructions = command.instructions
-      told.append(command.instructions)
-      told += [tool.usage for tool in self.line.attached.declared]
-    for text in told:
-      self._type(text)
-    return [{"type": "session.updated"}]
+      tools = [tool.usage for tool in self.line.attached.declared]
+      tokens = self._setting.tokenizer.encode(
+        "\n".join([command.instructions, *tools])
+      )
+      room = self.line.room
+      self.line.type(tokens[:room])
+      if len(tokens) > room:
+        replies.append(
+          answers.error(
+            "instructions_cut",
+            f"the model is told {room} of {len(tokens)} tokens of instructions"
+            " and tools",
+          )
+        )
+    return replies
 
   def _type(self, text: str) -> None:
     """Text for the model, which never becomes a control token."""

@@ -1,0 +1,143 @@
+"""Many clients on bad networks, and one that must not notice them."""
+
+import asyncio
+
+import aiohttp
+import numpy as np
+import pytest
+
+from tests.helpers import served
+from tml_jax.live.server.operations import Limits
+
+
+def _outputs(client):
+  """What was decided and said, window by window, and the sound."""
+  ticks = [
+    (e["window"], e["decision"], e["is_speaking"], e["user"])
+    for e in client.events
+    if e["type"] == "tml.tick"
+  ]
+  words = "".join(
+    e["delta"]
+    for e in client.events
+    if e["type"] == "response.output_audio_transcript.delta"
+  )
+  return ticks, words, served.sound_of(client.events)
+
+
+async def _listen(server, *, windows, started=None):
+  """A session whose input is text and the clock alone: the same each time."""
+  async with served.client(server, query="?seed=3") as client:
+    await client.send(
+      type="conversation.item.create",
+      item={
+        "type": "message",
+        "role": "user",
+        "content": [{"type": "input_text", "text": "count to ten"}],
+      },
+    )
+    if started is not None:
+      started.set()
+    await client.windows(windows)
+    await client.send(type="tml.pause", paused=True)
+    return client
+
+
+async def _noisy(server, *, number, seconds, http):
+  """Packets with jitter, bursts, loss and wrong order, and other events."""
+  random = np.random.default_rng(number)
+  async with served.client(server, http=http) as client:
+    sound = served.noise(number, seconds=seconds)
+
+    async def speak():
+      loop = asyncio.get_running_loop()
+      start, packets = loop.time(), []
+      for k in range(len(sound) // 480):
+        packets.append(sound[480 * k : 480 * (k + 1)])
+        await asyncio.sleep(max(0.0, start + 0.02 * (k + 1) - loop.time()))
+        if random.random() < 0.02:
+          await asyncio.sleep(float(random.exponential(0.3)))  # a burst follows
+        if random.random() < 0.05:
+          packets.pop(0)
+        if random.random() < 0.1:
+          continue  # two in one go, the later one first
+        for packet in reversed(packets):
+          await client.say(packet)
+        packets = []
+        if random.random() < 0.01:
+          await client.send(
+            type="tml.video.append", image=served.picture("blue")
+          )
+        if random.random() < 0.01:
+          await client.socket.send_str("{" * int(random.integers(1, 900)))
+
+    speaking = asyncio.ensure_future(speak())
+    while not speaking.done():
+      await client.next(seconds=60)
+    await speaking
+    return [e for e in client.events if e["type"] == "tml.tick"]
+
+
+@pytest.mark.slow
+def test_sixteen_clients_on_a_bad_network_for_a_minute(tmp_path):
+  """No window is missing, in order, whatever the network did.
+
+  Alone and among the others, a session gives equal tokens and equal bits of
+  sound.
+  """
+  pool = served.pool(16)
+
+  async def go():
+    limits = Limits(sessions_per_client=16)
+    with served.serving(
+      tmp_path, slots=16, limits=limits, made_pool=pool
+    ) as server:
+      alone = await _listen(server, windows=100)
+      async with aiohttp.ClientSession() as http:
+        noisy = [
+          asyncio.ensure_future(
+            _noisy(server, number=k, seconds=60.0, http=http)
+          )
+          for k in range(15)
+        ]
+        await asyncio.sleep(5.0)
+        among = await _listen(server, windows=100)
+        ticks = await asyncio.gather(*noisy)
+    return alone, among, ticks
+
+  alone, among, ticks = asyncio.run(asyncio.wait_for(go(), 900))
+  for one, two in zip(_outputs(alone), _outputs(among), strict=True):
+    count = min(len(one), len(two))
+    assert count >= 100 and one[:count] == two[:count]
+  for each in ticks:
+    windows = [tick["window"] for tick in each]
+    assert windows == list(range(len(windows)))
+    assert len(windows) > 100
+    assert {"sound", "absent"} <= {tick["user"] for tick in each}
+
+
+@pytest.mark.slow
+def test_a_thousand_connections_and_no_slot(pool, tmp_path):
+  """Each is told to wait, and who is in goes on."""
+
+  async def go():
+    with served.serving(tmp_path, made_pool=pool) as server:
+      async with (
+        served.client(server) as one,
+        served.client(server),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+      ):
+        await one.send(type="response.create")
+        await one.windows(2)
+
+        async def come():
+          with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+            await http.ws_connect(server.socket)
+          return error.value.status
+
+        found = await asyncio.gather(*(come() for _ in range(1000)))
+        assert {*found} == {503}
+        ticks = await one.windows(10)
+        assert [t["window"] for t in ticks] == list(range(2, 12))
+
+  asyncio.run(asyncio.wait_for(go(), 600))

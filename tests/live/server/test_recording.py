@@ -1,0 +1,180 @@
+"""Sessions as folders: what is kept, read by importers, and played again."""
+
+import asyncio
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.helpers import served
+from tml_jax import errors
+from tml_jax.data.importers import sessions
+from tml_jax.live import conversation, replay, user
+from tml_jax.live.server import formats, recording
+from tml_jax.streams.timeline import EventKind, Role, Timeline
+
+
+def _recorder(path):
+  def make(pool):
+    return recording.Recorder(
+      path,
+      about=recording.About("small", 3, pool.fingerprint),
+      tokenizer=served.TOKENIZER,
+      config=served.config().streams,
+    )
+
+  return make
+
+
+async def _talk(client, *, windows):
+  """Noise, a line, a picture and a lost window."""
+  for k in range(windows):
+    if k == 3:
+      await client.send(
+        type="conversation.item.create",
+        item={
+          "type": "message",
+          "role": "user",
+          "content": [{"type": "input_text", "text": "tea?"}],
+        },
+      )
+    if k == 4:
+      await client.send(type="tml.video.append", image=served.picture("red"))
+    if k != 6:
+      await client.say(served.noise(k, seconds=0.2))
+    await client.next("tml.tick")
+
+
+@served.run
+async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
+  record = tmp_path / "record"
+  with served.serving(
+    tmp_path / "rest", made_pool=pool, recorder=_recorder(record)
+  ) as server:
+    async with served.client(server, query="?seed=11") as client:
+      await client.send(type="tml.record", allowed=True)
+      await _talk(client, windows=20)
+      await client.send(type="tml.close")
+      with pytest.raises(ConnectionError):
+        await client.next("none")
+    async with served.client(server) as silent:
+      await silent.send(type="response.create")
+      await silent.windows(3)  # nobody allowed it
+  (folder,) = record.iterdir()
+  header, *records = [
+    json.loads(line) for line in (folder / "inputs.jsonl").open()
+  ]
+  assert (header["seed"], header["first_window"]) == (11, 0)
+  assert len(records) >= 20
+  walls = np.diff([r["wall_s"] for r in records])
+  assert (walls > 0).all()
+  assert any(r["is_absent"] for r in records)
+  assert sum(len(r["typed"]) for r in records) == 1
+  assert sum(len(r["images"]) for r in records) == 1
+
+  # The importer reads both sides and what was typed.
+  streams = served.config().streams
+  size = f"{streams.video_height}x{streams.video_width}"
+  found = sessions.open_folder(str(record), options={"size": size})
+  (part,) = found.parts()
+  (timeline,) = found.read(part)
+  assert isinstance(timeline, Timeline)
+  assert timeline.duration == pytest.approx(0.2 * len(records))
+  left = timeline.track(Role.USER).audio
+  right = timeline.track(Role.AGENT).audio
+  typed = [e for e in timeline.events if e.kind == EventKind.USER_TEXT]
+  assert [event.text for event in typed] == ["tea?"]
+  assert len(timeline.video) == 1
+  assert timeline.video[0].image.shape == (40, 80, 3)
+  assert (timeline.video[0].image == [255, 0, 0]).all()
+  muted = round(sum(s.end - s.start for s in timeline.muted) / 0.2)
+  assert muted == sum(r["is_absent"] for r in records)
+  assert timeline.metadata["wall_s"] == [r["wall_s"] for r in records]
+  played = np.frombuffer(served.sound_of(client.events), "<i2")
+  assert len(played) > 4800 and np.abs(right).max() > 1e-3
+  # What the client sent is there, to the sample.
+  sent = formats.Decoder(formats.PCM_24).push(
+    np.concatenate([served.noise(k, seconds=0.2) for k in range(3)])
+    .astype("<i2")
+    .tobytes()
+  )[:3000]
+  at = int(np.flatnonzero(np.abs(left) > 0)[0])
+  np.testing.assert_array_equal(
+    formats.to_pcm(left[at : at + 2000]), sent[np.flatnonzero(sent)[0] :][:2000]
+  )
+
+  # Played to the same model, the same is decided.
+  again = replay.Replay(str(folder), config=served.config())
+  assert len(again) == len(records) and again.fingerprint == pool.fingerprint
+  recorded = user.Recorded(again)
+  room = conversation.Room(pool, tokenizer=served.TOKENIZER)
+  conversation.hold(room, [conversation.Guest(recorded, seed=again.seed)])
+  assert again.same(recorded.frames) == len(records)
+  assert len({tuple(record["outputs"]) for record in records}) > 3
+  line = again.timeline(served.TOKENIZER)
+  assert len(line.video) == 1 and line.events[0].text == "tea?"
+
+
+@served.run
+async def test_nothing_is_kept_before_and_after_it_is_allowed(pool, tmp_path):
+  record = tmp_path / "record"
+  with served.serving(
+    tmp_path / "rest", made_pool=pool, recorder=_recorder(record)
+  ) as server:
+    async with served.client(server) as client:
+      await client.send(type="response.create")
+      await client.windows(3)
+      await client.send(type="tml.record", allowed=True)
+      await client.windows(5)
+      await client.send(type="tml.record", allowed=False)
+      await client.windows(4)
+  (folder,) = record.iterdir()
+  header, *records = [
+    json.loads(line) for line in (folder / "inputs.jsonl").open()
+  ]
+  assert header["first_window"] >= 3
+  assert 4 <= len(records) <= 7
+  with pytest.raises(errors.UserError, match="recorded from window"):
+    replay.Replay(str(folder), config=served.config())
+
+
+@pytest.mark.parametrize(
+  "line, words",
+  [
+    ("nonsense", "inputs.jsonl"),
+    ('{"schema": "other", "version": 1}', "inputs.jsonl"),
+    ('{"schema": "tml_jax.inputs", "version": 2}', "version 2"),
+  ],
+)
+def test_a_folder_of_something_else(line, words, tmp_path):
+  (tmp_path / "inputs.jsonl").write_text(line + "\n")
+  with pytest.raises(errors.UserError, match=words):
+    replay.Replay(str(tmp_path), config=served.config())
+  with pytest.raises(errors.UserError, match="inputs.jsonl"):
+    replay.Replay(str(tmp_path / "nowhere"), config=served.config())
+
+
+def test_a_disk_that_is_full_ends_the_recording(pool, tmp_path):
+  async def go():
+    record = tmp_path / "record"
+    with served.serving(
+      tmp_path / "rest", made_pool=pool, recorder=_recorder(record)
+    ) as server:
+      async with served.client(server) as client:
+        await client.send(type="tml.record", allowed=True)
+        await client.send(type="response.create")
+        await client.windows(2)
+        (folder,) = record.iterdir()
+        _remove(folder)
+        (folder).write_text("a file in its place")
+        await client.send(type="tml.record", allowed=False)
+        assert len(await client.windows(3)) == 3
+
+  asyncio.run(asyncio.wait_for(go(), 120))
+
+
+def _remove(folder: pathlib.Path):
+  for path in sorted(folder.rglob("*"), reverse=True):
+    path.rmdir() if path.is_dir() else path.unlink()
+  folder.rmdir()

@@ -1,0 +1,138 @@
+"""`serve` as a command: bad flags, and a run that is killed and resumed."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from tests.helpers import commands, served, small
+from tml_jax import errors, serve
+from tml_jax.config import text as config_text
+
+
+@pytest.fixture(name="workdir")
+def _workdir(tmp_path):
+  """A run that has a checkpoint, as far as can be seen from outside."""
+  path = tmp_path / "run"
+  (path / "checkpoints" / "1").mkdir(parents=True)
+  config = small.run({})
+  (path / config_text.FILE_NAME).write_text(config_text.to_text(config))
+  return path
+
+
+@pytest.mark.parametrize(
+  "given, words",
+  [
+    ({"workdir": ""}, "--workdir is missing"),
+    ({"workdir": "/nowhere"}, "no such directory"),
+    ({"data_dir": ""}, "--data_dir is missing"),
+    ({"data_dir": "/nowhere"}, "no tokenizer at"),
+    ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
+    ({"vocoder": "griffin_lim"}, "makes its sound after the session"),
+    ({"host": "0.0.0.0"}, "lets others in: give a --token"),
+    ({"token": "two words"}, "without spaces"),
+    ({"tls_cert": "a.pem"}, "go together"),
+    ({"tls_cert": "/no.pem", "tls_key": "/no.key"}, "give PEM files"),
+    ({"tools": ["calculate"]}, "--tools=calculate: no such tool"),
+    ({"rest_dir": "/proc/no"}, "--rest_dir=/proc/no cannot be written"),
+    ({"record": "/proc/no"}, "--record=/proc/no cannot be written"),
+  ],
+)
+def test_bad_flags(given, words, workdir, tmp_path, monkeypatch):
+  monkeypatch.delenv("TML_JAX_SERVE_TOKEN", raising=False)
+  values = {
+    "workdir": str(workdir),
+    "data_dir": str(tmp_path),
+    "rest_dir": str(tmp_path / "rest"),
+  }
+  flags.FLAGS.mark_as_parsed()
+  with flagsaver.flagsaver(**(values | given)):
+    with pytest.raises(errors.UserError, match=re.escape(words)):
+      serve.main(small.run({}))
+
+
+def _start(tmp_path, data_dir, *arguments):
+  """The command, and its port once it listens."""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  environment.pop("XLA_FLAGS", None)
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      *("-m", "tml_jax.serve", f"--workdir={tmp_path / 'run'}"),
+      *(f"--data_dir={data_dir}", "--port=0", "--slots=1", "--busy=100"),
+      *(f"--rest_dir={tmp_path / 'rest'}", *arguments),
+    ],
+    cwd=commands.ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if line.startswith('{"event": "listening"'):
+      return process, json.loads(line)["port"]
+  raise AssertionError("".join(lines))
+
+
+class _Address:
+  def __init__(self, port):
+    self.socket = f"ws://127.0.0.1:{port}/v1/realtime"
+
+
+@pytest.mark.slow
+def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
+  trained = commands.run(
+    *("-m", "tml_jax.train", *small.flags(), "--config.train.steps=2"),
+    *(f"--data_dir={data_dir}", f"--workdir={tmp_path / 'run'}"),
+    timeout=900,
+  )
+  assert trained.returncode == 0, trained.stderr
+
+  async def talk(port, *, resume=""):
+    query = f"?resume={resume}" if resume else ""
+    async with served.client(_Address(port), query=query) as client:
+      about = client.events[1]
+      await client.send(type="response.create")
+      ticks = await client.windows(5)
+      return about, ticks[-1]["window"]
+
+  process, port = _start(tmp_path, data_dir)
+  about, last = asyncio.run(talk(port))
+  assert about["run"]["step"] == 2 and about["run"]["is_tiny"]
+  process.send_signal(signal.SIGTERM)
+  out, _ = process.communicate(timeout=120)
+  assert process.returncode == 0, out
+  assert '"event": "ended"' in out
+
+  process, port = _start(tmp_path, data_dir)
+  again, later = asyncio.run(talk(port, resume=about["resume_token"]))
+  assert again["resumed"] and again["session_id"] == about["session_id"]
+  assert later >= last + 5
+
+  async def talk_until_it_is_killed():
+    async with served.client(_Address(port)) as client:
+      await client.send(type="response.create")
+      await client.windows(2)
+      process.kill()
+      with pytest.raises(ConnectionError):
+        await client.next("none")
+      return client.events[1]["resume_token"]
+
+  # The first session rests on disk again; the one that was in is lost.
+  lost = asyncio.run(talk_until_it_is_killed())
+  process.wait()
+  process, port = _start(tmp_path, data_dir)
+  assert not asyncio.run(talk(port, resume=lost))[0]["resumed"]
+  third, last = asyncio.run(talk(port, resume=about["resume_token"]))
+  assert third["resumed"] and last >= later + 5
+  process.send_signal(signal.SIGTERM)
+  process.communicate(timeout=120)
