@@ -103,7 +103,9 @@ def test_one_click_begins_a_conversation_and_all_of_it_is_shown(opened):
   words = page.inner_text("#words")
   assert "You typed hello <i>there</i>" in words
   assert f"The model says {SAID}" in words
-  assert f"The model shows {echoing_server.SHOWN}" in words, "text is text, never markup"
+  assert f"The model shows {echoing_server.SHOWN}" in words, (
+    "text is text, never markup"
+  )
   assert "It calls calculator 3+4" in words
   assert "Result 7" in words
   drawn = page.get_attribute("#drawing path", "d")

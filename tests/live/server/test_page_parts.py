@@ -226,6 +226,37 @@ def test_a_window_is_told_in_words(page):
   )
 
 
+def test_a_server_that_is_too_slow_is_told_after_50_windows(page):
+  body = """(it, [count, missed]) => it.slowness(
+    Array.from({length: count}, (_, i) => ({missed: i < missed})))"""
+  assert _run(page, "strip_state", body, [49, 49]) == ""
+  assert _run(page, "strip_state", body, [50, 9]) == ""
+  says = _run(page, "strip_state", body, [50, 10])
+  assert says.startswith("The server is too slow: 10 of the last 50 decisions")
+  assert _run(page, "strip_state", body, [100, 50]) == "", "it is over"
+
+
+_OVER = [
+  ("refused", 1006, 0, {"status": 0}, "The server does not answer."),
+  ("refused", 1006, 0, {"status": 401}, "This server asks for a token"),
+  ("refused", 1013, 0, {"slots": 3, "seconds_to_wait": 7.2}, "All 3 places"),
+  ("refused", 1006, 0, {"is_draining": True}, "The server is going down."),
+  ("refused", 1006, 0, {"slots_free": 2}, "The server lets nobody else in"),
+  ("refused", 1008, "odd", {}, "The server refused the conversation (odd)."),
+  ("ended", 1000, "", {}, "The conversation has ended."),
+  ("ended", 1006, "", {}, "The line was down for longer than the session"),
+  ("ended", 1008, "slow", {}, "The server ended the conversation (slow)."),
+]
+
+
+@pytest.mark.parametrize("case", _OVER, ids=lambda case: f"{case[0]}-{case[1]}")
+def test_an_end_says_why(page, case):
+  name, code, reason, session, wanted = case
+  given = {"code": code, "reason": reason or "", "session": session}
+  body = "(it, [name, given]) => it.over(name, given)"
+  assert _run(page, "messages", body, [name, given]).startswith(wanted)
+
+
 def test_jitter_is_that_of_rtp(page):
   body = """(it, times) => {
     const figures = new it.Figures();

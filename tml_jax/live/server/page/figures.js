@@ -45,7 +45,7 @@ export class Figures {
   tick(tick, { now, windowMs }) {
     this.windows += 1;
     this.missed += tick.deadline_missed ? 1 : 0;
-    this.lost += tick.lost_inputs ?? 0;
+    this.lost = tick.lost_inputs ?? 0; // so far
     this.ticks.add(tick.tick_ms);
     // Interarrival jitter as RTP has it (RFC 3550, section 6.4.1): windows
     // are made at equal distances, and come at others.

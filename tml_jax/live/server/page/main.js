@@ -17,7 +17,7 @@ import * as events from "./events.js";
 import * as messages from "./messages.js";
 import { Panel, element } from "./panel.js";
 import { RATE, Session } from "./session.js";
-import { StripState } from "./strip_state.js";
+import { slowness, StripState } from "./strip_state.js";
 import { StripView } from "./strip_view.js";
 import * as takeHome from "./take_home.js";
 import { Video } from "./video.js";
@@ -137,6 +137,7 @@ function pulse() {
   send(events.playback({ ...playout, jitter_ms: figures.jitter }));
   figures.bytes.out = connection.sent;
   panel.figures(session);
+  panel.slow(slowness(session.strip.cells));
 }
 
 function send(event, { isLive = false } = {}) {

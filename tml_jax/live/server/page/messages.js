@@ -70,6 +70,12 @@ export function over(name, { code, reason, session }) {
   if (session.status === 0) return "The server does not answer. Is it running?";
   if (session.is_draining) return "The server is going down.";
   if (code === 1013 || session.slots_free === 0) return full(session) + more;
+  if (code === 1006) {
+    return (
+      "The server lets nobody else in just now: too many conversations from " +
+      "your address, or its decisions take too long. Try again in a minute."
+    );
+  }
   return `The server refused the conversation${more || `, with code ${code}`}.`;
 }
 

@@ -128,6 +128,11 @@ export class Panel {
     element("video").setAttribute("aria-label", says);
   }
 
+  /** That the server cannot keep up; its numbers change, so it is no alert. */
+  slow(text) {
+    notice("slow", text);
+  }
+
   trouble(text) {
     notice("trouble", text);
   }

@@ -60,8 +60,23 @@ export function describe(cell) {
     `waited ${ms(cell.waited)} for others`,
   ];
   if (cell.missed) parts.push(`missed its deadline by ${ms(cell.late)}`);
-  if (cell.lost) parts.push(`${cell.lost} inputs lost`);
+  if (cell.lost) parts.push(`${cell.lost} windows of yours were lost so far`);
   return parts.join("; ") + ".";
+}
+
+/** Of so many cells that missed their deadline the page speaks up. */
+const SLOW_SHARE = 0.2;
+const SLOW_CELLS = 50;
+
+/** What there is to say of a server that is too slow for its run; or "". */
+export function slowness(cells) {
+  const last = cells.slice(-SLOW_CELLS);
+  const missed = last.filter((cell) => cell.missed).length;
+  if (last.length < SLOW_CELLS || missed < SLOW_SHARE * SLOW_CELLS) return "";
+  return (
+    `The server is too slow: ${missed} of the last ${SLOW_CELLS} decisions ` +
+    "came late. Some of what you say does not reach the model."
+  );
 }
 
 /** Cells in one sentence; `windowMs` is the length of one. */
