@@ -427,3 +427,20 @@ def test_it_fits_a_phone_and_moves_little(opened):
   for name in ("mute", "pause", "camera", "screen", "save", "stop"):
     box = page.locator(f"#{name}").bounding_box()
     assert box["height"] >= 44 and box["x"] + box["width"] <= 360
+
+
+def test_a_shared_screen_is_sent_and_stops(opened):
+  server, page, seen = opened()
+  _begin(page)
+  page.click("#screen")
+  browser.wait_for(page, "measured().windows >= 8")
+  (session,) = server.sessions
+  assert page.get_attribute("#screen", "aria-pressed") == "true"
+  assert len(session.images) >= 2
+  page.click("#screen")
+  page.wait_for_timeout(400)
+  count = len(session.images)
+  page.wait_for_timeout(600)
+  assert len(session.images) == count
+  assert not page.is_visible("#video-panel")
+  assert seen.console == []
