@@ -237,10 +237,14 @@ class Server:
     asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
     return self
 
-  def __exit__(self, *_) -> None:
+  def stop(self) -> None:
+    """Answers nobody any more."""
     asyncio.run_coroutine_threadsafe(
       self._runner.cleanup(), self._loop
     ).result()
+
+  def __exit__(self, *_) -> None:
+    self.stop()
     self._loop.call_soon_threadsafe(self._loop.stop)
     self._thread.join()
     self._loop.close()

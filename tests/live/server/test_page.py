@@ -255,7 +255,8 @@ def test_stop_ends_for_good_and_keeps_what_was_said(opened):
   assert page.is_visible("#download")
   page.reload()
   assert page.inner_text("#begin") == "Start talking"
-  assert page.evaluate("sessionStorage.getItem('words')") is None
+  assert page.evaluate("sessionStorage.getItem('words')") == ""
+  assert page.evaluate("sessionStorage.getItem('resume')") == ""
   assert seen.console == []
 
 
@@ -267,12 +268,19 @@ def test_consent_is_asked_for_and_can_be_taken_back(opened):
   (session,) = server.sessions
   browser.wait_for(page, "measured().windows >= 1")
   assert _last(session, "tml.record")["allowed"] is True
+  kinds = _kinds(session)
+  assert kinds.index("tml.record") < kinds.index("response.create")
   assert "the server records" in page.inner_text("#status")
   page.click("#settings summary")
   page.uncheck("#recording")
   page.wait_for_timeout(300)
   assert _last(session, "tml.record")["allowed"] is False
   assert "records" not in page.inner_text("#status")
+  page.check("#recording")
+  page.reload()
+  _begin(page)
+  browser.wait_for(page, "measured().windows >= 1")
+  assert _last(session, "tml.record")["allowed"] is True, "a refresh keeps it"
 
 
 def test_where_nothing_is_recorded_nobody_is_asked(opened):
@@ -444,3 +452,31 @@ def test_a_shared_screen_is_sent_and_stops(opened):
   assert len(session.images) == count
   assert not page.is_visible("#video-panel")
   assert seen.console == []
+
+
+def test_a_server_that_went_away_is_said_and_may_come_back(opened):
+  rules = echoing_server.Rules(rests_seconds=3.0)
+  server, page, _ = opened(rules)
+  _begin(page)
+  browser.wait_for(page, "measured().windows >= 5")
+  server.stop()
+  browser.wait_for(
+    page, "document.querySelector('#status').textContent.includes('broke')"
+  )
+  page.wait_for_selector("#problem", state="visible")
+  assert "longer than the session rests" in page.inner_text("#problem")
+  assert page.is_visible("#download"), "what was said is not lost"
+
+
+def test_a_page_without_storage_still_talks(opened, chromium):
+  server, _, _ = opened()
+  context = chromium.new_context()
+  context.add_init_script(
+    "Object.defineProperty(window, 'sessionStorage',"
+    " {get() { throw new DOMException('no', 'SecurityError'); }});"
+  )
+  page = context.new_page()
+  page.goto(server.url)
+  _begin(page)
+  browser.wait_for(page, "measured().windows >= 3")
+  context.close()

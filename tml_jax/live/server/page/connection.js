@@ -34,6 +34,8 @@ export class Connection {
     this.resume = "";
     this.rests = 30; // seconds; the server says
     this.isPaused = false; // then no event is due
+    this.wasOpen = false; // this socket
+    this.isHeld = false; // the server has told of a session
     this.dropped = 0; // messages that could not leave
     this.sent = 0; // bytes
   }
@@ -43,6 +45,7 @@ export class Connection {
     this.token = token;
     this.resume = resume;
     this.isWanted = true;
+    this.isHeld = false;
     this.tries = 0;
     this.brokenAt = null; // ms; null until it was open once
     this.connect();
@@ -54,9 +57,10 @@ export class Connection {
     const { url, protocols } = events.address(location, this);
     const socket = new WebSocket(url, protocols);
     this.socket = socket;
-    let wasOpen = false;
+    this.wasOpen = false;
+    this.watch();
     socket.onopen = () => {
-      wasOpen = true;
+      this.wasOpen = true;
       this.watch();
       this.on.state("open", {});
     };
@@ -64,7 +68,7 @@ export class Connection {
       if (socket === this.socket) this.receive(data);
     };
     socket.onclose = ({ code, reason }) => {
-      if (socket === this.socket) this.closed({ code, reason, wasOpen });
+      if (socket === this.socket) this.closed({ code, reason });
     };
   }
 
@@ -88,10 +92,10 @@ export class Connection {
     this.on.event(event, now, data.length);
   }
 
-  /** Breaks a line that says nothing, though ticks are due. */
+  /** Breaks a line that says nothing, though an answer or ticks are due. */
   watch() {
     clearTimeout(this.watcher);
-    if (this.isPaused) return;
+    if (this.isPaused && this.wasOpen) return;
     this.watcher = setTimeout(() => this.break(), 1000 * SILENT_SECONDS);
   }
 
@@ -101,15 +105,15 @@ export class Connection {
     if (!socket || !this.isWanted) return;
     this.socket = null;
     socket.close();
-    this.closed({ code: 1006, reason: "", wasOpen: true });
+    this.closed({ code: 1006, reason: "" });
   }
 
-  async closed({ code, reason, wasOpen }) {
+  async closed({ code, reason }) {
     clearTimeout(this.watcher);
     this.socket = null;
     if (!this.isWanted) return;
     const isFinal = [ENDED, REFUSED, TOO_LARGE].includes(code);
-    const isLost = !this.isHeld && (!wasOpen || code === FULL);
+    const isLost = !this.isHeld && (!this.wasOpen || code === FULL);
     if (isFinal || isLost) {
       this.isWanted = false;
       const session = await about(this.token);

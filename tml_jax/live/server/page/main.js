@@ -68,7 +68,8 @@ async function begin(resume) {
   }
   views.drawing.reset();
   Object.assign(choice, { muted: false, paused: false });
-  choice.recorded = element("consent").checked;
+  if (!resume) takeHome.kept.recorded = element("consent").checked;
+  choice.recorded = takeHome.kept.recorded;
   session = new Session(views, {
     ready,
     changed: remember,
@@ -112,8 +113,12 @@ async function ready(about, isFirst) {
   tellChoices();
   if (!isFirst) return;
   if (audio) {
-    await audio.open(RATE);
-    if (!audio) return; // it was stopped meanwhile
+    try {
+      await audio.open(RATE);
+    } catch (error) {
+      if (audio) panel.trouble(messages.soundless(error));
+      return; // else it was stopped meanwhile
+    }
     session.attach(audio);
     audio.setOn(!choice.muted && !choice.paused);
     panel.devices(await audioLib.devices(), audio);
@@ -122,12 +127,15 @@ async function ready(about, isFirst) {
   timer = setInterval(pulse, PING_MS);
 }
 
-/** Says to the server what was chosen; a new socket does not know. */
+/**
+ * Says to the server what was chosen; a new socket does not know. Windows pass
+ * after that: a recording has the first one, or it cannot be replayed.
+ */
 function tellChoices() {
-  send(events.begin());
-  send(events.mute(choice.muted));
-  send(events.pause(choice.paused));
   if (session.about.recording?.offered) send(events.record(choice.recorded));
+  send(events.mute(choice.muted));
+  if (choice.paused) send(events.pause(true));
+  else send(events.begin());
 }
 
 /** Once a second. */
@@ -301,7 +309,7 @@ element("speaker").addEventListener("change", ({ target }) =>
   chooseSpeaker(target.value),
 );
 element("recording").addEventListener("change", ({ target }) => {
-  choice.recorded = target.checked;
+  takeHome.kept.recorded = choice.recorded = target.checked;
   send(events.record(target.checked));
   panel.choices(choice);
 });

@@ -49,6 +49,11 @@ export function speaker(error) {
   return `This loudspeaker cannot be used: ${error.message}.`;
 }
 
+/** Why nothing is heard. */
+export function soundless(error) {
+  return `No sound: ${error.message}. Load the page again; typing works.`;
+}
+
 /** The line is down for now; `seconds` are left before the session is gone. */
 export function broken({ seconds }) {
   const left = `the session rests for ${Math.ceil(seconds)} s`;

@@ -11,19 +11,50 @@ import { zip } from "./zip.js";
 const WORDS = "words"; // in the tab's storage
 const MOST_CHARS = 200000;
 
-/** The keys of this tab, which outlive a refresh. */
+/** What this tab keeps over a refresh; a browser may forbid it. */
+class Tab {
+  constructor() {
+    this.values = new Map();
+  }
+
+  get(name) {
+    try {
+      return sessionStorage.getItem(name) ?? "";
+    } catch {
+      return this.values.get(name) ?? "";
+    }
+  }
+
+  set(name, text) {
+    try {
+      sessionStorage.setItem(name, text);
+    } catch {
+      this.values.set(name, text); // until the page is left
+    }
+  }
+}
+
+const tab = new Tab();
+
+/** The token of the session, that of the server, and the consent. */
 export const kept = {
   get resume() {
-    return sessionStorage.getItem("resume") ?? "";
+    return tab.get("resume");
   },
   set resume(token) {
-    sessionStorage.setItem("resume", token);
+    tab.set("resume", token);
   },
   get token() {
-    return sessionStorage.getItem("token") ?? "";
+    return tab.get("token");
   },
   set token(token) {
-    sessionStorage.setItem("token", token);
+    tab.set("token", token);
+  },
+  get recorded() {
+    return tab.get("recorded") === "yes";
+  },
+  set recorded(isAllowed) {
+    tab.set("recorded", isAllowed ? "yes" : "");
   },
 };
 
@@ -35,19 +66,19 @@ export function remember(words) {
     lines.splice(0, Math.ceil(lines.length / 2)); // the oldest ones
     text = JSON.stringify(lines);
   }
-  sessionStorage.setItem(WORDS, text);
+  tab.set(WORDS, text);
 }
 
 /** Puts them onto the page again. */
 export function recall(words) {
-  const lines = JSON.parse(sessionStorage.getItem(WORDS) ?? "[]");
+  const lines = JSON.parse(tab.get(WORDS) || "[]");
   for (const { kind, text, seconds } of lines)
     words.add(kind, text, { seconds });
 }
 
 /** Forgets them. */
 export function forget() {
-  sessionStorage.removeItem(WORDS);
+  tab.set(WORDS, "");
 }
 
 /** All files of a session, as {name, bytes}. */
