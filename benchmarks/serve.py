@@ -114,9 +114,8 @@ def _server(pipe, *, clients: int) -> None:
       told(made)
 
     house.deliver = deliver
-    runner = web.AppRunner(
-      app_lib.create(house, access=operations.Access(token=""), facts=facts),
-      access_log=None,
+    runner = app_lib.runner(
+      app_lib.create(house, access=operations.Access(token=""), facts=facts)
     )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -73,6 +73,11 @@ def _workdir(tmp_path):
       },
       "the variable is empty",
     ),
+    ({"session": "/nowhere"}, "either --input=user.wav or --scenario"),
+    (
+      {"input": "", "session": "s", "tools": ["clock"]},
+      "has the results of its own tools",
+    ),
     ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
     (
       {"vocoder": "griffin_lim", "realtime": True},

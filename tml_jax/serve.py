@@ -11,8 +11,10 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import resource
 import signal
 import ssl
+import statistics
 import tempfile
 from typing import Any
 
@@ -29,6 +31,7 @@ _TOKEN_VARIABLE = "TML_JAX_SERVE_TOKEN"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _TINY = 50e6  # parameters
+_REHEARSAL = 25  # windows
 
 _HOST = flags.DEFINE_string(
   "host", "127.0.0.1", "Address to listen at; 0.0.0.0 is all of them."
@@ -165,6 +168,7 @@ async def _serve(
     from aiohttp import web
 
     from tml_jax.live.server import app as app_lib
+    from tml_jax.live.server import beat as beat_lib
     from tml_jax.live.server import house as house_lib
     from tml_jax.live.server import operations, recording, resting
   except ModuleNotFoundError as error:
@@ -203,6 +207,19 @@ async def _serve(
       config=config.streams,
     )
   pool.warm_up({*session.Senses})
+  rehearsed = beat_lib.rehearse(pool, windows=_REHEARSAL)
+  usual = 1000 * statistics.median(rehearsed)
+  print(
+    f"a tick of {_SLOTS.value} sessions and their sound takes {usual:.0f} ms of"
+    f" {config.streams.turn_ms}",
+    flush=True,
+  )
+  if usual > _BUSY.value * config.streams.turn_ms:
+    print(
+      "this machine does not keep up with so many: give less --slots, or it"
+      " lets in one session at a time and is late",
+      flush=True,
+    )
   runner = runner or background.Runner({})
   house = house_lib.open_house(
     pool,
@@ -214,6 +231,7 @@ async def _serve(
     rules=house_lib.Rules(
       slots=_SLOTS.value, busy=_BUSY.value, patience=_TOOL_SECONDS.value
     ),
+    rehearsed=rehearsed,
   )
   house.setting.metrics.voice.info({"vocoder": vocoder_flags.VOCODER.value})
   application = app_lib.create(
@@ -227,10 +245,11 @@ async def _serve(
     ),
     facts=_facts(config, agent=agent, runner=runner),
   )
+  _raise_open_files()
   loop, stop = asyncio.get_running_loop(), asyncio.Event()
   for number in (signal.SIGTERM, signal.SIGINT):
     loop.add_signal_handler(number, stop.set)
-  web_runner = web.AppRunner(application, access_log=None)
+  web_runner = app_lib.runner(application)
   await web_runner.setup()
   site = web.TCPSite(web_runner, _HOST.value, _PORT.value, ssl_context=tls)
   try:
@@ -253,6 +272,12 @@ async def _serve(
   house.setting.beat.close()
   runner.close()
   operations.log("ended")
+
+
+def _raise_open_files() -> None:
+  """A socket is a file, and the usual limit is 1,024."""
+  _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+  resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _is_local() -> bool:

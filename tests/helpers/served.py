@@ -116,6 +116,9 @@ def serving(
   made_pool=None,
   rest_seconds=60.0,
   patience=20.0,
+  busy=100.0,
+  rehearsed=(),
+  idle_seconds=20.0,
 ):
   """A `Served`, whose loop has a thread of its own."""
   started = concurrent.futures.Future()
@@ -132,13 +135,14 @@ def serving(
       resting=resting.Resting(rest_dir, seconds=rest_seconds),
       recorder=recorder and recorder(made_pool),
       limits=limits or operations.Limits(),
-      rules=house_lib.Rules(slots=slots, busy=100.0, patience=patience),
+      rules=house_lib.Rules(slots=slots, busy=busy, patience=patience),
+      rehearsed=rehearsed,
     )
     beat = house.setting.beat
     application = app_lib.create(
       house, access=access or operations.Access(token=""), facts=FACTS
     )
-    web_runner = web.AppRunner(application, access_log=None)
+    web_runner = app_lib.runner(application, idle_seconds=idle_seconds)
     await web_runner.setup()
     await web.TCPSite(web_runner, "127.0.0.1", 0).start()
     port = web_runner.addresses[0][1]

@@ -184,6 +184,12 @@ def test_a_pool_that_fails_for_good_says_so(pool):
     pool.leave(session)
 
 
+def test_a_rehearsal_leaves_the_pool_empty(pool):
+  seconds = beat_lib.rehearse(pool, windows=3)
+  assert len(seconds) == 3 and min(seconds) > 0
+  assert not pool.sessions
+
+
 def test_a_session_that_rested_is_the_same(held):
   line = held.line(7)
   held.call(lambda: held.beat.go_on(line))

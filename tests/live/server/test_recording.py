@@ -27,6 +27,22 @@ def _recorder(path):
   return make
 
 
+class _Soft:
+  """The pool, heard from further away: random weights shout and clip."""
+
+  def __init__(self, pool):
+    self._pool = pool
+
+  def __getattr__(self, name):
+    return getattr(self._pool, name)
+
+  def tick(self, inputs, **more):
+    ticked = self._pool.tick(inputs, **more)
+    for session, sound in ticked.sounds.items():
+      ticked.sounds[session] = 0.1 * sound
+    return ticked
+
+
 async def _talk(client, *, windows):
   """Noise, a line, a picture and a lost window."""
   for k in range(windows):
@@ -39,7 +55,7 @@ async def _talk(client, *, windows):
           "content": [{"type": "input_text", "text": "tea?"}],
         },
       )
-    if k == 4:
+    if k in (4, 8, 12):  # one that comes late is not seen
       await client.send(type="tml.video.append", image=served.picture("red"))
     if k != 6:
       await client.say(served.noise(k, seconds=0.2))
@@ -50,7 +66,7 @@ async def _talk(client, *, windows):
 async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   record = tmp_path / "record"
   with served.serving(
-    tmp_path / "rest", made_pool=pool, recorder=_recorder(record)
+    tmp_path / "rest", made_pool=_Soft(pool), recorder=_recorder(record)
   ) as server:
     async with served.client(server, query="?seed=11") as client:
       await client.send(type="tml.record", allowed=True)
@@ -71,7 +87,8 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   assert (walls > 0).all()
   assert any(r["is_absent"] for r in records)
   assert sum(len(r["typed"]) for r in records) == 1
-  assert sum(len(r["images"]) for r in records) == 1
+  images = sum(len(r["images"]) for r in records)
+  assert 1 <= images <= 3
 
   # The importer reads both sides and what was typed.
   streams = served.config().streams
@@ -79,13 +96,13 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   found = sessions.open_folder(str(record), options={"size": size})
   (part,) = found.parts()
   (timeline,) = found.read(part)
-  assert isinstance(timeline, Timeline)
+  assert isinstance(timeline, Timeline), timeline
   assert timeline.duration == pytest.approx(0.2 * len(records))
   left = timeline.track(Role.USER).audio
   right = timeline.track(Role.AGENT).audio
   typed = [e for e in timeline.events if e.kind == EventKind.USER_TEXT]
   assert [event.text for event in typed] == ["tea?"]
-  assert len(timeline.video) == 1
+  assert len(timeline.video) == images
   assert timeline.video[0].image.shape == (40, 80, 3)
   assert (timeline.video[0].image == [255, 0, 0]).all()
   muted = round(sum(s.end - s.start for s in timeline.muted) / 0.2)
@@ -93,16 +110,17 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   assert timeline.metadata["wall_s"] == [r["wall_s"] for r in records]
   played = np.frombuffer(served.sound_of(client.events), "<i2")
   assert len(played) > 4800 and np.abs(right).max() > 1e-3
-  # What the client sent is there, to the sample.
-  sent = formats.Decoder(formats.PCM_24).push(
-    np.concatenate([served.noise(k, seconds=0.2) for k in range(3)])
-    .astype("<i2")
-    .tobytes()
-  )[:3000]
-  at = int(np.flatnonzero(np.abs(left) > 0)[0])
-  np.testing.assert_array_equal(
-    formats.to_pcm(left[at : at + 2000]), sent[np.flatnonzero(sent)[0] :][:2000]
+  # What the client sent is there, to the sample, up to its window's end.
+  sent = np.concatenate(
+    [served.noise(k, seconds=0.2) for k in range(20) if k != 6]
   )
+  sent = formats.Decoder(formats.PCM_24).push(sent.astype("<i2").tobytes())
+  at = int(np.flatnonzero(np.abs(left) > 0)[0])
+  heard = formats.to_pcm(left[at : at - at % 3200 + 3200])
+  assert len(heard) > 8
+  windows = np.lib.stride_tricks.sliding_window_view(sent, len(heard))
+  assert (windows[:, :8] == heard[:8]).all(axis=1).any()
+  assert (windows == heard).all(axis=1).any()
 
   # Played to the same model, the same is decided.
   again = replay.Replay(str(folder), config=served.config())
@@ -113,7 +131,7 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   assert again.same(recorded.frames) == len(records)
   assert len({tuple(record["outputs"]) for record in records}) > 3
   line = again.timeline(served.TOKENIZER)
-  assert len(line.video) == 1 and line.events[0].text == "tea?"
+  assert len(line.video) == images and line.events[0].text == "tea?"
 
 
 @served.run

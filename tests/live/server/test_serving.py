@@ -220,14 +220,19 @@ async def test_a_full_server_says_how_long_to_wait(server):
     assert about["seconds_to_wait"] >= 5
 
 
-async def _hear(client, *, windows, first=0):
-  """A window of noise after each tick; what was decided, and the sound."""
-  found = []
-  for k in range(first, first + windows):
-    await client.say(served.noise(k, seconds=0.2))
-    tick = await client.next("tml.tick")
-    found.append((tick["window"], tick["decision"], tick["user"]))
-  return found
+@served.run
+async def test_nobody_is_let_in_where_ticks_are_too_slow(pool, tmp_path):
+  """The first client is; its ticks, rehearsed ones too, are measured."""
+  with served.serving(
+    tmp_path, made_pool=pool, busy=0.5, rehearsed=[0.11] * 30
+  ) as server:
+    async with served.client(server), aiohttp.ClientSession() as http:
+      with pytest.raises(aiohttp.WSServerHandshakeError) as error:
+        await http.ws_connect(server.socket)
+      assert error.value.status == 503
+      async with http.get(f"{server.url}/v1/realtime") as answer:
+        told = (await answer.json())["error"]
+      assert "a tick takes 110 ms of 200" in told["message"]
 
 
 @served.run
@@ -290,6 +295,23 @@ async def test_a_session_that_rested_goes_on_bit_for_bit(pool, tmp_path):
 
 
 @served.run
+async def test_a_page_that_is_loaded_again_is_resumed(server):
+  """Also where the new connection comes before the old session rests."""
+  async with aiohttp.ClientSession() as http:
+    query, last = "", -1
+    for k in range(4):
+      async with served.client(server, http=http, query=query) as client:
+        about = client.events[1]
+        assert about["resumed"] == (k > 0)
+        query = f"?resume={about['resume_token']}"
+        await client.send(type="response.create")
+        for tick in await client.windows(2):
+          assert tick["window"] > last
+          last = tick["window"]
+    assert len(server.house.talks) + len(server.house.resting) == 1
+
+
+@served.run
 async def test_a_second_connection_takes_the_session_over(server):
   async with served.client(server) as first:
     await _silence(first, windows=2)
@@ -345,6 +367,13 @@ def test_a_name_that_somebody_gave_our_address_is_refused():
     {"Host": "evil.example:8765", "Origin": "http://evil.example:8765"}
   )
   assert access.refuses({"Host": "localhost:1", "Origin": "http://localhost:2"})
+  assert access.refuses({"Host": "[::"}) and access.refuses({})
+
+
+def test_messages_have_a_pace():
+  pace = operations.Pace(10.0, now=0.0)
+  assert [pace.allows(now=0.0) for _ in range(41)] == [True] * 40 + [False]
+  assert [pace.allows(now=0.2) for _ in range(3)] == [True, True, False]
 
 
 @served.run
@@ -360,6 +389,9 @@ async def test_limits_have_close_codes(pool, tmp_path):
         with pytest.raises(ConnectionError):
           await client.next("none")
         assert client.socket.close_code == 1009
+      while server.house.talks:
+        await asyncio.sleep(0.05)
+      await asyncio.sleep(0.2)
       async with served.client(server, http=http) as client:
         with pytest.raises(ConnectionError):
           for _ in range(200):
@@ -436,6 +468,19 @@ async def test_garbage_on_the_socket_disturbs_nobody(server):
       await asyncio.sleep(0.02)
       writer.close()
     assert len(await client.windows(3)) == 3
+
+
+@served.run
+async def test_a_connection_that_asks_for_nothing_is_closed(pool, tmp_path):
+  with served.serving(tmp_path, made_pool=pool, idle_seconds=1.0) as server:
+    port = int(server.url.rsplit(":", 1)[1])
+    for start in (b"", b"GET / HTTP/1.1\r\nHost:"):
+      reader, writer = await asyncio.open_connection("127.0.0.1", port)
+      writer.write(start)
+      assert not (await asyncio.wait_for(reader.read(), 30)).startswith(
+        b"HTTP/1.1 200"
+      )
+      writer.close()
 
 
 @served.run

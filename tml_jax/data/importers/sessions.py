@@ -92,7 +92,7 @@ class Sessions(calls.Listed):
             raise ValueError(f"{len(records)} ticks, not {header['ticks']}")
           found = tick_logs.read(records, notes=notes)
       given = _Inputs()
-      metadata = self._options.metadata(calls.KIND)
+      metadata: dict[str, Any] = {**self._options.metadata(calls.KIND)}
       if inputs:
         given = self._inputs(inputs, name=f"{part.name}/{INPUTS}", notes=notes)
         metadata |= {"wall_s": given.wall}

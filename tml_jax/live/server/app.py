@@ -163,3 +163,16 @@ def create(
 
   app.cleanup_ctx.append(background)
   return app
+
+
+def runner(
+  application: web.Application, *, idle_seconds: float = 20.0
+) -> web.AppRunner:
+  """What listens for the application.
+
+  A connection that asks for nothing for `idle_seconds`, or has not ended its
+  first question by then, is closed.
+  """
+  return web.AppRunner(
+    application, access_log=None, keepalive_timeout=idle_seconds
+  )

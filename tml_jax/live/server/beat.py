@@ -21,15 +21,17 @@ import concurrent.futures
 import dataclasses
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 from absl import logging
 
 from tml_jax.live.conversation import Conversation, Guest, Room
+from tml_jax.live.pool import SessionPool
 from tml_jax.live.saved import Snapshot
 from tml_jax.live.server.line import Line, Passed, Timing
+from tml_jax.live.session import Session
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Control
 
@@ -71,6 +73,23 @@ class _Seat:
   goes_on: bool = False
 
 
+def rehearse(pool: SessionPool, *, windows: int) -> list[float]:
+  """Seconds that each tick takes with a session that speaks in every slot."""
+  grid = clock.of(pool.config.streams)
+  random = np.random.default_rng(0)
+  sessions: list[Session] = []
+  while not pool.is_full:
+    sessions.append(pool.join(seed=len(sessions)))
+  seconds = []
+  for _ in range(windows):
+    sound = 0.1 * random.standard_normal(grid.samples).astype(np.float32)
+    ticked = pool.tick({each: each.perceive(sound) for each in sessions})
+    seconds.append(ticked.seconds)
+  for each in sessions:
+    pool.leave(each)
+  return seconds
+
+
 class Beat:
   """A pool's thread and clock.
 
@@ -84,6 +103,7 @@ class Beat:
     *,
     grid: clock.Grid,
     deliver: Callable[[Round], None],
+    rehearsed: Sequence[float] = (),
     now: Callable[[], float] = time.monotonic,
   ):
     """Starts the thread.
@@ -92,6 +112,7 @@ class Beat:
       room: of the pool, warmed up; nobody else touches it from now on.
       grid: of the windows.
       deliver: takes every round, on this thread; it must not wait.
+      rehearsed: what ticks took before anybody came, see `rehearse`.
       now: seconds of a clock that never jumps back.
     """
     self._room = room
@@ -105,9 +126,7 @@ class Beat:
     self._is_closing = False
     self.is_broken = False
     self._wake = threading.Condition()  # of the two above
-    self._recent: collections.deque[float] = collections.deque(
-      maxlen=_REMEMBERED
-    )
+    self._recent = collections.deque(rehearsed, maxlen=_REMEMBERED)
     self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
     self._thread.start()
 

@@ -10,6 +10,7 @@ import collections
 import json
 from typing import Any
 
+from absl import logging
 from aiohttp import WSMsgType, web
 
 from tml_jax.live.server import answers, events, operations, talk
@@ -76,9 +77,9 @@ class Connection:
     if transport is not None and not transport.is_closing():
       transport.abort()
 
-  def _drop(self, reason: str) -> None:
+  def _drop(self, reason: str, *, code: int = 1008) -> None:
     if self._closing is None:
-      self._closing = asyncio.ensure_future(self.close(1008, reason))
+      self._closing = asyncio.ensure_future(self.close(code, reason))
 
   # ---------------------------------------------------------------- its life
   async def run(self) -> web.WebSocketResponse:
@@ -175,6 +176,15 @@ class Connection:
 
   async def _write(self) -> None:
     """Sends what waits, in order; the socket tells when to wait."""
+    try:
+      await self._write_on()
+    except ConnectionError:  # the reader finds that out, too
+      pass
+    except Exception:
+      logging.exception("telling a client failed")
+      self._drop("this server has a fault", code=1011)
+
+  async def _write_on(self) -> None:
     while True:
       await self._has_outgoing.wait()
       if not self._outgoing:
@@ -192,10 +202,7 @@ class Connection:
         self._count += 1
         text = json.dumps({"event_id": f"event_{self._count}"} | event)
         self._house.setting.metrics.bytes_out.inc(len(text))
-        try:
-          await self._socket.send_str(text)
-        except ConnectionError:  # the reader finds that out, too
-          return
+        await self._socket.send_str(text)
 
   # ------------------------------------------------------------- what it says
   def _session(self, made: Talk) -> Event:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import secrets
 import statistics
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tml_jax import errors
@@ -241,8 +242,10 @@ class House:
       return
     self._remove(talk)
     beat, line = self.setting.beat, talk.line
-    snapshot = await asyncio.wrap_future(beat.call(lambda: beat.rest(line)))
-    self.resting.put(talk.token, line=line, snapshot=snapshot)
+    resting = beat.call(lambda: beat.rest(line))
+    self.resting.put(
+      talk.token, line=line, snapshot=asyncio.wrap_future(resting)
+    )
     self._count()
 
   async def end(self, talk: Talk, *, client: Client) -> None:
@@ -333,6 +336,7 @@ def open_house(
   recorder: Recorder | None,
   limits: Limits,
   rules: Rules,
+  rehearsed: Sequence[float] = (),
 ) -> House:
   """A house with its clock, on the running loop.
 
@@ -344,6 +348,7 @@ def open_house(
     recorder: of sessions; None records nothing.
     limits: of a client.
     rules: who is let in.
+    rehearsed: see `beat.rehearse`.
   """
   loop, streams = asyncio.get_running_loop(), pool.config.streams
   grid = clock.of(streams)
@@ -353,7 +358,12 @@ def open_house(
       loop.call_soon_threadsafe(house.deliver, made)
 
   setting = Setting(
-    beat=Beat(Room(pool, tokenizer=tokenizer), grid=grid, deliver=deliver),
+    beat=Beat(
+      Room(pool, tokenizer=tokenizer),
+      grid=grid,
+      deliver=deliver,
+      rehearsed=rehearsed,
+    ),
     tokenizer=tokenizer,
     grid=grid,
     height=streams.video_height,

@@ -229,7 +229,8 @@ class Line:
       lost=lost,
       newly_lost=newly_lost,
     )
-    if self.keep is not None:
-      self.keep(Taken(self._arrived, self._results, passed))
+    keep = self.keep  # another thread may end it now
+    if keep is not None:
+      keep(Taken(self._arrived, self._results, passed))
     self._results = results
     return passed

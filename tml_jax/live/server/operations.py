@@ -56,14 +56,16 @@ class Access:
 
   def refuses(self, headers: Mapping[str, str]) -> str:
     """What is wrong with a request, or ""."""
-    host = headers.get("Host", "")
-    name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+    host, origin = headers.get("Host", ""), headers.get("Origin")
+    try:
+      name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+      page = urllib.parse.urlsplit(origin or "").netloc
+    except ValueError:
+      return f"host {host!r:.80} or origin {origin!r:.80} is no address"
     if not self.token and self.hosts and name not in self.hosts:
       return f"host {host!r:.80} is not one of {', '.join(sorted(self.hosts))}"
-    origin = headers.get("Origin")
-    if origin is not None and origin not in self.origins:
-      if urllib.parse.urlsplit(origin).netloc != host:
-        return f"origin {origin!r:.80} is not allowed: name it in --origins"
+    if origin is not None and origin not in self.origins and page != host:
+      return f"origin {origin!r:.80} is not allowed: name it in --origins"
     return ""
 
   def knows(self, headers: Mapping[str, str]) -> bool:
@@ -74,7 +76,9 @@ class Access:
     for each in headers.get("Sec-WebSocket-Protocol", "").split(","):
       if each.strip().startswith(_SUBPROTOCOL):
         given = each.strip().removeprefix(_SUBPROTOCOL)
-    return hmac.compare_digest(given.encode(), self.token.encode())
+    return hmac.compare_digest(
+      given.encode(errors="replace"), self.token.encode()
+    )
 
 
 class Pace:

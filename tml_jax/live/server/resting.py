@@ -13,6 +13,7 @@ import json
 import pathlib
 import shutil
 import time
+from collections.abc import Awaitable
 
 from absl import logging
 
@@ -31,7 +32,6 @@ class Rested:
   Attributes:
     session_id: of it.
     until: seconds since 1970; then it is gone.
-    began: seconds of use so far count from here.
     line: its other end; None after a restart of the server.
     written: done when it lies on disk.
   """
@@ -75,8 +75,13 @@ class Resting:
     """That a session rests."""
     return self._seconds
 
-  def put(self, token: str, *, line: Line, snapshot: Snapshot) -> Rested:
-    """A session begins to rest; it is written meanwhile."""
+  def put(
+    self, token: str, *, line: Line, snapshot: Awaitable[Snapshot]
+  ) -> None:
+    """A session rests from now on; it is written when its snapshot is there.
+
+    A client that comes back at once waits for that.
+    """
     key, until = hash_of(token), time.time() + self._seconds
     rested = Rested(line.session_id, until, line)
     self._rested[key] = rested
@@ -87,23 +92,18 @@ class Resting:
       "until": until,
     }
 
-    def write() -> None:
-      saved.write(directory, snapshot=snapshot)
+    def write(found: Snapshot) -> None:
+      saved.write(directory, snapshot=found)
       files.write_atomically(directory / _NOTE, content=json.dumps(note))
 
-    rested.written = asyncio.ensure_future(asyncio.to_thread(write))
-    return rested
+    async def rest() -> None:
+      await asyncio.to_thread(write, await snapshot)
 
-  def knows(self, token: str) -> bool:
-    return hash_of(token) in self._rested
+    rested.written = asyncio.ensure_future(rest())
 
   def take(self, token: str) -> Rested | None:
     """Whose token it is; it rests no more."""
     return self._rested.pop(hash_of(token), None)
-
-  def keep(self, token: str, rested: Rested) -> None:
-    """It could not be resumed, and rests on."""
-    self._rested[hash_of(token)] = rested
 
   def place(self, rested: Rested) -> pathlib.Path:
     """Where it lies."""
@@ -126,9 +126,10 @@ class Resting:
     """Those whose time is over, which are gone."""
     over = {k: r for k, r in self._rested.items() if r.until < time.time()}
     for key, rested in over.items():
-      del self._rested[key]
-      self.forget(rested)
-    return list(over.values())
+      if rested.written is None or rested.written.done():
+        del self._rested[key]
+        self.forget(rested)
+    return [r for k, r in over.items() if k not in self._rested]
 
   async def settle(self) -> None:
     """Waits until all lie on disk."""
