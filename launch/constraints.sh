@@ -16,6 +16,7 @@ if sys.version_info[:2] != (3, 11):
 say "upgrading Python packages"
 python -m pip install --upgrade --upgrade-strategy eager \
   -e ".[test,eval,docs,tpu]" uv
+DEBIAN_PACKAGES+=(chromium) # tests of the page; nothing else needs it
 install_debian_packages
 check_and_test -m ''
 write_constraints

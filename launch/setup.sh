@@ -68,15 +68,15 @@ write_lock() {
 install_debian_packages() {
   if dpkg -s "${DEBIAN_PACKAGES[@]}" >/dev/null 2>&1; then return; fi
   if ! command -v apt-get >/dev/null || [[ "$(id -u)" != 0 ]]; then
-    say "no recorded prompts: this needs root and apt-get. To have them," \
-      "run: apt-get install ${DEBIAN_PACKAGES[*]}"
+    say "Debian packages are missing: this needs root and apt-get. To have" \
+      "them, run: apt-get install ${DEBIAN_PACKAGES[*]}"
     return
   fi
   say "installing Debian packages: ${DEBIAN_PACKAGES[*]}"
   export DEBIAN_FRONTEND=noninteractive
   if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends \
     "${DEBIAN_PACKAGES[@]}"; }; then
-    say "no recorded prompts: apt-get failed (see above)"
+    say "Debian packages are missing: apt-get failed (see above)"
   fi
 }
 

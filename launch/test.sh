@@ -18,5 +18,6 @@ done
 
 use_venv
 install_python "$extras"
+DEBIAN_PACKAGES+=(chromium) # tests of the page; nothing else needs it
 install_debian_packages
 check_and_test "$@"

@@ -158,6 +158,13 @@ class Playback:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ping:
+  """tml.ping: answered at once; browsers cannot send WebSocket pings."""
+
+  sent: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Close:
   """tml.close: the session is over for good."""
 
@@ -177,6 +184,7 @@ Command: TypeAlias = (
   | Pause
   | Record
   | Playback
+  | Ping
   | Close
 )
 
@@ -449,5 +457,6 @@ _READERS: dict[str, Callable[[dict[str, Any]], Command]] = {
   "tml.pause": lambda event: Pause(_bool(event, "paused")),
   "tml.record": lambda event: Record(_bool(event, "allowed")),
   "tml.playback": _playback,
+  "tml.ping": lambda event: Ping(sent=_number(event, "sent")),
   "tml.close": lambda event: Close(),
 }

@@ -122,6 +122,8 @@ class Talk:
         metrics = self._setting.metrics
         metrics.jitter.observe(command.jitter_ms / 1000)
         metrics.buffered.observe(command.buffer_ms / 1000)
+      case events.Ping():
+        return [{"type": "tml.pong", "sent": command.sent}]
       case events.Record():
         return await self._record(command.allowed)
       case events.Close():
