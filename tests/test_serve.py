@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from experiments import topologies
 from tests.helpers import commands, served, small
 from tml_jax import errors, serve
 from tml_jax.config import text as config_text
@@ -58,15 +59,15 @@ def test_bad_flags(given, words, workdir, tmp_path, monkeypatch):
       serve.main(small.run({}))
 
 
-def _start(tmp_path, data_dir, *arguments):
+def _start(tmp_path, data_dir, *arguments, slots=1, devices=1):
   """The command, and its port once it listens."""
-  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  environment.pop("XLA_FLAGS", None)
+  flag = f"--xla_force_host_platform_device_count={devices}"
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
   process = subprocess.Popen(
     [
       sys.executable,
       *("-m", "tml_jax.serve", f"--workdir={tmp_path / 'run'}"),
-      *(f"--data_dir={data_dir}", "--port=0", "--slots=1", "--busy=100"),
+      *(f"--data_dir={data_dir}", "--port=0", f"--slots={slots}", "--busy=100"),
       *(f"--rest_dir={tmp_path / 'rest'}", *arguments),
     ],
     cwd=commands.ROOT,
@@ -88,14 +89,50 @@ class _Address:
     self.socket = f"ws://127.0.0.1:{port}/v1/realtime"
 
 
-@pytest.mark.slow
-def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
+def _train(tmp_path, data_dir):
   trained = commands.run(
     *("-m", "tml_jax.train", *small.flags(), "--config.train.steps=2"),
     *(f"--data_dir={data_dir}", f"--workdir={tmp_path / 'run'}"),
     timeout=900,
   )
   assert trained.returncode == 0, trained.stderr
+
+
+@pytest.mark.slow
+def test_a_mesh_serves_the_tokens_of_one_device(data_dir, tmp_path):
+  _train(tmp_path, data_dir)
+
+  async def talk(port):
+    async with served.client(_Address(port), query="?seed=3") as client:
+      content = [{"type": "input_text", "text": "count to ten"}]
+      item = {"type": "message", "role": "user", "content": content}
+      await client.send(type="conversation.item.create", item=item)
+      ticks = await client.windows(30)
+      kinds = ("window", "decision", "is_speaking", "user")
+      return [[tick[kind] for kind in kinds] for tick in ticks], [
+        event["delta"]
+        for event in client.events
+        if event["type"] == "response.output_audio_transcript.delta"
+      ]
+
+  rules = "--config.mesh.rules=" + ",".join(topologies.RULES)
+  mesh = ("--config.mesh.data=2", "--config.mesh.expert=4", rules)
+  found = {}
+  for devices, flags_of in ((1, ()), (8, mesh)):
+    process, port = _start(
+      tmp_path, data_dir, *flags_of, slots=8, devices=devices
+    )
+    found[devices] = asyncio.run(talk(port))
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+  assert found[1] == found[8]
+  assert any(decision for _, decision, *_ in found[1][0])
+
+
+@pytest.mark.slow
+def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
+  _train(tmp_path, data_dir)
 
   async def talk(port, *, resume=""):
     query = f"?resume={resume}" if resume else ""

@@ -9,6 +9,7 @@ or Ctrl-C, after which sessions can be resumed.
 import asyncio
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import resource
@@ -176,23 +177,18 @@ async def _serve(
       f"serve needs the package {error.name}: pip install 'tml_jax[serve]'"
     ) from error
   from tml_jax.live import pool as pool_lib
-  from tml_jax.live import program as program_lib
   from tml_jax.live import session
   from tml_jax.streams import tokenizer as tokenizer_lib
   from tml_jax.tools import background
 
+  mesh = _mesh(config)
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   rest = resting.Resting(places.rest, seconds=_REST_SECONDS.value)
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
   pool = pool_lib.SessionPool(
-    program_lib.on_device(
-      config,
-      model=agent.model,
-      sessions=_SLOTS.value,
-      text_pieces=tokenizer.num_pieces,
-    ),
+    _program(config, agent=agent, mesh=mesh, text_pieces=tokenizer.num_pieces),
     variables=agent.variables,
     voice=vocoder_flags.voice(),
   )
@@ -272,6 +268,54 @@ async def _serve(
   house.setting.beat.close()
   runner.close()
   operations.log("ended")
+
+
+def _mesh(config: Config) -> Any:
+  """The mesh of the config over all devices; None for one device.
+
+  Raises:
+    errors.UserError: there are not so many devices, or the slots cannot be
+      divided among them.
+  """
+  import jax
+
+  from tml_jax.parallel import mesh as mesh_lib
+
+  if math.prod(mesh_lib.shape(config.mesh)) == 1:
+    return None
+  mesh = mesh_lib.create(config.mesh, devices=jax.devices())
+  mesh_lib.sharding(
+    ("batch",),
+    shape=(_SLOTS.value,),
+    mesh=mesh,
+    rules=config.mesh.axis_rules,
+    what="--slots",
+  )
+  return mesh
+
+
+def _program(
+  config: Config, *, agent: trained.Trained, mesh: Any, text_pieces: int
+) -> Any:
+  """The tick of all slots, on one device or on a mesh."""
+  from tml_jax.live import program as program_lib
+  from tml_jax.training import state as state_lib
+
+  if mesh is None:
+    return program_lib.on_device(
+      config,
+      model=agent.model,
+      sessions=_SLOTS.value,
+      text_pieces=text_pieces,
+    )
+  return program_lib.on_mesh(
+    config,
+    mesh=mesh,
+    sessions=_SLOTS.value,
+    model=state_lib.create_model(config),
+    example=state_lib.example_batch(config, batch_size=1).packed,
+    text_pieces=text_pieces,
+  )
 
 
 def _raise_open_files() -> None:
