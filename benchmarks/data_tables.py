@@ -275,11 +275,11 @@ def _importers(result: dict[str, Any]) -> list[str]:
     f"{calls['count']} calls of {calls['seconds']:g} s with noise of -60 dBFS,"
     " made of recorded prompts, in every form: its rates, codecs and texts, as"
     " `benchmarks/layouts/` writes them. One process prepares them, once with"
-    " `--check=none`, but for what is mostly pictures, and once with"
-    " `--check=all`; its start and imports are not counted (a short call comes first). Hours are of conversation, whatever"
-    " its channels. Pictures are 640 x 360, 25 a second, H.264, ten times"
-    " smaller than what the collections have; one a second is kept, of 160 x"
-    " 120. Others used the machine.",
+    " `--check=none`, except what is mostly pictures, and once with"
+    " `--check=all`; its start and imports are not counted, as a short call"
+    " comes first. Hours are of conversation, whatever its channels. Pictures"
+    " of people are H.264 of 640 x 360, a ninth of 1080p, 25 a second; one a"
+    " second is kept, of 160 x 120. Others used the machine.",
     "",
     "| importer | hours a core-minute, no checks | all checks | source, MB an"
     " hour | corpus, MB an hour | kept |",
