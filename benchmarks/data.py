@@ -16,6 +16,8 @@ are measured anew; of the others the document keeps what it says.
 - loader: filled positions and hours of conversation from a loader whose reader
   does nothing else, against the train loop of `tiny`, a TPU host, and lhotse.
 - augment: how fast each transform of `data.augment` is (`data_augment`).
+- importers: the same calls in the form of every importer of recordings, one
+  process (`data_importers`); needs lhotse, datasets and webdataset.
 - hosts: what is lost or repeated as one host becomes two and four
   (`data_hosts`).
 """
@@ -64,6 +66,7 @@ PARTS = (
   "faults",
   "loader",
   "augment",
+  "importers",
   "hosts",
 )
 _PARTS = flags.DEFINE_list("parts", list(PARTS), "What is measured.")
@@ -84,6 +87,9 @@ _HOURS = flags.DEFINE_float("hours", 2.0, "Of made calls.")
 _FILES = flags.DEFINE_integer("files", 1000, "Of the run that is killed.")
 _KILLS = flags.DEFINE_integer("kills", 5, "Of that run.")
 _CALLS = flags.DEFINE_integer("calls", 40, "With planted faults.")
+_IMPORTED_MINUTES = flags.DEFINE_float(
+  "imported_minutes", 12.0, "Of calls for each importer."
+)
 _SECONDS = flags.DEFINE_float("seconds", 30.0, "Of each row of the loader.")
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -368,6 +374,14 @@ def augment(root: pathlib.Path) -> dict[str, Any]:
   return data_augment.measure(path, noises=_NOISES.value)
 
 
+def importers(root: pathlib.Path) -> dict[str, Any]:
+  """Speed and size by importer."""
+  # Imports Lhotse and others, which no other part needs.
+  from benchmarks import data_importers
+
+  return data_importers.measure(root, minutes=_IMPORTED_MINUTES.value)
+
+
 def hosts(root: pathlib.Path) -> dict[str, Any]:
   """Things lost and repeated over 35 corpora."""
   config, path = data_hosts.config(35), root / "hosts"
@@ -387,6 +401,7 @@ MEASURED: dict[str, Callable[[pathlib.Path], dict[str, Any]]] = {
   "faults": faults,
   "loader": load,
   "augment": augment,
+  "importers": importers,
   "hosts": hosts,
 }
 

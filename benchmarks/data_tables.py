@@ -34,6 +34,7 @@ def markdown(result: dict[str, Any], *, before: str) -> str:
     "faults": ("Faults", _faults),
     "loader": ("Loading", _loader),
     "augment": ("Changing recordings", _augment),
+    "importers": ("Importers of recordings", _importers),
     "hosts": ("Hosts that come and go", _hosts),
   }
   lines = [
@@ -266,6 +267,40 @@ def _lhotse(result: dict[str, Any]) -> list[str]:
     f"| ours, read and decoded alone | - | - | - | {alone:,.0f} | - | - |"
   )
   return lines
+
+
+def _importers(result: dict[str, Any]) -> list[str]:
+  calls = result["importers_calls"]
+  lines = [
+    f"{calls['count']} calls of {calls['seconds']:g} s with noise of -60 dBFS,"
+    " made of recorded prompts, in every form: its rates, codecs and texts, as"
+    " `benchmarks/layouts/` writes them. One process prepares them, once with"
+    " `--check=none`, except what is mostly pictures, and once with"
+    " `--check=all`; its start and imports are not counted, as a short call"
+    " comes first. Hours are of conversation, whatever its channels. Pictures"
+    " of people are H.264 of 640 x 360, a ninth of 1080p, 25 a second; one a"
+    " second is kept, of 160 x 120. Others used the machine.",
+    "",
+    "| importer | hours a core-minute, no checks | all checks | source, MB an"
+    " hour | corpus, MB an hour | kept |",
+    "|---|--:|--:|--:|--:|--:|",
+  ]
+  for name, row in result["importers"].items():
+    speeds = row["hours_per_core_minute"]
+    without = f"{speeds['none']:.1f}" if "none" in speeds else "-"
+    lines.append(
+      f"| {name} | {without} | {speeds['all']:.1f} |"
+      f" {row['source_bytes_per_hour'] / 1e6:.1f} |"
+      f" {row['corpus_bytes_per_hour'] / 1e6:.1f} |"
+      f" {row['kept']} of {row['of']} |"
+    )
+  return [
+    *lines,
+    "",
+    "The source is every file of the form, whether it is read or not. `ami` has"
+    " a third track, of whoever else is in the room; `video` and"
+    " `full_duplex_bench` have one, the user's.",
+  ]
 
 
 def _hosts(result: dict[str, Any]) -> list[str]:
