@@ -187,6 +187,7 @@ def main(
     return errors.Status.DONE
 
   # -------------------------------------------------------------- compile
+  logging.info("compiling the step: minutes, on few or busy cores")
   compile_start = time.monotonic()
   with clock.during(goodput.Category.COMPILE):
     train_step = program.compile(program.lower())

@@ -19,6 +19,7 @@ from tests.helpers import (
   small_data,
   small_run,
   sound,
+  streamed,
 )
 from tml_jax import errors, plugins, prepare, tools
 from tml_jax import workdir as workdir_lib
@@ -27,6 +28,7 @@ from tml_jax.data.splits import Split
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.streams import annotation
 from tml_jax.streams.annotation import Kind
+from tml_jax.streams.timeline import Role
 from tml_jax.tools import background
 from tml_jax.tools import flags as tool_flags
 
@@ -49,6 +51,71 @@ def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
   here, there = batches
   assert (here.speech.weights.sum(axis=1) > 0).all()
   jax.tree.map(np.testing.assert_array_equal, here, there)
+
+
+def write_folder_call(folder, *, assistant="near", text="hello there"):
+  """`far` speaks for a second, then `near`; segments are not in order."""
+  folder.mkdir(parents=True)
+  silence = np.zeros(sound.RATE)
+  for name, pieces in (
+    ("near", (silence, sound.tone(1.0))),
+    ("far", (sound.tone(1.0), silence)),
+  ):
+    sound.write_wav(folder / f"{name}.opus", np.concatenate(pieces)[None])
+  (folder / "segments.tsv").write_text(
+    "side\tbegin_ms\tend_ms\ttext\n"
+    f"near\t1000\t2000\t{text}\nfar\t0\t1000\thi\n"
+  )
+  (folder / "meta.yaml").write_text(f"assistant: {assistant}\nlanguage: de\n")
+
+
+def test_an_importer_is_prepared_by_worker_processes(tmp_path):
+  plugins.load([plugin_files.write("support_line", tmp_path)])
+  src = tmp_path / "calls"
+  for i in range(6):
+    write_folder_call(
+      src / f"call_{i:04}", assistant="far" if i == 1 else "near"
+    )
+  (src / "call_0002" / "far.opus").write_bytes(b"no sound")
+  (src / "call_0003" / "segments.tsv").unlink()
+  (src / "call_0004" / "meta.yaml").write_text("assistant: left\n")
+  (src / "call_0005" / "meta.yaml").write_text("assistant: {")
+
+  def prepare_again():
+    return streamed.prepare(
+      "support_line", src, tmp_path / "data" / "calls", processes=2
+    )
+
+  report = prepare_again()
+  assert report["recordings"] == 2
+  skipped = {
+    reason: entry["examples"][0] for reason, entry in report["skipped"].items()
+  }
+  assert [*map(str, sorted(skipped))] == [
+    "broken metadata",
+    "cannot be read",
+    "its file is missing",
+    "its source failed",
+  ]
+  assert skipped["broken metadata"].startswith("call_0004/meta.yaml: ValueErr")
+  assert skipped["cannot be read"].startswith("call_0002/far.opus: ")
+  assert skipped["its file is missing"] == "call_0003/segments.tsv"
+  assert skipped["its source failed"].startswith("call_0005: ParserError")
+  written = corpus.RecordSource(tmp_path / "data" / "calls")
+  first, second = sorted((written[0], written[1]), key=lambda item: item.id)
+  assert (first.id, second.id) == ("call_0000", "call_0001")
+  assert first.metadata["language"] == "de"
+  roles = [{x.voice: x.role for x in item.tracks} for item in (first, second)]
+  assert roles == [
+    {"call_0000 near": Role.AGENT, "call_0000 far": Role.USER},
+    {"call_0001 near": Role.USER, "call_0001 far": Role.AGENT},
+  ]
+  (near,) = [each for each in first.tracks if each.role is Role.AGENT]
+  assert [word.text for word in near.words] == ["hello", "there"]
+  assert (near.words[0].start, near.words[-1].end) == (1.0, 2.0)
+  assert [(each.start, each.end) for each in near.spans] == [(1.0, 2.0)]
+  write_folder_call(src / "call_0006")
+  assert prepare_again()["recordings"] == 3
 
 
 def test_a_source_is_prepared_by_worker_processes(tmp_path):

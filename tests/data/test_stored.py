@@ -138,3 +138,23 @@ def test_a_manifest_cannot_reach_outside(tmp_path):
   for name in ("../b.wav", "/etc/passwd", "a/../../in2/b", "x\0y"):
     with pytest.raises(BadRecording, match="outside of"):
       place.below(place.root, name)
+
+
+def test_messages_name_files_as_they_lie_in_the_source(tmp_path):
+  """Where each call is a folder, `far.opus` alone would not say which."""
+  (tmp_path / "src" / "call_7").mkdir(parents=True)
+  (tmp_path / "src" / "call_7" / "far.opus").write_bytes(b"1234")
+  place = stored.Place(str(tmp_path / "src"))
+  (file,) = place.files(ends=["far.opus"])
+  assert place.named(file.path) == file.name == "call_7/far.opus"
+  for path, name in (
+    (file.path.replace("far", "near"), "call_7/near.opus"),
+    (str(tmp_path / "elsewhere" / "a.wav"), "a.wav"),
+    ("", ""),
+  ):
+    with pytest.raises(BadRecording) as caught:
+      place.read(path, limit=9)
+    assert (caught.value.reason, caught.value.detail) == (Reason.MISSING, name)
+    with pytest.raises(BadRecording) as caught, place.opened(path):
+      pass
+    assert caught.value.detail == name

@@ -7,6 +7,7 @@ from tests.helpers import commands
 
 DOCUMENTS = {
   "twice": "families",
+  "support_line": "add_a_data_source",
   "read_aloud": "add_a_data_source",
   "dice": "tools",
   "upside_down": "augmentation",
@@ -16,9 +17,15 @@ DOCUMENTS = {
 
 
 def write(name: str, folder: pathlib.Path) -> str:
-  """Writes the first file of Python in a document; returns its path."""
-  text = (commands.ROOT / "docs" / f"{DOCUMENTS[name]}.md").read_text()
-  code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+  """Writes a file of Python in a document; returns its path.
+
+  They stand in a document in the order of `DOCUMENTS`.
+  """
+  document = DOCUMENTS[name]
+  text = (commands.ROOT / "docs" / f"{document}.md").read_text()
+  found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  there = [each for each in DOCUMENTS if DOCUMENTS[each] == document]
+  code = found[there.index(name)]
   path = folder / f"{name}.py"
   path.write_text(code)
   return str(path)

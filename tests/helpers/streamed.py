@@ -26,8 +26,8 @@ def read(name, src, **options):
   return sorted(items, key=lambda item: item.id), sorted(bad)
 
 
-def prepare(name, src, dst, **options):
-  """Makes a corpus in this process; returns its report."""
+def prepare(name, src, dst, *, processes=1, **options):
+  """Makes a corpus, in this process or others; returns its report."""
   return prepare_lib.prepare_source(
     name,
     src=str(src),
@@ -36,7 +36,7 @@ def prepare(name, src, dst, **options):
     size=(40, 80),
     runner=runners.Runner.LOCAL,
     beam_options=(),
-    processes=1,
+    processes=processes,
     verify=False,
     rebuild=False,
   )

@@ -142,7 +142,7 @@ def value(place: stored.Place, path: str) -> Any:
   Raises:
     BadRecording: it cannot be read, or is none.
   """
-  name = source.as_text(posixpath.basename(path))
+  name = place.named(path)
   return records.value_of(place.read(path, limit=MAX_TEXT), name=name)
 
 
@@ -389,7 +389,7 @@ def sound(
   Raises:
     BadRecording: it cannot be used, or has not the channels.
   """
-  name = source.as_text(posixpath.basename(path))
+  name = place.named(path)
   with place.opened(path) as file:
     samples = media.sound_of_file(file, name=name, limits=LIMITS)
   return checked(samples, channels=channels, name=name)

@@ -141,6 +141,13 @@ class Place:
       )
     return path
 
+  def named(self, path: str) -> str:
+    """What messages call a file: as `File.name`, below the source's folder."""
+    name = posixpath.relpath(path, self.top) if path else ""
+    if name.startswith("../"):  # below an importer's option `root`
+      name = posixpath.basename(path)
+    return source.as_text(name)
+
   @contextlib.contextmanager
   def opened(self, path: str) -> Iterator[BinaryIO]:
     """A file that is read as it is needed, of any size.
@@ -148,7 +155,7 @@ class Place:
     Raises:
       BadRecording: it is missing, is no file, or cannot be read.
     """
-    name = source.as_text(posixpath.basename(path))
+    name = self.named(path)
     try:
       if not self.fs.isfile(path):  # of a pipe nothing may ever come
         raise BadRecording(Reason.MISSING, name)
@@ -168,7 +175,7 @@ class Place:
       BadRecording: it is missing, cannot be read, or has more than `limit`
       bytes.
     """
-    name = source.as_text(posixpath.basename(path))
+    name = self.named(path)
     try:
       with self.fs.open(path, "rb") as file:
         data: bytes = file.read(limit + 1)
