@@ -1,6 +1,7 @@
-"""Headless Chromium with a fake microphone and camera, for tests of pages.
+"""Headless Chromium, with a fake microphone and camera where pages need them.
 
-For: `tests/live/server`. Not for: what a page shows. Start at `open_page`.
+For: `tests/live/server` and `tests/page`. Not for: what a page shows. Start at
+`open_page`.
 """
 
 import contextlib
@@ -44,25 +45,25 @@ def driver() -> Iterator:
 
 @contextlib.contextmanager
 def launch(
-  playwright, *, microphone: pathlib.Path, flag: str = _ALLOW
+  playwright, *, microphone: pathlib.Path | None = None, flag: str = _ALLOW
 ) -> Iterator:
   """A browser whose microphone plays a WAV file, again and again.
 
   Args:
     playwright: of `driver`.
-    microphone: the file.
+    microphone: the file; None for a browser without devices.
     flag: what happens when a page asks for devices: allowed, or `DENY`.
   """
+  devices = (
+    flag,
+    "--use-fake-device-for-media-stream",
+    f"--use-file-for-fake-audio-capture={microphone}",
+    "--auto-select-desktop-capture-source=Entire screen",
+    # A name that is no localhost: its pages are no secure context.
+    "--host-resolver-rules=MAP talk.test 127.0.0.1",
+  )
   browser = playwright.chromium.launch(
-    executable_path=CHROMIUM,
-    args=[
-      flag,
-      "--use-fake-device-for-media-stream",
-      f"--use-file-for-fake-audio-capture={microphone}",
-      "--auto-select-desktop-capture-source=Entire screen",
-      # A name that is no localhost: its pages are no secure context.
-      "--host-resolver-rules=MAP talk.test 127.0.0.1",
-    ],
+    executable_path=CHROMIUM, args=[] if microphone is None else devices
   )
   yield browser
   browser.close()

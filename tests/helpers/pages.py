@@ -1,6 +1,6 @@
 """Pages read back, and recordings to show on them.
 
-For: `tests/page`. Not for: browsers (`chromium`). Start at `read`.
+For: `tests/page`. Not for: browsers (`browser`). Start at `read`.
 """
 
 import base64

@@ -1,8 +1,10 @@
 """The page in a browser: sound, keys, dark and light, wide and narrow."""
 
+import contextlib
+
 import pytest
 
-from tests.helpers import chromium, pages, recorded
+from tests.helpers import browser, pages, recorded
 from tml_jax.page import write
 from tml_jax.streams import tokenizer
 
@@ -32,23 +34,39 @@ def file(tmp_path_factory):
   )
 
 
+@contextlib.contextmanager
+def opened(file, *, width, scheme):
+  """The page in a window, where it asks for nothing and says nothing."""
+  size = {"width": width, "height": 800}
+  with (
+    browser.driver() as driver,
+    browser.launch(driver) as chromium,
+    browser.open_page(
+      chromium, file.as_uri(), viewport=size, color_scheme=scheme
+    ) as (page, seen),
+  ):
+    yield page
+    assert seen.console == []
+    asked = [url for url in seen.requests if not url.startswith("data:")]
+    assert asked == [file.as_uri()]
+
+
 @pytest.mark.parametrize(
   ("width", "scheme", "paper"),
   [(1280, "light", "rgb(255, 255, 255)"), (360, "dark", "rgb(22, 22, 22)")],
 )
 def test_it_plays_and_asks_for_nothing(file, width, scheme, paper):
-  with chromium.opened(file, width=width, scheme=scheme) as (page, seen):
+  with opened(file, width=width, scheme=scheme) as page:
     page.wait_for_function(f"({_LONG})().every(d => d > 0)")
     assert page.evaluate(_LONG) == pytest.approx([6.0] * 3, abs=0.02)
     assert page.evaluate(_PAPER) == paper
     assert page.evaluate(_WIDE) <= width  # no scrolling to the side
     images = "[...document.images].every(i => i.complete && i.naturalWidth)"
     assert page.evaluate(images)
-    assert seen.said == [] and seen.asked == []
 
 
 def test_keys_and_sound_move_over_the_windows(file):
-  with chromium.opened(file, width=1280, scheme="light") as (page, seen):
+  with opened(file, width=1280, scheme="light") as page:
     says = page.locator(".window")
     assert "A click or the arrow keys" in says.inner_text()
     for _ in range(60):  # by the keyboard alone
@@ -71,4 +89,3 @@ def test_keys_and_sound_move_over_the_windows(file):
       "() => /window (1[5-9]|2\\d),/.test("
       "document.querySelector('.window').textContent)"
     )
-    assert seen.said == [] and seen.asked == []
