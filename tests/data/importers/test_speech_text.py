@@ -227,7 +227,7 @@ def test_librispeech(tmp_path):
   assert texts_of(items) == ["GO DO YOU HEAR", "BUT IN"]
   assert items[0].tracks[0].voice == "84"
   assert items[0].metadata["language"] == "en"
-  assert bad == [(Reason.MISSING, "84-121123-0002.flac")]
+  assert bad == [(Reason.MISSING, "dev-clean/84/121123/84-121123-0002.flac")]
 
 
 def test_emilia(tmp_path):
