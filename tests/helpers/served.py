@@ -20,6 +20,7 @@ from aiohttp import web
 
 from tests.helpers import small, small_session
 from tests.helpers.frames import ByteTokenizer
+from tml_jax.config import Numerics
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
 from tml_jax.live import session
@@ -51,7 +52,7 @@ FACTS = {
 
 
 @functools.cache
-def config():
+def config(numerics=Numerics.DEFAULT):
   """The small session's, with a row of text for each byte."""
   return small.config(
     small_session._FIELDS
@@ -62,13 +63,14 @@ def config():
       "sample.temperature": 1.0,
       "sample.horizon": 96,
       "sample.sinks": 8,
+      "numerics": numerics,
     }
   )
 
 
 @functools.cache
-def program(slots: int) -> program_lib.Program:
-  cfg = config()
+def program(slots: int, numerics: Numerics) -> program_lib.Program:
+  cfg = config(numerics)
   return program_lib.on_device(
     cfg,
     model=small_session.model(cfg),
@@ -77,10 +79,12 @@ def program(slots: int) -> program_lib.Program:
   )
 
 
-def pool(slots: int) -> pool_lib.SessionPool:
+def pool(
+  slots: int, *, numerics: Numerics = Numerics.DEFAULT
+) -> pool_lib.SessionPool:
   made = pool_lib.SessionPool(
-    program(slots),
-    variables=small_session.variables(config()),
+    program(slots, numerics),
+    variables=small_session.variables(config(numerics)),
     voice=stream.Voice(network=None, variables={}),
   )
   made.warm_up({*session.Senses})

@@ -109,6 +109,8 @@ class Connection:
       is_over = await self._read(made)
     finally:
       writer.cancel()
+      if self._closing is not None:  # else the socket ends with its own code
+        await self._closing
       if is_over:
         await self._house.end(made, client=self)
         await self.close(1000, "")

@@ -226,7 +226,8 @@ class Talk:
         "\n".join([command.instructions, *tools])
       )
       room = self.line.room
-      self.line.type(tokens[:room])
+      if room:
+        self.line.type(tokens[:room])
       if len(tokens) > room:
         replies.append(
           answers.error(
