@@ -100,5 +100,6 @@ def wait_for(page, expression: str) -> None:
   """
   end = time.monotonic() + _SECONDS
   while not page.evaluate(expression):
-    assert time.monotonic() < end, f"never true: {expression}"
+    state = page.evaluate("globalThis.measured?.()")
+    assert time.monotonic() < end, f"never true: {expression}; {state}"
     page.wait_for_timeout(50)

@@ -105,7 +105,7 @@ def test_speech_goes_in_and_everything_comes_out(opened):
 def test_barge_in_silences_the_loudspeaker(opened):
   _, page, seen = opened
   _begin(page)
-  browser.wait_for(page, "measured().flushes.length >= 3")
+  browser.wait_for(page, "measured().flushes.length >= 1")
   flushes = page.evaluate("measured().flushes.map((f) => f.heard_ms)")
   print("ms from the event to silence:", [round(ms) for ms in flushes])
   # How long it takes at worst says how busy the machine is.
