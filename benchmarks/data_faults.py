@@ -48,7 +48,7 @@ PLANTED: dict[tuple[Check, str], Callable[[Timeline], Timeline]] = {
     (Check.OFFSET, f"words {late:+g} s"): (
       lambda item, late=late: planted.words_moved(item, late=late)
     )
-    for late in (-2.0, -0.3, 0.3, 1.0)
+    for late in (-2.0, -0.5, 0.5, 1.0)
   },
   **{
     (Check.OFFSET, f"user's channel {late:+g} s, bleed of -37 dB"): (

@@ -101,7 +101,7 @@ def test_channels_that_are_swapped():
     assert track == dataclasses.replace(right, audio=track.audio)
 
 
-@pytest.mark.parametrize("late", [-3.0, -0.3, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("late", [-3.0, -0.5, 0.5, 1.0, 5.0])
 def test_words_that_are_late_or_early(late):
   item = planted_calls.call(seconds=180.0)
   bad = planted.words_moved(item, late=late)
@@ -115,11 +115,11 @@ def test_words_that_are_late_or_early(late):
 
 
 def test_few_words_tell_no_small_offset():
-  """Those of a segment are wrong together, by up to a window."""
-  item = planted_calls.call(seconds=35.0)
-  for late in (-0.3, 0.3):
-    bad = planted.words_moved(item, late=late)
+  """Those of a segment are wrong together, those of logs by a window."""
+  for seconds, late in ((35.0, -0.45), (35.0, 0.45), (180.0, 0.3)):
+    bad = planted.words_moved(planted_calls.call(seconds=seconds), late=late)
     assert applied(bad, mending=ALL).item is bad
+  item = planted_calls.call(seconds=35.0)
   skipped(planted.words_moved(item, late=1.0), Reason.OFFSET, number=(1.0, 0.1))
 
 

@@ -32,8 +32,10 @@ LEAKAGE = "leakage between separated channels, dB"
 ERLE = "echo taken out, dB"
 
 # A window of the model is 0.2 s: what is later than that falls into another
-# one. Drift adds up to half of it.
-MOST_OFFSET = clock.TICKS.seconds
+# one. Drift adds up to half of it. Words of logs are exact to a window, and
+# those of segments to their silence: only words that are later still are wrong.
+_MOST_OFFSET = clock.TICKS.seconds
+_MOST_WORDS_OFFSET = 2 * clock.TICKS.seconds
 MOST_SLIP = clock.TICKS.seconds / 2
 _SURE = 4.0  # standard errors of a slope
 MOST_SWAP = 0.2
@@ -236,6 +238,13 @@ def _leakage(sounds: Sequence[Sounding]) -> float:
   return float(np.median(spoken)) if len(spoken) else 0.0
 
 
+def most_offset(name: str, *, values: Mapping[str, float]) -> float:
+  """Seconds from which an offset is a fault: more where words alone tell it."""
+  if name == CHANNEL_OFFSET and ECHO_DELAY in values:
+    return _MOST_OFFSET
+  return _MOST_WORDS_OFFSET
+
+
 def faults(
   measured: Measured, *, mending: Mending, duration: float
 ) -> list[Fault]:
@@ -278,13 +287,12 @@ def faults(
         f" {MOST_SLIP} s",
       )
   for name, what in ((CHANNEL_OFFSET, "user's channel"), (WORDS_OFFSET, "")):
-    late = values.get(name, 0.0)
-    if abs(late) > MOST_OFFSET:
+    late, most = values.get(name, 0.0), most_offset(name, values=values)
+    if abs(late) > most:
       add(
         Check.OFFSET,
         Reason.OFFSET,
-        f"{what or 'sound against words'} {late:+.2f} s late, over"
-        f" {MOST_OFFSET} s",
+        f"{what or 'sound against words'} {late:+.2f} s late, over {most} s",
       )
   if values.get(ECHO, bleed.NOT_FOUND_DB) > MOST_ECHO_DB:
     add(

@@ -202,8 +202,9 @@ def _drift(item: Timeline, found: Measured) -> Timeline:
 
 def _offset(item: Timeline, found: Measured) -> Timeline:
   """The user's channel moved to the agent's; else words to the sound."""
-  late = found.values.get(measures.CHANNEL_OFFSET, 0.0)
-  if abs(late) > measures.MOST_OFFSET:
+  name = measures.CHANNEL_OFFSET
+  late = found.values.get(name, 0.0)
+  if abs(late) > measures.most_offset(name, values=found.values):
     return _user_warped(item, factor=1.0, shift=late)
   return _words_moved(
     item, factor=1.0, shift=found.values[measures.WORDS_OFFSET]
