@@ -20,6 +20,7 @@ import pathlib
 import shutil
 import string
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -28,6 +29,9 @@ import scipy.signal
 import soundfile
 import tqdm
 from absl import app, flags
+
+if not __package__:
+  sys.path[0] = str(pathlib.Path(__file__).parents[1])
 
 from tml_jax import errors
 from tml_jax.config import flags as config_flags

@@ -31,7 +31,7 @@ _DEVICES = [
 
 def test_the_commands_are_found():
   assert {"tml_jax.sample", "tml_jax.aot", "launch.preflight"} <= {*MODULES}
-  assert len(MODULES) == 12
+  assert len(MODULES) == 13
 
 
 @pytest.mark.parametrize("module", MODULES)
