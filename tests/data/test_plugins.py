@@ -35,6 +35,7 @@ from tml_jax.tools import flags as tool_flags
 pytestmark = pytest.mark.usefixtures("registries")
 
 
+@pytest.mark.slow
 def test_a_family_is_packed_by_workers_as_by_this_process(data_dir, tmp_path):
   config = small_data.config(mixture=("twice:1.0",))
   with pytest.raises(
@@ -327,6 +328,7 @@ def test_a_run_goes_on_with_its_plugins(tmp_path, monkeypatch):
     workdir_lib.create(str(run), config)
 
 
+@pytest.mark.slow
 def test_all_is_every_family(config, data_dir, tmp_path):
   def mixed(*entries):
     return dataclasses.replace(

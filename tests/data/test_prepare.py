@@ -350,6 +350,7 @@ def test_one_prepare_at_a_time(tmp_path):
   held.release()
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_line(tmp_path):
   process = subprocess.Popen(
     [sys.executable, "-m", "tml_jax.prepare", f"--data_dir={tmp_path}/data"]

@@ -77,6 +77,7 @@ def test_what_is_there_is_never_touched(tmp_path, src, small_units):
   assert "CC0-1.0" in page and "http" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [(1,), (0, 2), (0, 1, 2)])
 def test_what_a_killed_run_left_makes_the_same_corpus(
   tmp_path, src, small_units, left

@@ -114,6 +114,7 @@ def test_live_conversations_keep_their_order_and_their_numbers():
   assert alone == [results[17], results[5]]
 
 
+@pytest.mark.slow
 def test_a_model_of_long_turns_meets_the_same_users():
   config = small_session.config(temperature=0.0)
   streams = dataclasses.replace(config.streams, turn_ms=400)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import topologies
 from tests.helpers import small_session
@@ -53,6 +54,7 @@ def _talk(program: program_lib.Program):
   return pool, frames
 
 
+@pytest.mark.slow
 def test_a_pool_on_a_mesh_gives_the_tokens_of_one_device():
   pool, got = _talk(_on_mesh())
   keys = pool._cache.layers[0]["key"]

@@ -50,6 +50,7 @@ def alone():
   return jax.device_get(step(variables["params"], variables["router"], batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MESHES)
 def test_loss_and_gradients_equal_one_device(name):
   variables, batch = inputs()

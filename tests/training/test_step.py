@@ -59,6 +59,7 @@ def test_eight_devices_equal_one(axes, one_device):
   _assert_close(sums, one_device[2], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_state_is_sharded_at_birth():
   cfg = small_run.config(fsdp=4, tensor=2)
   _, _, _, state = fresh(cfg, jax.devices())
@@ -117,6 +118,7 @@ def test_remat_changes_nothing(policy, one_device):
   _assert_close(got[0], one_device[0])
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_state_and_a_near_loss(one_device):
   cfg = small_run.config()
   train = dataclasses.replace(cfg.train, dtype=Dtype.BFLOAT16)
@@ -209,6 +211,7 @@ def test_router_bias_evens_out_the_load():
   assert bias.tolist() == [-0.5, 0.5, 0.0, 0.0]
 
 
+@pytest.mark.slow
 def test_router_balance_works_in_training():
   cfg = small_run.config()
   optim_config = dataclasses.replace(
@@ -301,6 +304,7 @@ def test_moving_average():
   assert step_lib.moving_average((), {}, decay=0.0, step=jnp.array(0)) == ()
 
 
+@pytest.mark.slow
 def test_step_flops_follow_xla_on_a_dense_model():
   """The formula against XLA's own count of an unrolled dense program."""
   cfg = small_run.config()

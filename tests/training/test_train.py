@@ -62,6 +62,7 @@ def _saves_of(workdir, *, finished: bool) -> list[str]:
   return [p for p in paths if p.rsplit("/", 1)[1].isdigit() == finished]
 
 
+@pytest.mark.slow
 def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   whole = tmp_path / "whole"
   process = start(whole, "--config.train.checkpoint_every=100")
@@ -110,6 +111,7 @@ def test_killed_and_stopped_runs_continue_bit_for_bit(start, tmp_path):
   assert not _saves_of(broken, finished=False)  # of the killed save
 
 
+@pytest.mark.slow
 def test_not_finite_stops_with_the_last_good_checkpoint(start, tmp_path):
   flags = (
     "--config.train.checkpoint_every=1",

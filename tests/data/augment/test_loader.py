@@ -207,6 +207,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(root, reference, tmp_path):
   script, out = tmp_path / "workers.py", tmp_path / "found"
   script.write_text(_WORKERS)

@@ -98,6 +98,7 @@ def differences(root, settings, *, margin=None):
   return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", CHAINS, ids="+".join)
 def test_a_stretch_is_changed_as_the_whole_is(root, augment):
   assert differences(root, config(*augment)) == 0

@@ -51,6 +51,7 @@ def test_pocketsphinx_writes_words_into_tracks_without(item):
     assert word.text.isascii() and "(" not in word.text
 
 
+@pytest.mark.slow
 def test_words_that_are_there_stay():
   good = planted_calls.call(seconds=30.0)
   (result,) = stage.apply(good, mending=WORDS)
@@ -142,6 +143,7 @@ def test_silero_writes_spans_where_the_format_has_none(item):
   assert kept.item.tracks[0].spans == (Span(0.5, 1.0),) and kept.done == ()
 
 
+@pytest.mark.slow
 def test_prepare_says_what_was_written(tmp_path):
   """The whole way, with another text of what makes a unit."""
   import soundfile

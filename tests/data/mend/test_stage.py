@@ -131,6 +131,7 @@ def test_words_that_drift(ppm):
   assert word_error(mended(bad, "drift").item, item) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ppm", [-450, 400])
 def test_a_channel_that_drifts_with_bleed(ppm):
   """Bleed tells the drift to a few ppm."""

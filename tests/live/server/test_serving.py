@@ -401,6 +401,7 @@ async def test_limits_have_close_codes(pool, tmp_path):
         assert client.socket.close_code == 1008
 
 
+@pytest.mark.slow
 @served.run
 async def test_a_client_that_never_reads_is_dropped(pool, tmp_path):
   """Its window of TCP is small, and nobody reads it."""
