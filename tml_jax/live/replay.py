@@ -94,6 +94,9 @@ class Replay:
   def check_room(self, config: StreamsConfig) -> None:
     """Nothing: what was not read then is not read now."""
 
+  def take(self, frame: Frame) -> None:
+    """Nothing: results of calls come when they came then."""
+
   def window(self, k: int) -> Arrived:
     """All that window `k` brought."""
     record = self._records[k]
