@@ -53,7 +53,7 @@ def test_two_hundred_calls(tmp_path):
   losses = [row["loss"] for row in map(json.loads, lines) if "loss" in row]
   assert losses[-1] < 0.5 * losses[0]
   found = json.loads((tmp_path / "RUN/evaluation.json").read_text())
-  calls = found["families"]["calls"]
+  calls = found["metrics"]["calls"]
   for agent in ("model", "recorded"):
     for name in ("took_floor", "floor_transfer_p50", "floor_transfer_js"):
       assert calls[agent][name]["events"] > 0, (agent, name)
