@@ -96,7 +96,8 @@ def test_the_summary_score_by_hand():
   two = _score(**best | dict(done_cue=0.5, right_cue=0.5))
   assert two == pytest.approx(100 * 4 / (1 / 0.75 + 1 / 0.75 + 1 + 1))
   assert _score(**best | dict(takeover=1)) == 0
-  assert _score(took_floor=1, extra_floor=0) == 100  # recorded conversations
+  # Of recorded conversations nothing says what is due.
+  assert np.isnan(_score(took_floor=1, extra_floor=0))
   assert np.isnan(_score(unasked_seconds=3, takeover=0))  # nothing was due
   # It is below four times the least side: no agent wins by one side alone.
   for side in ("done_turn", "right_turn"):

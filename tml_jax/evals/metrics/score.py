@@ -11,20 +11,20 @@ from tml_jax.evals.metrics import chances, floor
 # Unasked speech a minute that halves what an agent gets for being quiet: a
 # tenth of the time. People who talk that much unasked are left by everybody.
 HALF_SECONDS = 6.0
-_ACTS = (*(f"done_{kind}" for kind in chances.DUE), "took_floor")
+_ACTS = tuple(f"done_{kind}" for kind in chances.DUE)
 _WORDS = tuple(f"right_{kind}" for kind in chances.DUE)
 _HOLDS = ("yielded", *floor.SELECTIVE.values())
-_TAKES = ("takeover", "extra_floor")  # of these, less is better
+_TAKES = ("takeover",)  # of these, less is better
 _QUIET = "unasked_seconds"
 SERIES = (*_ACTS, *_WORDS, *_HOLDS, *_TAKES, _QUIET)
-EVENTS = ("done", "took_floor")  # what the score is said to count
+EVENTS = ("done",)  # what the score is said to count
 
 
 def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
   """The harmonic mean, times 100, of four sides of an agent.
 
     acts    the share of what was due that was done in time, kind by kind
-            (`done_KIND`); of recorded conversations, of the changes of floor
+            (`done_KIND`)
     words   the share that was done in time and with the right words, kind by
             kind (`right_KIND`)
     holds   yields to a barge-in; unmoved by backchannels, vocal tics, side talk
@@ -35,7 +35,9 @@ def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
   Within acts and words every kind counts alike, however many events it has: a
   table with more turns is no reason to count without ability. A side without
   events is left out, of all agents alike but for yields, which ask for speech
-  to be interrupted. Without anything due there is no score.
+  to be interrupted. Without anything due there is no score: recorded
+  conversations have none, as nothing says what is due in them. Of 16 calls an
+  energy echo took 99 % of the recorded changes of floor, and a clock all.
 
   Why harmonic, as F1 is of precision and recall: it is never above four times
   the least side, so that no agent wins by one side alone. Silence is
