@@ -20,6 +20,7 @@ if not __package__:  # run as a file
 from absl import app, flags
 
 from benchmarks import maxtext
+from tml_jax.config import ExpertWeights
 
 _DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
 _ONLY = flags.DEFINE_list("only", [], "Rows to run; empty runs all.")
@@ -60,10 +61,10 @@ ROWS = (
   ),
 )
 
-# Live sessions: the same weights in bfloat16, experts over all chips.
+# Live sessions: the same weights, experts over all chips.
 _TICKS = tuple(
   Row(
-    f"tick-{topology.replace(':', '-')}-{sessions}",
+    f"tick-{topology.replace(':', '-')}-{sessions}-{weights}",
     (
       _SMALL,
       f"--topology={topology}",
@@ -71,6 +72,7 @@ _TICKS = tuple(
       f"--sessions={sessions}",
       "--config.mesh.fsdp=1",
       f"--config.mesh.expert={chips}",
+      f"--config.sample.expert_weights={weights}",
     ),
   )
   for topology, chips, sessions in (
@@ -79,6 +81,7 @@ _TICKS = tuple(
     ("v5p:2x2x4", 16, 64),
     ("v6e:8x8", 64, 64),
   )
+  for weights in ExpertWeights
 )
 
 
@@ -192,15 +195,17 @@ def _live(reports: dict[str, dict]) -> list[str]:
     "",
     "`--program=tick`: one window of so many sessions, their caches as full as",
     "they get (`sample.horizon` positions of global layers), weights in",
-    "bfloat16. One output token is counted in the bounds, each further one",
-    "costs about what is written behind them, five in a window are many. Bytes",
-    "are all of HBM of a chip, as if kernels read every expert each time; they",
-    "read the chosen ones (moe_tpu.md).",
+    "bfloat16, routed experts as `sample.expert_weights` says. One output",
+    "token is counted in the bounds, each further one costs about what is",
+    "written behind them, five in a window are many. Bytes are all of HBM of a",
+    "chip, as if kernels read every expert each time; they read the chosen",
+    "ones (moe_tpu.md). There is no fp8 form: experts in `float8_e4m3fn` are",
+    "written out in float32 first by libtpu 0.0.42, six times the bytes.",
     "",
-    "| slice | chips | mesh | sessions | HBM, GiB | cache, GiB | read and"
-    " written, GB | bound, ms | exposed, ms | of it a token, ms |"
+    "| slice | chips | mesh | sessions | experts | HBM, GiB | cache, GiB |"
+    " read and written, GB | bound, ms | exposed, ms | of it a token, ms |"
     " 5 tokens, ms | compile, s |",
-    "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    "|---|--:|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
   ]
   commands = []
   for row in _TICKS:
@@ -217,6 +222,7 @@ def _live(reports: dict[str, dict]) -> list[str]:
       f"{r['chips']:,}",
       " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1),
       f"{r['sessions']}",
+      "int8" if row.flags[-1].endswith(ExpertWeights.INT8) else "bfloat16",
       f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
       f"{r['hbm_by_category_gib']['cache']:.2f}",
       f"{r['hbm_gb_moved_per_chip']:.1f}",

@@ -16,6 +16,7 @@ from tml_jax.config import (
   Config,
   Dtype,
   ExecutionConfig,
+  ExpertWeights,
   FlowConfig,
   MeshConfig,
   ModelConfig,
@@ -164,6 +165,7 @@ def tml_interaction_small() -> Config:
       griffin_lim_iterations=32,
       horizon=8192,  # as far as training goes
       sinks=64,
+      expert_weights=ExpertWeights.MODEL,
     ),
     numerics=Numerics.DEFAULT,
   )

@@ -3,7 +3,7 @@
 from tml_jax.config.data import Damaged, DataConfig, Layout, OnChange
 from tml_jax.config.mesh import MeshConfig
 from tml_jax.config.model import FlowConfig, ModelConfig, Position
-from tml_jax.config.sample import SampleConfig
+from tml_jax.config.sample import ExpertWeights, SampleConfig
 from tml_jax.config.schema import Config, Numerics
 from tml_jax.config.streams import SayText, StreamsConfig
 from tml_jax.config.train import (
@@ -28,6 +28,7 @@ __all__ = [
   "DataConfig",
   "Dtype",
   "ExecutionConfig",
+  "ExpertWeights",
   "FlowConfig",
   "Layout",
   "LoopConfig",

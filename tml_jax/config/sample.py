@@ -4,8 +4,16 @@ For: `SampleConfig`. Not for: steps of the flow (`config/model.py`).
 """
 
 import dataclasses
+import enum
 
 from tml_jax.config import checks
+
+
+class ExpertWeights(enum.StrEnum):
+  """In what routed experts are held while sessions run."""
+
+  MODEL = "model"  # train.dtype
+  INT8 = "int8"  # a scale for each expert and output; a tick reads half
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +28,7 @@ class SampleConfig:
   # 200 ms listening, 11 speaking), and its first ones for good.
   horizon: int
   sinks: int
+  expert_weights: ExpertWeights
 
   def __post_init__(self) -> None:
     checks.require_range(

@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tml_jax.config import Config, RematPolicy
+from tml_jax.config import Config, ExpertWeights, RematPolicy
+from tml_jax.kernels.experts import quantized
 from tml_jax.live import tick as tick_lib
 from tml_jax.live.session import Senses
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import interaction
+from tml_jax.models import interaction, moe
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import clock
 from tml_jax.streams.batch import Chunk, Packed
@@ -41,7 +42,8 @@ class Places:
 
   Attributes:
     mesh: the mesh.
-    variables: abstract, weights in the model's dtype; routers in float32.
+    variables: abstract, weights in the model's dtype; routers in float32,
+      experts in 8 bits where the config says so.
     rows: of what has a row for each session.
   """
 
@@ -74,7 +76,13 @@ class Program:
   places: Places | None
 
   def put_variables(self, variables: dict[str, Any]) -> dict[str, Any]:
-    """Weights where a tick finds them."""
+    """Weights where and as a tick finds them.
+
+    Raises:
+      errors.UserError: 8-bit experts without the package that makes them.
+    """
+    if self.config.sample.expert_weights is ExpertWeights.INT8:
+      variables = moe.map_experts(quantized.quantize, variables)
     if self.places is None:
       return jax.tree.map(jnp.asarray, variables)
     return jax.tree.map(
@@ -283,6 +291,8 @@ def on_mesh(
     ),
   )
   boxed = jax.eval_shape(model.init, jax.random.key(0), example)
+  if config.sample.expert_weights is ExpertWeights.INT8:
+    boxed = moe.map_experts(_quantized, boxed)
   shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
   cast = functools.partial(_cast, dtype=str(config.train.dtype))
   variables = jax.tree_util.tree_map_with_path(
@@ -297,6 +307,18 @@ def on_mesh(
   )
 
 
+def _quantized(box: nn.LogicallyPartitioned) -> quantized.Quantized:
+  """The abstract form of `quantized.quantize`."""
+  made = jax.eval_shape(quantized.quantize, box.value)
+  experts, _, outputs = box.names
+  return quantized.Quantized(
+    values_EIO=box.replace(value=made.values_EIO),
+    scales_E1O=box.replace(
+      value=made.scales_E1O, names=(experts, None, outputs)
+    ),
+  )
+
+
 def _cast(
   path: tuple[object, ...],
   leaf: jax.ShapeDtypeStruct,
@@ -304,9 +326,9 @@ def _cast(
   *,
   dtype: str,
 ) -> jax.ShapeDtypeStruct:
-  """Matrices in the model's dtype, but for routers."""
-  names = {getattr(key, "key", None) for key in path}
-  keep = len(leaf.shape) < 2 or "router" in names
+  """Matrices in the model's dtype, but for routers and 8-bit experts."""
+  names = {getattr(key, "key", getattr(key, "name", None)) for key in path}
+  keep = len(leaf.shape) < 2 or names & {"router", "values_EIO", "scales_E1O"}
   return jax.ShapeDtypeStruct(
     leaf.shape, leaf.dtype if keep else jnp.dtype(dtype), sharding=sharding
   )

@@ -10,6 +10,8 @@ routed experts, S shared experts, k chosen experts, K kinds of token.
 """
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax
 import jax
@@ -22,6 +24,7 @@ from tml_jax.kernels.experts import tiled
 from tml_jax.models import norm
 from tml_jax.models.execution import Execution
 
+_ROUTED = ("gate", "up", "down")
 BALANCE = "balance"  # collection of `load_balance`, [B] of each layer
 
 
@@ -118,6 +121,19 @@ def load_balance(
     for x in (chosen_BTE, scores_BTE)
   )
   return num_experts * (share_BE * score_BE).sum(axis=-1)
+
+
+def map_experts(function: Callable[[Any], Any], variables: Any) -> Any:
+  """Variables of a model with `function` of each weight of routed experts.
+
+  Weights are [E, inputs, outputs], or boxes of them; layers are not stacked.
+  """
+  if not isinstance(variables, Mapping):
+    return variables
+  mapped = {k: map_experts(function, each) for k, each in variables.items()}
+  if {"router", *_ROUTED} <= set(mapped):
+    mapped |= {name: function(mapped[name]) for name in _ROUTED}
+  return mapped
 
 
 class MLP(nn.Module):

@@ -36,6 +36,8 @@ from jax import ad_checkpoint
 # The package hides the module behind a function of its name.
 from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 
+from tml_jax.kernels.experts import quantized
+
 # Rows, contraction and columns of a kernel's tile: at d_model 4096 and
 # expert_d_ff 2048 above the ridge of v5p (285 FLOP a byte) and within VMEM.
 TILE = (512, 1024, 1024)
@@ -212,6 +214,8 @@ def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
 
 @jax.named_scope("product")
 def _product(rows, weights, turn, *, static: Static, transposed=False):
+  if quantized.is_quantized(weights):  # never trained, so never transposed
+    return weights.product(rows, size_E=turn.size_E)
   width = weights.shape[1] if transposed else weights.shape[2]
   return gmm(
     rows,

@@ -31,19 +31,37 @@ from tml_jax.config import (
   MoeMatmul,
   Numerics,
 )
-from tml_jax.kernels.experts import dispatch, exchange, grouped
+from tml_jax.kernels.experts import dispatch, exchange, grouped, quantized
 
 
 @flax.struct.dataclass
 class Weights:
-  """One layer's routed experts."""
+  """One layer's routed experts; each of them may be `quantized.Quantized`."""
 
-  gate_EDF: jax.Array
-  up_EDF: jax.Array
-  down_EFD: jax.Array
+  gate_EDF: jax.Array | quantized.Quantized
+  up_EDF: jax.Array | quantized.Quantized
+  down_EFD: jax.Array | quantized.Quantized
 
   def astype(self, dtype: str) -> "Weights":
-    return jax.tree.map(lambda x: x.astype(dtype), self)
+    return jax.tree.map(
+      lambda x: x.astype(dtype), self, is_leaf=quantized.is_quantized
+    )
+
+  @property
+  def names(self) -> "Weights":
+    """Logical names of the dims of each array."""
+    return Weights(
+      *(
+        quantized.Quantized(names, (names[0], None, names[2]), dtype=x.dtype)
+        if quantized.is_quantized(x)
+        else names
+        for x, names in (
+          (self.gate_EDF, NAMES.gate_EDF),
+          (self.up_EDF, NAMES.up_EDF),
+          (self.down_EFD, NAMES.down_EFD),
+        )
+      )
+    )
 
 
 # Choices (tokens times k) up to which `gathered` is the form of one device: an
@@ -325,7 +343,7 @@ def apply(
 
   keywords = dict(
     weights=weights,
-    names=NAMES,
+    names=weights.names,
     experts_BTk=experts_BTk,
     shares_BTk=shares_BTk,
   )
