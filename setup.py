@@ -49,11 +49,9 @@ _TORCH = [  # prepare --recogniser=whisper:PATH, --separate=torchscript:PATH
   "transformers>=5.23,<6",
 ]
 _SERVE = ["prometheus-client>=0.21,<1"]  # serve; aiohttp is needed anyway
-_QWIX = ["qwix>=0.1.8,<0.2"]  # sample.expert_weights = int8
 _TEST = [
   *_ANNOTATE,
   *_BEAM,
-  *_QWIX,
   *_S3,
   *_SERVE,
   "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
@@ -67,6 +65,7 @@ _TEST = [
   "pytest>=8.3",
   "pytest-xdist>=3.6",
   "pyyaml>=6.0,<7",
+  "qwix>=0.1.8,<0.2",
   "ruff==0.17.6",  # formatting changes between releases
   "soundfile>=0.13",  # writes what importers of speech read
   "svg.path>=7.0,<8",  # path data oracle
@@ -81,10 +80,10 @@ _EVAL = [  # benchmarks/vocoder.py, and --vad=silero
   "pystoi>=0.4.1,<0.5",
 ]
 _DOCS = ["pdoc>=16.0,<17"]  # launch/api_pages.sh
-_TPU = [
+_TPU = [  # libtpu: to run on TPUs, and to compile
   "jax[tpu]>=0.8.0,<0.11",
-  *_QWIX,
-]  # libtpu: to run on TPUs, and to compile
+  "qwix>=0.1.8,<0.2",  # sample.expert_weights = int8
+]
 
 setuptools.setup(
   name="tml_jax",

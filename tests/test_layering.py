@@ -199,6 +199,7 @@ def test_every_import_is_a_declared_dependency():
     ("_SERVE", "prometheus-client"),
     ("_TORCH", "torch"),
     ("_TORCH", "transformers"),
+    ("_TPU", "qwix"),
   )
   requires = [*lists["_REQUIRES"], *(name for _, name in extras)]
   for extra, name in extras:

@@ -23,7 +23,6 @@ import numpy as np
 from flax import linen as nn
 
 from tml_jax.config import Config, ExpertWeights, RematPolicy
-from tml_jax.kernels.experts import quantized
 from tml_jax.live import tick as tick_lib
 from tml_jax.live.session import Senses
 from tml_jax.models import cache as cache_lib
@@ -82,7 +81,7 @@ class Program:
       errors.UserError: 8-bit experts without the package that makes them.
     """
     if self.config.sample.expert_weights is ExpertWeights.INT8:
-      variables = moe.map_experts(quantized.quantize, variables)
+      variables = moe.quantize_experts(variables)
     if self.places is None:
       return jax.tree.map(jnp.asarray, variables)
     return jax.tree.map(
@@ -292,7 +291,7 @@ def on_mesh(
   )
   boxed = jax.eval_shape(model.init, jax.random.key(0), example)
   if config.sample.expert_weights is ExpertWeights.INT8:
-    boxed = moe.map_experts(_quantized, boxed)
+    boxed = moe.quantize_experts(boxed)
   shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
   cast = functools.partial(_cast, dtype=str(config.train.dtype))
   variables = jax.tree_util.tree_map_with_path(
@@ -304,18 +303,6 @@ def on_mesh(
     sessions=sessions,
     text_pieces=text_pieces,
     places=Places(mesh=mesh, variables=variables, rows=rows),
-  )
-
-
-def _quantized(box: nn.LogicallyPartitioned) -> quantized.Quantized:
-  """The abstract form of `quantized.quantize`."""
-  made = jax.eval_shape(quantized.quantize, box.value)
-  experts, _, outputs = box.names
-  return quantized.Quantized(
-    values_EIO=box.replace(value=made.values_EIO),
-    scales_E1O=box.replace(
-      value=made.scales_E1O, names=(experts, None, outputs)
-    ),
   )
 
 

@@ -10,7 +10,7 @@ routed experts, S shared experts, k chosen experts, K kinds of token.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax
@@ -20,7 +20,7 @@ from flax import linen as nn
 from jax import ad_checkpoint
 
 from tml_jax.config import ModelConfig
-from tml_jax.kernels.experts import tiled
+from tml_jax.kernels.experts import quantized, tiled
 from tml_jax.models import norm
 from tml_jax.models.execution import Execution
 
@@ -123,17 +123,35 @@ def load_balance(
   return num_experts * (share_BE * score_BE).sum(axis=-1)
 
 
-def map_experts(function: Callable[[Any], Any], variables: Any) -> Any:
-  """Variables of a model with `function` of each weight of routed experts.
+def quantize_experts(variables: Any) -> Any:
+  """Variables with the weights of routed experts in 8 bits.
 
-  Weights are [E, inputs, outputs], or boxes of them; layers are not stacked.
+  Args:
+    variables: of a model whose layers are not stacked; arrays, or the abstract
+      boxes that `jax.eval_shape(model.init, ...)` gives.
+
+  Raises:
+    errors.UserError: the package that does it is missing.
   """
   if not isinstance(variables, Mapping):
     return variables
-  mapped = {k: map_experts(function, each) for k, each in variables.items()}
-  if {"router", *_ROUTED} <= set(mapped):
-    mapped |= {name: function(mapped[name]) for name in _ROUTED}
-  return mapped
+  made = {name: quantize_experts(each) for name, each in variables.items()}
+  if {"router", *_ROUTED} <= set(made):
+    made |= {name: _quantized(made[name]) for name in _ROUTED}
+  return made
+
+
+def _quantized(weight: Any) -> quantized.Quantized:
+  if not isinstance(weight, nn.LogicallyPartitioned):
+    return quantized.quantize(weight)
+  abstract = jax.eval_shape(quantized.quantize, weight.value)
+  experts, _, outputs = weight.names
+  return quantized.Quantized(
+    values_EIO=weight.replace(value=abstract.values_EIO),
+    scales_E1O=weight.replace(
+      value=abstract.scales_E1O, names=(experts, None, outputs)
+    ),
+  )
 
 
 class MLP(nn.Module):
