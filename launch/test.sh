@@ -10,11 +10,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
 
-extras="[test]"
+extras="[test]" slow=no
 for argument in "$@"; do
   # Whoever chooses by mark may choose slow tests, which compile for TPUs.
-  if [[ "$argument" == -m* ]]; then extras="[test,tpu]"; fi
+  if [[ "$argument" == -m* ]]; then extras="[test,tpu]" slow=yes; fi
 done
+if [[ "$slow" == no ]]; then
+  # Fast tests compile much and compute little: half of XLA's time is LLVM's.
+  # What is in XLA_FLAGS already comes later, and counts.
+  export XLA_FLAGS="--xla_backend_optimization_level=0 ${XLA_FLAGS:-}"
+fi
 
 use_venv
 install_python "$extras"
