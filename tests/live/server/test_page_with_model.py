@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import answering, browser, served, small_session, speech
 from tests.helpers import sound as sound_lib
+from tml_jax.config import Numerics
 from tml_jax.tools import calculator
 from tml_jax.vocoder import stream
 
@@ -41,7 +42,7 @@ def chromium(microphone):
 @pytest.fixture(scope="module")
 def pool():
   made = answering.AnsweringPool(
-    served.program(2),
+    served.program(2, Numerics.DEFAULT),
     variables=small_session.variables(served.config()),
     voice=stream.Voice(network=None, variables={}),
   )
