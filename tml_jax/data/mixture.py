@@ -25,7 +25,7 @@ from absl import logging
 from tml_jax import errors, registry
 from tml_jax.config import Config, Damaged, Layout
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import scenarios, shares, source, subset
+from tml_jax.data import scenarios, shares, source, subset, unheard
 from tml_jax.data import stages as stages_lib
 from tml_jax.data.augment import chain
 from tml_jax.data.scenarios import family
@@ -140,6 +140,7 @@ def open_mixture(
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
+  unheard.check(config)
   wanted = weights(config)
   # One for all families; where there is none, nobody speaks with voices.
   voices = open_voices(config, data_dir=data_dir) if speaks(config) else {}
@@ -360,8 +361,10 @@ def check(
   Raises:
     errors.UserError: no tokenizer that fits (`tokenizer_file`, else that of
       `data_dir`), a corpus that is missing or cut short, an unknown entry of
-      the mixture, or an entry of `data.augment` that cannot work.
+      the mixture, an unheard voice, or an entry of `data.augment` that cannot
+      work.
   """
+  unheard.check(config)
   transforms(config)
   if speaks(config):
     open_voices(config, data_dir=data_dir)
