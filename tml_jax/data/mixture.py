@@ -29,6 +29,7 @@ from tml_jax.data import scenarios, shares, source, subset, unheard
 from tml_jax.data import stages as stages_lib
 from tml_jax.data.augment import chain
 from tml_jax.data.scenarios import family
+from tml_jax.data.scenarios import shift as shift_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, tokenizer
 from tml_jax.streams.document import Document
@@ -419,10 +420,12 @@ def open_entry(
   grid: clock.Grid,
   in_stretches: bool = False,
   margin: float = 0.0,
+  shift: shift_lib.Shift | None = None,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
 
-  Their agents act at the boundaries of `grid`. Long recordings of a corpus come
+  Their agents act at the boundaries of `grid`, and users are as `shift` has it,
+  where one is given. Long recordings of a corpus come
   in stretches where that is asked for, with the sound `margin` seconds around.
 
   Raises:
@@ -446,6 +449,7 @@ def open_entry(
         config.streams.video_height, config.streams.video_width
       ),
       grid=grid,
+      shift=shift,
     )
   corpus = _open_corpus(entry, config=config, data_dir=data_dir)
   cut = None

@@ -7,8 +7,10 @@ For: people. Not for: the numbers themselves (`panel`) or the pictures
 import dataclasses
 import html as html_lib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from tml_jax.evals import conditions as conditions_lib
 from tml_jax.evals import log_picture
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.evals.metrics.panel import Better, Metric
@@ -160,8 +162,13 @@ def _content(report: Report, family: str) -> list[tuple[str, str, str]]:
   ]
 
 
-def html(report: Report, *, title: str) -> str:
-  """A page that needs no other file."""
+def html(
+  report: Report, *, title: str, conditions: Mapping[str, Any] | None = None
+) -> str:
+  """A page that needs no other file.
+
+  `conditions` are rows of `conditions.row`, if there are some.
+  """
   parts = [
     "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
     "<meta name='viewport' content='width=device-width'>",
@@ -173,6 +180,7 @@ def html(report: Report, *, title: str) -> str:
       log_picture.transfers(report.transfers(panel.ALL)),
       caption="floor transfers of all families",
     ),
+    *([_conditions(conditions)] if conditions else []),
   ]
   for family in report.families:
     count = len(report.items(family))
@@ -216,6 +224,20 @@ def _section(report: Report, family: str, heading: str) -> str:
       f"{dashes}<td class='unit'>{unit}</td></tr>"
     )
   return "".join([*lines, "</tbody></table></div>"])
+
+
+def _conditions(rows: Mapping[str, Any]) -> str:
+  """A line a condition, what was evaluated alone."""
+  head, *lines = conditions_lib.table(rows)
+  titles = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+  body = "".join(
+    f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in line)}</tr>"
+    for line in lines
+  )
+  return (
+    "<h2>Users unlike those of training</h2><div class='wide'><table><thead>"
+    f"<tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+  )
 
 
 def _figures(report: Report, family: str) -> list[str]:

@@ -33,7 +33,6 @@ from tml_jax.streams.timeline import Role, Timeline, VideoFrame
 
 _NOISE_SHARE = 0.5  # of timelines
 _SNR_DB = (15.0, 35.0)
-_BABBLE_VOICES = 4
 _SAME_LANGUAGE_SHARE = 0.8  # where such a pair of voices exists
 
 
@@ -321,17 +320,13 @@ class Family(abc.ABC):
 
   def _babble(self, count: int, *, random: np.random.Generator) -> np.ndarray:
     """[count] float32 of unit RMS: a few people of this split at once."""
-    total = np.zeros(count, np.float32)
-    for _ in range(_BABBLE_VOICES):
-      pieces, length = [], -int(random.integers(clock.SAMPLE_RATE))
-      while length < count:
-        bank = self._banks[choose(sorted(self._banks), random=random)]
-        prompt = choose(list(bank.prompts), random=random)
-        pieces.append(bank.load(prompt).tracks[0].audio)
-        length += len(pieces[-1])
-      talk = np.concatenate(pieces)
-      total += talk[len(talk) - count :]
-    return total / np.sqrt(np.mean(np.square(total)))
+
+    def utterance() -> np.ndarray:
+      bank = self._banks[choose(sorted(self._banks), random=random)]
+      prompt = choose(list(bank.prompts), random=random)
+      return bank.load(prompt).tracks[0].audio
+
+    return noise.babble(count, utterance=utterance, random=random)
 
   def _video(
     self, duration: float, *, random: np.random.Generator

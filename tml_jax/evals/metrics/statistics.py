@@ -81,6 +81,13 @@ def summarise(
   return found
 
 
+def sides(items: list[Series]) -> dict[str, float]:
+  """The sides of the summary score over `items`; `score.sides`."""
+  once = np.ones((1, len(items)))
+  shares = {name: _ratio(items, name, once) for name in score.SERIES}
+  return {name: float(side[0]) for name, side in score.sides(shares).items()}
+
+
 def scalars(values: dict[str, Value]) -> dict[str, float]:
   """The values alone."""
   return {name: value.value for name, value in values.items()}
