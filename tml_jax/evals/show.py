@@ -50,7 +50,7 @@ class Rows:
   """The metrics of a table, in its order.
 
   Attributes:
-    headline: `panel.HEADLINE`, whole or not.
+    headline: `panel.HEADLINE`, whole or not, and `panel.CALLS`.
     appendix: all others of which any agent has an event.
   """
 
@@ -76,9 +76,8 @@ def rows(report: Report, family: str) -> Rows:
     if counted & set(panel.HEADLINE) - rates
     else (counted & set(panel.HEADLINE))
   )
-  appendix = [
-    m for m in report.metrics if m.name in counted - set(panel.HEADLINE)
-  ]
+  headline |= counted & set(panel.CALLS)
+  appendix = [m for m in report.metrics if m.name in counted - headline]
   appendix.sort(key=lambda m: -_hurt(m, found))
   return Rows([m for m in report.metrics if m.name in headline], appendix)
 

@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from scipy import stats
 
-from tml_jax.evals.metrics import floor, panel, score
+from tml_jax.evals.metrics import floor, panel, recorded, score
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Metric, Statistic
 
@@ -227,6 +227,11 @@ def _found(
   if metric.statistic == Statistic.SUMMARY:
     return score.summary(
       {name: _ratio(items, name, weights_RI) for name in score.SERIES}
+    )
+  if metric.statistic == Statistic.AGREEMENT:
+    names = (*recorded.SOUNDS, recorded.ONSETS)
+    return recorded.agreement(
+      {name: _ratio(items, name, weights_RI) for name in names}
     )
   if metric.statistic == Statistic.RATIO:
     return _ratio(items, metric.series, weights_RI)
