@@ -14,6 +14,8 @@ import pathlib
 import types
 from collections.abc import Callable, Mapping
 
+from absl import logging
+
 from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import corpus, mixture, scenarios, source
@@ -236,8 +238,14 @@ def quick(config: Config, *, data_dir: str) -> Interactivity:
   """A few conversations of every family, for inside training.
 
   Of the dev split where the run has one: what is chosen by them is not tested
-  by them.
+  by them. A warning says where it has none.
   """
+  if not config.data.dev_share:
+    logging.warning(
+      "data.dev_share = 0: the panel inside training is of held-out"
+      " conversations; choose no checkpoint by it, or train with"
+      " --config.data.dev_share=0.05"
+    )
   families = len(mixture.weights(config))
   return Interactivity(
     config,
