@@ -66,9 +66,10 @@ def stretched(audio: np.ndarray, *, rate: float) -> np.ndarray:
   pieces = [np.zeros(0, np.float32)]
   while True:
     try:
-      pieces.append(graph.pull().to_ndarray().reshape(-1))
+      pulled = graph.pull().to_ndarray().reshape(-1)
+      pieces.append(pulled.astype(np.float32))
     except (av.error.EOFError, av.error.BlockingIOError):
       break
   made = np.concatenate(pieces)[:wanted]
   # The last piece may lack some milliseconds, which are of a fade.
-  return np.pad(made, (0, wanted - len(made))).astype(np.float32)
+  return np.pad(made, (0, wanted - len(made)))
