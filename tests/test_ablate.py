@@ -202,7 +202,7 @@ def test_a_result_of_another_split_is_made_again(tmp_path):
   write_result(tmp_path, "no_clock", 0, split="heldout")
   (tmp_path / "no_clock" / "seed_0" / "checkpoints" / "5").mkdir(parents=True)
   flags = ("--rows=no_clock", "--seeds=1", f"--out={tmp_path}")
-  result = ablate("--split=heldout", *flags)
+  result = ablate("--evaluate_flag=--split=heldout", *flags)
   assert result.returncode == 0, result.stderr
   assert "Split: heldout." in result.stdout
   result = ablate(*flags)  # dev, for choosing

@@ -5,8 +5,8 @@ for every seed, and the table of them. Not for: one row (`train`, `evaluate`).
 Start reading at `main`. A row is trained by `train` into DIR/ROW/seed_S and
 evaluated by `evaluate --json` there. The same command goes on where it was
 stopped: an evaluation that is there is kept, a cut run continues from its last
-checkpoint. Rows are compared to choose: on the dev split where the base has one
-(--split). --config=FILE.py names other rows (experiments/scaling.py);
+checkpoint. Rows are compared to choose: on the dev split, where the base has
+one; --evaluate_flag=--split=heldout is for a table that nothing is chosen by. --config=FILE.py names other rows (experiments/scaling.py);
 --config.SECTION.FIELD=VALUE changes a field of all of them.
 """
 
@@ -56,13 +56,6 @@ _FAMILY = flags.DEFINE_string(
 )
 _EVALUATE_FLAG = flags.DEFINE_multi_string(
   "evaluate_flag", [], "A flag for `evaluate`, for instance --count=16; repeat."
-)
-_SPLIT = flags.DEFINE_enum(
-  "split",
-  "dev",
-  ["dev", "heldout"],
-  "Whose conversations. dev is for choosing; a base without data.dev_share has"
-  " held-out ones alone. heldout: for a table that nothing is chosen by.",
 )
 _PRINT_COMMANDS = flags.DEFINE_bool(
   "print_commands", False, "Print one command a run and seed, and stop."
@@ -234,7 +227,10 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
 
 def split_of(config: Config) -> str:
   """The split that a row is evaluated on."""
-  return _SPLIT.value if config.data.dev_share else "heldout"
+  for flag in reversed(_EVALUATE_FLAG.value):
+    if flag.startswith("--split="):
+      return flag.partition("=")[2]
+  return "dev" if config.data.dev_share else "heldout"
 
 
 class Runner:
