@@ -6,7 +6,8 @@ Start reading at `main`. A row is trained by `train` into DIR/ROW/seed_S and
 evaluated by `evaluate --json` there. The same command goes on where it was
 stopped: an evaluation that is there is kept, a cut run continues from its last
 checkpoint. Rows are compared to choose: on the dev split, where the base has
-one; --evaluate_flag=--split=heldout is for a table that nothing is chosen by. --config=FILE.py names other rows (experiments/scaling.py);
+one; --evaluate_flag=--split=heldout is for a table that nothing is chosen by.
+--config=FILE.py names other rows (experiments/scaling.py);
 --config.SECTION.FIELD=VALUE changes a field of all of them.
 """
 

@@ -243,8 +243,13 @@ def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
 def _rows(
   plain: Report, others: dict[str, Any], *, hold: Callable[..., Report]
 ) -> dict[str, Any]:
-  """The row of each condition, see `conditions.row`; `hold` evaluates one."""
-  return {
+  """The row of each condition, see `conditions.row`; `hold` evaluates one.
+
+  Where there are some, that of the plain suite comes first.
+  """
+  if not others:
+    return {}
+  return {conditions.PLAIN: conditions.row(plain, plain=plain)} | {
     name: conditions.row(
       hold(suite, below=f"{workdir_lib.CONDITIONS}/{name}"), plain=plain
     )

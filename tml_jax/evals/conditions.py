@@ -30,6 +30,7 @@ from tml_jax.streams import clock
 from tml_jax.streams.timeline import Timeline
 
 ALL = "all"
+PLAIN = "plain"  # the row of the suite as it is
 
 
 @dataclasses.dataclass(frozen=True)
