@@ -41,15 +41,23 @@ class Shift:
     """Name and bank of who speaks for `user`, called `name`, in an item.
 
     Raises:
-      errors.UserError: no voice speaks the user's language.
+      errors.UserError: no voice speaks the user's language and can say all that
+        the user can.
     """
     speaks = user
     if self.voices:
-      found = [v for v in sorted(self.voices) if _is_of(self.voices[v], user)]
+      found = [v for v in sorted(self.voices) if _can(self.voices[v], user)]
       if not found:
         raise errors.UserError(
-          f"none of the voices {', '.join(sorted(self.voices))} speaks"
-          f" {user.language!r}, the language of {name}; prepare one that does"
+          f"none of the voices {', '.join(sorted(self.voices))} can speak for"
+          f" {name}: its language is {user.language!r}"
+          + "".join(
+            f"; {voice} lacks {', '.join(sorted(lacks)[:3])}"
+            for voice, corpus in sorted(self.voices.items())
+            if (lacks := _lacks(corpus, user))
+          )
+          + "; prepare them from the same transcripts (tml_jax.prepare"
+          " --unheard)"
         )
       name = found[zlib.crc32(item.encode()) % len(found)]
       speaks = _opened(self.voices[name])
@@ -59,7 +67,6 @@ class Shift:
       user.prompts,
       user.words,
       speaks=speaks,
-      voice=name,
       rate=self.rate,
     )
 
@@ -70,27 +77,27 @@ class Shifted(bank_lib.Bank):
 
   Attributes:
     speaks: says them.
-    voice: its name.
     rate: times as fast.
   """
 
   speaks: bank_lib.Bank
-  voice: str
   rate: float
 
   def load(self, prompt: str) -> Timeline:
-    if prompt not in self.speaks.prompts and prompt not in self.speaks.words:
-      raise errors.UserError(
-        f"voice {self.voice} lacks the prompt {prompt}, which voices of"
-        " training have; prepare both from the same transcripts"
-        " (tml_jax.prepare --unheard)"
-      )
     return tempo.changed(self.speaks.load(prompt), rate=self.rate)
 
 
-def _is_of(recordings: source.Source, user: bank_lib.Bank) -> bool:
-  """Whether a corpus speaks the user's language."""
-  return _opened(recordings).language == user.language
+def _can(recordings: source.Source, user: bank_lib.Bank) -> bool:
+  """Whether a corpus can speak for the user."""
+  opened = _opened(recordings)
+  return opened.language == user.language and not _lacks(recordings, user)
+
+
+def _lacks(recordings: source.Source, user: bank_lib.Bank) -> set[str]:
+  """What the user can say and a corpus cannot."""
+  return (user.prompts.keys() | user.words.keys()) - (
+    _opened(recordings).prompts.keys()
+  )
 
 
 def _opened(recordings: source.Source) -> bank_lib.Bank:
