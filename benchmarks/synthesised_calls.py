@@ -19,9 +19,7 @@ import json
 import pathlib
 import shutil
 import string
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,7 +33,8 @@ if not __package__:
 
 from tml_jax import errors
 from tml_jax.config import flags as config_flags
-from tml_jax.data import audio, utterance
+from tml_jax.data import audio, unheard, utterance
+from tml_jax.data.voices import espeak, festival, flite
 from tml_jax.streams import clock
 
 _COUNT = flags.DEFINE_integer("count", 200, "Calls.", lower_bound=1)
@@ -60,6 +59,7 @@ _ESPEAK = [
 ]
 _FLITE = ("awb", "kal", "rms", "slt")
 _FESTIVAL = ("kal_diphone", "ked_diphone")
+_PROGRAMS = {"espeak": espeak, "flite": flite, "festival": festival}
 # Agents: few, so that a voice can be learned; no caller has one of them.
 _AGENTS = ("flite:slt", "flite:rms", "espeak:en-us+f3", "espeak:en-gb+m3")
 
@@ -181,10 +181,10 @@ def speakers() -> list[str]:
       )
   found = [f"espeak:{voice}" for voice in _ESPEAK]
   found += [f"flite:{voice}" for voice in _FLITE]
-  installed = pathlib.Path("/usr/share/festival/voices").glob("*/*")
-  names = sorted(path.name for path in installed)
-  found += [f"festival:{name}" for name in names if name in _FESTIVAL]
-  return [voice for voice in found if voice not in _AGENTS]
+  found += [
+    f"festival:{name}" for name in festival.installed() if name in _FESTIVAL
+  ]
+  return [v for v in found if v not in _AGENTS and v not in unheard.VOICES]
 
 
 def _write_call(
@@ -302,9 +302,9 @@ def _spoken(
 
   Times are spread over the active speech: programs do not give them.
   """
-  sound, rate = soundfile.read(
-    io.BytesIO(_synthesise(voice, text)), dtype="float32"
-  )
+  program, _, name = voice.partition(":")
+  spoken = _PROGRAMS[program].speak(text, voice=name)
+  sound, rate = soundfile.read(io.BytesIO(spoken), dtype="float32")
   heard = scipy.signal.resample_poly(sound, clock.SAMPLE_RATE, rate)
   spans = audio.speech_spans(heard.astype(np.float32), name=text)
   if not spans:
@@ -321,22 +321,6 @@ def _spoken(
   out = out[round(spans[0].start * RATE) : round(spans[-1].end * RATE)]
   gain = 10 ** ((_LEVEL_DB - audio.active_level(heard, spans)) / 20)
   return (out * gain).astype(np.float32), words
-
-
-def _synthesise(voice: str, text: str) -> bytes:
-  """A WAV file of a voice that says a text."""
-  program, _, name = voice.partition(":")
-  with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder, "said.wav")
-    command = {
-      "espeak": ["espeak-ng", "-v", name, "-w", path, "--stdin"],
-      "flite": ["flite", "-voice", name, "-t", text, "-o", path],
-      "festival": ["text2wave", "-eval", f"(voice_{name})", "-o", path],
-    }[program]
-    subprocess.run(
-      command, input=text.encode(), capture_output=True, check=True
-    )
-    return path.read_bytes()
 
 
 def main(argv: list[str]) -> None:

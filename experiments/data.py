@@ -28,6 +28,9 @@ REAL_VOICES = (
   "espeak:it",
   "espeak:ru",
 )
+# Of prompts and recordings, for every choice: thresholds, weights of losses,
+# checkpoints, rows of an ablation. What is held out is looked at for a table.
+DEV_SHARE = 0.05
 REFERENCE = DataConfig(
   voices=REAL_VOICES,
   mixture=("reply:1.0",),
@@ -35,5 +38,6 @@ REFERENCE = DataConfig(
   group_size=64,
   workers=4,
   heldout_share=0.1,
+  dev_share=DEV_SHARE,
   seed=0,
 )

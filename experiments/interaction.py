@@ -315,7 +315,11 @@ def tiny() -> Config:
       ),
     ),
     data=dataclasses.replace(
-      reference.data, logical_shards=4, group_size=32, workers=0
+      reference.data,
+      logical_shards=4,
+      group_size=32,
+      workers=0,
+      dev_share=0.0,  # a few calls of somebody may have none in a twentieth
     ),
     train=dataclasses.replace(
       reference.train,
@@ -369,7 +373,9 @@ def interactive() -> Config:
       max_speak=64,
       max_targets=256,
     ),
-    data=dataclasses.replace(config.data, mixture=data.INTERACTIVE_MIXTURE),
+    data=dataclasses.replace(
+      config.data, mixture=data.INTERACTIVE_MIXTURE, dev_share=data.DEV_SHARE
+    ),
     train=dataclasses.replace(config.train, steps=2400),
   )
 

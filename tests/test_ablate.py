@@ -18,7 +18,7 @@ def ablate(*flags, timeout=120.0):
   return commands.run(*BASICS, *flags, timeout=timeout)
 
 
-def write_result(out, row, seed, *, step=2400):
+def write_result(out, row, seed, *, step=2400, split="dev"):
   path = out / row / f"seed_{seed}" / "evaluation.json"
   path.parent.mkdir(parents=True)
   model = {"responded": dict(value=0.5 + seed / 4)}
@@ -26,6 +26,7 @@ def write_result(out, row, seed, *, step=2400):
     step=step,
     git="abc",
     config=f"interactive_{row}",
+    split=split,
     metrics={"all": {"model": model}},
     content={"all": {"mel_db": None}},
   )
@@ -124,6 +125,7 @@ def test_one_command_a_run_and_seed(tmp_path):
     "--data_dir=nowhere",
     "--tokenizer=t.model",
     f"--json={tmp_path}/out/base/seed_0/evaluation.json",
+    "--split=dev",
     "--count=8",
   ]
   assert f"--json={tmp_path}/out/flow_1/seed_0/evaluation.json" in sampled
@@ -194,3 +196,14 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   assert (
     "| `silence_1` |" in result.stdout and "| `no_clock` |" in result.stdout
   )
+
+
+def test_a_result_of_another_split_is_made_again(tmp_path):
+  write_result(tmp_path, "no_clock", 0, split="heldout")
+  (tmp_path / "no_clock" / "seed_0" / "checkpoints" / "5").mkdir(parents=True)
+  flags = ("--rows=no_clock", "--seeds=1", f"--out={tmp_path}")
+  result = ablate("--evaluate_flag=--split=heldout", *flags)
+  assert result.returncode == 0, result.stderr
+  assert "Split: heldout." in result.stdout
+  result = ablate(*flags)  # dev, for choosing
+  assert result.returncode == 1 and "no tokenizer" in result.stderr

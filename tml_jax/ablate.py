@@ -5,7 +5,9 @@ for every seed, and the table of them. Not for: one row (`train`, `evaluate`).
 Start reading at `main`. A row is trained by `train` into DIR/ROW/seed_S and
 evaluated by `evaluate --json` there. The same command goes on where it was
 stopped: an evaluation that is there is kept, a cut run continues from its last
-checkpoint. --config=FILE.py names other rows (experiments/scaling.py);
+checkpoint. Rows are compared to choose: on the dev split, where the base has
+one; --evaluate_flag=--split=heldout is for a table that nothing is chosen by.
+--config=FILE.py names other rows (experiments/scaling.py);
 --config.SECTION.FIELD=VALUE changes a field of all of them.
 """
 
@@ -191,6 +193,7 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
   for seed in range(_SEEDS.value):
     for run, evaluated in runs.items():
       changes = overrides | {"train.seed": seed}
+      config = config_text.with_fields(get_config(run), changes)
       workdir = out / run / f"seed_{seed}"
       places = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
       if config_flags.TOKENIZER.value:
@@ -202,6 +205,7 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
         evaluate[row] = [
           *[*python, "tml_jax.evaluate", *places],
           f"--json={result_file(out, row=row, seed=seed)}",
+          f"--split={split_of(config)}",
           *(config_text.as_flag(path, value) for path, value in own.items()),
           *rows[row].evaluate,
           *_EVALUATE_FLAG.value,
@@ -210,7 +214,7 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
         Job(
           run=run,
           seed=seed,
-          config=config_text.with_fields(get_config(run), changes),
+          config=config,
           train=[
             *[*python, "tml_jax.train", f"--config={file}:{run}", *places],
             *(config_text.as_flag(p, value) for p, value in changes.items()),
@@ -220,6 +224,14 @@ def plan(rows, names, *, file, get_config, out, data_dir) -> list[Job]:
         )
       )
   return result
+
+
+def split_of(config: Config) -> str:
+  """The split that a row is evaluated on."""
+  for flag in reversed(_EVALUATE_FLAG.value):
+    if flag.startswith("--split="):
+      return flag.partition("=")[2]
+  return "dev" if config.data.dev_share else "heldout"
 
 
 class Runner:
@@ -310,7 +322,13 @@ def _json_of(command: list[str]) -> str:
 def _is_evaluated(job: Job, command: list[str]) -> bool:
   """Whether the numbers are there, of weights that have all their steps."""
   path = pathlib.Path(_json_of(command))
-  return path.exists() and ablation.read(path).step == job.config.train.steps
+  if not path.exists():
+    return False
+  found = ablation.read(path)
+  return (found.step, found.split) == (
+    job.config.train.steps,
+    split_of(job.config),
+  )
 
 
 def _train(job: Job, runner: Runner, *, title: str) -> str:
@@ -359,7 +377,8 @@ class _Tabulate:
     about = [
       f"Rows of `{self._file}`; mean ± standard deviation over seeds, family"
       f" `{_FAMILY.value}`.",
-      f"Code: {', '.join(gits)}. Steps: {', '.join(map(str, steps))}. Configs:"
+      f"Split: {', '.join(sorted({r.split for r in table.results}))}. Code:"
+      f" {', '.join(gits)}. Steps: {', '.join(map(str, steps))}. Configs:"
       f" {', '.join(sorted({r.config for r in table.results}))}.",
     ]
     for name, text in (

@@ -8,6 +8,9 @@ FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on from these when
 it is started again. FILE is WORKDIR/evaluation.
 --agent=NAME with one of `evals.agents.AGENTS` needs no run: its conversations
 are held at once, and written where --json says.
+--conditions=voices,pauses,rates,noise holds the held-out conversations again
+with users unlike those of training, a row each; their tick logs are in
+FILE/conditions/NAME.
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
@@ -17,6 +20,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +31,8 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.evals import agents
+from tml_jax.evals import agents, conditions
+from tml_jax.evals.report import Report
 from tml_jax.streams import clock
 from tml_jax.training import run_tokenizer, trained
 
@@ -57,6 +62,18 @@ _SPLIT = flags.DEFINE_enum(
   "heldout: utterances never trained on, for the table; dev: others never"
   " trained on, for every choice (data.dev_share); fresh: those of training, in"
   " new conversations.",
+)
+_CONDITIONS = flags.DEFINE_list(
+  "conditions",
+  [],
+  "Also hold the same conversations with users unlike those of training:"
+  f" {', '.join(conditions.KINDS)}, or {conditions.ALL}. voices and noise need"
+  " `prepare --unheard`.",
+)
+_NOISE_FOLDER = flags.DEFINE_string(
+  "noise_folder",
+  "",
+  "Files of sound for --conditions=noise; pink noise and babble if not given.",
 )
 _MODELS = ("trained", "duplex", "turns")  # of --agent: with a run
 _AGENT = flags.DEFINE_enum(
@@ -108,15 +125,20 @@ def _without_model(config: Config) -> None:
       " model there; give a run, or leave --suite out"
     )
   suite = _suite(config, data_dir=data_dir)
+  others = _conditions(config, data_dir=data_dir)
 
-  def keep(family: str, log: ticks.Log) -> None:
-    if output is not None:
-      folder = output.with_suffix("") / workdir_lib.TICKS / family
-      ticks.write(log, folder / f"{log.id.replace('/', '-')}.jsonl")
+  def hold(suite: suites.Suite, *, below: str) -> Report:
+    def keep(family: str, log: ticks.Log) -> None:
+      if output is not None:
+        folder = output.with_suffix("") / below / workdir_lib.TICKS / family
+        ticks.write(log, folder / f"{log.id.replace('/', '-')}.jsonl")
 
-  report = without_model.evaluate(suite, name=name, keep=keep)
+    return without_model.evaluate(suite, name=name, keep=keep)
+
+  report = hold(suite, below="")
   _write(
     report,
+    rows=_rows(report, others, hold=hold),
     suite=suite,
     output=output,
     start=start,
@@ -143,6 +165,7 @@ def _of_run(config: Config) -> None:
   )
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
+  others = _conditions(config, data_dir=data_dir)
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
 
@@ -150,26 +173,31 @@ def _of_run(config: Config) -> None:
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
-  report = run.evaluate(
-    suite,
-    config=config,
-    model=agent.model,
-    variables=agent.variables,
-    tokenizer=tokenizer,
-    agent=connect,
-    kept=kept.Kept(
-      output.with_suffix(""),
-      provenance={
-        "run": workdir_lib.start_ids(workdir)[:1],
-        "config": _digest(config),
-        "step": agent.step,
-        "agent": how,
-        "tokenizer": tokenizer_lib.digest(tokenizer_file),
-      },
-    ),
-  )
+
+  def hold(suite: suites.Suite, *, below: str) -> Report:
+    return run.evaluate(
+      suite,
+      config=config,
+      model=agent.model,
+      variables=agent.variables,
+      tokenizer=tokenizer,
+      agent=connect,
+      kept=kept.Kept(
+        output.with_suffix("") / below,
+        provenance={
+          "run": workdir_lib.start_ids(workdir)[:1],
+          "config": _digest(config),
+          "step": agent.step,
+          "agent": how,
+          "tokenizer": tokenizer_lib.digest(tokenizer_file),
+        },
+      ),
+    )
+
+  report = hold(suite, below="")
   _write(
     report,
+    rows=_rows(report, others, hold=hold),
     suite=suite,
     output=output,
     start=start,
@@ -178,16 +206,71 @@ def _of_run(config: Config) -> None:
   )
 
 
+def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
+  """A suite for each of --conditions, by name; checked."""
+  from tml_jax.data import splits
+  from tml_jax.evals import suites
+
+  chosen = conditions.chosen(_CONDITIONS.value)
+  if chosen and _SUITE.value == "fdb":
+    raise errors.UserError(
+      "--conditions change scenarios, which --suite=fdb has none of: leave one"
+      " out"
+    )
+  if _NOISE_FOLDER.value and "noise" not in {c.kind for c in chosen}:
+    raise errors.UserError(
+      f"--noise_folder={_NOISE_FOLDER.value} is for --conditions=noise: add"
+      " that, or leave this out"
+    )
+  return {
+    condition.name: suites.Interactivity(
+      config,
+      data_dir=data_dir,
+      split=splits.Split(_SPLIT.value),
+      count=_COUNT.value,
+      families=tuple(_FAMILIES.value),
+      condition=conditions.opened(
+        condition,
+        config=config,
+        data_dir=data_dir,
+        noise_folder=_NOISE_FOLDER.value,
+      ),
+    )
+    for condition in chosen
+  }
+
+
+def _rows(
+  plain: Report, others: dict[str, Any], *, hold: Callable[..., Report]
+) -> dict[str, Any]:
+  """The row of each condition, see `conditions.row`; `hold` evaluates one.
+
+  Where there are some, that of the plain suite comes first.
+  """
+  if not others:
+    return {}
+  return {conditions.PLAIN: conditions.row(plain, plain=plain)} | {
+    name: conditions.row(
+      hold(suite, below=f"{workdir_lib.CONDITIONS}/{name}"), plain=plain
+    )
+    for name, suite in others.items()
+  }
+
+
 def _write(
   report,
   *,
+  rows: dict[str, Any],
   suite,
   output: pathlib.Path | None,
   start: float,
   title: str,
   source: dict[str, Any],
 ) -> None:
-  """Prints the tables of a `report.Report`; writes `output` and its page."""
+  """Prints the tables of a `report.Report`; writes `output` and its page.
+
+  `rows` are those of conditions.
+  """
   from tml_jax.evals import as_json, show
   from tml_jax.evals.metrics import panel
 
@@ -200,13 +283,16 @@ def _write(
     "suite": _SUITE.value,
     **asked,
     **as_json.of(report, left_out=suite.left_out),
+    **({"conditions": rows} if rows else {}),
   }
   wrote = ""
   if output is not None:
     text = json.dumps(as_json.without_nan(numbers), indent=1, allow_nan=False)
     files.write_atomically(output, content=text + "\n")
     page = output.with_suffix(".html")
-    files.write_atomically(page, content=show.html(report, title=title))
+    files.write_atomically(
+      page, content=show.html(report, title=title, conditions=rows)
+    )
     wrote = (
       f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
     )
@@ -214,6 +300,8 @@ def _write(
   for family in (*report.families, panel.ALL):
     if family != panel.ALL or len(report.families) > 1:
       print(show.table(report, family) + "\n")
+  if rows:
+    print(conditions.text(rows) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in suite.left_out.items():
     print(errors.escaped(f"left out {name}: {why}"))

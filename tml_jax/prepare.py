@@ -13,6 +13,7 @@ not, why.
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import sys
@@ -26,7 +27,7 @@ from tml_jax import lock as lock_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import source, transcripts
+from tml_jax.data import source, transcripts, unheard
 from tml_jax.data.corpus import index as index_lib
 from tml_jax.data.importers import stereo
 from tml_jax.data.mend import options as mend_options
@@ -61,6 +62,12 @@ _SOUNDS_ROOT = flags.DEFINE_string(
   "/",
   "Where voices look for files: / for installed packages, or a folder that"
   " holds unpacked ones (FOLDER/usr/share/asterisk/sounds/...).",
+)
+_UNHEARD = flags.DEFINE_bool(
+  "unheard",
+  False,
+  "Without --source: make the voices, too, that training refuses and"
+  " `evaluate --conditions` speaks with. Needs flite, festival and espeak-ng.",
 )
 _PROCESSES = flags.DEFINE_integer(
   "processes", os.cpu_count(), "Decoding processes.", lower_bound=1
@@ -123,8 +130,13 @@ def main(config: Config) -> None:
       processes=_PROCESSES.value,
       verify=_VERIFY.value is not False,
       tokenizer_file=config_flags.TOKENIZER.value,
+      with_unheard=_UNHEARD.value,
     )
     return
+  if _UNHEARD.value:
+    raise errors.UserError(
+      "--unheard is for an experiment's voices, without --source: leave one out"
+    )
   for flag in ("src", "dst"):
     if not flags.FLAGS[flag].value:
       raise errors.UserError(f"--{flag} is missing: --source needs both")
@@ -244,11 +256,13 @@ def prepare(
   processes: int,
   verify: bool = True,
   tokenizer_file: str = "",
+  with_unheard: bool = False,
 ) -> dict[str, Any]:
   """Makes `data_dir` ready for training; returns the report.
 
   With a `tokenizer_file` none is trained: the commands that read the data are
-  given the same one.
+  given the same one. `with_unheard` makes the voices of `unheard.of`, too; no
+  tokenizer is trained on what they say.
 
   Raises:
     errors.UserError: before any work, what is missing; or a voice without a
@@ -257,7 +271,15 @@ def prepare(
   root = pathlib.Path(data_dir)
   files.make(root, what=f"--data_dir={root}")
   settings = source.Settings(root=pathlib.Path(sounds_root))
-  jobs = _open_voices(config, root=root, settings=settings)
+  heard = _open_voices(
+    config.data.voices, config=config, root=root, settings=settings
+  )
+  jobs = list(heard)
+  if with_unheard:
+    settings = dataclasses.replace(settings, says=unheard.says(config))
+    jobs += _open_voices(
+      unheard.of(config), config=config, root=root, settings=settings
+    )
   with _held(jobs, flag="--data_dir"), runners.pool(processes) as pool:
     looked = {each: each.look(verify=verify, other_code=False) for each in jobs}
     transcripts.check(root, streams=config.streams, given=tokenizer_file)
@@ -285,7 +307,7 @@ def prepare(
     record = None
     if not tokenizer_file:
       record = transcripts.train(
-        root, folders=[each.name for each in jobs], streams=config.streams
+        root, folders=[each.name for each in heard], streams=config.streams
       )
     result = {
       "corpora": {
@@ -303,11 +325,15 @@ def prepare(
 
 
 def _open_voices(
-  config: Config, *, root: pathlib.Path, settings: source.Settings
+  voices: Sequence[str],
+  *,
+  config: Config,
+  root: pathlib.Path,
+  settings: source.Settings,
 ) -> list[job.Job]:
   """Opens every source, so that whatever is missing is said at once."""
   jobs = []
-  for entry in config.data.voices:
+  for entry in voices:
     spec = source.parse(entry)
     factory = source.SOURCES[spec.source]
     task = convert.Task(

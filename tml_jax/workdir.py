@@ -45,6 +45,9 @@ TRAIN_LOG = "train.log"  # of `ablate`
 EVALUATION = "evaluation.json"  # of `evaluate`; in the folder beside it are:
 TICKS = "ticks"  # FAMILY/ID.jsonl, what was held live
 CONTENT = "content"  # FAMILY/ID.json, what was predicted by teacher forcing
+CONDITIONS = (
+  "conditions"  # NAME/ticks and NAME/content of users unlike training
+)
 # Of a checkpoint on the disk of a host (`training/local_checkpoint.py`).
 LOCAL_INDEX = "index.json"
 LOCAL_STATE = "state.bin"

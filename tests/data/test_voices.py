@@ -1,8 +1,10 @@
-"""The three kinds of voices; recordings and espeak-ng where installed."""
+"""Voices; recordings, and those of programs where they are installed."""
 
+import dataclasses
 import gzip
 import pathlib
 import shutil
+import subprocess
 
 import av
 import numpy as np
@@ -11,7 +13,15 @@ import pytest
 from tests.helpers import sound
 from tml_jax import errors
 from tml_jax.data import audio, source, utterance
-from tml_jax.data.voices import asterisk, espeak, phrases, procedural
+from tml_jax.data.voices import (
+  asterisk,
+  espeak,
+  festival,
+  flite,
+  phrases,
+  procedural,
+  programs,
+)
 
 ROOT = source.Settings(root=pathlib.Path("/"))
 
@@ -215,3 +225,54 @@ def test_espeak_refuses_unknown_voices(variant):
   needs_espeak()
   with pytest.raises(errors.UserError, match="has no"):
     espeak.open_voice(variant, settings=ROOT)
+
+
+OTHERS = {
+  "flite": (flite.open_voice, "flite", "awb"),
+  "festival": (festival.open_voice, "text2wave", "ked_diphone"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_programs_speak(name, unpacked):
+  open_voice, program, variant = OTHERS[name]
+  if shutil.which(program) is None:
+    pytest.skip(f"needs Debian's {name}")
+  if name == "festival" and variant not in festival.installed():
+    pytest.skip("needs Debian's festvox-kdlpc16k")
+  voice = open_voice(variant, settings=unpacked)
+  assert {voice[i].metadata["prompt"] for i in range(len(voice))} == (
+    {"digits/3", "hello", *phrases.DELAYS}
+  )
+  for i in range(len(voice)):
+    item = voice[i]
+    check(item)
+    assert item.tracks[0].voice == f"{name}:{variant}"
+    assert item.metadata["language"] == "en"
+  # What procedural voices say, whatever is installed.
+  says = dataclasses.replace(unpacked, says=source.Says.PHRASES)
+  assert len(open_voice(variant, settings=says)) == len(phrases.PHRASES)
+  with pytest.raises(errors.UserError, match=f"{name}:awbb.*'awbb'"):
+    open_voice("awbb", settings=unpacked)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_program_that_is_missing_is_named(name, monkeypatch):
+  open_voice, program, variant = OTHERS[name]
+  monkeypatch.setenv("PATH", "")
+  with pytest.raises(errors.UserError, match=f"the program {program}.*{name}"):
+    open_voice(variant, settings=ROOT)
+
+
+def test_a_program_that_fails_costs_one_recording(unpacked):
+  def fails(text, *, voice):
+    raise subprocess.CalledProcessError(3, ["speaker"], stderr=b"no breath")
+
+  voice = programs.Voice(
+    "x",
+    program=programs.Program("speaker", fails, lambda: "1"),
+    language="en",
+    settings=unpacked,
+  )
+  with pytest.raises(source.BadRecording, match="ended with 3: no breath"):
+    voice[0]

@@ -294,7 +294,10 @@ def test_what_the_command_refuses(data_dir, tmp_path):
   for more, error in (
     (["--agent=ecco"], "--agent=ecco: value should be one of"),
     (["--agent=echo", f"--workdir={tmp_path}"], "needs no --workdir"),
-    (["--agent=echo", "--split=dev"], "split dev: data.dev_share = 0"),
+    (
+      ["--agent=echo", "--split=dev", "--config.data.dev_share=0.0"],
+      "split dev: data.dev_share = 0",
+    ),
     (["--agent=echo", "--suite=fdb"], "--suite=fdb --agent=echo"),
     (["--agent=echo", "--json=x.txt"], "ends with .json"),
   ):

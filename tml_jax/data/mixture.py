@@ -25,10 +25,11 @@ from absl import logging
 from tml_jax import errors, registry
 from tml_jax.config import Config, Damaged, Layout
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import scenarios, shares, source, subset
+from tml_jax.data import scenarios, shares, source, subset, unheard
 from tml_jax.data import stages as stages_lib
 from tml_jax.data.augment import chain
 from tml_jax.data.scenarios import family
+from tml_jax.data.scenarios import shift as shift_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, tokenizer
 from tml_jax.streams.document import Document
@@ -140,6 +141,7 @@ def open_mixture(
   Raises:
     errors.UserError: an unknown entry, or a corpus that is missing or broken.
   """
+  unheard.check(config)
   wanted = weights(config)
   # One for all families; where there is none, nobody speaks with voices.
   voices = open_voices(config, data_dir=data_dir) if speaks(config) else {}
@@ -360,8 +362,10 @@ def check(
   Raises:
     errors.UserError: no tokenizer that fits (`tokenizer_file`, else that of
       `data_dir`), a corpus that is missing or cut short, an unknown entry of
-      the mixture, or an entry of `data.augment` that cannot work.
+      the mixture, an unheard voice, or an entry of `data.augment` that cannot
+      work.
   """
+  unheard.check(config)
   transforms(config)
   if speaks(config):
     open_voices(config, data_dir=data_dir)
@@ -416,10 +420,12 @@ def open_entry(
   grid: clock.Grid,
   in_stretches: bool = False,
   margin: float = 0.0,
+  shift: shift_lib.Shift | None = None,
 ) -> source.Source:
   """The source of one name in the mixture; families speak with `voices`.
 
-  Their agents act at the boundaries of `grid`. Long recordings of a corpus come
+  Their agents act at the boundaries of `grid`, and users are as `shift` has it,
+  where one is given. Long recordings of a corpus come
   in stretches where that is asked for, with the sound `margin` seconds around.
 
   Raises:
@@ -443,6 +449,7 @@ def open_entry(
         config.streams.video_height, config.streams.video_width
       ),
       grid=grid,
+      shift=shift,
     )
   corpus = _open_corpus(entry, config=config, data_dir=data_dir)
   cut = None

@@ -195,6 +195,13 @@ def each(
       yield error
 
 
+class Says(enum.Enum):
+  """What voices of programs say."""
+
+  TRANSCRIPTS = "transcripts"  # of recorded prompts, where these are installed
+  PHRASES = "phrases"  # what procedural voices say
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
   """What every source is opened with besides its variant.
@@ -202,9 +209,11 @@ class Settings:
   Attributes:
     root: the directory under which sources look for files: `/` for installed
       packages, or a folder that holds unpacked ones.
+    says: what voices of programs say.
   """
 
   root: pathlib.Path
+  says: Says = Says.TRANSCRIPTS
 
 
 Factory = Callable[..., Source]  # factory(variant, settings=Settings)

@@ -66,6 +66,7 @@ class Result:
     step: of the weights.
     git: of the code that evaluated.
     config: its name.
+    split: whose conversations.
     families: {family: {metric: number}} of the model, without what was not
       measured.
   """
@@ -73,6 +74,7 @@ class Result:
   step: int
   git: str
   config: str
+  split: str
   families: dict[str, dict[str, Measured]]
 
 
@@ -94,7 +96,11 @@ def read(path: pathlib.Path) -> Result:
         if name in known_metrics() and item["value"] is not None
       }
     return Result(
-      int(values["step"]), str(values["git"]), str(values["config"]), families
+      int(values["step"]),
+      str(values["git"]),
+      str(values["config"]),
+      str(values.get("split", "heldout")),  # the only one there once was
+      families,
     )
   except (
     *(ValueError, KeyError, TypeError, AttributeError),

@@ -101,11 +101,13 @@ class Report:
 
   @functools.cached_property
   def differences(self) -> dict[str, dict[str, statistics.Difference]]:
-    """The model less each agent in `panel.HEADLINE`, over the same users.
+    """The model less each agent in `panel.HEADLINE` and `panel.CALLS`.
 
-    Of all families together; `p_holm` is for all these comparisons.
+    Over the same users of all families together; `p_holm` is for all these
+    comparisons.
     """
-    rows = tuple(m for m in self.metrics if m.name in panel.HEADLINE)
+    names = (*panel.HEADLINE, *panel.CALLS)
+    rows = tuple(m for m in self.metrics if m.name in names)
     ours = [item.series[panel.MODEL] for item in self.scored]
     return statistics.holm(
       {

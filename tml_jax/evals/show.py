@@ -7,8 +7,10 @@ For: people. Not for: the numbers themselves (`panel`) or the pictures
 import dataclasses
 import html as html_lib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from tml_jax.evals import conditions as conditions_lib
 from tml_jax.evals import log_picture
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.evals.metrics.panel import Better, Metric
@@ -48,7 +50,7 @@ class Rows:
   """The metrics of a table, in its order.
 
   Attributes:
-    headline: `panel.HEADLINE`, whole or not.
+    headline: `panel.HEADLINE`, whole or not, and `panel.CALLS`.
     appendix: all others of which any agent has an event.
   """
 
@@ -74,9 +76,8 @@ def rows(report: Report, family: str) -> Rows:
     if counted & set(panel.HEADLINE) - rates
     else (counted & set(panel.HEADLINE))
   )
-  appendix = [
-    m for m in report.metrics if m.name in counted - set(panel.HEADLINE)
-  ]
+  headline |= counted & set(panel.CALLS)
+  appendix = [m for m in report.metrics if m.name in counted - headline]
   appendix.sort(key=lambda m: -_hurt(m, found))
   return Rows([m for m in report.metrics if m.name in headline], appendix)
 
@@ -160,8 +161,13 @@ def _content(report: Report, family: str) -> list[tuple[str, str, str]]:
   ]
 
 
-def html(report: Report, *, title: str) -> str:
-  """A page that needs no other file."""
+def html(
+  report: Report, *, title: str, conditions: Mapping[str, Any] | None = None
+) -> str:
+  """A page that needs no other file.
+
+  `conditions` are rows of `conditions.row`, if there are some.
+  """
   parts = [
     "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
     "<meta name='viewport' content='width=device-width'>",
@@ -173,6 +179,7 @@ def html(report: Report, *, title: str) -> str:
       log_picture.transfers(report.transfers(panel.ALL)),
       caption="floor transfers of all families",
     ),
+    *([_conditions(conditions)] if conditions else []),
   ]
   for family in report.families:
     count = len(report.items(family))
@@ -216,6 +223,20 @@ def _section(report: Report, family: str, heading: str) -> str:
       f"{dashes}<td class='unit'>{unit}</td></tr>"
     )
   return "".join([*lines, "</tbody></table></div>"])
+
+
+def _conditions(rows: Mapping[str, Any]) -> str:
+  """A line a condition, what was evaluated alone."""
+  head, *lines = conditions_lib.table(rows)
+  titles = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+  body = "".join(
+    f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in line)}</tr>"
+    for line in lines
+  )
+  return (
+    "<h2>Users unlike those of training</h2><div class='wide'><table><thead>"
+    f"<tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+  )
 
 
 def _figures(report: Report, family: str) -> list[str]:

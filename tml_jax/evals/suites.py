@@ -14,12 +14,14 @@ import pathlib
 import types
 from collections.abc import Callable, Mapping
 
+from absl import logging
+
 from tml_jax import errors, registry
 from tml_jax.config import Config
 from tml_jax.data import corpus, mixture, scenarios, source
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents as agents_lib
-from tml_jax.evals import excerpt
+from tml_jax.evals import conditions, excerpt
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import ticks
@@ -120,6 +122,7 @@ class Interactivity(Suite):
     split: Split,
     count: int,
     families: tuple[str, ...] = (),
+    condition: conditions.Opened | None = None,
   ):
     """Finds what is missing without composing anything.
 
@@ -130,6 +133,8 @@ class Interactivity(Suite):
       count: of each family.
       families: scenario families or folders of recorded conversations in
         `data_dir`; none for those of config.data.mixture.
+      condition: of users unlike those of training. Recorded conversations,
+        which nobody can make again, are left out.
 
     Raises:
       errors.UserError: an unknown family, or data that are missing.
@@ -146,6 +151,15 @@ class Interactivity(Suite):
     self._arguments = {"config": config, "data_dir": data_dir, "split": split}
     self._count = count
     self.families = families or mixed
+    self._condition = condition
+    if condition:
+      self.families = tuple(f for f in self.families if f in scenarios.FAMILIES)
+      if not self.families:
+        raise errors.UserError(
+          f"--conditions={condition.condition.kind} asks for scenario families,"
+          " as recorded conversations cannot be made again: name one in"
+          " --families, or leave --conditions out"
+        )
 
   def items(self) -> list[Item]:
     return self._items
@@ -168,7 +182,11 @@ class Interactivity(Suite):
     grid = clock.of(config.streams)
     for family in self.families:
       open_on = functools.partial(
-        mixture.open_entry, family, voices=voices, **self._arguments
+        mixture.open_entry,
+        family,
+        voices=voices,
+        shift=self._condition.shift if self._condition else None,
+        **self._arguments,
       )
       opened = open_on(grid=clock.TICKS)  # users are the same for all models
       recorded = None if grid == clock.TICKS else open_on(grid=grid)
@@ -177,22 +195,28 @@ class Interactivity(Suite):
         item = Item(
           family,
           seed=i,
-          load=_Loader(opened, index=i),
-          recorded=None if recorded is None else _Loader(recorded, index=i),
+          load=self._loader(opened, i),
+          recorded=None if recorded is None else self._loader(recorded, i),
+          digest=self._condition.condition.name if self._condition else "",
         )
         result.append(item)
     return result
 
+  def _loader(self, opened: source.Source, index: int) -> "_Loader":
+    change = self._condition.change if self._condition else excerpt.beginning
+    return _Loader(opened, index=index, change=change)
+
 
 @dataclasses.dataclass(frozen=True)
 class _Loader:
-  """Item `index` of a source."""
+  """Item `index` of a source, changed."""
 
   opened: source.Source
   index: int
+  change: Callable[[Timeline], Timeline]
 
   def __call__(self) -> Timeline:
-    return excerpt.beginning(self.opened[self.index])
+    return self.change(self.opened[self.index])
 
 
 SUITES = ("interactivity", "fdb")
@@ -214,8 +238,14 @@ def quick(config: Config, *, data_dir: str) -> Interactivity:
   """A few conversations of every family, for inside training.
 
   Of the dev split where the run has one: what is chosen by them is not tested
-  by them.
+  by them. A warning says where it has none.
   """
+  if not config.data.dev_share:
+    logging.warning(
+      "data.dev_share = 0: the panel inside training is of held-out"
+      " conversations; choose no checkpoint by it, or train with"
+      " --config.data.dev_share=0.05"
+    )
   families = len(mixture.weights(config))
   return Interactivity(
     config,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import corpus as corpus_lib
-from tml_jax.data import source, splits
+from tml_jax.data import source, splits, unheard
 from tml_jax.streams import clock
 
 
@@ -52,6 +52,8 @@ class Clips:
     Raises:
       errors.UserError: a voice is not prepared, or has no prompt in the split.
     """
+    if split == splits.Split.TRAIN:
+      unheard.refuse(voices, field="data.voices")
     self._split, self._seed = split, seed
     self._audio = []
     self.identity = {}

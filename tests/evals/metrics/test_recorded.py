@@ -78,8 +78,63 @@ def test_annotations_or_nobody_recorded_leave_it_to_the_panel():
     drawn.log("uuu.aa"),
   ):
     series = panel.measure(log)
-    assert not series.keys() & {"took_floor", "talk_share"}
+    assert not series.keys() & {"took_floor", "talk_share", "onset_f1"}
     assert "false_fires" in series
   plain = panel.measure(drawn.log("uuu.aa", recorded="    aa"))
   assert "false_fires" not in plain and plain["overlap"] == [(0, 3)]
   assert panel.score(plain) == 1
+
+
+@pytest.mark.parametrize(
+  "onsets, theirs, count",
+  [
+    ([], [], 0),
+    ([5], [], 0),
+    ([5], [7], 1),  # 0.4 s
+    ([5], [8], 0),
+    ([7], [5], 1),  # or before
+    ([4, 5, 6], [5], 1),  # an onset counts once
+    ([5], [4, 5, 6], 1),
+    ([3, 5], [5, 7], 2),  # the nearest pair would leave one without
+    ([1, 10, 20], [2, 19], 2),
+  ],
+)
+def test_onsets_are_paired_once_each(onsets, theirs, count):
+  assert recorded.pairs(onsets, theirs) == count
+
+
+def _score(*drawings):
+  """The agreement over logs of (agent, recorded agent)."""
+  logs = [drawn.log(ours, recorded=theirs) for ours, theirs in drawings]
+  found = statistics.summarise([panel.measure(log) for log in logs])
+  return found["call_score"]
+
+
+THEIRS = "   aaaa    aaaa     aaaa     "
+
+
+def test_agreement_is_kappa_times_f1():
+  assert _score((THEIRS.replace(" ", "."), THEIRS)).value == 100
+  # Three of twelve ticks are missing, one onset of three: by hand.
+  ours = "...aaaa....aaaa.............."
+  same, made, wanted = 25 / 29, 8 / 29, 12 / 29
+  chance = made * wanted + (1 - made) * (1 - wanted)
+  kappa = (same - chance) / (1 - chance)
+  value = _score((ours, THEIRS))
+  assert value.value == pytest.approx(100 * kappa * 2 * 2 / (2 + 3))
+  assert value.events == 1
+
+
+def test_no_share_of_time_is_an_agreement():
+  for ours in ("." * 29, "a" * 29, "a..." * 7 + "a"):
+    assert _score((ours, THEIRS)).value < 20, ours
+  assert _score(("." * 29, THEIRS)).value == 0
+  assert _score(("a" * 29, THEIRS)).value == 0
+  # Against what they do is no better than chance.
+  against = THEIRS.replace(" ", "x").replace("a", ".").replace("x", "a")
+  assert _score((against, THEIRS)).value == 0
+
+
+def test_who_never_speaks_is_no_measure():
+  assert np.isnan(_score(("..aa..", "      ")).value)
+  assert np.isnan(_score(("..aa..", "aaaaaa")).value)

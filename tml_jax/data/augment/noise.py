@@ -5,6 +5,7 @@ somebody else who talks (`scenarios.side_talk`). Start at `Noise`.
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -49,35 +50,11 @@ class Noise(transform.Transform):
     random: np.random.Generator,
     around: transform.Around,
   ) -> Timeline:
-    number = transform.microphone(timeline)
+    transform.microphone(timeline)  # before anything is drawn
     snr, choice = self._snr.draw(random), random.random()
     offset = int(random.integers(1 << 40))
     take = self._noise(choice, offset=offset)
-    measured = around.measured()
-    heard = measured.timeline.tracks[number]
-    spans = [
-      (first, stop)
-      for first, stop in _active(heard, measured=measured)
-      if heard.audio[first:stop].any()
-    ]
-    if not spans:
-      raise transform.NotFor("no speech of the user")
-    wanted = _power([heard.audio[first:stop] for first, stop in spans])
-    wanted /= 10 ** (snr / 10)
-    found = _power([take(first, stop - first) for first, stop in spans])
-    found = max(found, 10 ** (_LEAST_DB / 10))  # its mean is 1
-    factor = np.float32(np.sqrt(wanted / found))
-
-    def add(samples: np.ndarray, first: int) -> np.ndarray:
-      return samples + factor * take(first, len(samples))
-
-    track = transform.with_sound(
-      timeline.tracks[number],
-      around=around,
-      make=add,
-      length=transform.samples(timeline),
-    )
-    return transform.replaced(timeline, number, track=track)
+    return mixed(timeline, take=take, snr_db=snr, around=around)
 
   def _noise(
     self, choice: float, *, offset: int
@@ -94,6 +71,53 @@ class Noise(transform.Transform):
       return functools.partial(_coloured, colour, offset % _LOOP)
     loop = self._folder.sound(int(choice * len(self._folder)), make=_loop)
     return functools.partial(_looped, loop, offset)
+
+
+def mixed(
+  timeline: Timeline,
+  *,
+  take: Callable[[int, int], np.ndarray],
+  snr_db: float,
+  around: transform.Around,
+) -> Timeline:
+  """The timeline with noise in its microphone.
+
+  Args:
+    timeline: the recording.
+    take: gives [count] float32 of unit power, mean over all of it, of (first
+      sample of the recording, count).
+    snr_db: decibels from the noise to the user's speech, see `Noise`.
+    around: where its sound is.
+
+  Raises:
+    transform.NotFor: no microphone, or no speech of the user in it.
+  """
+  number = transform.microphone(timeline)
+  measured = around.measured()
+  heard = measured.timeline.tracks[number]
+  spans = [
+    (first, stop)
+    for first, stop in _active(heard, measured=measured)
+    if heard.audio[first:stop].any()
+  ]
+  if not spans:
+    raise transform.NotFor("no speech of the user")
+  wanted = _power([heard.audio[first:stop] for first, stop in spans])
+  wanted /= 10 ** (snr_db / 10)
+  found = _power([take(first, stop - first) for first, stop in spans])
+  found = max(found, 10 ** (_LEAST_DB / 10))  # its mean is 1
+  factor = np.float32(np.sqrt(wanted / found))
+
+  def add(samples: np.ndarray, first: int) -> np.ndarray:
+    return samples + factor * take(first, len(samples))
+
+  track = transform.with_sound(
+    timeline.tracks[number],
+    around=around,
+    make=add,
+    length=transform.samples(timeline),
+  )
+  return transform.replaced(timeline, number, track=track)
 
 
 def _coloured(

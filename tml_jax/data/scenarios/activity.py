@@ -63,7 +63,7 @@ class ActivityScenario(instructed.Instructed):
         onset=first + count.SEEN,
         said=[start, stop],
       )
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
     self._film(score, moving, random=random)
 
   def _film(

@@ -70,7 +70,7 @@ class BackchannelScenario(instructed.Instructed):
     while self._meanwhile(score, over=over, random=random):
       score.pause(_NEXT_AFTER, random=random)
     score.cursor = over
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
 
   def _meanwhile(
     self, score: score_lib.Score, *, over: int, random: np.random.Generator

@@ -59,7 +59,7 @@ class BargeInScenario(instructed.Instructed):
       Kind.TURN, start=begin, end=end, onset=onset, until=over, said=said
     )
     score.cursor = max(score.cursor, over)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
 
   def _interrupt(
     self, score: score_lib.Score, *, random: np.random.Generator

@@ -82,7 +82,7 @@ class CorrectionScenario(instructed.Instructed):
     window = max(score.quiet_window, score.free_window, stop)
     window += instructed.REPLY_DELAY
     score.cursor = score.speak(said, window=window)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
     score.annotate(
       Kind.TURN,
       start=begin,

@@ -39,7 +39,7 @@ class CueScenario(instructed.Instructed):
     score.pause(instructed.LEAD, random=random)
     word = self._prompt(score, random=random)
     self._instruct(score, instructed.CUE, word, random=random)
-    score.pause(instructed.AFTER_INSTRUCTION, random=random)
+    score.wait(instructed.AFTER_INSTRUCTION, random=random)
     talk = self._talk(score, word, random=random)
     gain_db = random.uniform(*instructed.GAIN_DB)
     said = self._agent(score, word)
@@ -61,7 +61,7 @@ class CueScenario(instructed.Instructed):
           said=said,
         )
     score.cursor = max(score.cursor, until)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
 
   def _talk(
     self, score: score_lib.Score, word: str, *, random: np.random.Generator

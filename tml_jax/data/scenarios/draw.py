@@ -22,6 +22,7 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import source
+from tml_jax.data.scenarios import bank as bank_lib
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -109,14 +110,14 @@ class DrawScenario(family.Family):
         f" {CUE}, which every item of scenario {self.name!r} needs; lower it"
       )
 
-  def _check_bank(self, name: str, bank: family.Bank) -> None:
+  def _check_bank(self, name: str, bank: bank_lib.Bank) -> None:
     if CUE not in bank.words or not self._letters(bank, bank):
       raise errors.UserError(
         f"voice {name} cannot ask for a drawing: it needs the prompts {CUE} and"
         " letters/a to letters/z; leave it out of data.voices or prepare them"
       )
 
-  def _letters(self, user: family.Bank, agent: family.Bank) -> list[str]:
+  def _letters(self, user: bank_lib.Bank, agent: bank_lib.Bank) -> list[str]:
     """Letters that both can say."""
     return [
       prompt.split("/")[1]
@@ -151,7 +152,7 @@ class DrawScenario(family.Family):
         score.show(commands, kind=EventKind.DRAW)
       replies = [agent.load(f"letters/{letter}") for letter in asked]
       onset = score.answer(replies, delay_windows=REPLY_DELAY)
-      score.pause(_BETWEEN_EXCHANGES, random=random)
+      score.wait(_BETWEEN_EXCHANGES, random=random)
       score.annotate(
         Kind.TURN,
         start=start,

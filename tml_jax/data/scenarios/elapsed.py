@@ -57,7 +57,7 @@ class ElapsedScenario(instructed.Instructed):
       seconds = round(windows * clock.TICKS.seconds)
       said = self._agent(score, *instructed.digits(seconds), instructed.SECONDS)
       onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
-      score.pause(instructed.BETWEEN, random=random)
+      score.wait(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TURN,
         start=asked,

@@ -10,6 +10,7 @@ splits and are never used as its prompts.
 """
 
 import abc
+import copy
 import dataclasses
 import functools
 import inspect
@@ -22,15 +23,16 @@ from absl import logging
 
 from tml_jax import errors, registry
 from tml_jax.data import noise, scenarios, source, splits, utterance
+from tml_jax.data.scenarios import bank as bank_lib
 from tml_jax.data.scenarios import catalogue, video
 from tml_jax.data.scenarios import score as score_lib
+from tml_jax.data.scenarios import shift as shift_lib
 from tml_jax.data.splits import Split
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.timeline import Role, Timeline, VideoFrame
 
 _NOISE_SHARE = 0.5  # of timelines
 _SNR_DB = (15.0, 35.0)
-_BABBLE_VOICES = 4
 _SAME_LANGUAGE_SHARE = 0.8  # where such a pair of voices exists
 
 
@@ -40,20 +42,6 @@ class VideoSize:
 
   height: int
   width: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Bank:
-  """What one voice can say: prompt id to index in its corpus."""
-
-  recordings: source.Source
-  language: str
-  prompts: dict[str, int]
-  words: dict[str, int]
-
-  def load(self, prompt: str) -> Timeline:
-    index = self.prompts.get(prompt)
-    return self.recordings[self.words[prompt] if index is None else index]
 
 
 class _Arguments(TypedDict):
@@ -67,12 +55,33 @@ class _Arguments(TypedDict):
   length: int
   video_size: VideoSize
   grid: clock.Grid
+  shift: shift_lib.Shift | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+  """An item as it is in training.
+
+  Attributes:
+    score: what is said when.
+    user: name of the user's voice.
+    agent: name of the agent's.
+    before: random numbers as they were before it was composed.
+    after: and as they are afterwards.
+  """
+
+  score: score_lib.Score
+  user: str
+  agent: str
+  before: np.random.Generator
+  after: np.random.Generator
 
 
 class Family(abc.ABC):
   """A `Source` of composed timelines.
 
-  Item i depends on the split, the seed, i, the grid and the corpora alone.
+  Item i depends on the split, the seed, i, the grid, the corpora and the shift
+  alone.
 
   A subclass with a `name` is known to all commands by it.
 
@@ -125,6 +134,7 @@ class Family(abc.ABC):
     video_size: VideoSize,
     grid: clock.Grid = clock.TICKS,
     dev_share: float = 0.0,
+    shift: shift_lib.Shift | None = None,
   ):
     """Looks through the corpora for what can be said.
 
@@ -138,6 +148,8 @@ class Family(abc.ABC):
       video_size: of the frames in one timeline of ten.
       grid: of the agent, which acts at its boundaries.
       dev_share: of the prompt ids.
+      shift: how users differ from those of training, if they do: the same
+        items, ids and sentences.
 
     Raises:
       errors.UserError: no two voices have the family's words and share a
@@ -152,6 +164,7 @@ class Family(abc.ABC):
       length=length,
       video_size=video_size,
       grid=grid,
+      shift=shift,
     )
     self._banks = self._open_banks(voices)
     self._shared = self._shared_prompts()
@@ -163,7 +176,7 @@ class Family(abc.ABC):
     """Draws what is said; `score` keeps the time."""
 
   @abc.abstractmethod
-  def _check_bank(self, name: str, bank: Bank) -> None:
+  def _check_bank(self, name: str, bank: bank_lib.Bank) -> None:
     """Refuses a voice that lacks the family's words."""
 
   def _known(self, prompts: list[str]) -> list[str]:
@@ -191,27 +204,33 @@ class Family(abc.ABC):
     if not 0 <= index < len(self):
       raise IndexError(f"{self!r}: item {index} of {len(self)}")
     split, seed = self._arguments["split"], self._arguments["seed"]
-    random = splits.generator(
-      family=self.name, split=split, seed=seed, index=index
-    )
-    user, agent = self._pair(random)
-    while True:  # most plans have a fitting length
-      score = score_lib.Score(
-        user_voice=user, agent_voice=agent, grid=self._arguments["grid"]
-      )
-      self._compose(score, random=random)
-      if self.duration[0] <= score.duration <= self.duration[1]:
-        break
+    identifier = f"{self.name}/{split}/{seed}/{index}"
+    drawn = self._draw(index)
+    score, user, random = drawn.score, drawn.user, drawn.after
+    shift = self._arguments["shift"]
+    if shift is not None:
+      score, user = self._again(drawn, shift=shift, item=identifier)
+      random = copy.deepcopy(random)  # noise of another length draws otherwise
     audio = score.render(score.user)
     noise_kind = self._add_noise(audio, random=random)
-    meaningless = self._video(score.duration, random=random)
+    if shift is not None:
+      plain = drawn.score.render(drawn.score.user)
+      self._add_noise(plain, random=drawn.after)
+    meaningless = tuple(
+      frame
+      for frame in self._video(drawn.score.duration, random=drawn.after)
+      if frame.time < score.duration
+    )
     return Timeline(
-      id=f"{self.name}/{split}/{seed}/{index}",
+      id=identifier,
       duration=score.duration,
       tracks=(
         score_lib.track(Role.USER, score.user, audio=audio, voice=user),
         score_lib.track(
-          Role.AGENT, score.agent, audio=score.render(score.agent), voice=agent
+          Role.AGENT,
+          score.agent,
+          audio=score.render(score.agent),
+          voice=drawn.agent,
         ),
         *score.surroundings(),
       ),
@@ -224,6 +243,43 @@ class Family(abc.ABC):
         annotation.KEY: [annotation.to_json(a) for a in score.annotations],
       },
     )
+
+  def _draw(self, index: int) -> _Drawn:
+    """Item `index`, of a fitting length, without noise."""
+    random = splits.generator(
+      family=self.name,
+      split=self._arguments["split"],
+      seed=self._arguments["seed"],
+      index=index,
+    )
+    user, agent = self._pair(random)
+    while True:  # most plans have a fitting length
+      # Only who composes again needs the numbers twice.
+      before = copy.deepcopy(random) if self._arguments["shift"] else random
+      score = score_lib.Score(
+        user_voice=user, agent_voice=agent, grid=self._arguments["grid"]
+      )
+      self._compose(score, random=random)
+      if self.duration[0] <= score.duration <= self.duration[1]:
+        return _Drawn(score, user, agent, before, random)
+
+  def _again(
+    self, drawn: _Drawn, *, shift: shift_lib.Shift, item: str
+  ) -> tuple[score_lib.Score, str]:
+    """The same item with another user, of any length; and the user's voice."""
+    voice, bank = shift.speaker(
+      self._banks[drawn.user], name=drawn.user, item=item
+    )
+    other = copy.copy(self)  # threads share this one
+    other._banks = {**self._banks, drawn.user: bank}
+    score = score_lib.Score(
+      user_voice=drawn.user,
+      agent_voice=drawn.agent,
+      grid=self._arguments["grid"],
+      waits=shift.waits,
+    )
+    other._compose(score, random=drawn.before)
+    return score, voice
 
   def __reduce__(self) -> tuple[Callable[[], "Family"], tuple[()]]:
     # A worker looks through the corpora itself.
@@ -264,17 +320,13 @@ class Family(abc.ABC):
 
   def _babble(self, count: int, *, random: np.random.Generator) -> np.ndarray:
     """[count] float32 of unit RMS: a few people of this split at once."""
-    total = np.zeros(count, np.float32)
-    for _ in range(_BABBLE_VOICES):
-      pieces, length = [], -int(random.integers(clock.SAMPLE_RATE))
-      while length < count:
-        bank = self._banks[choose(sorted(self._banks), random=random)]
-        prompt = choose(list(bank.prompts), random=random)
-        pieces.append(bank.load(prompt).tracks[0].audio)
-        length += len(pieces[-1])
-      talk = np.concatenate(pieces)
-      total += talk[len(talk) - count :]
-    return total / np.sqrt(np.mean(np.square(total)))
+
+    def utterance() -> np.ndarray:
+      bank = self._banks[choose(sorted(self._banks), random=random)]
+      prompt = choose(list(bank.prompts), random=random)
+      return bank.load(prompt).tracks[0].audio
+
+    return noise.babble(count, utterance=utterance, random=random)
 
   def _video(
     self, duration: float, *, random: np.random.Generator
@@ -300,7 +352,9 @@ class Family(abc.ABC):
       frames.append(VideoFrame(float(start + i), image))
     return tuple(frames)
 
-  def _open_banks(self, voices: Mapping[str, source.Source]) -> dict[str, Bank]:
+  def _open_banks(
+    self, voices: Mapping[str, source.Source]
+  ) -> dict[str, bank_lib.Bank]:
     """Of the voices that can take part; a warning names the others.
 
     Raises:
@@ -320,7 +374,7 @@ class Family(abc.ABC):
       logging.warning("left out of scenario %r: %s", self.name, reason)
     return banks
 
-  def _open_bank(self, name: str, recordings: source.Source) -> Bank:
+  def _open_bank(self, name: str, recordings: source.Source) -> bank_lib.Bank:
     """Sorts the utterances of a corpus into prompts and the family's words."""
     split = self._arguments["split"]
     prompts, words, language = {}, {}, ""
@@ -336,7 +390,7 @@ class Family(abc.ABC):
         and prompt not in heard
       ):
         prompts[prompt] = i
-    return Bank(recordings, language.split("-")[0], prompts, words)
+    return bank_lib.Bank(recordings, language.split("-")[0], prompts, words)
 
   def _fits(self, entry: catalogue.Entry) -> bool:
     """Whether an utterance is short and has no long pause."""

@@ -39,7 +39,7 @@ class FollowScenario(instructed.Instructed):
     numbers = self._ours(score, lambda: random.choice(choices, length).tolist())
     score.pause(instructed.LEAD, random=random)
     self._instruct(score, instructed.TRANSLATE, random=random)
-    score.pause(instructed.AFTER_INSTRUCTION, random=random)
+    score.wait(instructed.AFTER_INSTRUCTION, random=random)
     start, gain_db = score.cursor, random.uniform(*instructed.GAIN_DB)
     said = self._agent(score, *instructed.digits(*numbers))
     first, over = None, 0
@@ -56,4 +56,4 @@ class FollowScenario(instructed.Instructed):
       Kind.FOLLOW, start=start, end=score.cursor, onset=first, said=said
     )
     score.cursor = max(score.cursor, over)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)

@@ -17,6 +17,7 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import source
+from tml_jax.data.scenarios import bank as bank_lib
 from tml_jax.data.scenarios import family, reply
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.timeline import Timeline
@@ -88,7 +89,7 @@ class Instructed(family.Family):
     size = self._arguments["video_size"]
     return size.height, size.width
 
-  def _check_bank(self, name: str, bank: family.Bank) -> None:
+  def _check_bank(self, name: str, bank: bank_lib.Bank) -> None:
     missing = sorted(self.needed - bank.words.keys())
     if missing:
       raise errors.UserError(

@@ -52,7 +52,7 @@ class ReminderScenario(instructed.Instructed):
       instructed.SECONDS,
       random=random,
     )
-    score.pause(instructed.AFTER_INSTRUCTION, random=random)
+    score.wait(instructed.AFTER_INSTRUCTION, random=random)
     prompt = self._prompt(score, random=random)
     self._instruct(score, prompt, random=random)
     end, quiet = score.cursor, score.quiet_window

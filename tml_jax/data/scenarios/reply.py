@@ -25,6 +25,7 @@ without them never asks for a delay.
 import numpy as np
 from absl import logging
 
+from tml_jax.data.scenarios import bank as bank_lib
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams.annotation import Kind
@@ -55,7 +56,7 @@ class ReplyScenario(family.Family):
   name = "reply"
   words = DELAY_WORDS
 
-  def _check_bank(self, name: str, bank: family.Bank) -> None:
+  def _check_bank(self, name: str, bank: bank_lib.Bank) -> None:
     if not _can_ask(bank):
       logging.info(
         "voice %s never asks for a delay in scenario %r: it has no prompts"
@@ -89,12 +90,12 @@ class ReplyScenario(family.Family):
           random=random,
         )
         score.show(str(seconds))
-        score.pause(_AFTER_INSTRUCTION, random=random)
+        score.wait(_AFTER_INSTRUCTION, random=random)
       score.say(user.load(prompt), gain_db=gain_db)
       end = score.cursor
       reply = agent.load(prompt)
       onset = score.answer([reply], delay_windows=delay_windows)
-      score.pause(_BETWEEN_EXCHANGES, random=random)
+      score.wait(_BETWEEN_EXCHANGES, random=random)
       score.annotate(
         Kind.TIMED if instruction else Kind.TURN,
         start=start,
@@ -105,14 +106,14 @@ class ReplyScenario(family.Family):
       )
 
 
-def _can_ask(bank: family.Bank) -> bool:
+def _can_ask(bank: bank_lib.Bank) -> bool:
   """Whether a voice has the words of delay instructions."""
   can_wait = all(f"wait/{n}" in bank.words for n in DELAYS)
   can_count = all(f"digits/{n}" in bank.words for n in DELAYS)
   return can_wait or (can_count and "seconds" in bank.words)
 
 
-def _instruction(bank: family.Bank, delay: int) -> list[Timeline]:
+def _instruction(bank: bank_lib.Bank, delay: int) -> list[Timeline]:
   """The recordings that ask for a delay of so many seconds."""
   spoken = [f"wait/{delay}"]
   if spoken[0] not in bank.words:

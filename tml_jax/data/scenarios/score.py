@@ -53,12 +53,14 @@ class Score:
 
   Windows are those of `clock.TICKS`. An agent whose own `grid` is coarser
   begins and stops at the next boundary of that: it decides nowhere else. What
-  is asked of it (`annotate`) stays where it was.
+  is asked of it (`annotate`) stays where it was. The silences of `wait` are
+  `waits` times as long.
   """
 
   user_voice: str
   agent_voice: str
   grid: clock.Grid = clock.TICKS
+  waits: float = 1.0
   cursor: int = 0
   user: list[Part] = dataclasses.field(default_factory=list)
   agent: list[Part] = dataclasses.field(default_factory=list)
@@ -81,7 +83,15 @@ class Score:
   def pause(
     self, seconds: tuple[float, float], *, random: np.random.Generator
   ) -> None:
+    """A silence whose length matters to the rule of a family."""
     self.cursor += round(random.uniform(*seconds) * clock.SAMPLE_RATE)
+
+  def wait(
+    self, seconds: tuple[float, float], *, random: np.random.Generator
+  ) -> None:
+    """A silence that the user may as well make longer or shorter."""
+    drawn = random.uniform(*seconds) * self.waits
+    self.cursor += round(drawn * clock.SAMPLE_RATE)
 
   def say(self, recording: Timeline, *, gain_db: float) -> None:
     """The user speaks now, at most as loud as full scale allows."""

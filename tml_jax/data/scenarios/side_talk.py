@@ -50,7 +50,7 @@ class SideTalkScenario(instructed.Instructed):
       self._exchange(score, random=random)
       score.pause(_APART, random=random)
     score.cursor = self._aside(score, random=random)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
 
   def _exchange(
     self, score: score_lib.Score, *, random: np.random.Generator

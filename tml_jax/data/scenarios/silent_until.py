@@ -46,7 +46,7 @@ class SilentUntilScenario(instructed.Instructed):
     self._instruct(score, instructed.UNTIL, prompt, random=random)
     start = score.cursor
     if random.random() < _TALK_SHARE:
-      score.pause(_TALK_AFTER, random=random)
+      score.wait(_TALK_AFTER, random=random)
       self._instruct(score, self._prompt(score, random=random), random=random)
     score.pause(_WAIT, random=random)
     seen = bool(random.random() < _SEEN_SHARE)
@@ -63,7 +63,7 @@ class SilentUntilScenario(instructed.Instructed):
       onset = score.quiet_window + instructed.REPLY_DELAY
     said = self._agent(score, prompt)
     score.cursor = score.speak(said, window=onset)
-    score.pause(instructed.BETWEEN, random=random)
+    score.wait(instructed.BETWEEN, random=random)
     score.annotate(
       Kind.SILENT_UNTIL,
       start=start,

@@ -40,14 +40,14 @@ class TimedReplyScenario(instructed.Instructed):
         instructed.SECONDS,
         random=random,
       )
-      score.pause(instructed.AFTER_INSTRUCTION, random=random)
+      score.wait(instructed.AFTER_INSTRUCTION, random=random)
       prompt = self._prompt(score, random=random)
       self._instruct(score, prompt, random=random)
       end, said = score.cursor, self._agent(score, prompt)
       onset = score.answer(
         said, delay_windows=reply.WINDOWS_PER_SECOND * seconds
       )
-      score.pause(instructed.BETWEEN, random=random)
+      score.wait(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TIMED,
         start=start,

@@ -30,6 +30,7 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.data import source
+from tml_jax.data.scenarios import bank as bank_lib
 from tml_jax.data.scenarios import family
 from tml_jax.data.scenarios import score as score_lib
 from tml_jax.streams import calls, clock
@@ -96,7 +97,7 @@ class ToolCallScenario(family.Family):
         f" change data.heldout_share = {arguments['heldout_share']}"
       )
 
-  def _check_bank(self, name: str, bank: family.Bank) -> None:
+  def _check_bank(self, name: str, bank: bank_lib.Bank) -> None:
     needed = {f"digits/{n}" for n in range(10)} | OPERATORS.keys()
     missing = sorted(needed - bank.words.keys())
     if missing:
@@ -133,6 +134,7 @@ class ToolCallScenario(family.Family):
       start = None
       if turn is not None:
         gap = random.uniform(*turn.gap) if score.user else 0.0
+        gap *= score.waits if turn.gap == _PAUSE else 1.0
         start = score.cursor + round(gap * clock.SAMPLE_RATE)
       while waiting:
         first = min(waiting, key=lambda w: w.arrival)
@@ -142,7 +144,7 @@ class ToolCallScenario(family.Family):
         waiting.remove(first)
         self._answer(score, first, window=due + 1)
         if start is not None:
-          pause = random.uniform(*_PAUSE)
+          pause = random.uniform(*_PAUSE) * score.waits
           start = score.cursor + round(pause * clock.SAMPLE_RATE)
       if turn is None:
         break

@@ -54,13 +54,15 @@ class TurnsScenario(instructed.Instructed):
       for recording in self._user(score, *instructed.digits(*string)):
         thinks = random.random() < _THINKING_SHARE
         before = score.cursor
-        score.pause(THINKING if thinks else instructed.BREATH, random=random)
         if thinks:
+          score.wait(THINKING, random=random)
           score.annotate(Kind.PAUSE, start=before, end=score.cursor)
+        else:
+          score.pause(instructed.BREATH, random=random)
         score.say(recording, gain_db=gain_db)
       end, said = score.cursor, self._agent(score, *instructed.digits(*string))
       onset = score.answer(said, delay_windows=instructed.REPLY_DELAY)
-      score.pause(instructed.BETWEEN, random=random)
+      score.wait(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TURN,
         start=start,

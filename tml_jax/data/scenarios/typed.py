@@ -62,7 +62,7 @@ class TypedScenario(instructed.Instructed):
           self._type(score, typed, at=int(random.integers(begin, last)))
           said += typed
       score.cursor = score.speak(said, window=onset)
-      score.pause(instructed.BETWEEN, random=random)
+      score.wait(instructed.BETWEEN, random=random)
       score.annotate(
         Kind.TURN,
         start=begin,

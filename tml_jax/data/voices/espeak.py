@@ -3,92 +3,45 @@
 For: many voices of one text, so that two speakers can say the same prompt.
 Speaks the transcripts of the recorded prompts where these are installed, and
 the built-in phrases elsewhere. Not for: natural speech. Start reading at
-`Voice`. The variant is a voice of espeak-ng, perhaps with a speaker variant:
-en-us, en-us+f3, en-gb+m3, fr-fr, es-419, it, ru.
+`open_voice`. The variant is a voice of espeak-ng, perhaps with a speaker
+variant: en-us, en-us+f3, en-gb+m3, fr-fr, es-419, it, ru.
 """
 
 import functools
 import re
-import shutil
 import subprocess
 
-import numpy as np
-
 from tml_jax import errors, registry
-from tml_jax.data import media, source, utterance
-from tml_jax.data.voices import asterisk, phrases
-from tml_jax.streams.timeline import Timeline
+from tml_jax.data import source
+from tml_jax.data.voices import programs
 
 _PROGRAM = "espeak-ng"
 
 
-class Voice:
-  """One voice saying every prompt of its language."""
-
-  def __init__(self, variant: str, *, settings: source.Settings):
-    _check_voice(variant)
-    self._variant = variant
-    self._language = re.split(r"[-+]", variant)[0]
-    self._prompts = _prompts(self._language, variant=variant, settings=settings)
-
-  def __len__(self) -> int:
-    return len(self._prompts)
-
-  def __getitem__(self, index: int) -> Timeline:
-    prompt, text = self._prompts[index]
-    return utterance.build(
-      _speak(text, variant=self._variant, prompt=prompt),
-      voice=f"espeak:{self._variant}",
-      language=self._language,
-      prompt=prompt,
-      text=text,
-    )
-
-  def stamp(self, index: int) -> str:
-    return f"{' '.join(self._prompts[index])} {_version()}"
-
-
 @source.register("espeak")
-def open_voice(variant: str, *, settings: source.Settings) -> Voice:
+def open_voice(variant: str, *, settings: source.Settings) -> programs.Voice:
   """The espeak-ng voice `variant`."""
-  return Voice(variant, settings=settings)
+  _check_voice(variant)
+  return programs.Voice(
+    variant,
+    program=programs.Program("espeak", speak, _version),
+    language=re.split(r"[-+]", variant)[0],
+    settings=settings,
+  )
 
 
-def _prompts(
-  language: str, *, variant: str, settings: source.Settings
-) -> list[tuple[str, str]]:
-  """Prompt ids and texts, in order of id."""
-  if asterisk.transcript_path(language, root=settings.root).is_file():
-    written = asterisk.transcripts(language, root=settings.root)
-    spoken = {p: asterisk.spoken_text(t) for p, t in written.items()}
-    texts = {p: t for p, t in spoken.items() if re.search(r"\w", t)}
-    if language == "en":
-      texts |= phrases.DELAYS
-  elif language == "en":
-    texts = phrases.PHRASES
-  else:
-    raise errors.UserError(
-      f"espeak:{variant} has nothing to say: the built-in phrases are English; "
-      f"install the Debian package asterisk-core-sounds-{language}, or give "
-      "--sounds_root the folder it was unpacked into"
-    )
-  return sorted(texts.items())
+def speak(text: str, *, voice: str) -> bytes:
+  """A WAV file of a text.
 
-
-def _speak(text: str, *, variant: str, prompt: str) -> np.ndarray:
-  """[1, n] at 16 kHz."""
-  done = subprocess.run(
-    [_PROGRAM, "-v", variant, "--stdout", "--stdin"],
+  Raises:
+    subprocess.CalledProcessError: the program failed.
+  """
+  return subprocess.run(
+    [_PROGRAM, "-v", voice, "--stdout", "--stdin"],
     input=text.encode(),
     capture_output=True,
-  )
-  if done.returncode:
-    raise source.BadRecording(
-      source.Reason.UNREADABLE,
-      f"{prompt}: {_PROGRAM} ended with {done.returncode}: "
-      + done.stderr.decode(errors="replace").strip(),
-    )
-  return media.sound_of_bytes(done.stdout, name=prompt, limits=utterance.LIMITS)
+    check=True,
+  ).stdout
 
 
 @functools.cache
@@ -125,11 +78,7 @@ def _check_voice(variant: str) -> None:
 
   The program itself answers an unknown speaker variant with its default voice.
   """
-  if shutil.which(_PROGRAM) is None:
-    raise errors.UserError(
-      f"espeak:{variant} needs the program {_PROGRAM}, which is not in PATH; "
-      "install the Debian package espeak-ng"
-    )
+  programs.check(_PROGRAM, voice=f"espeak:{variant}", package=_PROGRAM)
   languages, variants = _voices()
   language, plus, speaker = variant.partition("+")
   if language not in languages:

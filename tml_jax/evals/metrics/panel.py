@@ -34,6 +34,7 @@ class Statistic(enum.Enum):
   QUANTILE = "quantile"  # a value that was measured, no interpolation
   DISTANCE = "distance"  # Jensen-Shannon, of floor transfers to the recorded
   SUMMARY = "summary"  # of many series: `score`
+  AGREEMENT = "agreement"  # of several series: `recorded`
 
 
 class Better(enum.Enum):
@@ -225,6 +226,15 @@ METRICS = (
   ),
   _share("tool_unjudged", "results whose call nobody knows", Better.NEITHER),
   # Of recorded conversations without annotations.
+  Metric(
+    "call_score",
+    "agreement with the recorded agent",
+    "0..100",
+    recorded.ONSETS,
+    Better.HIGHER,
+    Statistic.AGREEMENT,
+  ),
+  _share("onset_f1", "onsets within 0.4 s of the recorded, F1"),
   _share("took_floor", "takes the floor where the recorded agent does"),
   _quantile(
     "offset_error_p50", "|onset - recorded onset| there", "offset_error", 0.5
@@ -304,6 +314,8 @@ HEADLINE = (
   "selectivity_backchannel",
   "selectivity_side_talk",
 )
+# The same of recorded conversations.
+CALLS = ("call_score",)
 # What an item is ranked by: all of these, and how they count.
 GOOD = ("done", "yielded", *floor.SELECTIVE.values(), "took_floor")
 BAD = ("takeover", "premature", "extra_floor")

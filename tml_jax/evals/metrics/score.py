@@ -53,16 +53,23 @@ def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
   Returns:
     [R] scores; NaN where nothing was due.
   """
-  acts = _mean([shares[name] for name in _ACTS])
-  holds = _mean(
-    [shares[name] for name in _HOLDS] + [1 - shares[name] for name in _TAKES]
-  )
-  # Where nobody says what is unasked, nothing is.
-  quiet = 1 / (1 + np.nan_to_num(shares[_QUIET]) / HALF_SECONDS)
-  sides = [acts, _mean([shares[name] for name in _WORDS]), holds, quiet]
+  found = sides(shares)
   with np.errstate(divide="ignore"):
-    mean = 1 / _mean([1 / np.maximum(side, 0.0) for side in sides])
-  return np.where(np.isnan(acts), np.nan, 100 * mean)
+    mean = 1 / _mean([1 / np.maximum(side, 0.0) for side in found.values()])
+  return np.where(np.isnan(found["acts"]), np.nan, 100 * mean)
+
+
+def sides(shares: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """[R] acts, words, holds and quiet of `summary`, 0 to 1; NaN without any."""
+  return {
+    "acts": _mean([shares[name] for name in _ACTS]),
+    "words": _mean([shares[name] for name in _WORDS]),
+    "holds": _mean(
+      [shares[name] for name in _HOLDS] + [1 - shares[name] for name in _TAKES]
+    ),
+    # Where nobody says what is unasked, nothing is.
+    "quiet": 1 / (1 + np.nan_to_num(shares[_QUIET]) / HALF_SECONDS),
+  }
 
 
 def _mean(rows: list[np.ndarray]) -> np.ndarray:

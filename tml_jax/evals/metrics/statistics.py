@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from scipy import stats
 
-from tml_jax.evals.metrics import floor, panel, score
+from tml_jax.evals.metrics import floor, panel, recorded, score
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Metric, Statistic
 
@@ -79,6 +79,13 @@ def summarise(
       m.name: _at_least_exact(found[m.name], m, items=items) for m in metrics
     }
   return found
+
+
+def sides(items: list[Series]) -> dict[str, float]:
+  """The sides of the summary score over `items`; `score.sides`."""
+  once = np.ones((1, len(items)))
+  shares = {name: _ratio(items, name, once) for name in score.SERIES}
+  return {name: float(side[0]) for name, side in score.sides(shares).items()}
 
 
 def scalars(values: dict[str, Value]) -> dict[str, float]:
@@ -220,6 +227,11 @@ def _found(
   if metric.statistic == Statistic.SUMMARY:
     return score.summary(
       {name: _ratio(items, name, weights_RI) for name in score.SERIES}
+    )
+  if metric.statistic == Statistic.AGREEMENT:
+    names = (*recorded.SOUNDS, recorded.ONSETS)
+    return recorded.agreement(
+      {name: _ratio(items, name, weights_RI) for name in names}
     )
   if metric.statistic == Statistic.RATIO:
     return _ratio(items, metric.series, weights_RI)
