@@ -107,16 +107,20 @@ def main(config: Config) -> None:
   if _BATCH.value:
     show_batches(config, data_dir=config_flags.data_dir(), out=_out())
   if _TIMELINE.value or _GALLERY.value:
+    from tml_jax.streams import tokenizer
+
     data_dir, out = config_flags.data_dir(), _out()
+    file = tokenizer.path(data_dir, given=config_flags.TOKENIZER.value)
   if _TIMELINE.value:
     draw_timeline(
       config,
       argument=_TIMELINE.value,
       data_dir=data_dir,
+      tokenizer_file=file,
       out=out,
     )
   if _GALLERY.value:
-    draw_gallery(config, data_dir=data_dir, out=out)
+    draw_gallery(config, data_dir=data_dir, tokenizer_file=file, out=out)
 
 
 def _out() -> pathlib.Path:
@@ -185,7 +189,12 @@ def show_batches(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
 
 
 def draw_timeline(
-  config: Config, *, argument: str, data_dir: str, out: pathlib.Path
+  config: Config,
+  *,
+  argument: str,
+  data_dir: str,
+  tokenizer_file: str,
+  out: pathlib.Path,
 ) -> None:
   """Writes timeline.png, and drawing.png of what the agent draws in it."""
   import jax
@@ -196,7 +205,6 @@ def draw_timeline(
   from tml_jax.streams import framing, microphone, tokenizer
   from tml_jax.tools import drawing
 
-  tokenizer_file = tokenizer.path(data_dir, given=config_flags.TOKENIZER.value)
   timeline = mixture.pick(
     config,
     argument=argument,
@@ -226,7 +234,9 @@ def draw_timeline(
     (out / drawing.PNG).write_bytes(drawn.png())
 
 
-def draw_gallery(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
+def draw_gallery(
+  config: Config, *, data_dir: str, tokenizer_file: str, out: pathlib.Path
+) -> None:
   """Writes a page with a conversation of every family of the mixture.
 
   Raises:
@@ -260,10 +270,7 @@ def draw_gallery(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
   gallery.write(
     exhibits,
     config=config.streams,
-    tokenizer=tokenizer.load(
-      tokenizer.path(data_dir, given=config_flags.TOKENIZER.value),
-      config=config.streams,
-    ),
+    tokenizer=tokenizer.load(tokenizer_file, config=config.streams),
     out=out,
   )
 

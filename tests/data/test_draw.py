@@ -11,7 +11,7 @@ from tml_jax.data.scenarios import draw, family
 from tml_jax.data.splits import Split
 from tml_jax.evals import agents
 from tml_jax.evals.metrics import panel
-from tml_jax.streams import annotation, clock, timeline
+from tml_jax.streams import annotation, clock, timeline, tokenizer
 from tml_jax.streams.timeline import EventKind, Role
 
 SHARE = 0.1
@@ -89,7 +89,11 @@ def test_the_picture(data_dir, tmp_path):
   """`inspect --timeline` shows the conversation, and what is drawn in it."""
   mixed = small_data.config(mixture=("draw:1.0",))
   inspect.draw_timeline(
-    mixed, argument="train:0", data_dir=str(data_dir), out=tmp_path
+    mixed,
+    argument="train:0",
+    data_dir=str(data_dir),
+    tokenizer_file=tokenizer.path(str(data_dir)),
+    out=tmp_path,
   )
   names = sorted(path.name for path in tmp_path.iterdir())
   assert names == ["drawing.png", "timeline.png"]

@@ -375,7 +375,12 @@ def test_a_word_that_is_held_out_or_missing_is_refused(
 
 def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
   config = small_data.config(mixture=("count:1.0", "typed:0.5"))
-  inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)
+  given = {
+    "data_dir": data_dir,
+    "tokenizer_file": tokenizer.path(str(data_dir)),
+    "out": tmp_path,
+  }
+  inspect.draw_gallery(config, **given)
   page = (tmp_path / "gallery.html").read_text(encoding="utf-8")
   for name, words in (("count", "swing"), ("typed", "in silence")):
     assert words in page and f"src='{name}.png'" in page
@@ -383,4 +388,4 @@ def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
   assert images == {"count.png", "typed.png", "gallery.png"}
   config = small_data.config(mixture=("calls:1.0",))
   with pytest.raises(errors.UserError, match="has no scenario family"):
-    inspect.draw_gallery(config, data_dir=data_dir, out=tmp_path)
+    inspect.draw_gallery(config, **given)
