@@ -24,7 +24,7 @@ from absl import flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
-from tml_jax.config import Config
+from tml_jax.config import Config, Detector, SemanticEnd, Start
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents
@@ -69,14 +69,52 @@ _AGENT = flags.DEFINE_enum(
   " need no --workdir.",
 )
 _NO_RUN = "experiments/interaction.py:interactive"  # --config without a run
-_VAD = flags.DEFINE_string(
-  "vad", "energy", "Detector of --agent=turns: energy or silero."
-)
-_ENDPOINT = flags.DEFINE_float(
-  "endpoint",
-  0.5,
-  "Seconds without speech that end a turn, for --agent=turns.",
-  lower_bound=0.1,
+# Of --agent=turns; what is not given is as in the config of the run.
+_HARNESS = {
+  "vad": flags.DEFINE_enum(
+    "vad",
+    None,
+    [*Detector],
+    "Detector of speech, for --agent=turns; if not given, turns.vad of the"
+    " run, as those below.",
+  ),
+  "endpoint_s": flags.DEFINE_float(
+    "endpoint", None, "Seconds without speech that end a turn."
+  ),
+  "semantic_end": flags.DEFINE_enum(
+    "semantic_end",
+    None,
+    [*SemanticEnd],
+    "model: it is asked every 200 ms while silence lasts, and `<quiet>` means"
+    " not yet; off: once.",
+  ),
+  "maximum_silence_s": flags.DEFINE_float(
+    "maximum_silence", None, "Seconds of silence in which it is asked."
+  ),
+  "minimum_interruption_s": flags.DEFINE_float(
+    "minimum_interruption",
+    None,
+    "Seconds of speech that interrupt the agent.",
+  ),
+  "resume_after_false_s": flags.DEFINE_float(
+    "resume_after_false",
+    None,
+    "Seconds of silence after an interruption, in which the model says nothing,"
+    " until it goes on where it was cut; 0: it never does.",
+  ),
+  "start": flags.DEFINE_enum(
+    "start",
+    None,
+    [*Start],
+    "When a reply begins to be made: speculative, in the first silence; at_end,"
+    " when the turn is over.",
+  ),
+}
+_TUNED = flags.DEFINE_string(
+  "tuned",
+  "",
+  "File that `python -m tml_jax.tune_turns` wrote: its settings of"
+  " --agent=turns are used, but for those that are given.",
 )
 
 
@@ -146,6 +184,7 @@ def _of_run(config: Config) -> None:
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
 
+  config = _with_harness(config)
   how, connect = _agent(config)
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
@@ -227,15 +266,41 @@ def _agent(config: Config):
   from tml_jax.evals import turn_based
   from tml_jax.live import user
 
-  name = _AGENT.value
-  if name == "trained":
-    name = str(config.data.layout)
+  name = _model_agent(config)
   if name == "duplex":
     return name, lambda config: user.Recorded
-  options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
-  connect = functools.partial(turn_based.connect, **options)
-  connect(config)  # refuses what cannot be, before anything starts
-  return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
+  turn_based.connect(config)  # refuses what cannot be, before anything starts
+  return turn_based.describe(config.turns), turn_based.connect
+
+
+def _with_harness(config: Config) -> Config:
+  """The config with the settings of --agent=turns that were given."""
+  given = {
+    field: flag.value
+    for field, flag in _HARNESS.items()
+    if flag.value is not None
+  }
+  names = [f"--{_HARNESS[field].name}" for field in given]
+  names += ["--tuned"] if _TUNED.value else []
+  name = _model_agent(config)
+  if name != "turns" and names:
+    raise errors.UserError(
+      f"{names[0]} with --agent={name}: it is a setting of the harness; give"
+      " --agent=turns, or leave it out"
+    )
+  from tml_jax.evals import tuned
+
+  changes = tuned.read(_TUNED.value) if _TUNED.value else {}
+  return config_text.with_fields(
+    config,
+    {f"turns.{field}": v for field, v in (changes | given).items()},
+  )
+
+
+def _model_agent(config: Config) -> str:
+  """--agent, where that is `trained` what it stands for."""
+  name = _AGENT.value
+  return str(config.data.layout) if name == "trained" else name
 
 
 def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):

@@ -20,12 +20,14 @@ from tml_jax.config.train import (
   Schedule,
   TrainConfig,
 )
+from tml_jax.config.turns import Detector, SemanticEnd, Start, TurnsConfig
 
 __all__ = [
   "AttentionForm",
   "Config",
   "Damaged",
   "DataConfig",
+  "Detector",
   "Dtype",
   "ExecutionConfig",
   "FlowConfig",
@@ -45,6 +47,9 @@ __all__ = [
   "SampleConfig",
   "SayText",
   "Schedule",
+  "SemanticEnd",
+  "Start",
   "StreamsConfig",
   "TrainConfig",
+  "TurnsConfig",
 ]
