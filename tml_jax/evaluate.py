@@ -17,6 +17,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,28 @@ _HARNESS = {
     " when the turn is over.",
   ),
 }
+_SWEEP = flags.DEFINE_multi_string(
+  "sweep",
+  [],
+  "FIELD=VALUE,VALUE,... of config.turns or config.sample; several make a grid."
+  " The users are met with each, and the best is named in WORKDIR/sweep.json,"
+  " or --json: on --split=dev to choose it (--tuned). A picture beside it shows"
+  " what is traded.",
+)
+_BY = flags.DEFINE_string(
+  "by",
+  "summary_score",
+  "Row of the panel by which --sweep chooses; of equal ones the lower median"
+  " response latency, then the first.",
+)
+_BESIDE = flags.DEFINE_list(
+  "beside", [], "Files of other sweeps that its picture shows, too."
+)
 _TUNED = flags.DEFINE_string(
   "tuned",
   "",
-  "File that `python -m tml_jax.tune_turns` wrote: its settings of"
-  " --agent=turns are used, but for those that are given.",
+  "File of a sweep on dev: what it chose is used, but for what other flags"
+  " give.",
 )
 
 
@@ -169,9 +187,8 @@ def _of_run(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = config_flags.data_dir()
-  output = _check_output(
-    config_flags.JSON.value or f"{workdir}/{workdir_lib.EVALUATION}"
-  )
+  name = workdir_lib.SWEEP if _SWEEP.value else workdir_lib.EVALUATION
+  output = _check_output(config_flags.JSON.value or f"{workdir}/{name}")
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
 
@@ -184,11 +201,25 @@ def _of_run(config: Config) -> None:
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
 
-  config = _with_harness(config)
+  config = _with_settings(config)
   how, connect = _agent(config)
-  agent = trained.load(
-    config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
+  load = functools.partial(
+    trained.load, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
+  if _SWEEP.value:
+    _sweep(
+      config,
+      suite=suite,
+      output=output,
+      load=load,
+      tokenizer=tokenizer,
+      provenance={
+        "run": workdir_lib.start_ids(workdir)[:1],
+        "tokenizer": tokenizer_lib.digest(tokenizer_file),
+      },
+    )
+    return
+  agent = load(config)
   report = run.evaluate(
     suite,
     config=config,
@@ -273,28 +304,97 @@ def _agent(config: Config):
   return turn_based.describe(config.turns), turn_based.connect
 
 
-def _with_harness(config: Config) -> Config:
-  """The config with the settings of --agent=turns that were given."""
-  given = {
-    field: flag.value
+def _with_settings(config: Config) -> Config:
+  """The config with what --tuned and the flags of the harness give."""
+  changes = {}
+  if _TUNED.value:
+    from tml_jax.evals import sweep
+
+    changes = sweep.tuned(_TUNED.value)
+  changes |= {
+    f"turns.{field}": flag.value
     for field, flag in _HARNESS.items()
     if flag.value is not None
   }
-  names = [f"--{_HARNESS[field].name}" for field in given]
-  names += ["--tuned"] if _TUNED.value else []
-  name = _model_agent(config)
-  if name != "turns" and names:
-    raise errors.UserError(
-      f"{names[0]} with --agent={name}: it is a setting of the harness; give"
-      " --agent=turns, or leave it out"
-    )
-  from tml_jax.evals import tuned
+  _refuse_harness(changes, config=config)
+  return config_text.with_fields(config, changes)
 
-  changes = tuned.read(_TUNED.value) if _TUNED.value else {}
-  return config_text.with_fields(
-    config,
-    {f"turns.{field}": v for field, v in (changes | given).items()},
+
+def _refuse_harness(changes: Iterable[str], *, config: Config) -> None:
+  """Settings of a harness have no meaning without one."""
+  name = _model_agent(config)
+  for path in changes:
+    if path.startswith("turns.") and name != "turns":
+      raise errors.UserError(
+        f"{path} with --agent={name}: it is a setting of the harness; give"
+        " --agent=turns, or leave it out"
+      )
+
+
+def _sweep(
+  config: Config,
+  *,
+  suite,
+  output: pathlib.Path,
+  load: Callable[[Config], trained.Trained],
+  tokenizer,
+  provenance: dict[str, Any],
+) -> None:
+  """Meets the users with each setting; writes the table and the choice."""
+  from tml_jax.evals import as_json, sweep, sweep_picture
+  from tml_jax.evals.metrics import statistics
+
+  start = time.monotonic()
+  sweep.check_by(_BY.value)
+  beside = [
+    sweep.read(pathlib.Path(path), flag="beside") for path in _BESIDE.value
+  ]
+  points = sweep.points(config, grid=_SWEEP.value)
+  _refuse_harness(points[0].changes, config=config)
+  agent, found = load(config), []
+  for point in points:
+    how, connect = _agent(point.config)
+    of = {"config": _digest(point.config), "step": agent.step, "agent": how}
+    series = sweep.hold(
+      suite,
+      config=point.config,
+      program=sweep.program_of(point, run_config=config),
+      connect=connect(point.config),
+      model=agent.model,
+      variables=agent.variables,
+      tokenizer=tokenizer,
+      kept=sweep.kept_at(
+        output.with_suffix(""), point, provenance=provenance | of
+      ),
+    )
+    found.append(statistics.summarise(series, metrics=suite.metrics))
+  best = sweep.choose(found, by=_BY.value)
+  numbers = {
+    **{
+      "config": config.name,
+      "step": agent.step,
+      "agent": _model_agent(config),
+    },
+    "git": workdir_lib.git_hash(),
+    "suite": _SUITE.value,
+    **({"split": "", "count": 0} | _asked()),
+    "by": _BY.value,
+    "points": [
+      {"changes": dict(point.changes), "rows": as_json.rows(values)}
+      for point, values in zip(points, found, strict=True)
+    ],
+    "choice": dict(points[best].changes),
+  }
+  numbers = as_json.without_nan(numbers)
+  text = json.dumps(numbers, indent=1, allow_nan=False)
+  files.write_atomically(output, content=text + "\n")
+  picture = output.with_suffix(".png")
+  sweep_picture.draw(
+    [sweep_picture.Arm.of(each) for each in (numbers, *beside)], path=picture
   )
+  print(sweep.table(found, names=[p.name for p in points], best=best))
+  print(f"* best {_BY.value}; all took {time.monotonic() - start:.0f} s")
+  print(f"wrote {output} and {picture}")
 
 
 def _model_agent(config: Config) -> str:

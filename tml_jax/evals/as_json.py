@@ -48,12 +48,12 @@ def without_nan(value: Any) -> Any:
 def _metrics(report: Report) -> dict[str, Any]:
   """By family and agent: value, interval and events of what was measured."""
   return {
-    family: {agent: _rows(values) for agent, values in columns.items()}
+    family: {agent: rows(values) for agent, values in columns.items()}
     for family, columns in report.columns.items()
   }
 
 
-def _rows(values: dict[str, Value]) -> dict[str, Any]:
+def rows(values: dict[str, Value]) -> dict[str, Any]:
   """Of one agent: what was measured, by name of the metric."""
   return {
     name: {
@@ -81,7 +81,7 @@ def _agents(report: Report) -> dict[str, Any]:
         family: report.columns[family][name][panel.SUMMARY.name].value
         for family in report.families
       },
-      "rows": _rows(values),
+      "rows": rows(values),
       "less": {
         row: dataclasses.asdict(difference)
         for row, difference in report.differences.get(name, {}).items()
