@@ -21,6 +21,8 @@ def of(report: Report, *, left_out: Mapping[str, str]) -> dict[str, Any]:
     "left_out": dict(left_out),
     "metrics": _metrics(report),
     "agents": _agents(report),
+    # Of the rows above, those that stand apart where arms are compared.
+    "needs_duplex": [m.name for m in report.metrics if m.needs_duplex],
     "content": report.content,
     "definitions": panel.definitions(),  # of metrics outside the repository
     "floor_transfers": {
