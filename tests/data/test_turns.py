@@ -315,3 +315,18 @@ def test_the_loader_lays_out(config, data_dir):
     loader.Loader(cfg, data_dir=data_dir, split=Split.TRAIN).set_state(
       states[0]
     )
+  # Nor where turns are cut otherwise; how a session goes on cuts none.
+  for field, value in ("endpoint_s", 0.3), ("maximum_silence_s", 0.5):
+    other = dataclasses.replace(
+      cfg, turns=dataclasses.replace(cfg.turns, **{field: value})
+    )
+    batches = loader.Loader(other, data_dir=data_dir, split=Split.TRAIN)
+    with pytest.raises(errors.UserError, match="turns: {.*} then"):
+      batches.set_state(states[1])
+    batches.close()
+  same = dataclasses.replace(cfg.turns, resume_after_false_s=0.0)
+  batches = loader.Loader(
+    dataclasses.replace(cfg, turns=same), data_dir=data_dir, split=Split.TRAIN
+  )
+  batches.set_state(states[1])
+  batches.close()
