@@ -8,6 +8,8 @@ FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on from these when
 it is started again. FILE is WORKDIR/evaluation.
 --agent=NAME with one of `evals.agents.AGENTS` needs no run: its conversations
 are held at once, and written where --json says.
+--sweep=FIELD=VALUE,VALUE meets the users with each setting and names the best;
+--tuned=FILE uses it (docs/panel.md).
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
@@ -150,6 +152,10 @@ def _without_model(config: Config) -> None:
     raise errors.UserError(
       f"--agent={name} has no model, and needs no --workdir: leave that out, or"
       " give --agent=trained"
+    )
+  if _SWEEP.value or _TUNED.value:
+    raise errors.UserError(
+      f"--agent={name} has no settings: --sweep and --tuned are for models"
     )
   data_dir = config_flags.data_dir() if _SUITE.value != "fdb" else ""
   path = config_flags.JSON.value
