@@ -267,7 +267,7 @@ def table(
 ) -> str:
   """A row a point, the chosen one marked."""
   shown = [m for m in panel.metrics() if m.name in panel.HEADLINE]
-  lines = [["", *(m.title for m in shown)]]
+  lines = [["", *(m.name for m in shown)]]
   for i, (values, name) in enumerate(zip(found, names, strict=True)):
     cells = [_cell(values[m.name], m) for m in shown]
     lines.append([("* " if i == best else "  ") + name, *cells])

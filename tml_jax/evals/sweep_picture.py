@@ -84,7 +84,7 @@ def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
   axes.set_axisbelow(True)
   axes.spines[["top", "right"]].set_visible(False)
   if axes.get_legend_handles_labels()[0]:
-    axes.legend(frameon=False, fontsize=7, loc="lower right")
+    axes.legend(frameon=False, fontsize=7, loc="best")
   canvas.savefig(path, dpi=120, format="png")
 
 
