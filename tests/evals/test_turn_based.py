@@ -450,6 +450,22 @@ def test_a_model_of_random_weights():
   decided = [_decisions(frames) for frames in recordings]
   assert [_decisions(frames) for frames in _converse(timelines)] == decided
   assert _decisions(_converse([timelines[5]], first=5)[0]) == decided[5]
+  # With all that good harnesses do, sessions that go back among them.
+  full = dataclasses.replace(
+    _CONFIG,
+    turns=TurnsConfig(
+      endpoint_s=0.3, minimum_interruption_s=0.2, resume_after_false_s=0.3
+    ),
+  )
+  recordings = _converse(timelines, config=full)
+  for frames in recordings:
+    sounding = np.array([f.own_dmel is not None for f in frames])
+    speaks = np.array([f.speak for f in frames])
+    np.testing.assert_array_equal(sounding[1:], speaks[:-1])
+  others = [_decisions(frames) for frames in recordings]
+  assert others != decided
+  alone = _converse([timelines[1]], first=1, config=full)
+  assert _decisions(alone[0]) == others[1]
 
 
 def _decisions(frames):
