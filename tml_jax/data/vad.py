@@ -6,6 +6,7 @@ for annotating recordings (`data.audio`). Start at `Vad`; `VADS` has them by
 name.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -57,7 +58,7 @@ class EnergyVad:
   _RISE_DB = 3.0  # a second
   _BAND = slice(3, 35)  # of 100 Hz each
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._rest = np.zeros(0, np.float32)
     self._powers = np.zeros(0)
     self._means = np.zeros(0)
@@ -97,7 +98,7 @@ class SileroVad:
 
   hop = silero.HOP
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Loads the network.
 
     Raises:
@@ -113,7 +114,10 @@ class SileroVad:
     return np.array([self._network.push(frame) for frame in frames], bool)
 
 
-VADS = {Detector.ENERGY: EnergyVad, Detector.SILERO: SileroVad}
+VADS: dict[Detector, Callable[[], Vad]] = {
+  Detector.ENERGY: EnergyVad,
+  Detector.SILERO: SileroVad,
+}
 
 
 def create(detector: Detector) -> Vad:
