@@ -64,6 +64,17 @@ ROWS: dict[str, Row] = {
     run="turns",
     evaluate=("--vad=silero",),
   ),
+  "turns_plain": Row(
+    question="does a turn detector do as well? (a time-out of 0.5 s alone)",
+    changes={"data.layout": Layout.TURNS},
+    run="turns",
+    evaluate=(
+      "--semantic_end=off",
+      "--minimum_interruption=0.1",
+      "--resume_after_false=0",
+      "--start=at_end",
+    ),
+  ),
   # The nearest to the 80 ms of others that holds whole tokens of 50 ms.
   "window_100": Row(
     question=_TURN,

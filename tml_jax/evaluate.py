@@ -11,6 +11,8 @@ are held at once, and written where --json says.
 --conditions=voices,pauses,rates,noise holds the held-out conversations again
 with users unlike those of training, a row each; their tick logs are in
 FILE/conditions/NAME.
+--sweep=FIELD=VALUE,VALUE meets the users with each setting and names the best;
+--tuned=FILE uses it (docs/panel.md).
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
 """
 
@@ -20,7 +22,7 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from absl import flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
-from tml_jax.config import Config
+from tml_jax.config import Config, Detector, SemanticEnd, Start
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents, conditions
@@ -86,14 +88,69 @@ _AGENT = flags.DEFINE_enum(
   " need no --workdir.",
 )
 _NO_RUN = "experiments/interaction.py:interactive"  # --config without a run
-_VAD = flags.DEFINE_string(
-  "vad", "energy", "Detector of --agent=turns: energy or silero."
+# Of --agent=turns; what is not given is as in the config of the run.
+_HARNESS = {
+  "vad": flags.DEFINE_enum(
+    "vad",
+    None,
+    [*Detector],
+    "Detector of speech, for --agent=turns; if not given, turns.vad of the"
+    " run, as those below.",
+  ),
+  "endpoint_s": flags.DEFINE_float(
+    "endpoint", None, "Seconds without speech that end a turn."
+  ),
+  "semantic_end": flags.DEFINE_enum(
+    "semantic_end",
+    None,
+    [*SemanticEnd],
+    "model: it is asked every 200 ms while silence lasts, and `<quiet>` means"
+    " not yet; off: once.",
+  ),
+  "maximum_silence_s": flags.DEFINE_float(
+    "maximum_silence", None, "Seconds of silence in which it is asked."
+  ),
+  "minimum_interruption_s": flags.DEFINE_float(
+    "minimum_interruption",
+    None,
+    "Seconds of speech that interrupt the agent.",
+  ),
+  "resume_after_false_s": flags.DEFINE_float(
+    "resume_after_false",
+    None,
+    "Seconds of silence after an interruption, in which the model says nothing,"
+    " until it goes on where it was cut; 0: it never does.",
+  ),
+  "start": flags.DEFINE_enum(
+    "start",
+    None,
+    [*Start],
+    "When a reply begins to be made: speculative, in the first silence; at_end,"
+    " when the turn is over.",
+  ),
+}
+_SWEEP = flags.DEFINE_multi_string(
+  "sweep",
+  [],
+  "FIELD=VALUE,VALUE,... of config.turns or config.sample; several make a grid."
+  " The users are met with each, and the best is named in WORKDIR/sweep.json,"
+  " or --json: on --split=dev to choose it (--tuned). A picture beside it shows"
+  " what is traded.",
 )
-_ENDPOINT = flags.DEFINE_float(
-  "endpoint",
-  0.5,
-  "Seconds without speech that end a turn, for --agent=turns.",
-  lower_bound=0.1,
+_BY = flags.DEFINE_string(
+  "by",
+  "summary_score",
+  "Row of the panel by which --sweep chooses; of equal ones the lower median"
+  " response latency, then the first.",
+)
+_BESIDE = flags.DEFINE_list(
+  "beside", [], "Files of other sweeps that its picture shows, too."
+)
+_TUNED = flags.DEFINE_string(
+  "tuned",
+  "",
+  "File of a sweep on dev: what it chose is used, but for what other flags"
+  " give.",
 )
 
 
@@ -111,6 +168,10 @@ def _without_model(config: Config) -> None:
     raise errors.UserError(
       f"--agent={name} has no model, and needs no --workdir: leave that out, or"
       " give --agent=trained"
+    )
+  if _SWEEP.value or _TUNED.value:
+    raise errors.UserError(
+      f"--agent={name} has no settings: --sweep and --tuned are for models"
     )
   data_dir = config_flags.data_dir() if _SUITE.value != "fdb" else ""
   path = config_flags.JSON.value
@@ -153,9 +214,8 @@ def _of_run(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = config_flags.data_dir()
-  output = _check_output(
-    config_flags.JSON.value or f"{workdir}/{workdir_lib.EVALUATION}"
-  )
+  name = workdir_lib.SWEEP if _SWEEP.value else workdir_lib.EVALUATION
+  output = _check_output(config_flags.JSON.value or f"{workdir}/{name}")
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
 
@@ -166,13 +226,34 @@ def _of_run(config: Config) -> None:
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   others = _conditions(config, data_dir=data_dir)
+  if _SWEEP.value and others:
+    raise errors.UserError(
+      f"--sweep={_SWEEP.value[0]} chooses on plain users: leave --conditions for"
+      " the evaluation that follows"
+    )
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
 
+  config = _with_settings(config)
   how, connect = _agent(config)
-  agent = trained.load(
-    config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
+  load = functools.partial(
+    trained.load, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
+  provenance = {
+    "run": workdir_lib.start_ids(workdir)[:1],
+    "tokenizer": tokenizer_lib.digest(tokenizer_file),
+  }
+  if _SWEEP.value:
+    _sweep(
+      config,
+      suite=suite,
+      output=output,
+      load=load,
+      tokenizer=tokenizer,
+      provenance=provenance,
+    )
+    return
+  agent = load(config)
 
   def hold(suite: suites.Suite, *, below: str) -> Report:
     return run.evaluate(
@@ -184,13 +265,8 @@ def _of_run(config: Config) -> None:
       agent=connect,
       kept=kept.Kept(
         output.with_suffix("") / below,
-        provenance={
-          "run": workdir_lib.start_ids(workdir)[:1],
-          "config": _digest(config),
-          "step": agent.step,
-          "agent": how,
-          "tokenizer": tokenizer_lib.digest(tokenizer_file),
-        },
+        provenance=provenance
+        | {"config": _digest(config), "step": agent.step, "agent": how},
       ),
     )
 
@@ -315,15 +391,110 @@ def _agent(config: Config):
   from tml_jax.evals import turn_based
   from tml_jax.live import user
 
-  name = _AGENT.value
-  if name == "trained":
-    name = str(config.data.layout)
+  name = _model_agent(config)
   if name == "duplex":
     return name, lambda config: user.Recorded
-  options = {"vad": _VAD.value, "endpoint_seconds": _ENDPOINT.value}
-  connect = functools.partial(turn_based.connect, **options)
-  connect(config)  # refuses what cannot be, before anything starts
-  return f"turns ({_VAD.value}, {_ENDPOINT.value:g} s)", connect
+  turn_based.connect(config)  # refuses what cannot be, before anything starts
+  return turn_based.describe(config.turns), turn_based.connect
+
+
+def _with_settings(config: Config) -> Config:
+  """The config with what --tuned and the flags of the harness give."""
+  changes = {}
+  if _TUNED.value:
+    from tml_jax.evals import sweep
+
+    changes = sweep.tuned(_TUNED.value)
+  changes |= {
+    f"turns.{field}": flag.value
+    for field, flag in _HARNESS.items()
+    if flag.value is not None
+  }
+  _refuse_harness(changes, config=config)
+  return config_text.with_fields(config, changes)
+
+
+def _refuse_harness(changes: Iterable[str], *, config: Config) -> None:
+  """Settings of a harness have no meaning without one."""
+  name = _model_agent(config)
+  for path in changes:
+    if path.startswith("turns.") and name != "turns":
+      raise errors.UserError(
+        f"{path} with --agent={name}: it is a setting of the harness; give"
+        " --agent=turns, or leave it out"
+      )
+
+
+def _sweep(
+  config: Config,
+  *,
+  suite,
+  output: pathlib.Path,
+  load: Callable[[Config], trained.Trained],
+  tokenizer,
+  provenance: dict[str, Any],
+) -> None:
+  """Meets the users with each setting; writes the table and the choice."""
+  from tml_jax.evals import as_json, sweep, sweep_picture
+  from tml_jax.evals.metrics import statistics
+
+  start = time.monotonic()
+  sweep.check_by(_BY.value)
+  beside = [
+    sweep.read(pathlib.Path(path), flag="beside") for path in _BESIDE.value
+  ]
+  points = sweep.points(config, grid=_SWEEP.value)
+  _refuse_harness(points[0].changes, config=config)
+  agent, found = load(config), []
+  for point in points:
+    how, connect = _agent(point.config)
+    of = {"config": _digest(point.config), "step": agent.step, "agent": how}
+    series = sweep.hold(
+      suite,
+      config=point.config,
+      program=sweep.program_of(point, run_config=config),
+      connect=connect(point.config),
+      model=agent.model,
+      variables=agent.variables,
+      tokenizer=tokenizer,
+      kept=sweep.kept_at(
+        output.with_suffix(""), point, provenance=provenance | of
+      ),
+    )
+    found.append(statistics.summarise(series, metrics=suite.metrics))
+  best = sweep.choose(found, by=_BY.value)
+  numbers = {
+    **{
+      "config": config.name,
+      "step": agent.step,
+      "agent": _model_agent(config),
+    },
+    "git": workdir_lib.git_hash(),
+    "suite": _SUITE.value,
+    **({"split": "", "count": 0} | _asked()),
+    "by": _BY.value,
+    "points": [
+      {"changes": dict(point.changes), "rows": as_json.rows(values)}
+      for point, values in zip(points, found, strict=True)
+    ],
+    "choice": dict(points[best].changes),
+  }
+  numbers = as_json.without_nan(numbers)
+  text = json.dumps(numbers, indent=1, allow_nan=False)
+  files.write_atomically(output, content=text + "\n")
+  picture = output.with_suffix(".png")
+  sweep_picture.draw(
+    [sweep_picture.Arm.of(each) for each in (numbers, *beside)], path=picture
+  )
+  print(sweep.table(found, names=[p.name for p in points], best=best))
+  print(f"* best {_BY.value}; all took {time.monotonic() - start:.0f} s")
+  print(f"wrote {output} and {picture}")
+
+
+def _model_agent(config: Config) -> str:
+  """--agent, where that is `trained` what it stands for."""
+  name = _AGENT.value
+  return str(config.data.layout) if name == "trained" else name
 
 
 def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):

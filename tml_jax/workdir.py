@@ -42,6 +42,7 @@ PROFILE = "profile"  # traces and memory
 PROGRAM = "train_step.txt"  # in PROFILE; names the instructions of a trace
 PLOTS = "plots"  # router_STEP.png
 TRAIN_LOG = "train.log"  # of `ablate`
+SWEEP = "sweep.json"  # of `evaluate --sweep`
 EVALUATION = "evaluation.json"  # of `evaluate`; in the folder beside it are:
 TICKS = "ticks"  # FAMILY/ID.jsonl, what was held live
 CONTENT = "content"  # FAMILY/ID.json, what was predicted by teacher forcing
@@ -67,6 +68,9 @@ FREE_FIELDS = (
   "train.evaluate_every",
   "train.skip_batches",
   "data.workers",
+  # Of sessions alone.
+  "turns.resume_after_false_s",
+  "turns.start",
 )
 _PACKAGES = (
   "jax",

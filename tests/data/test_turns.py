@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.helpers import frames as small_frames
-from tests.helpers import small_data
+from tests.helpers import hearing, small_data
 from tml_jax import errors
-from tml_jax.config import Layout
-from tml_jax.data import loader, mixture, turns
+from tml_jax.config import Layout, SemanticEnd, TurnsConfig
+from tml_jax.data import loader, mixture, turns, vad
 from tml_jax.data.splits import Split
 from tml_jax.streams import clock, framing, packing
 from tml_jax.streams import frame as frame_lib
@@ -29,6 +29,7 @@ from tml_jax.streams.timeline import (
 
 _BYTES = small_frames.ByteTokenizer()
 _CONFIG = small_frames.CONFIG  # 5 tokens of text in, 6 out, marks included
+_ONCE = TurnsConfig(semantic_end=SemanticEnd.OFF, minimum_interruption_s=0.1)
 _IMAGE = np.zeros((40, 80, 3), np.uint8)
 
 
@@ -57,12 +58,22 @@ def _timeline(user, agent, *, windows=30, words=(), events=(), video=()):
   )
 
 
-def _turns(timeline):
+def _laid_out(timeline, *, config=_CONFIG, settings=_ONCE):
+  return turns.turn_based(
+    timeline,
+    detector=hearing.Spans(timeline),
+    settings=settings,
+    config=config,
+    tokenizer=_BYTES,
+  )
+
+
+def _turns(timeline, **settings):
   """One letter and number a window: who, and from which window.
 
   u7 is the user's window 7, a9 the agent's 9, "." one with nothing in it.
   """
-  result = turns.turn_based(timeline, config=_CONFIG, tokenizer=_BYTES)
+  result = _laid_out(timeline, settings=dataclasses.replace(_ONCE, **settings))
   timeline_lib.validate(result)
   count = clock.TICKS.num_windows(result.duration)
   frames = framing.frames(result, config=_CONFIG, tokenizer=_BYTES)
@@ -143,6 +154,74 @@ def test_what_is_said_meanwhile_comes_after_the_turn():
   assert row == f"{user} . {agent}"
 
 
+def test_a_word_that_is_too_short_to_interrupt_follows_the_reply():
+  # 0.4 s at 3.0 s: heard when the agent has counted to the end.
+  timeline = _timeline([(0.4, 1.0), (3.0, 3.4)], [(2.0, 4.4)])
+  assert _turns(timeline, minimum_interruption_s=0.5)[0] == (
+    "u1 u2 u3 u4 . a10 a11 a12 a13 a14 a15 a16 a17 a18 a19 a20 a21"
+    " u14 u15 u16 ."
+  )
+  # With 0.6 s of speech it ends 0.5 s after it began, in window 17.
+  timeline = _timeline([(0.4, 1.0), (3.0, 3.6)], [(2.0, 4.4)])
+  assert _turns(timeline, minimum_interruption_s=0.5)[0] == (
+    "u1 u2 u3 u4 . a10 a11 a12 a13 a14 a15 a16 a17"
+    " u14 u15 u16 u17 . a18 a19 a20 a21"
+  )
+
+
+def test_the_agent_is_asked_while_silence_lasts():
+  asked = dict(semantic_end=SemanticEnd.MODEL, maximum_silence_s=1.5)
+  # Over at 1.5 s, in window 7: asked in 7, 8 and 9, as the user goes on in 10.
+  # The reply at 4.0 s, window 20, is decided in 19: asked in 17, 18, 19.
+  timeline = _timeline([(0.4, 1.0), (2.0, 3.0)], [(4.0, 4.3)])
+  row, frames = _turns(timeline, **asked)
+  assert row == "u1 u2 u3 u4 . . . u9 u10 u11 u12 u13 u14 . . . a20 a21"
+  assert [f.window for f in frames if f.speak] == [15, 16]
+  # At most 1 + (1.5 - 0.5) / 0.2 times: a reply that is later comes then.
+  row, frames = _turns(_timeline([(0.4, 1.0)], [(4.0, 4.3)]), **asked)
+  assert row == "u1 u2 u3 u4 . . . . . . a20 a21"
+  # To the end of the recording, where nobody says anything.
+  row, _ = _turns(_timeline([(0.4, 1.0)], [], windows=10), **asked)
+  assert row == "u1 u2 u3 u4 . . ."
+  # Once where the agent speaks at once, or has begun before.
+  for start in (1.2, 1.6):
+    timeline = _timeline([(0.4, 1.0)], [(start, start + 0.2)])
+    assert _turns(timeline, **asked)[0] == f"u1 u2 u3 u4 . a{start * 5:.0f}"
+
+
+def test_turns_are_those_of_the_detector_of_the_run(config, data_dir):
+  """`lay_out` hears the microphone, not the spans of the recording."""
+  pieces = tokenizer_lib.load(
+    tokenizer_lib.path(data_dir), config=config.streams
+  )
+  by_turns = small_data.config(layout=Layout.TURNS)
+  items = mixture.build(config, data_dir=data_dir, split=Split.TRAIN)
+  differs = 0
+  for timeline in (items[i] for i in range(10)):
+    both = []
+    for track in (
+      timeline.tracks,
+      [dataclasses.replace(track, spans=()) for track in timeline.tracks],
+    ):
+      agents = [t for t in timeline.tracks if t.role is Role.AGENT]
+      others = [t for t in track if t.role is not Role.AGENT]
+      told = dataclasses.replace(timeline, tracks=(*others, *agents))
+      laid = turns.lay_out(told, config=by_turns, tokenizer=pieces)
+      both.append(laid.tracks[0].audio)
+    np.testing.assert_array_equal(*both)
+    found = turns.user_turns(
+      timeline, detector=hearing.Spans(timeline), settings=by_turns.turns
+    )
+    heard = turns.user_turns(
+      timeline,
+      detector=vad.create(by_turns.turns.vad),
+      settings=by_turns.turns,
+    )
+    assert len(heard) > 0
+    differs += [t.windows for t in found] != [t.windows for t in heard]
+  assert differs
+
+
 def test_an_agent_who_speaks_first_is_not_heard():
   assert _turns(_timeline([(2.0, 2.4)], [(0.4, 1.0)]))[0] == "u9 u10 u11 ."
   assert _turns(_timeline([], [(0.4, 1.0)]))[0] == "."
@@ -178,7 +257,7 @@ def test_typed_text_messages_and_video_keep_their_order():
 def test_a_lead_of_text_does_not_reach_into_the_question():
   lead = dataclasses.replace(_CONFIG, say_lead=2)
   timeline = _timeline([(0.4, 1.0)], [(2.0, 3.0)], words=[(2.0, 3.0, "abc")])
-  result = turns.turn_based(timeline, config=lead, tokenizer=_BYTES)
+  result = _laid_out(timeline, config=lead)
   frames = framing.frames(result, config=lead, tokenizer=_BYTES)
   assert [f.window for f in frames if f.say] == [4]
   assert frames[4].user_dmel is None and frames[4].speak
@@ -236,3 +315,18 @@ def test_the_loader_lays_out(config, data_dir):
     loader.Loader(cfg, data_dir=data_dir, split=Split.TRAIN).set_state(
       states[0]
     )
+  # Nor where turns are cut otherwise; how a session goes on cuts none.
+  for field, value in ("endpoint_s", 0.3), ("maximum_silence_s", 0.5):
+    other = dataclasses.replace(
+      cfg, turns=dataclasses.replace(cfg.turns, **{field: value})
+    )
+    batches = loader.Loader(other, data_dir=data_dir, split=Split.TRAIN)
+    with pytest.raises(errors.UserError, match="turns: {.*} then"):
+      batches.set_state(states[1])
+    batches.close()
+  same = dataclasses.replace(cfg.turns, resume_after_false_s=0.0)
+  batches = loader.Loader(
+    dataclasses.replace(cfg, turns=same), data_dir=data_dir, split=Split.TRAIN
+  )
+  batches.set_state(states[1])
+  batches.close()

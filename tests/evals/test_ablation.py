@@ -117,6 +117,18 @@ def test_a_broken_file_is_refused(tmp_path, text, problem):
   assert str(path) in str(error.value)
 
 
+def test_what_a_turn_detector_cannot_have_stands_last_and_is_marked(files):
+  table = ablation.collect(
+    files, family="all", metrics=["cue_hit", "responded"]
+  )
+  lines = ablation.markdown(table, rows=ROWS, about=[]).splitlines()
+  assert lines[1] == (
+    "| row | question | seeds | turns answered, % ↑ | cues hit †, % ↑ |"
+  )
+  assert lines[3] == "| `base` | base | 3 | 62.5 ± 12.5 | - |"
+  assert lines[-1].startswith("† by definition")
+
+
 def test_an_unknown_family_is_refused(files):
   with pytest.raises(errors.UserError, match="--family=cue: .* has reply, all"):
     ablation.collect(files, family="cue", metrics=["responded"])

@@ -300,6 +300,7 @@ def test_what_the_command_refuses(data_dir, tmp_path):
     ),
     (["--agent=echo", "--suite=fdb"], "--suite=fdb --agent=echo"),
     (["--agent=echo", "--json=x.txt"], "ends with .json"),
+    (["--agent=echo", "--tuned=x.json"], "--agent=echo has no settings"),
   ):
     done = _command(data_dir, *more)
     assert done.returncode != 0 and error in done.stderr, done.stderr

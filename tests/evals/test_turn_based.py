@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.helpers import small_session
+from tests.helpers import hearing, small_session
 from tml_jax import errors
-from tml_jax.config import Layout
+from tml_jax.config import Layout, SemanticEnd, Start, TurnsConfig
 from tml_jax.data import turns as turns_lib
-from tml_jax.evals import run, suites, turn_based, vad
+from tml_jax.data import vad
+from tml_jax.evals import run, suites, turn_based
 from tml_jax.live import session, user
-from tml_jax.live.transport import Answer
+from tml_jax.live.transport import Answer, Past
 from tml_jax.streams import clock, endpoint, framing
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.frame import Control
@@ -26,7 +27,13 @@ from tml_jax.streams.timeline import (
 
 _TOKENIZER = small_session.Letters()
 _CONFIG = small_session.config(temperature=1.0)
-_ENDPOINT = 0.5
+# A time-out, and nothing else that helps.
+_PLAIN = TurnsConfig(
+  semantic_end=SemanticEnd.OFF,
+  minimum_interruption_s=0.1,
+  resume_after_false_s=0.0,
+  start=Start.AT_END,
+)
 _QUIET, _SPEAK, _SHOW, _END = (
   frame_lib.token_id(control, config=_CONFIG.streams)
   for control in (Control.QUIET, Control.SPEAK, Control.SHOW, Control.END)
@@ -57,39 +64,33 @@ def _timeline(spans, *, windows=40, seed=0, events=()):
   )
 
 
-class Spans:
-  """Hears what the recording says, to 10 ms."""
-
-  hop = 160
-
-  def __init__(self, timeline):
-    self._spans = timeline.tracks[0].spans
-    self._window = 0
-
-  def push(self, samples):
-    times = 0.2 * self._window + 0.01 * np.arange(20) + 0.005
-    self._window += 1
-    inside = [(times > s.start) & (times < s.end) for s in self._spans]
-    return np.any(inside, axis=0) if inside else np.zeros(20, bool)
-
-
-def _scripted(timeline, script, *, endpoint_seconds=_ENDPOINT):
+def _scripted(timeline, script, **settings):
   """Sound windows and all frames of a model that decides by a script.
 
   Args:
     timeline: the user.
     script: tokens of each frame that the model is asked for, in order; then
       it is quiet.
-    endpoint_seconds: of the harness.
+    settings: of the harness, where they differ from `_PLAIN`.
+
+  Returns:
+    The windows that sound, the frames of the conversation, and what the model
+    has in its context: whether it only listened, and the frame.
   """
   live, seen, script = session.Session(_CONFIG, seed=0), [], [*script]
+  kept = None
+  turns = dataclasses.replace(_PLAIN, **settings)
   talk = turn_based.Turns(
     user.UserPart(timeline, tokenizer=_TOKENIZER, grid=clock.TICKS),
-    config=_CONFIG,
-    make_vad=lambda: Spans(timeline),
-    endpoint_seconds=endpoint_seconds,
+    config=dataclasses.replace(_CONFIG, turns=turns),
+    make_vad=lambda: hearing.Spans(timeline),
   )
   while (arrived := talk.bring()) is not None:
+    if arrived.past is Past.KEPT:
+      kept = live.state(), len(seen)
+    elif arrived.past is Past.AS_KEPT:
+      live = session.Session.of_state(_CONFIG, state=kept[0])
+      seen = seen[: kept[1]]
     tokens = [_QUIET]
     if arrived.is_asked and script:
       tokens = script.pop(0)
@@ -125,7 +126,7 @@ def test_a_reply_is_late_by_the_timeout(endpoint_seconds, decided):
   sounding, frames, seen = _scripted(
     _timeline([(1.0, 2.0)]),
     [[3, 4, _SPEAK], [_SPEAK], [5, _SPEAK], [_QUIET]],
-    endpoint_seconds=endpoint_seconds,
+    endpoint_s=endpoint_seconds,
   )
   assert sounding == [decided + 1, decided + 2, decided + 3]
   assert [(f.window, f.say) for f in frames if f.say] == [
@@ -174,6 +175,122 @@ def test_barge_in_stops_the_agent_at_once():
   assert sounding[len(first)] == 23  # 4.0 s + 0.5 s, and a window
 
 
+@pytest.mark.parametrize(
+  "seconds, minimum, last",
+  [
+    (0.4, 0.5, 17),  # too short: the reply goes on to its end
+    (0.6, 0.5, 16),  # 0.5 s of it are heard at 3.25 s, in window 16
+    (0.6, 0.3, 15),
+    (0.2, 0.1, 14),
+  ],
+)
+def test_what_is_too_short_does_not_interrupt(seconds, minimum, last):
+  # A reply in windows 8 to 17; the user at 2.75 s, in window 13.
+  sounding, _, seen = _scripted(
+    _timeline([(0.4, 1.0), (2.75, 2.75 + seconds)]),
+    [[_SPEAK]] * (last - 7) + [[_QUIET], [_SPEAK], [_QUIET]],
+    minimum_interruption_s=minimum,
+  )
+  if last == 17:
+    # It is heard, and asked about, when nobody speaks any more: over at 3.65 s.
+    assert sounding == [*range(8, 18), 19]
+  else:
+    # What is asked first is the user's words, and `<quiet>` is no answer.
+    assert sounding == [*range(8, last + 1)]
+  heard = [f.window for _, f in seen if f.user_dmel is not None]
+  assert heard[4:] == [*range(heard[4], heard[4] + len(heard[4:]))]
+  assert len(heard) == 4 + len(
+    range(13, int(np.ceil((2.75 + seconds) / 0.2 - 1e-6)))
+  )
+
+
+def _false_interruption(spans, script, **settings):
+  """Interrupted in window 16: 0.5 s of speech are heard at 3.25 s."""
+  return _scripted(
+    _timeline([(0.4, 1.0), (2.75, 3.35), *spans]),
+    [[_SPEAK]] * 9 + script,
+    minimum_interruption_s=0.5,
+    resume_after_false_s=1.0,
+    **settings,
+  )
+
+
+def test_a_reply_goes_on_where_a_false_interruption_cut_it():
+  go_on = [[5, _SPEAK]] * 3
+  sounding, frames, seen = _false_interruption([], [[_QUIET], *go_on])
+  # 1.0 s after 3.35 s is noticed at 4.4 s, the end of window 21.
+  assert sounding == [*range(8, 17), 22, 23, 24]
+  assert [f.window for f in frames if f.say] == [21, 22, 23]
+  # It knows nothing of the user's words: its own sound follows its own.
+  assert sum(f.user_dmel is not None for _, f in seen) == 4
+  own = [f.window for _, f in seen if f.own_dmel is not None]
+  assert own == [*range(5, 17)]
+  # A voice that goes on is waited for.
+  sounding, _, _ = _false_interruption(
+    [(4.05, 4.5)], [[_QUIET], [_QUIET], *go_on]
+  )
+  assert sounding == [*range(8, 17), 28, 29, 30]  # 4.5 s + 1.0 s
+
+
+def test_what_is_answered_or_followed_was_no_false_interruption():
+  # Answered at once: over at 3.85 s, in window 19.
+  sounding, _, _ = _false_interruption([], [[_SPEAK], [_QUIET], [_SPEAK]])
+  assert sounding == [*range(8, 17), 20]
+  # A message is an answer, too.
+  sounding, _, _ = _false_interruption([], [[_SHOW, 3, _END, _QUIET]])
+  assert sounding == [*range(8, 17)]
+  # Never.
+  sounding, _, _ = _scripted(
+    _timeline([(0.4, 1.0), (2.75, 3.35)]),
+    [[_SPEAK]] * 7 + [[_QUIET], [_SPEAK]],
+  )
+  assert sounding == [*range(8, 15)]
+
+
+def test_the_model_is_asked_while_silence_lasts():
+  asked = dict(semantic_end=SemanticEnd.MODEL, maximum_silence_s=1.0)
+  # Silent since 2.0 s: asked at the ends of windows 12, 13, 14.
+  sounding, _, seen = _scripted(
+    _timeline([(1.0, 2.0)]), [[_QUIET], [_QUIET], [_SPEAK]], **asked
+  )
+  assert sounding == [15]
+  assert [quiet for quiet, _ in seen] == 6 * [True] + 4 * [False]
+  sounding, _, seen = _scripted(
+    _timeline([(1.0, 2.0)]), [[_QUIET]] * 3 + [[_SPEAK]], **asked
+  )
+  assert sounding == [] and len(seen) == 6 + 3  # three times, no more
+  # The user goes on at 2.8 s, noticed in window 14; over at 3.9 s, in 19.
+  timeline = _timeline([(1.0, 2.0), (2.8, 3.4)])
+  sounding, _, _ = _scripted(timeline, [[_QUIET], [_QUIET], [_SPEAK]], **asked)
+  assert sounding == [20]
+  # Who has written something may still speak.
+  show = [_SHOW, 3, _END, _QUIET]
+  sounding, frames, _ = _scripted(
+    _timeline([(1.0, 2.0)]), [show, [_QUIET], [_QUIET], [_SPEAK]], **asked
+  )
+  assert sounding == [15]
+  assert [f.window for f in frames if f.text_out] == [12]
+
+
+def test_a_speculative_start_has_written_its_messages():
+  show, early = [_SHOW, 3, _END, _QUIET], dict(start=Start.SPECULATIVE)
+  # Silent since the end of window 9: begun in 10, over in 12, 3 x 4 windows.
+  for count, first in ((11, 13), (12, 14)):
+    sounding, frames, _ = _scripted(
+      _timeline([(1.0, 2.0)]), [show] * count + [[_SPEAK]], **early
+    )
+    assert sounding == [first]
+    assert len(frames[12].text_out) == count
+  # What was begun in a pause is thrown away, and begun again in window 15.
+  timeline = _timeline([(1.0, 2.0), (2.3, 3.0)])
+  sounding, frames, seen = _scripted(
+    timeline, [show] * 11 + [[_SPEAK]], **early
+  )
+  assert sounding == [18]
+  assert [f.window for f in frames if f.text_out] == [17]
+  assert [quiet for quiet, _ in seen][:12] == 11 * [True] + [False]
+
+
 def test_messages_take_no_time_until_they_do():
   show = [_SHOW, 3, _END, _QUIET]
   sounding, frames, _ = _scripted(
@@ -214,16 +331,29 @@ def test_a_user_who_never_speaks_and_one_who_never_stops():
     assert (sounding, seen, len(frames)) == ([], [], 40)
 
 
-def test_the_same_frames_as_in_training():
+@pytest.mark.parametrize(
+  "settings",
+  [
+    _PLAIN,
+    dataclasses.replace(_PLAIN, endpoint_s=0.3),
+    TurnsConfig(),
+    TurnsConfig(endpoint_s=0.2, maximum_silence_s=1.0),
+  ],
+)
+def test_the_same_frames_as_in_training(settings):
   """What the model perceives of turns is what it was trained on."""
   timeline = _timeline(
     [(1.0, 2.0), (4.1, 5.3)], events=[(3.0, EventKind.USER_TEXT, "longer")]
   )
-  _, _, seen = _scripted(timeline, [])
+  _, _, seen = _scripted(timeline, [], **vars(settings))
   got = [frame for _, frame in seen]
   want = framing.frames(
     turns_lib.turn_based(
-      timeline, config=_CONFIG.streams, tokenizer=_TOKENIZER
+      timeline,
+      detector=hearing.Spans(timeline),
+      settings=settings,
+      config=_CONFIG.streams,
+      tokenizer=_TOKENIZER,
     ),
     config=_CONFIG.streams,
     tokenizer=_TOKENIZER,
@@ -245,9 +375,7 @@ def test_the_layout_of_a_run_says_how_it_is_met():
   streams = dataclasses.replace(_CONFIG.streams, turn_ms=400)
   long = dataclasses.replace(_CONFIG, streams=streams)
   with pytest.raises(errors.UserError, match="take --agent=duplex"):
-    turn_based.connect(long, vad="energy", endpoint_seconds=0.5)
-  with pytest.raises(errors.UserError, match="--vad=loud"):
-    turn_based.connect(_CONFIG, vad="loud", endpoint_seconds=0.5)
+    turn_based.connect(long)
 
 
 _USERS = [
@@ -259,7 +387,10 @@ _USERS = [
 ]
 
 
-def _converse(timelines, *, first=0):
+_TURNS = dataclasses.replace(_CONFIG, turns=_PLAIN)
+
+
+def _converse(timelines, *, first=0, config=_TURNS):
   """Recordings of timelines, whose sessions have the seeds 0, 1, ..."""
   held = {}
   run.converse(
@@ -272,9 +403,7 @@ def _converse(timelines, *, first=0):
     ],
     tokenizer=_TOKENIZER,
     done=lambda done: held.__setitem__(done.index, done),
-    connect=turn_based.connect(
-      _CONFIG, vad="energy", endpoint_seconds=_ENDPOINT
-    ),
+    connect=turn_based.connect(config),
   )
   for each in held.values():
     assert len(each.seconds) == len(each.frames)
@@ -284,7 +413,7 @@ def _converse(timelines, *, first=0):
 def _in_turn(timeline):
   """[windows] bool, at whose end the detector hears the user."""
   part = user.UserPart(timeline, tokenizer=_TOKENIZER, grid=clock.TICKS)
-  detector, endpointer = vad.EnergyVad(), endpoint.Endpointer(_ENDPOINT)
+  detector, endpointer = vad.EnergyVad(), endpoint.Endpointer(_PLAIN)
   busy = []
   for k in range(len(part)):
     endpointer.push(detector.push(part.samples(k)), hop=detector.hop)
@@ -321,6 +450,22 @@ def test_a_model_of_random_weights():
   decided = [_decisions(frames) for frames in recordings]
   assert [_decisions(frames) for frames in _converse(timelines)] == decided
   assert _decisions(_converse([timelines[5]], first=5)[0]) == decided[5]
+  # With all that good harnesses do, sessions that go back among them.
+  full = dataclasses.replace(
+    _CONFIG,
+    turns=TurnsConfig(
+      endpoint_s=0.3, minimum_interruption_s=0.2, resume_after_false_s=0.3
+    ),
+  )
+  recordings = _converse(timelines, config=full)
+  for frames in recordings:
+    sounding = np.array([f.own_dmel is not None for f in frames])
+    speaks = np.array([f.speak for f in frames])
+    np.testing.assert_array_equal(sounding[1:], speaks[:-1])
+  others = [_decisions(frames) for frames in recordings]
+  assert others != decided
+  alone = _converse([timelines[1]], first=1, config=full)
+  assert _decisions(alone[0]) == others[1]
 
 
 def _decisions(frames):

@@ -9,7 +9,7 @@ import pytest
 from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.live import conversation, session
-from tml_jax.live.transport import Answer, Arrived
+from tml_jax.live.transport import Answer, Arrived, Past
 from tml_jax.streams import clock
 from tml_jax.streams.frame import Burst, Control
 from tml_jax.vocoder import stream
@@ -136,6 +136,30 @@ def test_a_window_that_cannot_be_used_is_absent_and_disturbs_nobody():
   room.step({two: window})
   assert bad.answers[1].refused is None
   assert [frame.window for frame in bad.frames] == [0, 1]
+
+
+def test_a_conversation_goes_back_to_what_was_kept():
+  before, after = [*_windows(7, seed=3)], [*_windows(6, seed=4)]
+  plain = Queue()
+  plain.coming.extend(before + after)
+  conversation.hold(_room(), [conversation.Guest(plain, seed=3)])
+  queue = Queue()
+  lost = [*_windows(4, seed=5)]
+  lost[0] = dataclasses.replace(lost[0], past=Past.KEPT)
+  again = dataclasses.replace(after[0], past=Past.AS_KEPT)
+  queue.coming.extend(before + lost + [again, *after[1:]])
+  conversation.hold(_room(), [conversation.Guest(queue, seed=3)])
+  del queue.answers[7:11]
+  assert [frame.window for frame in queue.frames] == [*range(13)]
+  _assert_same(queue, plain)
+  assert any(frame.speak for frame in queue.frames[7:])
+
+
+def test_nothing_was_kept():
+  queue = Queue()
+  queue.coming.append(Arrived(None, past=Past.AS_KEPT))
+  with pytest.raises(errors.UserError, match="Past.KEPT first"):
+    conversation.hold(_room(), [conversation.Guest(queue, seed=0)])
 
 
 def test_a_forked_and_a_restored_session_sound_alike(tmp_path):

@@ -55,6 +55,25 @@ def test_any_allowed_walk_is_a_frame_within_budget(budget, picks):
   assert len(tokens) - 1 <= streams.max_text_out
 
 
+def test_a_bias_leans_towards_speech_where_it_may_begin():
+  states = [State.SAY, State.BETWEEN, State.BURST, State.SAY]
+  leaned = np.asarray(
+    decode.lean(
+      jnp.zeros((4, _VOCAB)),
+      states_B=jnp.array(states),
+      silent_B=jnp.array([True, True, True, False]),
+      streams=_CONFIG.streams,
+      bias=1.5,
+    )
+  )
+  begins = np.zeros(_VOCAB)
+  begins[:_BASE] = begins[_row(Control.SPEAK)] = 1.5
+  # Not inside a message, nor where the agent is speaking.
+  np.testing.assert_array_equal(
+    leaned, [begins, begins, 0 * begins, 0 * begins]
+  )
+
+
 def test_a_message_opens_only_where_it_can_close():
   grammar = _grammar(_CONFIG.streams)
   budget = _CONFIG.streams.max_text_out

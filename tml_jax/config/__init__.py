@@ -20,12 +20,14 @@ from tml_jax.config.train import (
   Schedule,
   TrainConfig,
 )
+from tml_jax.config.turns import Detector, SemanticEnd, Start, TurnsConfig
 
 __all__ = [
   "AttentionForm",
   "Config",
   "Damaged",
   "DataConfig",
+  "Detector",
   "Dtype",
   "ExecutionConfig",
   "ExpertWeights",
@@ -46,6 +48,9 @@ __all__ = [
   "SampleConfig",
   "SayText",
   "Schedule",
+  "SemanticEnd",
+  "Start",
   "StreamsConfig",
   "TrainConfig",
+  "TurnsConfig",
 ]

@@ -8,6 +8,8 @@ import enum
 
 from tml_jax.config import checks
 
+MAX_BIAS = 100.0  # e^100: nothing else counts
+
 
 class ExpertWeights(enum.StrEnum):
   """In what routed experts are held while sessions run."""
@@ -29,6 +31,10 @@ class SampleConfig:
   horizon: int
   sinks: int
   expert_weights: ExpertWeights
+  # Added to the logits of text and `<speak>` where the agent is silent: above
+  # 0 it begins to speak more readily, below 0 less. Behind a turn detector
+  # this is where it is asked whether the turn is over.
+  onset_bias: float = 0.0
 
   def __post_init__(self) -> None:
     checks.require_range(
@@ -38,6 +44,13 @@ class SampleConfig:
       low=0,
     )
     checks.require_range(self, section="sample", names="horizon", low=1)
+    checks.require_range(
+      self,
+      section="sample",
+      names="onset_bias",
+      low=-MAX_BIAS,
+      high=MAX_BIAS,
+    )
     checks.require(
       0 < self.top_p <= 1,
       f"sample.top_p = {self.top_p}: above 0, at most 1 (1 = all tokens)",

@@ -2,10 +2,10 @@
 
 For: the `Config` that `experiments/*.py` return and every other module reads.
 Not for: choosing values (that is `experiments/`), nor the fields of a section
-(`streams.py`, `model.py`, `data.py`, `train.py`, `mesh.py`, `sample.py` beside
-this file). Derived values are properties; nothing here imports jax. A value
-that cannot work raises `errors.UserError` when its dataclass is built, naming
-the field, the value and the fix.
+(`streams.py`, `model.py`, `data.py`, `train.py`, `mesh.py`, `sample.py` and
+`turns.py` beside this file). Derived values are properties; nothing here
+imports jax. A value that cannot work raises `errors.UserError` when its
+dataclass is built, naming the field, the value and the fix.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from tml_jax.config import model as model_config
 from tml_jax.config import sample as sample_config
 from tml_jax.config import streams as streams_config
 from tml_jax.config import train as train_config
+from tml_jax.config import turns as turns_config
 
 
 class Numerics(enum.StrEnum):
@@ -48,6 +49,8 @@ class Config:
   mesh: mesh_config.MeshConfig
   sample: sample_config.SampleConfig
   numerics: Numerics
+  # Of --config.data.layout=turns, and of sessions with --agent=turns.
+  turns: turns_config.TurnsConfig = turns_config.TurnsConfig()
 
   @property
   def compiler_options(self) -> dict[str, str | bool]:

@@ -25,7 +25,7 @@ import grain
 from absl import flags, logging
 
 from tml_jax import errors, plugins
-from tml_jax.config import Config, OnChange
+from tml_jax.config import Config, Layout, OnChange, TurnsConfig
 from tml_jax.data import corpus, groups, mixture, source
 from tml_jax.data import stages as stages_lib
 from tml_jax.data import workers as workers_lib
@@ -398,6 +398,16 @@ def _start_worker(files: tuple[str, ...], index: int, count: int) -> None:
   os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def _cut(settings: TurnsConfig) -> dict[str, Any]:
+  """The settings of a harness that turns in training depend on."""
+  return {
+    "vad": str(settings.vad),
+    "endpoint_s": settings.endpoint_s,
+    "minimum_interruption_s": settings.minimum_interruption_s,
+    "asks": settings.asks,
+  }
+
+
 def _identity(
   config: Config,
   *,
@@ -415,6 +425,7 @@ def _identity(
     for entry in mixture.weights(config)
     if (pathlib.Path(data_dir) / entry).is_dir()
   ]
+  is_cut = config.data.layout is Layout.TURNS
   return {
     "version": _VERSION,
     "split": str(split),
@@ -429,6 +440,7 @@ def _identity(
     "logical_shards": config.data.logical_shards,
     "group_size": config.data.group_size,
     "layout": str(config.data.layout),
+    **({"turns": _cut(config.turns)} if is_cut else {}),
     "stretch_seconds": config.data.stretch_seconds,
     "past_seconds": config.data.past_seconds,
     "augment": list(config.data.augment),

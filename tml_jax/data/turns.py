@@ -9,21 +9,25 @@ A turn of the new timeline, window by window:
   what the user said, showed and typed     the agent is quiet
   typed text that needs more windows       the microphone is off
   messages of the agent, if any            the microphone is off
-  one window with nothing in it            the microphone is off
+  windows with nothing in them             the microphone is off
   the whole reply of the agent, if any     the microphone is off
 
 So a window without microphone and own sound is where the agent is asked, and
-`<speak>` or `<quiet>` is its decision to answer. It never hears time pass: the
-clock of `<turn>` counts the windows that are left.
+`<speak>` or `<quiet>` is its decision to answer. There are as many as the
+harness would give it (`TurnsConfig.asks`) until the recorded agent begins to
+speak, the user goes on, or all is over: at least one. The agent hears no other
+time pass: the clock of `<turn>` counts the windows that are left.
 
-What a turn detector cannot deliver is lost or moved. Who speaks is taken from
-the tracks' spans; the user's turns are cut by `streams.endpoint`. Speech of the
-agent that begins during or after a turn of the user follows it, without the
-silence before it; pauses in it are kept up to the time-out, longer ones are
-cut. Where the user begins to speak over the agent, the agent's speech ends with
-the window in which that is noticed; what it says of the same utterance behind
-the user's turn is its next reply; the rest was never said. What it says or
-writes before the first turn is dropped, and so are pictures after the last.
+What a turn detector cannot deliver is lost or moved. The user's turns are cut
+by what the harness has: its detector (`data.vad`) on the same microphone, and
+`streams.endpoint` with the same settings. Speech of the agent that begins
+during or after a turn of the user follows it, in the last window in which it
+was asked if it came later; pauses in it are kept up to 0.5 s, longer ones are
+cut. Where the user speaks over the agent for so long that it interrupts, the
+agent's speech ends with the window in which that is noticed; what it says of
+the same utterance behind the user's turn is its next reply; the rest was never
+said. A turn that is too short for that follows the reply. What the agent says
+or writes before the first turn is dropped, and so are pictures after the last.
 """
 
 import bisect
@@ -32,7 +36,8 @@ import dataclasses
 
 import numpy as np
 
-from tml_jax.config import Config, Layout, StreamsConfig
+from tml_jax.config import Config, Layout, StreamsConfig, TurnsConfig
+from tml_jax.data import vad as vad_lib
 from tml_jax.streams import clock, endpoint, framing, microphone
 from tml_jax.streams import frame as frame_lib
 from tml_jax.streams.endpoint import Brings, Turn
@@ -47,10 +52,7 @@ from tml_jax.streams.timeline import (
 )
 from tml_jax.streams.tokenizer import Tokenizer
 
-# Sessions may use others: their silence is not delivered.
-ENDPOINT_SECONDS = 0.5
-_HOP = clock.SAMPLE_RATE // 100
-_PER_WINDOW = clock.TICKS.samples // _HOP
+_PAUSE_SECONDS = 0.5  # within a reply
 
 
 def lay_out(
@@ -59,7 +61,13 @@ def lay_out(
   """The recording as `config.data.layout` wants it; frames come next."""
   if config.data.layout is Layout.DUPLEX:
     return timeline
-  return turn_based(timeline, config=config.streams, tokenizer=tokenizer)
+  return turn_based(
+    timeline,
+    detector=vad_lib.create(config.turns.vad),
+    settings=config.turns,
+    config=config.streams,
+    tokenizer=tokenizer,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,18 +95,33 @@ class _Part:
 
 
 def turn_based(
-  timeline: Timeline, *, config: StreamsConfig, tokenizer: Tokenizer
+  timeline: Timeline,
+  *,
+  detector: vad_lib.Vad,
+  settings: TurnsConfig,
+  config: StreamsConfig,
+  tokenizer: Tokenizer,
 ) -> Timeline:
   """The conversation behind a turn detector; see the module.
 
   Annotations and other metadata are left out: their times mean nothing here.
+
+  Args:
+    timeline: of both sides.
+    detector: that has heard nothing yet.
+    settings: of the harness.
+    config: of the frames.
+    tokenizer: of the run.
   """
-  turns = user_turns(timeline)
+  turns = user_turns(timeline, detector=detector, settings=settings)
   spoken = _replies(timeline, turns)
+  asks = _asks(timeline, turns, spoken=spoken, most=settings.asks)
   events = _by_turn(timeline, turns)
   parts: list[_Part] = []
   stop = 0
-  for turn, ranges, (typed, written) in zip(turns, spoken, events, strict=True):
+  for turn, ranges, count, (typed, written) in zip(
+    turns, spoken, asks, events, strict=True
+  ):
     place = stop
     messages = place + _windows_for_typed(
       turn, typed, config=config, tokenizer=tokenizer
@@ -106,7 +129,7 @@ def turn_based(
     asked = messages + _windows_for(
       written, budget=config.max_text_out, tokenizer=tokenizer
     )
-    stop, pieces = asked + 1, []
+    stop, pieces = asked + count, []
     for first, last in ranges:
       pieces.append(_Piece(first, last, place=stop))
       stop = pieces[-1].stop
@@ -125,31 +148,57 @@ def turn_based(
   )
 
 
-def user_turns(timeline: Timeline) -> list[Turn]:
-  """The turns that a detector without errors would find."""
-  count = clock.TICKS.num_windows(timeline.duration)
-  active = np.zeros(count * _PER_WINDOW, bool)
-  for track in timeline.tracks:
-    if track.role != Role.AGENT:
-      for span in track.spans:
-        active[round(span.start * 100) : round(span.end * 100)] = True
+def user_turns(
+  timeline: Timeline, *, detector: vad_lib.Vad, settings: TurnsConfig
+) -> list[Turn]:
+  """The turns that a harness cuts out of the recording.
+
+  Args:
+    timeline: of which the microphone is heard.
+    detector: that has heard nothing yet.
+    settings: of the harness.
+  """
   brings = {
     clock.TICKS.window_of(f.time): Brings.PICTURES for f in timeline.video
   }
   for event in timeline.events:
     if event.kind in framing.TYPED:
       brings[clock.TICKS.window_of(event.time)] = Brings.TEXT
-  endpointer = endpoint.Endpointer(ENDPOINT_SECONDS)
+  endpointer = endpoint.Endpointer(settings)
   turns = []
-  for k, frames_ in enumerate(active.reshape(count, -1)):
+  for k, samples in enumerate(microphone.hear(timeline, grid=clock.TICKS)):
     turn = endpointer.push(
-      frames_, hop=_HOP, brings=brings.get(k, Brings.NOTHING)
+      detector.push(samples),
+      hop=detector.hop,
+      brings=brings.get(k, Brings.NOTHING),
     )
     if turn is not None:
       turns.append(turn)
   if endpointer.in_turn:
     turns.append(endpointer.finish())
   return turns
+
+
+def _asks(
+  timeline: Timeline,
+  turns: list[Turn],
+  *,
+  spoken: list[list[tuple[int, int]]],
+  most: int,
+) -> list[int]:
+  """Windows in which the agent is asked after each turn, 1 to `most`."""
+  over = clock.TICKS.num_windows(timeline.duration)
+  result, free = [], 0
+  for i, (turn, ranges) in enumerate(zip(turns, spoken, strict=True)):
+    first = max(turn.ended, free)  # the agent may be speaking still
+    ends = [over]
+    if ranges:
+      ends.append(ranges[0][0])  # is decided in the window before
+      free = ranges[-1][1]
+    if i + 1 < len(turns):
+      ends.append(turns[i + 1].detected)
+    result.append(min(max(1, min(ends) - first), most))
+  return result
 
 
 def _owner(turns: list[Turn], window: int) -> int:
@@ -162,7 +211,7 @@ def _replies(
 ) -> list[list[tuple[int, int]]]:
   """First and last windows of what the agent says after each turn."""
   utterances: list[tuple[int, int]] = []
-  pause = clock.TICKS.window_of(ENDPOINT_SECONDS)
+  pause = clock.TICKS.window_of(_PAUSE_SECONDS)
   for window in framing.speech_windows(
     timeline.track(Role.AGENT), grid=clock.TICKS
   ):
@@ -175,11 +224,15 @@ def _replies(
   while waiting:
     first, last = waiting.popleft()
     owner = _owner(turns, first)
-    over = [t for t in turns[owner + 1 :] if t.is_spoken and t.detected < last]
-    if over:
+    over = [
+      turn
+      for turn in turns[owner + 1 :]
+      if turn.interrupts is not None and turn.interrupts < last
+    ]
+    if over and over[0].interrupts is not None:
       if over[0].last < last:  # the agent had gone on
-        waiting.append((over[0].detected + 1, last))
-      last = over[0].detected
+        waiting.append((over[0].interrupts + 1, last))
+      last = over[0].interrupts
     if owner >= 0:
       replies[owner].append((first, last))
   return [sorted(ranges) for ranges in replies]

@@ -17,6 +17,12 @@ from tml_jax import errors, files
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.panel import Metric
 
+DUPLEX = " †"  # what no agent behind a turn detector can have
+_NOTE = (
+  f"{DUPLEX.strip()} by definition, no agent that speaks when a turn is over"
+  " can have this; the columns before it either kind can win"
+)
+
 
 def known_metrics() -> dict[str, Metric]:
   """What may be tabulated, by name."""
@@ -216,9 +222,10 @@ def collect(
 
 
 def title(metric: Metric) -> str:
-  """With its unit, and an arrow the better way."""
+  """With its unit, an arrow the better way, and a mark (`DUPLEX`)."""
   unit = f", {metric.unit}" if metric.unit else ""
-  return f"{metric.title}{unit}{metric.better}"
+  mark = DUPLEX if metric.needs_duplex else ""
+  return f"{metric.title}{mark}{unit}{metric.better}"
 
 
 def _short(value: float) -> str:
@@ -229,16 +236,21 @@ def markdown(
   table: Table, *, rows: Mapping[str, Row], about: Sequence[str]
 ) -> str:
   """The table, rows by question, under lines that say where it is from."""
-  titles = [title(known_metrics()[name]) for name in table.metrics]
+  metrics = sorted(
+    table.metrics, key=lambda name: known_metrics()[name].needs_duplex
+  )
+  titles = [title(known_metrics()[name]) for name in metrics]
   head = ["row", "question", "seeds", *titles]
   lines = [*about, "", _line(head), _line(["---"] * len(head))]
   for name, row in _by_question(rows):
     cells = table.cells.get(name, {})
-    texts = [str(cells[m]) if m in cells else "" for m in table.metrics]
+    texts = [str(cells[m]) if m in cells else "" for m in metrics]
     seeds = len(table.seeds.get(name, ()))
     lines.append(_line([f"`{name}`", row.question, str(seeds), *texts]))
-  events = [_events(table, name) for name in table.metrics]
+  events = [_events(table, name) for name in metrics]
   lines.append(_line(["events of a seed", "", "", *events]))
+  if any(known_metrics()[name].needs_duplex for name in metrics):
+    lines += ["", _NOTE]
   return "\n".join(lines) + "\n"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tml_jax import errors, registry
-from tml_jax.evals import vad
+from tml_jax.data import vad
 from tml_jax.evals.metrics import speech
 from tml_jax.logs import observe, ticks
 from tml_jax.streams import annotation, clock, microphone

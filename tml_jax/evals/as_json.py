@@ -21,6 +21,8 @@ def of(report: Report, *, left_out: Mapping[str, str]) -> dict[str, Any]:
     "left_out": dict(left_out),
     "metrics": _metrics(report),
     "agents": _agents(report),
+    # Of the rows above, those that stand apart where arms are compared.
+    "needs_duplex": [m.name for m in report.metrics if m.needs_duplex],
     "content": report.content,
     "definitions": panel.definitions(),  # of metrics outside the repository
     "floor_transfers": {
@@ -48,12 +50,12 @@ def without_nan(value: Any) -> Any:
 def _metrics(report: Report) -> dict[str, Any]:
   """By family and agent: value, interval and events of what was measured."""
   return {
-    family: {agent: _rows(values) for agent, values in columns.items()}
+    family: {agent: rows(values) for agent, values in columns.items()}
     for family, columns in report.columns.items()
   }
 
 
-def _rows(values: dict[str, Value]) -> dict[str, Any]:
+def rows(values: dict[str, Value]) -> dict[str, Any]:
   """Of one agent: what was measured, by name of the metric."""
   return {
     name: {
@@ -81,7 +83,7 @@ def _agents(report: Report) -> dict[str, Any]:
         family: report.columns[family][name][panel.SUMMARY.name].value
         for family in report.families
       },
-      "rows": _rows(values),
+      "rows": rows(values),
       "less": {
         row: dataclasses.asdict(difference)
         for row, difference in report.differences.get(name, {}).items()

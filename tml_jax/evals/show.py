@@ -25,8 +25,10 @@ NOTE = (
   " model; the columns behind it are agents without a model on the same"
   " conversations. The first rows are read together or not at all; the others,"
   " below the line, are an appendix that begins where the model is farthest"
-  " from the recorded agent."
+  " from the recorded agent; last in it comes what no agent behind a turn"
+  " detector can have, which says nothing of who is better at taking turns."
 )
+DUPLEX = "what no agent that speaks when a turn is over can have"
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto;
   max-width: 72rem; padding: 0 1rem; color: #222; background: #fff; }
@@ -52,13 +54,15 @@ class Rows:
   Attributes:
     headline: `panel.HEADLINE`, whole or not, and `panel.CALLS`.
     appendix: all others of which any agent has an event.
+    duplex: of those, the ones that no agent behind a turn detector can have.
   """
 
   headline: list[Metric]
   appendix: list[Metric]
+  duplex: list[Metric]
 
   def __iter__(self) -> Iterator[Metric]:
-    return iter(self.headline + self.appendix)
+    return iter(self.headline + self.appendix + self.duplex)
 
 
 def rows(report: Report, family: str) -> Rows:
@@ -79,7 +83,11 @@ def rows(report: Report, family: str) -> Rows:
   headline |= counted & set(panel.CALLS)
   appendix = [m for m in report.metrics if m.name in counted - headline]
   appendix.sort(key=lambda m: -_hurt(m, found))
-  return Rows([m for m in report.metrics if m.name in headline], appendix)
+  return Rows(
+    [m for m in report.metrics if m.name in headline],
+    [m for m in appendix if not m.needs_duplex],
+    [m for m in appendix if m.needs_duplex],
+  )
 
 
 def _hurt(metric: Metric, found: dict[str, dict[str, Value]]) -> float:
@@ -144,7 +152,13 @@ def table(report: Report, family: str) -> str:
     text.append(f"{line}  {unit}".rstrip())
   line = "-" * max(map(len, text))
   first = 1 + len(shown.headline)
-  return "\n".join([text[0], line, *text[1:first], line, *text[first:]])
+  apart = first + len(shown.appendix)
+  last = apart + len(shown.duplex)
+  parts = [text[0], line, *text[1:first], line, *text[first:apart]]
+  if shown.duplex:
+    parts += [f"-- {DUPLEX} ".ljust(len(line), "-"), *text[apart:last]]
+    parts += [line] if text[last:] else []
+  return "\n".join([*parts, *text[last:]])
 
 
 def _content(report: Report, family: str) -> list[tuple[str, str, str]]:
@@ -205,6 +219,9 @@ def _section(report: Report, family: str, heading: str) -> str:
     few = " few" if value.events < panel.FEW_EVENTS else ""
     if shown.appendix and metric is shown.appendix[0]:
       lines.append("</tbody><tbody class='appendix'>")
+    if shown.duplex and metric is shown.duplex[0]:
+      cell = f"<td colspan='{len(head)}'>{_text(DUPLEX)}</td>"
+      lines.append(f"</tbody><tbody class='appendix'><tr>{cell}</tr>")
     lines.append(
       f"<tr><td title='{metric.name}'>{_text(metric.title)}{metric.better}"
       f"</td><td class='model{few}'>{number(value, metric)}</td>"

@@ -9,6 +9,7 @@ A `Conversation` keeps nothing that grows: its transport takes every frame and
 sample, and keeps what it needs. An hour of frames is 100 MB.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
@@ -17,8 +18,9 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.live import pool as pool_lib
+from tml_jax.live import saved
 from tml_jax.live.session import Session
-from tml_jax.live.transport import Answer, Arrived, Transport
+from tml_jax.live.transport import Answer, Arrived, Past, Transport
 from tml_jax.streams.frame import Control, Frame
 from tml_jax.streams.tokenizer import Tokenizer
 
@@ -54,6 +56,19 @@ class Guest:
   done: Callable[[], None] = lambda: None
 
 
+@dataclasses.dataclass(frozen=True)
+class Kept:
+  """A conversation as it was.
+
+  Attributes:
+    session: all of it.
+    unfinished: as in `Conversation`.
+  """
+
+  session: saved.Snapshot
+  unfinished: dict[Control, list[int]]
+
+
 @dataclasses.dataclass(eq=False)
 class Conversation:
   """A session and what it is connected to.
@@ -62,11 +77,13 @@ class Conversation:
     session: in the pool.
     guest: at the other end.
     unfinished: tokens of messages that are not complete, by channel.
+    kept: what `Past.AS_KEPT` goes back to; None before the first `Past.KEPT`.
   """
 
   session: Session
   guest: Guest
   unfinished: dict[Control, list[int]] = dataclasses.field(default_factory=dict)
+  kept: Kept | None = None
 
   def perceive(self, arrived: Arrived) -> tuple[Frame, errors.UserError | None]:
     """Inputs of the next window; what cannot be used is absent."""
@@ -128,6 +145,8 @@ class Room:
 
     The others rest. Every transport takes its answer before any tool runs.
     """
+    for who, window in arrived.items():
+      self._recall(who, window.past)
     perceived = {who: who.perceive(window) for who, window in arrived.items()}
     ticked = self.pool.tick(
       {who.session: frame for who, (frame, _) in perceived.items()},
@@ -151,6 +170,22 @@ class Room:
       for tokens in results[who]:
         who.session.type(Control.RESULT, tokens)
     return Stepped(seconds=ticked.seconds, results=results)
+
+  def _recall(self, who: Conversation, past: Past) -> None:
+    """Keeps a conversation, or takes it back to what was kept."""
+    if past is Past.KEPT:
+      who.kept = Kept(
+        self.pool.snapshot(who.session), copy.deepcopy(who.unfinished)
+      )
+    elif past is Past.AS_KEPT:
+      if who.kept is None:
+        raise errors.UserError(
+          "a transport asks for the past that was kept, and none was: send a"
+          " window with Past.KEPT first"
+        )
+      self.pool.leave(who.session)
+      who.session = self.pool.revive(who.kept.session)
+      who.unfinished = copy.deepcopy(who.kept.unfinished)
 
 
 def hold(room: Room, guests: Iterable[Guest]) -> np.ndarray:

@@ -69,6 +69,34 @@ class Grammar:
     return (next_BV != frame.FORBIDDEN) & fits_BV
 
 
+def lean(
+  logits_BV: jax.Array,
+  *,
+  states_B: jax.Array,
+  silent_B: jax.Array,
+  streams: StreamsConfig,
+  bias: float,
+) -> jax.Array:
+  """Logits with `bias` on what begins speech, [B, V].
+
+  That is text and `<speak>`, outside messages, of an agent that is silent: its
+  `<quiet>` and its messages become less likely by as much. Where it speaks, and
+  inside messages, nothing changes.
+
+  Args:
+    logits_BV: of the model.
+    states_B: SAY, BURST or BETWEEN.
+    silent_B: bool; who hears no own sound in this window.
+    streams: for the ids.
+    bias: nats; `sample.onset_bias`.
+  """
+  tokens_V = jnp.arange(logits_BV.shape[-1])
+  speak = frame.token_id(Control.SPEAK, config=streams)
+  begins_V = (tokens_V < streams.text_vocab_size) | (tokens_V == speak)
+  leans_B = silent_B & (states_B != State.BURST)
+  return logits_BV + bias * (leans_B[:, None] & begins_V)
+
+
 def choose(
   logits_BV: jax.Array,
   allowed_BV: jax.Array,

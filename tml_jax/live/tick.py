@@ -209,6 +209,14 @@ def _emit(
   logits_BV = _in_groups(
     bound.logits, (carry.hidden_BD,), size=norm.ROWS, config=config
   )
+  if config.sample.onset_bias:
+    logits_BV = decode.lean(
+      logits_BV,
+      states_B=carry.states_B,
+      silent_B=~_sounds(chunk.inputs),
+      streams=config.streams,
+      bias=config.sample.onset_bias,
+    )
   token_B = _in_groups(
     functools.partial(
       decode.choose,
@@ -245,6 +253,12 @@ def _emit(
     states_B=jnp.where(active_B & ~is_decided_B, state_B, State.SAY),
     active_B=active_B & ~is_decided_B,
   )
+
+
+def _sounds(inputs: Inputs) -> jax.Array:
+  """[B] bool, who hears own sound in this window."""
+  used_BA = inputs.audio_positions < inputs.tokens.shape[1]
+  return (used_BA & (inputs.audio_streams == batch_lib.OWN)).any(axis=1)
 
 
 def _mel_shape(config: Config) -> tuple[int, int]:

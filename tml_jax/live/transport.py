@@ -7,6 +7,7 @@ here imports jax.
 """
 
 import dataclasses
+import enum
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -14,6 +15,14 @@ import numpy as np
 
 from tml_jax import errors
 from tml_jax.streams.frame import Control, Frame
+
+
+class Past(enum.Enum):
+  """What the model knows of the conversation when a window arrives."""
+
+  ALL = "all of it"
+  KEPT = "all of it; and how it was before this window is kept"
+  AS_KEPT = "what it knew before the window that was KEPT, and no more"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +35,14 @@ class Arrived:
     typed: text tokens by channel, to be read from now on.
     is_asked: false where the model only listens: its frame ends with
       `<quiet>`.
+    past: what has been. Tools and results are not taken back.
   """
 
   samples: np.ndarray | None
   images: Sequence[np.ndarray] = ()
   typed: Sequence[tuple[Control, Sequence[int]]] = ()
   is_asked: bool = True
+  past: Past = Past.ALL
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 For: the turn-based baseline, the same rule for its training data
 (`data.turns`) and its sessions (`evals.turn_based`). Not for: finding speech
-(`evals.vad`). Start at `Endpointer`. An interaction model needs none of it.
+(`data.vad`). Start at `Endpointer`. An interaction model needs none of it.
 
 A spoken turn begins with the first 0.1 s of speech and is over after the
 endpoint time-out without any, both seen at the end of a window. What is
 delivered are whole windows, from 0.1 s before the first speech to the last of
 it: neither the silence before it nor that of the time-out. Typed text is a turn
 by itself unless somebody speaks. Windows that bring pictures or text are
-delivered with the turn that comes next.
+delivered with the turn that comes next. What the agent does changes no turn.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import enum
 
 import numpy as np
 
+from tml_jax.config import TurnsConfig
 from tml_jax.streams import clock
 
 START_SECONDS = 0.1  # of speech without a break; a click begins no turn
@@ -40,6 +41,8 @@ class Turn:
     windows: that are delivered, in order.
     is_spoken: or else typed.
     detected: the window at whose end it was noticed.
+    interrupts: the window at whose end an agent that speaks has to stop; None
+      where the turn is too short for that, or typed.
     last: the window of the last speech, or of the text.
     ended: the window at whose end it was over.
   """
@@ -47,6 +50,7 @@ class Turn:
   windows: tuple[int, ...]
   is_spoken: bool
   detected: int
+  interrupts: int | None
   last: int
   ended: int
 
@@ -56,18 +60,31 @@ class Endpointer:
 
   Attributes:
     in_turn: whether the user is speaking, as far as it knows.
+    interrupts: the window at whose end the turn that is spoken, or the one that
+      is over now, had lasted long enough to interrupt; None where it has not.
+    ready_since: the window at whose end all was there that a turn that is over
+      now delivers: a reply that was begun then was not in vain.
   """
 
-  def __init__(self, timeout: float):
-    """`timeout`: seconds without speech that end a turn."""
-    self._timeout = timeout
+  def __init__(self, config: TurnsConfig):
+    """Of a harness with these settings."""
+    self._timeout = config.endpoint_s
+    self._interruption = config.minimum_interruption_s
     self._window = -1
     self._now = 0.0  # end of the last frame
     self._run_start = 0.0  # of speech without a break
+    self._onset = 0.0  # of the turn
     self._last_speech = 0.0
     self._first = self._detected = self._delivered = -1
     self._brought: list[int] = []
     self.in_turn = False
+    self.interrupts: int | None = None
+    self.ready_since = 0
+
+  @property
+  def silence(self) -> float:
+    """Seconds since the last speech of a turn."""
+    return self._now - self._last_speech
 
   def push(
     self, active: np.ndarray, *, hop: int, brings: Brings = Brings.NOTHING
@@ -80,8 +97,11 @@ class Endpointer:
       brings: what else it holds.
     """
     self._window += 1
+    if not self.in_turn:
+      self.interrupts = None
     if brings is not Brings.NOTHING:
       self._brought.append(self._window)
+      self.ready_since = self._window
     for is_speech in active:
       self._now += hop / clock.SAMPLE_RATE
       if not is_speech:
@@ -90,8 +110,13 @@ class Endpointer:
         self._last_speech = self._now
       elif self._now - self._run_start >= START_SECONDS - _EPSILON:
         self._begin()
-    silence = self._now - self._last_speech
-    if self.in_turn and silence >= self._timeout - _EPSILON:
+    if self.in_turn:
+      spoken = self._last_speech - self._onset
+      if self.interrupts is None and spoken >= self._interruption - _EPSILON:
+        self.interrupts = self._window
+      if self.silence <= _EPSILON:
+        self.ready_since = self._window + 1
+    if self.in_turn and self.silence >= self._timeout - _EPSILON:
       return self.finish()
     if brings is Brings.TEXT and not self.in_turn:
       return self._deliver(
@@ -111,11 +136,13 @@ class Endpointer:
     )
 
   def _begin(self) -> None:
-    onset = max(0.0, self._run_start - PRE_ROLL_SECONDS)
+    self._onset = self._run_start
+    onset = max(0.0, self._onset - PRE_ROLL_SECONDS)
     self._first = clock.TICKS.window_of(onset)
     self._detected = self._window
     self._last_speech = self._now
     self.in_turn = True
+    self.interrupts = None
 
   def _deliver(
     self, spoken: range, *, is_spoken: bool, detected: int, last: int
@@ -124,4 +151,11 @@ class Endpointer:
     windows = [w for w in windows if w > self._delivered]
     self._delivered = max([self._delivered, *windows])
     self._brought = []
-    return Turn(tuple(windows), is_spoken, detected, last, self._window)
+    return Turn(
+      tuple(windows),
+      is_spoken=is_spoken,
+      detected=detected,
+      interrupts=self.interrupts if is_spoken else None,
+      last=last,
+      ended=self._window,
+    )

@@ -24,7 +24,7 @@ def test_every_metric_has_a_series_that_is_documented():
   documented = floor.__doc__ + timed.__doc__ + recorded.__doc__
   for metric in panel.METRICS:
     name = metric.series
-    if metric is panel.SUMMARY:
+    if metric in (panel.SUMMARY, panel.SHARED):
       assert metric.name not in documented  # it has a module of its own
       continue
     for whole in ("done_", "right_"):
@@ -39,6 +39,33 @@ def test_every_metric_has_a_series_that_is_documented():
   assert len(names) == len(panel.METRICS)
   assert set(panel.HEADLINE) <= names
   assert set(panel.GOOD + panel.BAD) <= {m.series for m in panel.METRICS}
+
+
+def test_rows_that_need_duplex_are_marked():
+  marked = {metric.name for metric in panel.METRICS if metric.needs_duplex}
+  # Whatever is due without a turn, or while somebody else speaks.
+  for kind in (Kind.CUE, Kind.FOLLOW, Kind.REPETITION, Kind.ACTIVITY):
+    assert {f"done_{kind}", f"right_{kind}"} <= marked
+  assert {"cue_hit", "follow_lag_p50", "count_obo", "activity_iou"} <= marked
+  assert "pauc" in marked and "backchannels" in marked
+  # Either can win these, whatever else is in them.
+  assert not marked & {*panel.HEADLINE, *panel.GOOD, *panel.BAD}
+  assert not marked & {"timed_hit_0.4", "tool_answered", "done_turn"}
+
+
+def test_the_shared_score_leaves_out_what_needs_duplex():
+  log = drawn.log(
+    "uu.aa...........", asks(Kind.TURN, 0, 2), asks(Kind.REPETITION, 8, 10)
+  )
+  found = _summary(log)
+  assert found["done_turn"].value == 1 and found["done_repetition"].value == 0
+  assert found[panel.SUMMARY.name].events == 2
+  assert found[panel.SHARED.name].events == 1
+  assert found[panel.SHARED.name].value > found[panel.SUMMARY.name].value
+  # Where nothing of it is due, they are the same.
+  plain = _summary(drawn.log("uu.aa.....", asks(Kind.TURN, 0, 2)))
+  same = [plain[m.name].value for m in (panel.SUMMARY, panel.SHARED)]
+  assert same[0] == same[1] > 0
 
 
 def test_summary_by_hand():

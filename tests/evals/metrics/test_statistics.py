@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tml_jax.evals.metrics import panel, score, statistics
+from tml_jax.evals.metrics import chances, panel, score, statistics
 
 
 def _items(*values):
@@ -81,7 +81,7 @@ def test_holm_by_hand():
 
 
 def _score(**values):
-  shares = {name: np.array([np.nan]) for name in score.SERIES}
+  shares = {name: np.array([np.nan]) for name in score.series(chances.DUE)}
   shares |= {name: np.array([float(v)]) for name, v in values.items()}
   return score.summary(shares)[0]
 

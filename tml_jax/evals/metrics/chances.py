@@ -70,6 +70,17 @@ DUE = (
   Kind.SILENT_UNTIL,
   Kind.TOOL,
 )
+# Due while the user speaks, or at what no turn of the user tells: whoever
+# speaks when a turn is over, and then alone, cannot have it. An asked time is
+# not among these: as long as a harness asks its model, it can have that.
+NEEDS_DUPLEX = (
+  Kind.CUE,
+  Kind.FOLLOW,
+  Kind.REPETITION,
+  Kind.ACTIVITY,
+  Kind.SILENT_UNTIL,
+)
+EITHER = tuple(kind for kind in DUE if kind not in NEEDS_DUPLEX)
 
 
 def seconds(tick: int) -> float:

@@ -35,6 +35,7 @@ class Statistic(enum.Enum):
   DISTANCE = "distance"  # Jensen-Shannon, of floor transfers to the recorded
   SUMMARY = "summary"  # of many series: `score`
   AGREEMENT = "agreement"  # of several series: `recorded`
+  SHARED = "shared"  # the same, of what does not need duplex
 
 
 class Better(enum.Enum):
@@ -46,6 +47,13 @@ class Better(enum.Enum):
 
   def __str__(self) -> str:
     return self.value
+
+
+class Reach(enum.Enum):
+  """Who can have what a row counts."""
+
+  EITHER = "an interaction model, and one behind a turn detector"
+  DUPLEX = "by definition, no agent that speaks when a turn is over"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +71,7 @@ class Metric:
     quantile: where the statistic is one.
     factor: as said.
     digits: that are shown.
+    reach: who can have it; rows of one arm alone stand apart.
   """
 
   name: str
@@ -74,6 +83,11 @@ class Metric:
   quantile: float = 0.5
   factor: float = 1.0
   digits: int = 1
+  reach: Reach = Reach.EITHER
+
+  @property
+  def needs_duplex(self) -> bool:
+    return self.reach is Reach.DUPLEX
 
 
 def _share(name: str, title: str, better: Better = Better.HIGHER) -> Metric:
@@ -116,9 +130,28 @@ SUMMARY = Metric(
   Better.HIGHER,
   Statistic.SUMMARY,
 )
+SHARED = Metric(
+  "summary_shared",
+  "summary score, without what needs duplex",
+  "0..100",
+  "",
+  Better.HIGHER,
+  Statistic.SHARED,
+)
+
+
+def _duplex(*rows: Metric) -> tuple[Metric, ...]:
+  """These, marked."""
+  return tuple(dataclasses.replace(row, reach=Reach.DUPLEX) for row in rows)
+
+
+def _reach(kind: Kind) -> Reach:
+  return Reach.DUPLEX if kind in chances.NEEDS_DUPLEX else Reach.EITHER
+
 
 METRICS = (
   SUMMARY,
+  SHARED,
   _share("done", "done in time"),
   _share("right", "done in time, with the right words"),
   Metric(
@@ -178,27 +211,31 @@ METRICS = (
   ),
   _share("timed_miss", "asked time, missed", Better.LOWER),
   _rate("timed_false_fires", "asked time, unasked speech"),
-  _share("cue_hit", "cues hit"),
-  _quantile("cue_delay_p50", "delay after a cue, median", "cue_delay", 0.5),
+  *_duplex(
+    _share("cue_hit", "cues hit"),
+    _quantile("cue_delay_p50", "delay after a cue, median", "cue_delay", 0.5),
+  ),
   _rate("cue_false_alarms", "false alarms beside cues"),
-  _share("count_obo", "repetitions counted, off by one at most"),
-  Metric(
-    "count_mae",
-    "repetitions, error / count",
-    "",
-    "count_error",
-    Better.LOWER,
-    digits=2,
+  *_duplex(
+    _share("count_obo", "repetitions counted, off by one at most"),
+    Metric(
+      "count_mae",
+      "repetitions, error / count",
+      "",
+      "count_error",
+      Better.LOWER,
+      digits=2,
+    ),
+    Metric(
+      "activity_iou",
+      "start to stop, IoU",
+      "0..1",
+      "activity_iou",
+      Better.HIGHER,
+      digits=2,
+    ),
+    _share("pauc", "silent until (PAUC, silence = 25)"),
   ),
-  Metric(
-    "activity_iou",
-    "start to stop, IoU",
-    "0..1",
-    "activity_iou",
-    Better.HIGHER,
-    digits=2,
-  ),
-  _share("pauc", "silent until (PAUC, silence = 25)"),
   _share("premature", "silent until, speaks before", Better.LOWER),
   _share("tool_called", "right calls of tools"),
   _share("tool_answered", "results of right calls said"),
@@ -216,12 +253,19 @@ METRICS = (
     Better.NEITHER,
     factor=100,
   ),
-  _share("follow_overlap", "follows: share of user speech overlapped"),
-  _quantile("follow_lag_p50", "follows: lag, median", "follow_lag", 0.5),
+  *_duplex(
+    _share("follow_overlap", "follows: share of user speech overlapped"),
+    _quantile("follow_lag_p50", "follows: lag, median", "follow_lag", 0.5),
+  ),
   _share("said_right", "of what came, says the right words"),
-  *(_share(f"done_{k}", f"done in time: {_KINDS[k]}") for k in chances.DUE),
   *(
-    _share(f"right_{k}", f"in time, right words: {_KINDS[k]}")
+    dataclasses.replace(
+      _share(f"{name}_{k}", f"{title}: {_KINDS[k]}"), reach=_reach(k)
+    )
+    for name, title in (
+      ("done", "done in time"),
+      ("right", "in time, right words"),
+    )
     for k in chances.DUE
   ),
   _share("tool_unjudged", "results whose call nobody knows", Better.NEITHER),
@@ -240,14 +284,16 @@ METRICS = (
     "offset_error_p50", "|onset - recorded onset| there", "offset_error", 0.5
   ),
   _share("extra_floor", "takes the floor where it does not", Better.LOWER),
-  _share("overlapped", "changes of floor before the end", Better.NEITHER),
-  Metric(
-    "backchannels",
-    "backchannels of the agent",
-    "/min",
-    "backchannels",
-    Better.NEITHER,
-    digits=2,
+  *_duplex(
+    _share("overlapped", "changes of floor before the end", Better.NEITHER),
+    Metric(
+      "backchannels",
+      "backchannels of the agent",
+      "/min",
+      "backchannels",
+      Better.NEITHER,
+      digits=2,
+    ),
   ),
   _share("talk_share", "time in which it speaks", Better.NEITHER),
   Metric(

@@ -7,20 +7,30 @@ what is wrong with it (`panel`). Start at `summary`.
 import numpy as np
 
 from tml_jax.evals.metrics import chances, floor
+from tml_jax.streams.annotation import Kind
 
 # Unasked speech a minute that halves what an agent gets for being quiet: a
 # tenth of the time. People who talk that much unasked are left by everybody.
 HALF_SECONDS = 6.0
-_ACTS = tuple(f"done_{kind}" for kind in chances.DUE)
-_WORDS = tuple(f"right_{kind}" for kind in chances.DUE)
 _HOLDS = ("yielded", *floor.SELECTIVE.values())
 _TAKES = ("takeover",)  # of these, less is better
 _QUIET = "unasked_seconds"
-SERIES = (*_ACTS, *_WORDS, *_HOLDS, *_TAKES, _QUIET)
-EVENTS = ("done",)  # what the score is said to count
 
 
-def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
+def series(kinds: tuple[Kind, ...]) -> tuple[str, ...]:
+  """What a score counts, of which kinds of what is due."""
+  words = (f"right_{kind}" for kind in kinds)
+  return (*events(kinds), *words, *_HOLDS, *_TAKES, _QUIET)
+
+
+def events(kinds: tuple[Kind, ...]) -> tuple[str, ...]:
+  """Of the series, those whose events a score is said to count."""
+  return tuple(f"done_{kind}" for kind in kinds)
+
+
+def summary(
+  shares: dict[str, np.ndarray], *, kinds: tuple[Kind, ...] = chances.DUE
+) -> np.ndarray:
   """The harmonic mean, times 100, of four sides of an agent.
 
     acts    the share of what was due that was done in time, kind by kind
@@ -48,22 +58,27 @@ def summary(shares: dict[str, np.ndarray]) -> np.ndarray:
   within what the families ask of it.
 
   Args:
-    shares: [R] of each of `SERIES`, a row a resample; NaN without events.
+    shares: [R] of each of `series(kinds)`, a row a resample; NaN without
+      events.
+    kinds: of what is due; `chances.EITHER` compares an interaction model with
+      one behind a turn detector by what both can have.
 
   Returns:
     [R] scores; NaN where nothing was due.
   """
-  found = sides(shares)
+  found = sides(shares, kinds=kinds)
   with np.errstate(divide="ignore"):
     mean = 1 / _mean([1 / np.maximum(side, 0.0) for side in found.values()])
   return np.where(np.isnan(found["acts"]), np.nan, 100 * mean)
 
 
-def sides(shares: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def sides(
+  shares: dict[str, np.ndarray], *, kinds: tuple[Kind, ...] = chances.DUE
+) -> dict[str, np.ndarray]:
   """[R] acts, words, holds and quiet of `summary`, 0 to 1; NaN without any."""
   return {
-    "acts": _mean([shares[name] for name in _ACTS]),
-    "words": _mean([shares[name] for name in _WORDS]),
+    "acts": _mean([shares[f"done_{kind}"] for kind in kinds]),
+    "words": _mean([shares[f"right_{kind}"] for kind in kinds]),
     "holds": _mean(
       [shares[name] for name in _HOLDS] + [1 - shares[name] for name in _TAKES]
     ),

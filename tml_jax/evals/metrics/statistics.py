@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from scipy import stats
 
-from tml_jax.evals.metrics import floor, panel, recorded, score
+from tml_jax.evals.metrics import chances, floor, panel, recorded, score
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Metric, Statistic
 
@@ -24,6 +24,8 @@ RESAMPLES = 1000
 # Of a comparison: a p below 0.05 must be within reach for a hundred of them.
 COMPARED = 5_000
 CONFIDENCE = 0.95
+# What summary scores count.
+_KINDS = {Statistic.SUMMARY: chances.DUE, Statistic.SHARED: chances.EITHER}
 BINS = np.arange(-10, 16)  # ticks of floor transfers; the ends take the rest
 
 
@@ -84,7 +86,9 @@ def summarise(
 def sides(items: list[Series]) -> dict[str, float]:
   """The sides of the summary score over `items`; `score.sides`."""
   once = np.ones((1, len(items)))
-  shares = {name: _ratio(items, name, once) for name in score.SERIES}
+  shares = {
+    name: _ratio(items, name, once) for name in score.series(chances.DUE)
+  }
   return {name: float(side[0]) for name, side in score.sides(shares).items()}
 
 
@@ -205,8 +209,9 @@ def _at_least_exact(
 
 def events_of(metric: Metric, item: Series) -> list[tuple[float, float]]:
   """What a metric counts in an item."""
-  if metric.statistic == Statistic.SUMMARY:
-    return [e for name in score.EVENTS for e in item.get(name, ())]
+  if metric.statistic in _KINDS:
+    names = score.events(_KINDS[metric.statistic])
+    return [e for name in names for e in item.get(name, ())]
   return item.get(metric.series, [])
 
 
@@ -224,9 +229,11 @@ def _found(
   metric: Metric, items: list[Series], weights_RI: np.ndarray
 ) -> np.ndarray:
   """[R] the metric of every resample, NaN where it has no event."""
-  if metric.statistic == Statistic.SUMMARY:
+  if metric.statistic in _KINDS:
+    kinds = _KINDS[metric.statistic]
     return score.summary(
-      {name: _ratio(items, name, weights_RI) for name in score.SERIES}
+      {n: _ratio(items, n, weights_RI) for n in score.series(kinds)},
+      kinds=kinds,
     )
   if metric.statistic == Statistic.AGREEMENT:
     names = (*recorded.SOUNDS, recorded.ONSETS)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import speech
-from tml_jax import errors
 from tml_jax.data import audio as audio_lib
-from tml_jax.evals import vad as vad_lib
+from tml_jax.data import vad as vad_lib
 from tml_jax.streams import clock
 
 _SECOND = clock.SAMPLE_RATE
@@ -114,8 +113,3 @@ def test_spans_of_recordings_agree_with_the_network(noise_db):
   spans = audio_lib.speech_spans(sound, name="prompts")
   ours = np.any([(times > s.start) & (times < s.end) for s in spans], axis=0)
   assert (ours == network).mean() > 0.97
-
-
-def test_unknown_detector():
-  with pytest.raises(errors.UserError, match="--vad=loud: one of energy"):
-    vad_lib.create("loud")

@@ -1,15 +1,17 @@
 """Voice-activity detection: is somebody speaking, every few milliseconds?
 
-For: the turn-based baseline (`evals.turn_based`). Not for: an interaction
-model, which decides itself, or for annotating recordings (`data.audio`).
-Start at `Vad`; `VADS` has them by name.
+For: the turn-based baseline, its data (`data.turns`) and its sessions
+(`evals.turn_based`). Not for: an interaction model, which decides itself, or
+for annotating recordings (`data.audio`). Start at `Vad`; `VADS` has them by
+name.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
-from tml_jax import errors
+from tml_jax.config import Detector
 from tml_jax.data import audio as audio_lib
 from tml_jax.data import silero
 from tml_jax.streams import clock
@@ -56,7 +58,7 @@ class EnergyVad:
   _RISE_DB = 3.0  # a second
   _BAND = slice(3, 35)  # of 100 Hz each
 
-  def __init__(self):
+  def __init__(self) -> None:
     self._rest = np.zeros(0, np.float32)
     self._powers = np.zeros(0)
     self._means = np.zeros(0)
@@ -96,14 +98,14 @@ class SileroVad:
 
   hop = silero.HOP
 
-  def __init__(self):
+  def __init__(self) -> None:
     """Loads the network.
 
     Raises:
       errors.UserError: the package that holds it is not installed.
     """
     self._network = silero.Network(
-      flag="--vad=silero", instead="take --vad=energy"
+      flag="--config.turns.vad=silero", instead="take --config.turns.vad=energy"
     )
     self._rest = np.zeros(0, np.float32)
 
@@ -112,18 +114,19 @@ class SileroVad:
     return np.array([self._network.push(frame) for frame in frames], bool)
 
 
-VADS = {"energy": EnergyVad, "silero": SileroVad}
+VADS: dict[Detector, Callable[[], Vad]] = {
+  Detector.ENERGY: EnergyVad,
+  Detector.SILERO: SileroVad,
+}
 
 
-def create(name: str) -> Vad:
-  """A new detector.
+def create(detector: Detector) -> Vad:
+  """A new one.
 
   Raises:
-    errors.UserError: no such one, or its package is missing.
+    errors.UserError: its package is missing.
   """
-  if name not in VADS:
-    raise errors.UserError(f"--vad={name}: one of {', '.join(VADS)}")
-  return VADS[name]()
+  return VADS[detector]()
 
 
 def _frames(
