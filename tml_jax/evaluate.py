@@ -28,6 +28,7 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents
+from tml_jax.live.reacting import Users
 from tml_jax.streams import clock
 from tml_jax.training import run_tokenizer, trained
 
@@ -43,6 +44,14 @@ _COUNT = flags.DEFINE_integer(
   64,
   "Conversations of each family; of fdb all if not given.",
   lower_bound=1,
+)
+_USERS = flags.DEFINE_enum(
+  "users",
+  str(Users.REACTING),
+  [*map(str, Users)],
+  "reacting: the users of scenarios wait for the agent, ask again, interrupt"
+  " again, give up (docs/panel.md); scripted: everything comes when it was"
+  " planned, whatever the agent does.",
 )
 _FDB_ROOT = flags.DEFINE_string(
   "fdb_root",
@@ -165,6 +174,7 @@ def _of_run(config: Config) -> None:
         "step": agent.step,
         "agent": how,
         "tokenizer": tokenizer_lib.digest(tokenizer_file),
+        "users": str(suite.users),
       },
     ),
   )
@@ -193,7 +203,7 @@ def _write(
 
   asked = _asked()
   if "split" in asked:
-    title += f": {asked['split']}"
+    title += f": {asked['split']}, {asked['users']} users"
   numbers = {
     **source,
     "git": workdir_lib.git_hash(),
@@ -266,6 +276,7 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
     split=splits.Split(_SPLIT.value),
     count=_COUNT.value,
     families=families,
+    users=Users(_USERS.value),
   )
   suites.check_annotations(suite.items())
   return suite
@@ -275,7 +286,11 @@ def _asked() -> dict[str, Any]:
   """The flags that say which conversations of a suite."""
   if _SUITE.value == "fdb":
     return {}
-  return {"split": _SPLIT.value, "count": _COUNT.value}
+  return {
+    "split": _SPLIT.value,
+    "count": _COUNT.value,
+    "users": _USERS.value,
+  }
 
 
 def _summary(report, *, seconds: float) -> str:

@@ -22,6 +22,7 @@ from tml_jax.evals import agents as agents_lib
 from tml_jax.evals import excerpt
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.floor import Series
+from tml_jax.live.reacting import Users
 from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.frame import Frame
@@ -57,10 +58,12 @@ class Suite(abc.ABC):
   """Items, and what is done with each when it is over.
 
   Attributes:
+    users: whether they react to the agent; all agents meet the same.
     agents: without a model, by name, that are scored beside it.
     left_out: what could not be read, and why.
   """
 
+  users: Users = Users.SCRIPTED
   agents: Mapping[str, Callable[[Timeline], ticks.Log]] = agents_lib.AGENTS
   left_out: Mapping[str, str] = types.MappingProxyType({})
 
@@ -120,6 +123,7 @@ class Interactivity(Suite):
     split: Split,
     count: int,
     families: tuple[str, ...] = (),
+    users: Users = Users.REACTING,
   ):
     """Finds what is missing without composing anything.
 
@@ -130,6 +134,8 @@ class Interactivity(Suite):
       count: of each family.
       families: scenario families or folders of recorded conversations in
         `data_dir`; none for those of config.data.mixture.
+      users: whether they react; recorded ones, of whom nobody says what they
+        wait for, never do.
 
     Raises:
       errors.UserError: an unknown family, or data that are missing.
@@ -144,7 +150,8 @@ class Interactivity(Suite):
           + registry.nearest(family, names=known)
         )
     self._arguments = {"config": config, "data_dir": data_dir, "split": split}
-    self._count = count
+    self._count, self.users = count, users
+    self.agents = agents_lib.among(users)
     self.families = families or mixed
 
   def items(self) -> list[Item]:

@@ -24,6 +24,7 @@ but for those of more than `_ASKED` windows.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Generator
 from typing import Protocol
 
@@ -57,7 +58,7 @@ class Talk(Protocol):
   def take(self, answer: Answer) -> None: ...
 
 
-Connect = Callable[[user.UserPart], Talk]
+Connect = Callable[[user.Part], Talk]
 
 
 def connect(config: Config, *, vad: str, endpoint_seconds: float) -> Connect:
@@ -105,7 +106,7 @@ class Turns:
 
   def __init__(
     self,
-    part: user.UserPart,
+    part: user.Part,
     *,
     config: Config,
     make_vad: Callable[[], vad_lib.Vad],
@@ -120,7 +121,7 @@ class Turns:
       endpoint_seconds: without speech, that end a turn.
     """
     self.frames: list[Frame] = []
-    self.seconds = [0.0] * len(part)
+    self.seconds: list[float] = []
     self._part = part
     self._ear = session.Session(config, seed=0)  # on the user's clock
     self._detector = make_vad()
@@ -138,7 +139,7 @@ class Turns:
     if answer.refused:
       raise answer.refused
     self._answer = answer
-    self.seconds[len(self.frames)] += answer.seconds
+    self.seconds[-1] += answer.seconds
 
   def _talk(self) -> Generator[Arrived, Answer, None]:
     """Windows for the model, which gets none while it waits for a turn."""
@@ -146,7 +147,8 @@ class Turns:
     waiting: list[int] = []  # windows of turns that the model has not heard
     replying = False
     nothing = Arrived(None)
-    for k in range(len(part)):
+    for k in itertools.takewhile(part.has, itertools.count()):
+      self.seconds.append(0.0)
       perceived = self._ear.receive(part.window(k))
       self._ear.window += 1
       turn = endpointer.push(
@@ -176,7 +178,7 @@ class Turns:
 
 
 def _deliver(
-  part: user.UserPart, *, windows: list[int]
+  part: user.Part, *, windows: list[int]
 ) -> Generator[Arrived, Answer, None]:
   """The model perceives these windows, and typed text to its end."""
   is_reading = True
