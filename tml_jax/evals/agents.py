@@ -36,12 +36,12 @@ class Moment:
     tick: its number.
     position: window of the script that comes next: for the recorded agent,
       whose own the script is.
-    heard: [samples] of the tick before; None at first.
+    hear: gives [samples] of a tick before.
   """
 
   tick: int
   position: int
-  heard: np.ndarray | None
+  hear: Callable[[int], np.ndarray]
 
 
 Behaviour = Callable[[Moment], ticks.Tick]
@@ -57,13 +57,10 @@ def meet(script: Timeline, behave: Behaviour, *, users: Users) -> ticks.Log:
   """
   user = Reacting(script, users=users)
   made: list[ticks.Tick] = []
-  heard = None
   while True:
-    tick = behave(Moment(len(made), user.position, heard))
-    step = user.next(tick.agent)
-    if step is None:
-      return observe.from_ticks(made, timeline=user.timeline)
-    heard = user.sound.heard(step, tick=len(made))
+    tick = behave(Moment(len(made), user.position, hear=user.heard))
+    if user.next(tick.agent) is None:
+      return observe.from_ticks(made, timeline=user.told)
     made.append(tick)
 
 
@@ -154,8 +151,8 @@ def _echo(script: Timeline) -> Behaviour:
 
   def behave(moment: Moment) -> ticks.Tick:
     nonlocal until, length
-    is_loud = moment.heard is not None and detector.push(moment.heard).any()
-    if is_loud:
+    before = moment.tick - 1
+    if before >= 0 and detector.push(moment.hear(before)).any():
       length += 1
       return _SILENCE
     if length:

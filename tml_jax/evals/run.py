@@ -22,6 +22,7 @@ from tml_jax.evals import agents as agents_lib
 from tml_jax.evals import content, simulated_tool, suites, turn_based
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.report import Report, Scored
 from tml_jax.live import conversation, reacting_part, user
 from tml_jax.live import pool as pool_lib
@@ -76,6 +77,14 @@ def evaluate(
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
+  alike: dict[int, dict[str, Series]] = {}
+
+  def like_model(index: int, script: Timeline) -> dict[str, Series]:
+    return {
+      name: suite.measure(like(logs[index], script=script, users=suite.users))
+      for name, like in agents_lib.LIKE_MODEL.items()
+      if name in suite.agents
+    }
 
   def done(held: Held) -> None:
     index = known.waiting[held.index]
@@ -91,6 +100,7 @@ def evaluate(
     if kept:
       ticks.write(log, kept.path(items[index].family, log.id))
     logs[index] = log
+    alike[index] = like_model(index, held.script)
 
   tick_seconds = converse(
     config,
@@ -106,14 +116,9 @@ def evaluate(
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={panel.MODEL: suite.measure(logs[i]), **known.dummies[i]}
-      | {
-        name: suite.measure(
-          like(logs[i], script=items[i].load(), users=suite.users)
-        )
-        for name, like in agents_lib.LIKE_MODEL.items()
-        if name in suite.agents
-      },
+      series={panel.MODEL: suite.measure(logs[i])}
+      | known.dummies[i]
+      | (alike[i] if i in alike else like_model(i, items[i].load())),
     )
     for i in sorted(logs)
   ]

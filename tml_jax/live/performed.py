@@ -94,10 +94,40 @@ class Sound:
     return user + self.of(Role.ENVIRONMENT, step, tick=tick)
 
 
-def timeline_of(
-  script: Timeline, *, steps: Sequence[Step], sound: Sound
+def with_sound(
+  held: Timeline, *, script: Timeline, steps: Sequence[Step], sound: Sound
 ) -> Timeline:
-  """The conversation that was held, in the form of a script.
+  """What `timeline_of` leaves out: sound and pictures.
+
+  Args:
+    held: the conversation that was held.
+    script: as composed.
+    steps: what was played.
+    sound: of the script.
+  """
+  return dataclasses.replace(
+    held,
+    tracks=tuple(
+      dataclasses.replace(
+        track,
+        audio=np.concatenate(
+          [np.zeros(0, np.float32)]
+          + [sound.of(track.role, step, tick=k) for k, step in enumerate(steps)]
+        ),
+      )
+      for track in held.tracks
+    ),
+    video=tuple(
+      dataclasses.replace(frame, time=_later(frame.time, play))
+      for play in _plays(steps)
+      for frame in script.video
+      if play.holds(frame.time)
+    ),
+  )
+
+
+def timeline_of(script: Timeline, *, steps: Sequence[Step]) -> Timeline:
+  """The conversation that was held, in the form of a script, without sound.
 
   Words, pictures, typed text and annotations stand where they were played, as
   often as they were. Times that follow what the user says (`end`, `due`) move
@@ -108,7 +138,6 @@ def timeline_of(
   Args:
     script: the conversation as composed.
     steps: what was played.
-    sound: of the script.
   """
   plays = _plays(steps)
   added = len(steps) - clock.TICKS.num_windows(script.duration)
@@ -127,15 +156,9 @@ def timeline_of(
     script,
     duration=duration,
     tracks=tuple(
-      _track(t, plays=plays, steps=steps, sound=sound, silent=silent)
-      for t in script.tracks
+      _track(track, plays=plays, silent=silent) for track in script.tracks
     ),
-    video=tuple(
-      dataclasses.replace(frame, time=_later(frame.time, play))
-      for play in plays
-      for frame in script.video
-      if play.holds(frame.time)
-    ),
+    video=(),
     events=tuple(
       dataclasses.replace(event, time=_later(event.time, play))
       for play in plays
@@ -191,20 +214,12 @@ def _until(
   return duration
 
 
-def _track(
-  track: Track,
-  *,
-  plays: list[_Play],
-  steps: Sequence[Step],
-  sound: Sound,
-  silent: set[int],
-) -> Track:
-  """A track as it was played; the recorded agent's, too, though nobody did."""
+def _track(track: Track, *, plays: list[_Play], silent: set[int]) -> Track:
+  """Words and speech as played; the recorded agent's, too: nobody said them."""
   left_out = silent if track.role == Role.USER else set()
-  windows = [sound.of(track.role, step, tick=k) for k, step in enumerate(steps)]
   return dataclasses.replace(
     track,
-    audio=np.concatenate([np.zeros(0, np.float32), *windows]),
+    audio=np.zeros(0, np.float32),
     words=tuple(_shifted(track.words, plays=plays, left_out=left_out)),
     spans=tuple(_shifted(track.spans, plays=plays, left_out=left_out)),
   )
@@ -218,8 +233,12 @@ def _shifted(
     for item in items:
       tick = play.tick + clock.TICKS.window_of(item.start) - play.first
       if play.holds(item.start) and tick not in left_out:
-        yield dataclasses.replace(
-          item, start=_later(item.start, play), end=_later(item.end, play)
+        yield (
+          dataclasses.replace(
+            item, start=item.start + play.shift, end=item.end + play.shift
+          )
+          if play.shift
+          else item
         )
 
 

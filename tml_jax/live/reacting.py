@@ -26,6 +26,9 @@ long.
 
 import dataclasses
 import enum
+import functools
+
+import numpy as np
 
 from tml_jax.live import moves, performed
 from tml_jax.live.moves import Trigger
@@ -66,7 +69,6 @@ class Reacting:
     self.plan = (moves.plan_of if is_reacting else moves.as_planned)(script)
     self.position = self.reached = 0
     self.steps: list[Step] = []
-    self.sound = performed.Sound(script, quiet=self.plan.quiet)
     self._asks: dict[int, list[moves.Ask]] = {}
     for ask in self.plan.asks:
       self._asks.setdefault(ask.at, []).append(ask)
@@ -89,11 +91,25 @@ class Reacting:
       total += ask.again * (ask.at - ask.since + PATIENCE * inside)
     return total
 
+  @functools.cached_property
+  def sound(self) -> performed.Sound:
+    """Of the script."""
+    return performed.Sound(self.script, quiet=self.plan.quiet)
+
+  def heard(self, tick: int) -> np.ndarray:
+    """[samples] that the agent heard in a tick that was played."""
+    return self.sound.heard(self.steps[tick], tick=tick)
+
+  @property
+  def told(self) -> Timeline:
+    """What has happened so far, without sound and pictures."""
+    return performed.timeline_of(self.script, steps=self.steps)
+
   @property
   def timeline(self) -> Timeline:
     """What has happened so far, as the script of an item that went so."""
-    return performed.timeline_of(
-      self.script, steps=self.steps, sound=self.sound
+    return performed.with_sound(
+      self.told, script=self.script, steps=self.steps, sound=self.sound
     )
 
   def next(self, sounds: bool) -> Step | None:

@@ -65,7 +65,7 @@ class ReactingPart:
       if step is None:
         break
       tick = len(self._ticks)
-      self._ticks.append(self.user.sound.heard(step, tick=tick))
+      self._ticks.append(self.user.heard(tick))
       if step.position is not None:
         self._show(step.position, tick=tick)
     return len(self._ticks) * clock.TICKS.ms > window * self.grid.ms
