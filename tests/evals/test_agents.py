@@ -343,6 +343,7 @@ def test_the_command_needs_no_run_and_no_jax(data_dir, tmp_path):
   blinks = [values["agents"][n]["rows"] for n in (panel.MODEL, "blink_1_1")]
   assert blinks[0] == blinks[1]
   assert values["step"] is None and values["agent"] == "blink_1_1"
+  assert values["users"] == "reacting"
   # Its logs can be read and say the same.
   logs = [ticks.read(path) for path in (tmp_path / "blinks/ticks").rglob("*.*")]
   assert len(logs) == 2
@@ -360,6 +361,7 @@ def test_what_the_command_refuses(data_dir, tmp_path):
     (["--agent=echo", "--split=dev"], "split dev: data.dev_share = 0"),
     (["--agent=echo", "--suite=fdb"], "--suite=fdb --agent=echo"),
     (["--agent=echo", "--json=x.txt"], "ends with .json"),
+    (["--agent=echo", "--users=kind"], "--users=kind: value should be one of"),
   ):
     done = _command(data_dir, *more)
     assert done.returncode != 0 and error in done.stderr, done.stderr

@@ -272,9 +272,21 @@ def test_scripted_users_wait_for_nothing():
 
 
 def test_without_annotations_a_script_is_played_as_it_is():
+  """As recorded calls are, which last as long as they last."""
   script = scripts.script("..uu..aa..u..")
+  tracks = [
+    dataclasses.replace(track, audio=track.audio[: 12 * 3200 + 1000])
+    for track in script.tracks
+  ]
+  duration = (12 * 3200 + 1000) / clock.SAMPLE_RATE
+  script = dataclasses.replace(script, duration=duration, tracks=tuple(tracks))
   user = scripts.play(script, [])
   assert [s.position for s in user.steps] == list(range(13))
+  held = user.timeline
+  timeline_lib.validate(held)
+  assert held.duration == duration
+  for got, want in zip(held.tracks, script.tracks, strict=True):
+    np.testing.assert_array_equal(got.audio, want.audio)
 
 
 def _check(script, user):

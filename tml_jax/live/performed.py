@@ -105,16 +105,16 @@ def with_sound(
     steps: what was played.
     sound: of the script.
   """
+  samples = round(held.duration * clock.SAMPLE_RATE)  # a part of a tick, too
+
+  def audio(role: Role) -> np.ndarray:
+    played = [sound.of(role, step, tick=k) for k, step in enumerate(steps)]
+    return np.concatenate([np.zeros(0, np.float32), *played])[:samples]
+
   return dataclasses.replace(
     held,
     tracks=tuple(
-      dataclasses.replace(
-        track,
-        audio=np.concatenate(
-          [np.zeros(0, np.float32)]
-          + [sound.of(track.role, step, tick=k) for k, step in enumerate(steps)]
-        ),
-      )
+      dataclasses.replace(track, audio=audio(track.role))
       for track in held.tracks
     ),
     video=tuple(
