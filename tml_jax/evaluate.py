@@ -35,6 +35,7 @@ from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents, conditions
 from tml_jax.evals.report import Report
+from tml_jax.live.reacting import Users
 from tml_jax.streams import clock
 from tml_jax.training import run_tokenizer, trained
 
@@ -50,6 +51,14 @@ _COUNT = flags.DEFINE_integer(
   64,
   "Conversations of each family; of fdb all if not given.",
   lower_bound=1,
+)
+_USERS = flags.DEFINE_enum(
+  "users",
+  str(Users.REACTING),
+  [*map(str, Users)],
+  "reacting: the users of scenarios wait for the agent, ask again, interrupt"
+  " again, give up (docs/panel.md); scripted: everything comes when it was"
+  " planned, whatever the agent does.",
 )
 _FDB_ROOT = flags.DEFINE_string(
   "fdb_root",
@@ -228,8 +237,8 @@ def _of_run(config: Config) -> None:
   others = _conditions(config, data_dir=data_dir)
   if _SWEEP.value and others:
     raise errors.UserError(
-      f"--sweep={_SWEEP.value[0]} chooses on plain users: leave --conditions for"
-      " the evaluation that follows"
+      f"--sweep={_SWEEP.value[0]} chooses on plain users: leave --conditions"
+      " for the evaluation that follows"
     )
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
@@ -242,6 +251,7 @@ def _of_run(config: Config) -> None:
   provenance = {
     "run": workdir_lib.start_ids(workdir)[:1],
     "tokenizer": tokenizer_lib.digest(tokenizer_file),
+    "users": str(suite.users),
   }
   if _SWEEP.value:
     _sweep(
@@ -305,6 +315,7 @@ def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
       split=splits.Split(_SPLIT.value),
       count=_COUNT.value,
       families=tuple(_FAMILIES.value),
+      users=Users(_USERS.value),
       condition=conditions.opened(
         condition,
         config=config,
@@ -352,7 +363,7 @@ def _write(
 
   asked = _asked()
   if "split" in asked:
-    title += f": {asked['split']}"
+    title += f": {asked['split']}, {asked['users']} users"
   numbers = {
     **source,
     "git": workdir_lib.git_hash(),
@@ -525,6 +536,7 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
     split=splits.Split(_SPLIT.value),
     count=_COUNT.value,
     families=families,
+    users=Users(_USERS.value),
   )
   suites.check_annotations(suite.items())
   return suite
@@ -534,7 +546,11 @@ def _asked() -> dict[str, Any]:
   """The flags that say which conversations of a suite."""
   if _SUITE.value == "fdb":
     return {}
-  return {"split": _SPLIT.value, "count": _COUNT.value}
+  return {
+    "split": _SPLIT.value,
+    "count": _COUNT.value,
+    "users": _USERS.value,
+  }
 
 
 def _summary(report, *, seconds: float) -> str:

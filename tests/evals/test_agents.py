@@ -14,18 +14,26 @@ from tml_jax.data.splits import Split
 from tml_jax.evals import agents, suites, without_model
 from tml_jax.evals.metrics import panel, speech, statistics
 from tml_jax.evals.metrics.panel import Better, Statistic
+from tml_jax.live.reacting import Users
 from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.annotation import Kind
+from tml_jax.streams.timeline import Timeline
 
 COUNT = 4  # conversations of a family
 # Of unasked speech; the recorded agent has none, so no ratio says how much.
 _MOST_UNASKED = 6.0  # seconds a minute, a tenth of the time
 
 
-@pytest.fixture(scope="module", name="held")
-def _held(config, data_dir):
-  """Of every family, (log, series) of every item by agent."""
+@pytest.fixture(scope="module", name="users", params=[*Users])
+def _users(request):
+  """Whom the agents meet."""
+  return request.param
+
+
+@pytest.fixture(scope="module", name="items")
+def _items(config, data_dir):
+  """(family, script) of every item."""
   suite = suites.Interactivity(
     config,
     data_dir=str(data_dir),
@@ -33,14 +41,23 @@ def _held(config, data_dir):
     count=COUNT,
     families=tuple(scenarios.FAMILIES),
   )
+  return [(item.family, item.load()) for item in suite.items()]
+
+
+@pytest.fixture(scope="module", name="held")
+def _held(items, users):
+  """Of every family, (log, series) of every item by agent."""
   found = {family: {} for family in scenarios.FAMILIES}
-  for item in suite.items():
-    timeline = item.load()
-    for name, agent in agents.AGENTS.items():
-      log = agent(timeline)
+  for family, script in items:
+    for name, agent in agents.among(users).items():
+      log = agent(script)
       series = panel.measure(log)
-      found[item.family].setdefault(name, []).append((log, series))
+      found[family].setdefault(name, []).append((log, series))
   return found
+
+
+_SCRIPTED = pytest.mark.parametrize("users", [Users.SCRIPTED], indirect=True)
+_REACTING = pytest.mark.parametrize("users", [Users.REACTING], indirect=True)
 
 
 def _rows(items):
@@ -103,6 +120,7 @@ def test_nor_where_words_are_left_out_of_the_score(held):
     assert _rows(items)["summary_score"].value < 50, name
 
 
+@_SCRIPTED
 @pytest.mark.parametrize("on", [1, 2, 3, 5])
 @pytest.mark.parametrize("off", [1, 2, 3, 4, 5, 7, 10, 15])
 def test_no_clock_is_worth_much_even_without_words(held, on, off):
@@ -125,6 +143,48 @@ def test_no_clock_is_worth_much_even_without_words(held, on, off):
   assert _rows(items)["summary_score"].value < 100 / 3
 
 
+@pytest.mark.parametrize("on", [1, 2, 5])
+@pytest.mark.parametrize("off", [3, 5, 10])
+def test_nor_where_users_wait_for_it(items, on, off):
+  """Users who wait make no clock right."""
+  agent = dataclasses.replace(agents.blink(on, off), users=Users.REACTING)
+  found = []
+  for _, script in items:
+    log = agent(script)
+    series = panel.measure(log).items()
+    found.append((log, {k: v for k, v in series if not k.startswith("right_")}))
+  assert _rows(found)["summary_score"].value < 100 / 3
+
+
+@_REACTING
+def test_what_users_do_who_react(items, held):
+  for family, by_agent in held.items():
+    scripts = [script for name, script in items if name == family]
+    for i, script in enumerate(scripts):
+      # The recorded agent cannot tell them from those of the script.
+      assert by_agent["recorded"][i][0] == agents.recorded(script)
+      turns = {
+        name: len(found[i][0].of_kind(Kind.TURN))
+        for name, found in by_agent.items()
+      }
+      # Who says nothing is asked everything twice.
+      assert turns["silent"] == 2 * turns["recorded"], script.id
+      # Who answers late is waited for, and not asked again.
+      assert turns["recorded_late"] == turns["recorded"]
+      late = by_agent["recorded_late"][i][0]
+      texts = [" ".join(t.agent_text.split()) for t in late.ticks]
+      want = [
+        " ".join(t.agent_text.split()) for t in agents.recorded(script).ticks
+      ]
+      assert " ".join(filter(None, texts)) == " ".join(filter(None, want))
+  for name in ("recorded", "recorded_late", "blink_1_1"):
+    for log, _ in held["barge_in"][name]:
+      assert len(log.of_kind(Kind.BARGE_IN)) <= 1, name
+  (again, series), *_ = held["barge_in"]["always_talking"]
+  assert len(again.of_kind(Kind.BARGE_IN)) == 3
+  assert [v for v, _ in series["yielded"]] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("family", list(scenarios.FAMILIES))
 def test_without_words_a_clock_of_its_own_does_nothing(held, family):
   """The rows of words alone do not carry the panel: its timing does."""
@@ -145,6 +205,7 @@ def test_every_series_of_every_agent_has_a_row(held):
         assert series.keys() <= known
 
 
+@_SCRIPTED
 def test_what_each_does(held):
   for family, by_agent in held.items():
     for (log, _), (late, _), (other, _) in zip(
@@ -168,15 +229,17 @@ def test_random_is_everywhere_and_the_same_again():
   log = drawn.log("aa.a" + "." * 40)
   drawings = set()
   for i in range(200):
-    named = dataclasses.replace(log, id=f"item {i}")
-    made = agents.random_like(named)
+    script = Timeline(id=f"item {i}", duration=log.duration, tracks=())
+    named = dataclasses.replace(log, id=script.id)
+    made = agents.random_like(named, script=script)
     assert made.agent.sum() == 3
-    assert agents.random_like(named) == made
+    assert agents.random_like(named, script=script) == made
     drawings.add(tuple(made.agent))
   sounding = np.array(list(drawings)).any(0)
   assert sounding.all() and len(drawings) > 150
   silent = drawn.log("u" * 20)
-  assert not agents.random_like(silent).agent.any()
+  script = Timeline(id="silent", duration=silent.duration, tracks=())
+  assert not agents.random_like(silent, script=script).agent.any()
 
 
 def test_an_echo_answers_when_it_is_over(held):
@@ -280,6 +343,7 @@ def test_the_command_needs_no_run_and_no_jax(data_dir, tmp_path):
   blinks = [values["agents"][n]["rows"] for n in (panel.MODEL, "blink_1_1")]
   assert blinks[0] == blinks[1]
   assert values["step"] is None and values["agent"] == "blink_1_1"
+  assert values["users"] == "reacting"
   # Its logs can be read and say the same.
   logs = [ticks.read(path) for path in (tmp_path / "blinks/ticks").rglob("*.*")]
   assert len(logs) == 2
@@ -301,6 +365,7 @@ def test_what_the_command_refuses(data_dir, tmp_path):
     (["--agent=echo", "--suite=fdb"], "--suite=fdb --agent=echo"),
     (["--agent=echo", "--json=x.txt"], "ends with .json"),
     (["--agent=echo", "--tuned=x.json"], "--agent=echo has no settings"),
+    (["--agent=echo", "--users=kind"], "--users=kind: value should be one of"),
   ):
     done = _command(data_dir, *more)
     assert done.returncode != 0 and error in done.stderr, done.stderr

@@ -7,12 +7,14 @@ import functools
 import numpy as np
 import pytest
 
-from tests.helpers import small_session
+from tests.helpers import scripts, small_session
 from tml_jax import errors
-from tml_jax.evals import agents, content, run, show, suites
+from tml_jax.evals import agents, content, run, show, suites, turn_based
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import panel, statistics
-from tml_jax.live import tick
+from tml_jax.live import reacting, tick
+from tml_jax.live.reacting import Users
+from tml_jax.logs import observe
 from tml_jax.streams import annotation, clock, frame, framing, packing
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
@@ -186,6 +188,42 @@ def test_items_without_annotations_are_skipped_and_counted():
   assert {"responded", "false_fires", "text_accuracy"} <= scalars.keys()
   with pytest.raises(errors.UserError, match="no item of hum says what is due"):
     _evaluate(_Hums([1], plain=[1]))
+
+
+class _Reacting(_Hums):
+  """The same users, who wait for the agent and ask again."""
+
+  users = Users.REACTING
+  agents = agents.among(Users.REACTING)
+
+
+@pytest.mark.parametrize("harness", ["duplex", "turns"])
+def test_users_react_to_a_model_as_to_any_agent(tmp_path, harness):
+  """What its log says it did brings about what its log says of the user."""
+  kept = kept_lib.Kept(tmp_path, provenance={"step": 1})
+  connect = turn_based.as_trained
+  if harness == "turns":
+    connect = lambda config: turn_based.connect(  # noqa: E731
+      config, vad="energy", endpoint_seconds=0.4
+    )
+  seeds = range(3)
+  first = _evaluate(_Reacting(seeds), kept=kept, agent=connect)
+  for scored, seed in zip(first.scored, seeds, strict=True):
+    log, script = scored.log, _timeline(seed)
+    user = scripts.play(script, log.agent.tolist())
+    assert len(user.steps) == len(log.ticks)
+    assert annotation.of(user.told) == log.annotations
+    told = observe.from_ticks(list(log.ticks), timeline=user.told)
+    assert told.user.tolist() == log.user.tolist()
+    assert told.recorded == log.recorded
+    # Asked twice where nothing came.
+    came = log.agent[4 : 5 + reacting.PATIENCE].any()
+    assert len(log.annotations) == (1 if came else 2)
+    assert scored.series["recorded"]["done"] == [(1.0, 1)]
+    assert len(scored.series["silent"]["done"]) == 2
+  again = _evaluate(_Reacting(seeds), kept=kept, agent=connect)
+  assert again.reused == 3
+  assert repr(again.columns) == repr(first.columns)
 
 
 class _Calls(_Hums):

@@ -1,10 +1,14 @@
 """The tool of an evaluation answers what was called, when it was."""
 
+import itertools
+
 import numpy as np
+import pytest
 
 from tests.helpers import frames as frames_lib
 from tml_jax.evals import run, simulated_tool
 from tml_jax.live import user
+from tml_jax.live.reacting import Users
 from tml_jax.live.transport import Answer
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.annotation import Annotation, Kind
@@ -119,17 +123,20 @@ def test_other_items_keep_their_results():
   assert not simulated_tool.answers(scripted)
 
 
-def test_an_evaluation_has_it_where_an_item_names_calls():
+@pytest.mark.parametrize("users", [*Users])
+def test_an_evaluation_has_it_where_an_item_names_calls(users):
   for item, window in ((_item(), None), (_item(call=""), 13)):
-    part = run._part(item, tokenizer=_TOKENIZER, grid=clock.TICKS)
-    typed = [k for k in range(len(part)) if part.window(k).typed]
+    part = run._part(item, tokenizer=_TOKENIZER, grid=clock.TICKS, users=users)
+    windows = itertools.takewhile(part.has, itertools.count())
+    typed = [k for k in windows if part.window(k).typed]
     assert typed == ([] if window is None else [window])
 
 
-def test_the_transport_tells_it_what_was_decided():
+@pytest.mark.parametrize("users", [*Users])
+def test_the_transport_tells_it_what_was_decided(users):
   """The transport of a duplex model; results are typed like any other text."""
   call = Burst(Control.CALL, tuple(b"calculator 3+4"), True)
-  part = run._part(_item(), tokenizer=_TOKENIZER, grid=clock.TICKS)
+  part = run._part(_item(), tokenizer=_TOKENIZER, grid=clock.TICKS, users=users)
   talk = user.Recorded(part)
   results = {}
   while (arrived := talk.bring()) is not None:

@@ -6,6 +6,7 @@ For: `run.evaluate`. Not for: the format (`ticks`). Start reading at `Kept`;
 
 import collections
 import dataclasses
+import hashlib
 import json
 import pathlib
 import re
@@ -28,7 +29,8 @@ class Kept:
   Attributes:
     directory: ticks/FAMILY/ID.jsonl and content/FAMILY/ID.json, of the chunk
       that begins with it, are written below it.
-    provenance: of this model; the item's seed and digest are added to it.
+    provenance: of this model; the item's seed and digest are added to it, and
+      a digest of what its script asks for.
   """
 
   directory: pathlib.Path
@@ -38,9 +40,16 @@ class Kept:
     name = f"{_name(family, identifier)}.jsonl"
     return self.directory / workdir_lib.TICKS / family / name
 
-  def of(self, item: suites.Item) -> dict[str, Any]:
+  def of(self, item: suites.Item, *, script: Timeline) -> dict[str, Any]:
+    """What a log of an item must say; its own times may have moved."""
+    asked = [annotation.to_json(a) for a in annotation.of(script)]
+    text = json.dumps(asked, sort_keys=True)
+    found = {
+      "seed": item.seed,
+      "asks": hashlib.sha256(text.encode()).hexdigest()[:16],
+    }
     digest = {"input": item.digest} if item.digest else {}
-    return self.provenance | {"seed": item.seed} | digest
+    return self.provenance | found | digest
 
   def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
     """The log of an item that need not be held again.
@@ -52,8 +61,7 @@ class Kept:
     if not path.exists():
       return None
     log = ticks.read(path)
-    asked = annotation.of(timeline)
-    if log.provenance != self.of(item) or log.annotations != asked:
+    if log.provenance != self.of(item, script=timeline):
       return None
     return log
 

@@ -22,10 +22,12 @@ from tml_jax.evals import agents as agents_lib
 from tml_jax.evals import content, simulated_tool, suites, turn_based
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.report import Report, Scored
-from tml_jax.live import conversation, user
+from tml_jax.live import conversation, reacting_part, user
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
+from tml_jax.live.reacting import Users
 from tml_jax.logs import observe, ticks
 from tml_jax.models import interaction
 from tml_jax.streams import clock, framing
@@ -75,6 +77,14 @@ def evaluate(
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
+  alike: dict[int, dict[str, Series]] = {}
+
+  def like_model(index: int, script: Timeline) -> dict[str, Series]:
+    return {
+      name: suite.measure(like(logs[index], script=script, users=suite.users))
+      for name, like in agents_lib.LIKE_MODEL.items()
+      if name in suite.agents
+    }
 
   def done(held: Held) -> None:
     index = known.waiting[held.index]
@@ -84,12 +94,13 @@ def evaluate(
       tokenizer=tokenizer,
       grid=clock.of(config.streams),
       seconds=held.seconds,
-      provenance=kept.of(items[index]) if kept else {},
+      provenance=kept.of(items[index], script=held.script) if kept else {},
     )
     suite.keep(held.timeline, frames=held.frames, log=log)
     if kept:
       ticks.write(log, kept.path(items[index].family, log.id))
     logs[index] = log
+    alike[index] = like_model(index, held.script)
 
   tick_seconds = converse(
     config,
@@ -99,17 +110,15 @@ def evaluate(
     tokenizer=tokenizer,
     done=done,
     connect=agent(config),
+    users=suite.users,
   )
   scored = [
     Scored(
       family=items[i].family,
       log=logs[i],
-      series={panel.MODEL: suite.measure(logs[i]), **known.dummies[i]}
-      | {
-        name: suite.measure(like(logs[i]))
-        for name, like in agents_lib.LIKE_MODEL.items()
-        if name in suite.agents
-      },
+      series={panel.MODEL: suite.measure(logs[i])}
+      | known.dummies[i]
+      | (alike[i] if i in alike else like_model(i, items[i].load())),
     )
     for i in sorted(logs)
   ]
@@ -196,13 +205,15 @@ class Held:
 
   Attributes:
     index: of the item.
-    timeline: whose user was talked to.
+    script: as the item was composed.
+    timeline: what became of it: the script, where the user does not react.
     frames: one per window.
     seconds: [windows] wall-clock time of the calls it took part in, of all
       sessions of the pool.
   """
 
   index: int
+  script: Timeline
   timeline: Timeline
   frames: list[Frame]
   seconds: np.ndarray
@@ -217,10 +228,19 @@ def converse(
   tokenizer: Tokenizer,
   done: Callable[[Held], None],
   connect: turn_based.Connect = user.Recorded,
+  users: Users = Users.SCRIPTED,
 ) -> np.ndarray:
   """Lets the model answer the users of `items`; `done` gets each that is over.
 
-  `connect` is how the model meets its user.
+  Args:
+    config: of the run.
+    model: the model.
+    variables: its parameters and router biases.
+    items: whose users to meet.
+    tokenizer: of the run.
+    done: called with each that is over.
+    connect: how the model meets its user.
+    users: whether they react.
 
   Returns:
     [ticks] wall-clock time of each call, compilation included.
@@ -234,18 +254,22 @@ def converse(
   grid = clock.of(config.streams)
   with tqdm.tqdm(total=len(items), desc="live", unit="talk") as progress:
 
-    def over(index: int, timeline: Timeline, talk: turn_based.Talk) -> None:
-      done(Held(index, timeline, talk.frames, np.array(talk.seconds)))
+    def over(
+      index: int, script: Timeline, part: user.Part, talk: turn_based.Talk
+    ) -> None:
+      seconds = np.array(talk.seconds)
+      done(Held(index, script, part.timeline, talk.frames, seconds))
       progress.update()
 
     def guests():
       for index, item in enumerate(items):
-        timeline = item.load()
-        talk = connect(_part(timeline, tokenizer=tokenizer, grid=grid))
+        script = item.load()
+        part = _part(script, tokenizer=tokenizer, grid=grid, users=users)
+        talk = connect(part)
         yield conversation.Guest(
           talk,
           seed=item.seed,
-          done=functools.partial(over, index, timeline, talk),
+          done=functools.partial(over, index, script, part, talk),
         )
 
     room = conversation.Room(pool, tokenizer=tokenizer)
@@ -253,14 +277,17 @@ def converse(
 
 
 def _part(
-  timeline: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid
-) -> user.UserPart:
+  script: Timeline, *, tokenizer: Tokenizer, grid: clock.Grid, users: Users
+) -> user.Part:
   """The user of an item, with a tool where the item asks for one."""
   options = {"tokenizer": tokenizer, "grid": grid}
-  if not simulated_tool.answers(timeline):
-    return user.UserPart(timeline, **options)
-  return user.UserPart(
-    simulated_tool.without_results(timeline),
-    tool=simulated_tool.SimulatedTool(timeline, **options),
+  make = (
+    reacting_part.ReactingPart if users is Users.REACTING else user.UserPart
+  )
+  if not simulated_tool.answers(script):
+    return make(script, **options)
+  return make(
+    simulated_tool.without_results(script),
+    tool=simulated_tool.SimulatedTool(script, **options),
     **options,
   )

@@ -64,8 +64,16 @@ class SimulatedTool:
     self._unfinished: list[int] = []
     self._made = 0
 
-  def take(self, window: int, frame: Frame) -> list[tuple[int, list[int]]]:
+  def take(
+    self, window: int, frame: Frame, *, reached: int
+  ) -> list[tuple[int, list[int]]]:
     """Hears what the model decided in a window.
+
+    Args:
+      window: of the conversation.
+      frame: of it.
+      reached: the window of the script that the user has come to: who waits
+        for the agent asks later than there.
 
     Returns:
       Results as `<result>` tokens, each with the window in which it arrives.
@@ -80,15 +88,15 @@ class SimulatedTool:
       text = self._tokenizer.decode(self._unfinished)
       self._unfinished = []
       self._made += 1
-      delay, result = self._answer(window, calls.parse_call(text))
+      delay, result = self._answer(reached, calls.parse_call(text))
       message = calls.result_text(self._made, result)
       arriving.append((window + delay, self._tokenizer.encode(message)))
     return arriving
 
-  def _answer(self, window: int, request: calls.Request) -> tuple[int, str]:
+  def _answer(self, reached: int, request: calls.Request) -> tuple[int, str]:
     """Windows until a call is answered, and the answer."""
     for question in self._open:
-      if question.request == request and question.asked <= window:
+      if question.request == request and question.asked <= reached:
         self._open.remove(question)
         return question.delay, question.result
     if request.name != _NAME:

@@ -24,6 +24,7 @@ from tml_jax.evals import agents as agents_lib
 from tml_jax.evals import conditions, excerpt
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.floor import Series
+from tml_jax.live.reacting import Users
 from tml_jax.logs import ticks
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.frame import Frame
@@ -59,10 +60,12 @@ class Suite(abc.ABC):
   """Items, and what is done with each when it is over.
 
   Attributes:
+    users: whether they react to the agent; all agents meet the same.
     agents: without a model, by name, that are scored beside it.
     left_out: what could not be read, and why.
   """
 
+  users: Users = Users.SCRIPTED
   agents: Mapping[str, Callable[[Timeline], ticks.Log]] = agents_lib.AGENTS
   left_out: Mapping[str, str] = types.MappingProxyType({})
 
@@ -123,6 +126,7 @@ class Interactivity(Suite):
     count: int,
     families: tuple[str, ...] = (),
     condition: conditions.Opened | None = None,
+    users: Users = Users.REACTING,
   ):
     """Finds what is missing without composing anything.
 
@@ -135,6 +139,8 @@ class Interactivity(Suite):
         `data_dir`; none for those of config.data.mixture.
       condition: of users unlike those of training. Recorded conversations,
         which nobody can make again, are left out.
+      users: whether they react; recorded ones, of whom nobody says what they
+        wait for, never do.
 
     Raises:
       errors.UserError: an unknown family, or data that are missing.
@@ -149,7 +155,8 @@ class Interactivity(Suite):
           + registry.nearest(family, names=known)
         )
     self._arguments = {"config": config, "data_dir": data_dir, "split": split}
-    self._count = count
+    self._count, self.users = count, users
+    self.agents = agents_lib.among(users)
     self.families = families or mixed
     self._condition = condition
     if condition:

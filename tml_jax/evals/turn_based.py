@@ -38,6 +38,7 @@ was given; of silence it has those in which it was asked.
 import dataclasses
 import enum
 import functools
+import itertools
 from collections.abc import Callable, Generator
 from typing import Protocol
 
@@ -75,7 +76,7 @@ class Talk(Protocol):
   def take(self, answer: Answer) -> None: ...
 
 
-Connect = Callable[[user.UserPart], Talk]
+Connect = Callable[[user.Part], Talk]
 
 
 def connect(config: Config) -> Connect:
@@ -151,7 +152,7 @@ class Turns:
 
   def __init__(
     self,
-    part: user.UserPart,
+    part: user.Part,
     *,
     config: Config,
     make_vad: Callable[[], vad_lib.Vad],
@@ -164,7 +165,7 @@ class Turns:
       make_vad: makes a detector of the conversation's own.
     """
     self.frames: list[Frame] = []
-    self.seconds = [0.0] * len(part)
+    self.seconds: list[float] = []
     self._part = part
     self._config = config.turns
     self._ear = session.Session(config, seed=0)  # on the user's clock
@@ -188,12 +189,13 @@ class Turns:
     if answer.refused:
       raise answer.refused
     self._answer = answer
-    self.seconds[len(self.frames)] += answer.seconds
+    self.seconds[-1] += answer.seconds
 
   def _talk(self) -> _Windows:
     """Windows for the model, which gets none while it waits for a turn."""
     part = self._part
-    for k in range(len(part)):
+    for k in itertools.takewhile(part.has, itertools.count()):
+      self.seconds.append(0.0)
       perceived = self._ear.receive(part.window(k))
       self._ear.window += 1
       self._hear(k)

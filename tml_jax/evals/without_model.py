@@ -32,7 +32,8 @@ def evaluate(
     errors.UserError: no such agent, no item says what is due, or data are
       broken.
   """
-  agent, items = agents.of(name), suite.items()
+  agents.of(name)  # refuses another name
+  agent, items = agents.among(suite.users)[name], suite.items()
   scored, skipped = [], collections.Counter[str]()
   for item in items:
     timeline = item.load()

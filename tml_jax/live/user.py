@@ -1,8 +1,9 @@
 """The user's part of a session: a timeline played window by window.
 
 For: whoever lets a model hear files or the user of a scenario. Not for: live
-devices. Start reading at `UserPart`, then `Recorded`, the transport that plays
-it; `from_files` makes the timeline of what is given to `sample`.
+devices, or for a user who reacts (`reacting_part`). Start reading at
+`UserPart`, then `Recorded`, the transport that plays it; `from_files` makes the
+timeline of what is given to `sample`.
 """
 
 import dataclasses
@@ -37,8 +38,45 @@ from tml_jax.streams.tokenizer import Tokenizer
 class Tool(Protocol):
   """What answers the calls that a model makes in a conversation."""
 
-  def take(self, window: int, frame: Frame) -> list[tuple[int, list[int]]]:
-    """Hears a frame; gives results and the windows in which they arrive."""
+  def take(
+    self, window: int, frame: Frame, *, reached: int
+  ) -> list[tuple[int, list[int]]]:
+    """Hears a frame; gives results and the windows in which they arrive.
+
+    Args:
+      window: of the conversation.
+      frame: of it.
+      reached: the window of the script that the user has come to.
+    """
+
+
+class Part(Protocol):
+  """One side of a conversation: `UserPart` or `ReactingPart`.
+
+  Attributes:
+    grid: of the windows.
+    timeline: what has happened so far.
+  """
+
+  grid: clock.Grid
+
+  @property
+  def timeline(self) -> Timeline: ...
+
+  def has(self, window: int) -> bool:
+    """Whether the conversation goes on, all windows before being taken."""
+
+  def window(self, k: int) -> Arrived:
+    """All that window `k` brings."""
+
+  def samples(self, window: int) -> np.ndarray:
+    """[grid.samples] of the microphone."""
+
+  def brings(self, window: int) -> Brings:
+    """What a window holds besides sound."""
+
+  def take(self, frame: Frame) -> None:
+    """What the model decided in the next window."""
 
 
 class UserPart:
@@ -46,6 +84,7 @@ class UserPart:
 
   Attributes:
     grid: of the windows.
+    timeline: of the user.
   """
 
   def __init__(
@@ -64,7 +103,7 @@ class UserPart:
       grid: of the windows.
       tool: whose results are typed beside what the timeline types.
     """
-    self.grid = grid
+    self.grid, self.timeline = grid, timeline
     self._tool, self._taken = tool, 0
     self._samples = microphone.hear(timeline, grid=grid)
     self._images: dict[int, list[np.ndarray]] = {}
@@ -83,6 +122,10 @@ class UserPart:
     """Windows."""
     return len(self._samples)
 
+  def has(self, window: int) -> bool:
+    """Whether the conversation goes on."""
+    return window < len(self)
+
   @property
   def senses(self) -> set[session.Senses]:
     """The kinds of window that the user brings."""
@@ -94,7 +137,9 @@ class UserPart:
   def take(self, frame: Frame) -> None:
     """What the model decided in the next window, for the tool."""
     window, self._taken = self._taken, self._taken + 1
-    for at, tokens in self._tool.take(window, frame) if self._tool else ():
+    if self._tool is None:
+      return
+    for at, tokens in self._tool.take(window, frame, reached=window):
       typed = self._typed.setdefault(max(at, window + 1), [])
       typed.append((Control.RESULT, tokens))
 
@@ -145,7 +190,7 @@ def _unheard(sound: np.ndarray) -> None:
 
 
 class Recorded:
-  """A transport: a recorded user, as fast as the model answers.
+  """A transport: the user of a part, as fast as the model answers.
 
   Attributes:
     frames: of the conversation so far, one per window.
@@ -153,7 +198,7 @@ class Recorded:
     play: given the sound of every window, where there is a voice.
   """
 
-  def __init__(self, part: UserPart, *, lost: frozenset[int] = frozenset()):
+  def __init__(self, part: Part, *, lost: frozenset[int] = frozenset()):
     """Starts at the first window; sound and video of `lost` do not arrive."""
     self._part, self._lost = part, lost
     self.play: Callable[[np.ndarray], None] = _unheard
@@ -162,7 +207,7 @@ class Recorded:
 
   def bring(self) -> Arrived | None:
     k = len(self.frames)
-    if k == len(self._part):
+    if not self._part.has(k):
       return None
     arrived = self._part.window(k)
     if k in self._lost:

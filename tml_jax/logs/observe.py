@@ -81,12 +81,8 @@ def from_frames(
     before = frame
   count = clock.TICKS.num_windows(timeline.duration)
   result = _on_ticks(windows, grid=grid, count=count)
-  users, words = _user(timeline, len(result))
-  result = [
-    dataclasses.replace(tick, user=bool(user), user_text=text)
-    for tick, user, text in zip(result, users, words, strict=True)
-  ]
-  return _log(timeline, made=result, provenance=provenance or {})
+  log = from_ticks(result, timeline=timeline)
+  return dataclasses.replace(log, provenance=provenance or {})
 
 
 def _on_ticks(
@@ -177,6 +173,21 @@ def from_activity(
       results=tuple(arrived[k]),
     )
     for k in range(count)
+  ]
+  return _log(timeline, made=result, provenance={})
+
+
+def from_ticks(made: list[ticks.Tick], *, timeline: Timeline) -> ticks.Log:
+  """The log of an agent that knows what it does in every tick.
+
+  Args:
+    made: its side; the user's is written into it.
+    timeline: of the conversation that was held, as long as that.
+  """
+  users, words = _user(timeline, len(made))
+  result = [
+    dataclasses.replace(tick, user=bool(user), user_text=text)
+    for tick, user, text in zip(made, users, words, strict=True)
   ]
   return _log(timeline, made=result, provenance={})
 

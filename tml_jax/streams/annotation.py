@@ -70,6 +70,7 @@ class Annotation:
     text: what the agent says, if that is known.
     group: joins those of one instruction.
     call: NAME ARGUMENTS that a question asks for; "" where that is not known.
+    since: where the user begins who asks once more, if that is not `start`.
   """
 
   kind: Kind
@@ -80,6 +81,7 @@ class Annotation:
   text: str = ""
   group: str = ""
   call: str = ""
+  since: float | None = None
 
 
 def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
@@ -93,10 +95,12 @@ def names(annotations: tuple[Annotation, ...]) -> dict[float, str]:
 
 
 def to_json(annotation: Annotation) -> dict[str, Any]:
-  """JSON values; without `call` where there is none."""
+  """JSON values; without `call` and `since` where there are none."""
   values = dataclasses.asdict(annotation) | {"kind": str(annotation.kind)}
   if not annotation.call:
     del values["call"]
+  if annotation.since is None:
+    del values["since"]
   return values
 
 

@@ -66,4 +66,5 @@ class ElapsedScenario(instructed.Instructed):
         until=score.cursor,
         said=said,
         group=f"elapsed since {start / clock.SAMPLE_RATE:.2f} s",
+        since=start,
       )

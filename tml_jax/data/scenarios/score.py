@@ -203,6 +203,7 @@ class Score:
     said: Sequence[Timeline] = (),
     group: str = "",
     call: str = "",
+    since: int | None = None,
   ) -> None:
     """Writes down what is asked of the agent (`Annotation`).
 
@@ -215,6 +216,7 @@ class Score:
       said: what the agent says.
       group: joins those of one instruction.
       call: that a question asks for.
+      since: sample from which the user says all again who asks once more.
     """
     self.annotations.append(
       Annotation(
@@ -226,6 +228,7 @@ class Score:
         text=text_of(said),
         group=group,
         call=call,
+        since=None if since is None else since / clock.SAMPLE_RATE,
       )
     )
 

@@ -44,10 +44,11 @@ def summary(
 
   Within acts and words every kind counts alike, however many events it has: a
   table with more turns is no reason to count without ability. A side without
-  events is left out, of all agents alike but for yields, which ask for speech
-  to be interrupted. Without anything due there is no score: recorded
-  conversations have none, as nothing says what is due in them. Of 16 calls an
-  energy echo took 99 % of the recorded changes of floor, and a clock all.
+  events is left out, of all agents alike but for yields and backchannels, which
+  ask for speech to be interrupted. Without anything due there is no score:
+  recorded conversations have none, as nothing says what is due in them. Of 16
+  calls an energy echo took 99 % of the recorded changes of floor, and a clock
+  all.
 
   Why harmonic, as F1 is of precision and recall: it is never above four times
   the least side, so that no agent wins by one side alone. Silence is
