@@ -37,13 +37,6 @@ from tml_jax.data import audio, unheard, utterance
 from tml_jax.data.voices import espeak, festival, flite
 from tml_jax.streams import clock
 
-_COUNT = flags.DEFINE_integer("count", 200, "Calls.", lower_bound=1)
-_SECONDS = flags.DEFINE_list(
-  "seconds",
-  ["60", "150"],
-  "Shortest and longest until the last question; 20 s are left for it.",
-)
-
 RATE = 24_000
 AGENT, USER = 0, 1  # channels: moshi-finetune has its own voice on the left
 _NOISE_DB = -60.0  # dBFS RMS of each line
@@ -327,13 +320,19 @@ def main(argv: list[str]) -> None:
   del argv
   if not config_flags.OUT.value:
     raise errors.UserError("--out is missing: name a folder for the calls")
-  low, high = (float(value) for value in _SECONDS.value)
+  low, high = (float(value) for value in flags.FLAGS.seconds)
   write(
     pathlib.Path(config_flags.OUT.value),
-    count=_COUNT.value,
+    count=flags.FLAGS.count,
     seconds=(low, high),
   )
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # else the names are those of whoever imports it
+  flags.DEFINE_integer("count", 200, "Calls.", lower_bound=1)
+  flags.DEFINE_list(
+    "seconds",
+    ["60", "150"],
+    "Shortest and longest until the last question; 20 s are left for it.",
+  )
   app.run(main)

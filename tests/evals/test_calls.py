@@ -8,8 +8,9 @@ import pytest
 from benchmarks import synthesised_calls
 from tests.helpers import small_data
 from tml_jax import prepare
+from tml_jax.data import vad
 from tml_jax.data.splits import Split
-from tml_jax.evals import agents, suites, vad
+from tml_jax.evals import agents, suites
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.logs import observe
 from tml_jax.streams import clock, microphone

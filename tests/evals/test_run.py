@@ -203,9 +203,7 @@ def test_users_react_to_a_model_as_to_any_agent(tmp_path, harness):
   kept = kept_lib.Kept(tmp_path, provenance={"step": 1})
   connect = turn_based.as_trained
   if harness == "turns":
-    connect = lambda config: turn_based.connect(  # noqa: E731
-      config, vad="energy", endpoint_seconds=0.4
-    )
+    connect = turn_based.connect
   seeds = range(3)
   first = _evaluate(_Reacting(seeds), kept=kept, agent=connect)
   for scored, seed in zip(first.scored, seeds, strict=True):

@@ -23,6 +23,7 @@ from absl import app, flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
+from tml_jax.config import flags as config_flags
 from tml_jax.logs import ticks
 from tml_jax.streams import calls, clock
 from tml_jax.streams.annotation import Kind
@@ -30,7 +31,6 @@ from tml_jax.streams.annotation import Kind
 _TICKS = flags.DEFINE_string(
   "ticks", "", "Folder of tick logs, FAMILY/ID.jsonl, as evaluate writes it."
 )
-_OUT = flags.DEFINE_string("out", "", "Folder to write; not there yet.")
 
 _INSERTS = {Kind.VOCAL_TIC: "vocal_tic", Kind.SIDE_TALK: "non_directed_phrase"}
 
@@ -164,11 +164,13 @@ def export(source: pathlib.Path, out: pathlib.Path) -> dict[str, int]:
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}")
-  for flag in (_TICKS, _OUT):
+  for flag in (_TICKS, config_flags.OUT):
     if not flag.value:
       raise app.UsageError(f"--{flag.name} is missing")
   try:
-    found = export(pathlib.Path(_TICKS.value), pathlib.Path(_OUT.value))
+    found = export(
+      pathlib.Path(_TICKS.value), pathlib.Path(config_flags.OUT.value)
+    )
   except errors.UserError as error:
     raise app.UsageError(str(error)) from error
   for family, count in found.items():
