@@ -22,14 +22,16 @@ if not __package__:  # run as a file
 from absl import app, flags
 
 from benchmarks import timing
+from tml_jax.config import flags as config_flags
 from tml_jax.evals import tau2
 
 _TAU2 = flags.DEFINE_string("tau2", "", "The command of tau2-bench.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Prepared voices.")
 _DIR = flags.DEFINE_string("dir", "", "Where logs and reports go.")
 _COUNT = flags.DEFINE_integer("count", 8, "Conversations of each family.")
-_CONFIG = flags.DEFINE_string(
-  "config", "experiments/interaction.py:interactive", "As evaluate takes it."
+_MORE = flags.DEFINE_multi_string(
+  "evaluate_flag",
+  ["--config=experiments/interaction.py:interactive"],
+  "More flags of evaluate.",
 )
 _AGENTS = flags.DEFINE_list(
   "agents",
@@ -98,7 +100,7 @@ def ours(agent: str, *, directory: pathlib.Path) -> dict:
     subprocess.run(
       [
         *(sys.executable, "-m", "tml_jax.evaluate", f"--agent={agent}"),
-        *(f"--config={_CONFIG.value}", f"--data_dir={_DATA_DIR.value}"),
+        *(f"--data_dir={config_flags.data_dir()}", *_MORE.value),
         *(f"--count={_COUNT.value}", f"--json={report}"),
       ],
       check=True,
@@ -170,7 +172,7 @@ def _cell(value: float | None, pair: Pair) -> str:
 
 def main(argv: list[str]) -> None:
   del argv
-  for flag in (_TAU2, _DATA_DIR, _DIR):
+  for flag in (_TAU2, _DIR):
     if not flag.value:
       sys.exit(f"--{flag.name} is missing")
   directory = pathlib.Path(_DIR.value)
