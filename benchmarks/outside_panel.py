@@ -10,7 +10,6 @@ install` of a checkout). What the differences come from is in docs/panel.md.
 
 import dataclasses
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -35,7 +34,7 @@ _MORE = flags.DEFINE_multi_string(
 )
 _AGENTS = flags.DEFINE_list(
   "agents",
-  ["recorded", "silent", "always_talking", "blink_1_2", "random", "echo"],
+  ["recorded", "silent", "blink_1_2", "random", "echo"],
   "Without a model.",
 )
 
@@ -109,11 +108,20 @@ def ours(agent: str, *, directory: pathlib.Path) -> dict:
   return json.loads(report.read_text())["agents"][agent]["rows"]
 
 
-def theirs(agent: str, *, directory: pathlib.Path) -> dict[str, dict]:
-  """tau2-bench's panel by family."""
+def theirs(agent: str, *, directory: pathlib.Path) -> dict:
+  """tau2-bench's panel of all families together.
+
+  As one domain: it refuses a domain in which nothing happens, as where an agent
+  is silent and the user does not speak twice.
+  """
   out = directory / f"{agent}.tau2"
   shutil.rmtree(out, ignore_errors=True)
   tau2.export(directory / agent / "ticks", out)
+  first, *others = sorted(out.iterdir())
+  for family in others:
+    for path in (family / "simulations").iterdir():
+      path.rename(first / "simulations" / path.name)
+    shutil.rmtree(family)
   report = directory / f"{agent}.tau2.json"
   subprocess.run(
     [
@@ -122,22 +130,10 @@ def theirs(agent: str, *, directory: pathlib.Path) -> dict[str, dict]:
     ],
     check=True,
     stdout=subprocess.DEVNULL,
-    env=os.environ | {"LOGURU_LEVEL": "ERROR"},
+    stderr=subprocess.DEVNULL,
   )
-  return json.loads(report.read_text())["domains"]
-
-
-def pooled(families: dict[str, dict], pair: Pair) -> tuple[float | None, int]:
-  """A row over all families, weighed by its events, and their number."""
-  rows = [
-    (family[pair.theirs], family["counts"][pair.count])
-    for family in families.values()
-    if family[pair.theirs] is not None
-  ]
-  count = sum(events for _, events in rows)
-  if not count:
-    return None, 0
-  return sum(value * events for value, events in rows) / count, count
+  (found,) = json.loads(report.read_text())["domains"].values()
+  return found
 
 
 def table(found: dict[str, tuple[dict, dict]]) -> list[str]:
@@ -150,12 +146,11 @@ def table(found: dict[str, tuple[dict, dict]]) -> list[str]:
   ]
   for pair in PAIRS:
     mine, other, events = [], [], []
-    for rows, families in found.values():
+    for rows, outside in found.values():
       row = rows.get(pair.ours)
-      value = row["value"] if row else None
-      mine.append(_cell(value, pair))
-      pooled_value, count = pooled(families, pair)
-      other.append(_cell(pooled_value, pair))
+      mine.append(_cell(row["value"] if row else None, pair))
+      other.append(_cell(outside[pair.theirs], pair))
+      count = outside["counts"][pair.count]
       events.append((row["events"] if row else 0, count))
     for name, cells, k in (("ours", mine, 0), ("tau2-bench", other, 1)):
       counts = sorted({each[k] for each in events})
@@ -190,8 +185,8 @@ def main(argv: list[str]) -> None:
     f"`python -m benchmarks.outside_panel`: {_COUNT.value} held-out"
     " conversations of each family, held by agents without a model, scored by"
     " our code and by `tau2 submit interaction-metrics` of tau2-bench on the"
-    " same tick logs. Rows of theirs are pooled over families by their events."
-    " What the differences come from: [docs/panel.md](../docs/panel.md).",
+    " same tick logs, all families as one domain. What the differences come"
+    " from: [docs/panel.md](../docs/panel.md#outside-judges).",
     "",
     *table(found),
   ]
