@@ -85,6 +85,10 @@ class Replay:
   def __len__(self) -> int:
     return len(self._records)
 
+  def has(self, window: int) -> bool:
+    """Whether the session went on."""
+    return window < len(self)
+
   @property
   def senses(self) -> set[Senses]:
     """The kinds of window that the user brings."""
