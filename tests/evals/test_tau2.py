@@ -38,7 +38,7 @@ def _log(**fields) -> ticks.Log:
       "duration": 2.0,
       "annotations": (
         Annotation(Kind.TURN, start=0.0, end=0.4, due=0.8),
-        Annotation(Kind.SIDE_TALK, start=0.6, end=0.8),
+        Annotation(Kind.SIDE_TALK, start=0.4, end=0.8),
         Annotation(Kind.BACKCHANNEL, start=1.0, end=1.2),
       ),
       "recorded": ((0.8, 1.8),),
@@ -54,7 +54,10 @@ def test_what_is_beside_a_turn_is_told_apart():
   users = [tick["user_chunk"] for tick in made["ticks"]]
   speech = [k for k, user in enumerate(users) if user["contains_speech"]]
   assert speech == [0, 1, 5]  # side talk is none
-  assert [k for k, user in enumerate(users) if "speech_effects" in user] == [3]
+  assert [k for k, user in enumerate(users) if "speech_effects" in user] == [
+    2,
+    3,
+  ]
   assert users[3]["speech_effects"]["speech_insert"] == {
     "text": "coming",
     "type": "non_directed_phrase",

@@ -90,7 +90,7 @@ def _tick(log: ticks.Log, k: int) -> dict[str, Any]:
   }
   if Kind.BACKCHANNEL in kinds:
     user["turn_taking_action"] = {"action": "backchannel"}
-  if insert is not None and tick.user:
+  if insert is not None:  # side talk may be another person's
     user["speech_effects"] = {
       "speech_insert": {"text": tick.user_text, "type": insert}
     }
