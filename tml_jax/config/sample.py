@@ -15,7 +15,7 @@ class ExpertWeights(enum.StrEnum):
   """In what routed experts are held while sessions run."""
 
   MODEL = "model"  # train.dtype
-  INT8 = "int8"  # a scale for each expert and output; a tick reads half
+  INT8 = "int8"  # a scale for each expert and output: half the bytes
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

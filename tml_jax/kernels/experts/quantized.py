@@ -1,4 +1,4 @@
-"""A layer's routed experts in 8 bits: half of what a tick reads from memory.
+"""A layer's routed experts in 8 bits: half of their bytes in memory.
 
 For: `tiled` and `grouped`, which multiply by them; `live/program.py`, which
 makes them of trained weights. Not for: training. Start at `quantize`.
