@@ -13,6 +13,7 @@ from tml_jax.config import SemanticEnd
 from tml_jax.evals import as_json, suites, sweep, sweep_picture
 from tml_jax.evals.metrics import statistics
 from tml_jax.evals.metrics.statistics import Value
+from tml_jax.live.reacting import Users
 from tml_jax.streams import annotation, clock
 from tml_jax.streams.timeline import Role, Span, Timeline, Track
 
@@ -104,7 +105,9 @@ def test_what_was_chosen_on_dev_is_used(tmp_path):
 
 
 class _Hums(suites.Suite):
-  """Somebody hums and should be answered."""
+  """Somebody hums, should be answered, and else hums again."""
+
+  users = Users.REACTING
 
   def items(self):
     return [
@@ -142,6 +145,8 @@ def test_a_bias_moves_when_a_model_begins(tmp_path):
     )
     series = sweep.hold(_Hums(), **options)
     assert sweep.hold(_Hums(), **options) == series  # from its logs
+    if point.changes["sample.onset_bias"] == -100.0:
+      assert {len(each["done"]) for each in series} == {2}  # asked twice
     found.append(statistics.summarise(series, resamples=0))
   never, _, always = (values["unasked_seconds"].value for values in found)
   assert never == 0.0 and always > 30.0

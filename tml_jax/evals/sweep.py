@@ -153,7 +153,7 @@ def hold(
       tokenizer=tokenizer,
       grid=clock.of(config.streams),
       seconds=held.seconds,
-      provenance=kept.of(item),
+      provenance=kept.of(item, script=held.script),
     )
     ticks.write(log, kept.path(item.family, log.id))
     logs[i] = log
@@ -166,6 +166,7 @@ def hold(
     tokenizer=tokenizer,
     done=done,
     connect=connect,
+    users=suite.users,
   )
   return [suite.measure(logs[i]) for i in sorted(logs)]
 
