@@ -121,11 +121,16 @@ class _Hums(suites.Suite):
     sound[: 4 * clock.TICKS.samples] = 0.1 * random.normal(
       size=4 * clock.TICKS.samples
     )
-    due = annotation.Annotation(annotation.Kind.TURN, start=0.0, end=0.8)
+    due = annotation.Annotation(
+      annotation.Kind.TURN, start=0.0, end=0.8, due=1.2
+    )
     return Timeline(
       id=f"hum/{seed}",
       duration=20 * clock.TICKS.seconds,
-      tracks=(Track(Role.USER, sound, (), (Span(0.0, 0.8),), "user"),),
+      tracks=(
+        Track(Role.USER, sound, (), (Span(0.0, 0.8),), "user"),
+        Track(Role.AGENT, 0 * sound, (), (Span(1.2, 2.0),), "agent"),
+      ),
       metadata={"family": "hum", annotation.KEY: [annotation.to_json(due)]},
     )
 
