@@ -106,7 +106,7 @@ def row(config, *, devices, dispatch: str, size: int) -> dict[str, float]:
       for e in analysis.exchanges
     },
     "hbm_gb_moved": analysis.hbm_bytes / 1e9,
-    "instructions_s": analysis.instructions_s,
+    "instructions_s": analysis.times.instructions_s,
     "flops": analysis.flops,
     "peak_gib": memory.peak_memory_in_bytes / chips.GIB,
   }

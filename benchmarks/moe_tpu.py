@@ -59,7 +59,7 @@ def compiled(function, arguments, *, device) -> Row:
   )
   memory = program.memory_analysis()
   return Row(
-    analysis.hbm_bytes, analysis.instructions_s, memory.temp_size_in_bytes
+    analysis.hbm_bytes, analysis.times.instructions_s, memory.temp_size_in_bytes
   )
 
 

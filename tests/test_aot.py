@@ -21,7 +21,8 @@ SMALL = (
 )
 KEYS = """topology chips tokens_per_step params_total params_active
 hbm_gib_per_chip hbm_limit_gib flops_per_chip model_flops_per_chip flop_ratio
-ici_gb_per_chip roofline_s mfu_bound compile_s host_rss_gib""".split()
+ici_gb_per_chip roofline_s mfu_bound mfu_bound_reachable
+mfu_bound_reachable_exposed compile_s host_rss_gib""".split()
 
 
 def _aot(*flags: str, timeout: float = 120.0):
@@ -150,6 +151,10 @@ def test_the_report_of_a_step_that_fits(tmp_path):
   passes = {m["pass"] for m in modules if "attention" in m["scope"]}
   assert {"forward", "backward"} <= passes
   assert report["mfu_bound_exposed"] <= report["mfu_bound"]
+  reachable = report["mfu_bound_reachable"]
+  assert 0 < report["mfu_bound_reachable_exposed"] <= reachable
+  assert reachable <= 0.82 and reachable < report["mfu_bound"]
+  assert report["host_gb_per_chip"] == 0
   for line in ("live peak", "MFU bound", "all-gather"):
     assert line in result.stdout
 

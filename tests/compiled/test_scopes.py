@@ -106,7 +106,9 @@ def test_flops_by_module_and_pass():
   whole = roofline.analyse(module, chip=chip, place=place)
   assert sum(r.flops for r in found) == pytest.approx(whole.flops)
   assert sum(r.hbm_bytes for r in found) == pytest.approx(whole.hbm_bytes)
-  assert sum(r.seconds for r in found) == pytest.approx(whole.instructions_s)
+  assert sum(r.seconds for r in found) == pytest.approx(
+    whole.times.instructions_s
+  )
 
   lines = scopes.table(scopes.report(found, chip=chip), count=2)
   assert any("more" in line for line in lines)

@@ -30,6 +30,8 @@ _MESH = re.compile(
 _AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _EMITTER = re.compile(r'"emitter":"([^"]*)"')
+# Of its strategy, in words for people: the rings that it runs at once.
+_RINGS = re.compile(r"Strategy\w*\{[^}]*?\bcores:\{([\d ]+)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Collective:
     count: times in one call of the program.
     is_async: other work can run meanwhile.
     emitter: the compiler's algorithm; empty if it names none.
+    rings: sizes of the rings that it runs over at once; empty if it names none.
     op_name: where it comes from.
     between_slices: over the network; `group` numbers slices, and `bytes` is
       what a device hands to its host.
@@ -56,6 +59,7 @@ class Collective:
   is_async: bool
   emitter: str
   op_name: str
+  rings: tuple[int, ...] = ()
   between_slices: bool = False
 
   @property
@@ -85,9 +89,8 @@ def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
     for (kind, source, size), overlaps in parts:
       group = first_group(source) or tuple(range(num_devices))
       if len(group) != 1:
-        emitter = _EMITTER.search(source.attributes) or _EMITTER.search(
-          item.attributes
-        )
+        emitter = _stated(_EMITTER, source, item)
+        rings = _stated(_RINGS, source, item)
         result.append(
           Collective(
             kind=kind,
@@ -96,10 +99,17 @@ def find(module: hlo.Module, *, num_devices: int) -> list[Collective]:
             count=step.count,
             is_async=overlaps or step.is_async,
             emitter=emitter[1] if emitter else "",
+            rings=tuple(map(int, rings[1].split())) if rings else (),
             op_name=source.op_name or item.op_name,
           )
         )
   return result
+
+
+def _stated(pattern, *items: hlo.Instruction) -> re.Match | None:
+  """The first match in what the compiler says of these."""
+  found = (pattern.search(item.attributes) for item in items)
+  return next((match for match in found if match), None)
 
 
 def _between_slices(

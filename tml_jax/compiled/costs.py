@@ -1,10 +1,10 @@
 """What one instruction of a compiled program costs: FLOPs and HBM bytes.
 
-For: `flops` and `hbm_bytes` of an instruction of `executed.Walk`, run once. Not
-for: collectives (`collectives.py`), time (`roofline.py`). Start reading at
-`flops`. FLOPs are those of matrix products (dots, convolutions, kernels that
-state them), two for a multiplication and addition, as in `training/flops.py`;
-elementwise work shows in the bytes.
+For: `flops`, `products`, `hbm_bytes` and `host_bytes` of an instruction of
+`executed.Walk`, run once. Not for: collectives (`collectives.py`), time
+(`roofline.py`). Start reading at `products`. FLOPs are those of matrix products
+(dots, convolutions, kernels that state them), two for a multiplication and
+addition, as in `training/flops.py`; elementwise work shows in the bytes.
 """
 
 import dataclasses
@@ -52,6 +52,9 @@ _FREE = frozenset(
 )
 
 
+_HOST = 5  # memory space
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
   """What a kernel says about itself."""
@@ -76,51 +79,113 @@ def estimate(item: hlo.Instruction) -> Estimate | None:
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Product:
+  """Matrix products of one shape, [rows, depth] @ [depth, columns].
+
+  Attributes:
+    flops: of all of them.
+    sizes: what is known of rows, columns and depth.
+  """
+
+  flops: float
+  sizes: tuple[int, ...]
+
+  def filled(self, mxu: int) -> float:
+    """FLOPs with every size filled up to whole matrix units of `mxu`.
+
+    Rows, too: while fewer of them pass than a unit has, it waits for its next
+    weights.
+    """
+    ratio = 1.0
+    for size in self.sizes:
+      ratio *= -(-size // mxu) * mxu / size
+    return self.flops * ratio
+
+
 def flops(
   item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
 ) -> float | None:
   """FLOPs of matrix products; None for a kernel that does not state them."""
+  found = products(item, scope=scope, module=module)
+  return None if found is None else sum(p.flops for p in found)
+
+
+def products(
+  item: hlo.Instruction, *, scope: hlo.Computation, module: hlo.Module
+) -> list[Product] | None:
+  """Matrix products of an instruction; None for a kernel that states none.
+
+  A kernel tells how many FLOPs, not of which shapes: it is taken to be as wide
+  as the last dim of its largest operand (of attention, `head_dim`).
+  """
   if item.opcode == "dot":
-    return _dot_flops(item, scope)
+    return _dot(item, scope)
   if item.opcode == "convolution":
-    return _convolution_flops(item, scope)
+    return _convolution(item, scope)
   if item.opcode == "ragged-dot":
     # Without a kernel: every row against one expert is what it needs.
-    left = scope.by_name[item.operands[0]].arrays[0]
-    return 2.0 * item.arrays[0].elements * left.dims[-1]
+    return _last_by_last(item, scope)
   if item.opcode == "custom-call":
     target = custom_call_target(item)
     if target.startswith(_NO_FLOPS):
-      return 0.0
+      return []
     if "matmul" in target.lower():  # CPU libraries: [.., M, K] @ [.., K, N]
-      left = scope.by_name[item.operands[0]].arrays[0]
-      return 2.0 * item.arrays[0].elements * left.dims[-1]
+      return _last_by_last(item, scope)
     known = estimate(item)
-    return None if known is None else known.flops
+    if known is None:
+      return None
+    arrays = [a for o in scope.operands_of(item) for a in o.arrays if a.dims]
+    largest = max(arrays, key=lambda a: a.bytes, default=None)
+    width = () if largest is None else (max(1, largest.dims[-1]),)
+    return [Product(known.flops, width)] if known.flops else []
   if item.opcode == "fusion":
     inner = module.computations[item.called["calls"][0]]
-    total = 0.0
+    total: list[Product] = []
     for part in inner.instructions:
-      value = flops(part, scope=inner, module=module)
-      if value is None:
+      found = products(part, scope=inner, module=module)
+      if found is None:
         return None
-      total += value
+      total += found
     return total
-  return 0.0
+  return []
+
+
+def _last_by_last(
+  item: hlo.Instruction, scope: hlo.Computation
+) -> list[Product]:
+  """[.., rows, depth] @ [.., depth, columns]."""
+  depth = scope.by_name[item.operands[0]].arrays[0].dims[-1]
+  out = item.arrays[0]
+  if not out.elements * depth:
+    return []
+  return [Product(2.0 * out.elements * depth, (*out.dims[-2:], depth))]
 
 
 def _numbers(text: str | None) -> list[int]:
   return [int(x) for x in (text or "").split(",") if x]
 
 
-def _dot_flops(item: hlo.Instruction, scope: hlo.Computation) -> float:
+def _dot(item: hlo.Instruction, scope: hlo.Computation) -> list[Product]:
   left = scope.by_name[item.operands[0]].arrays[0]
   contracting = _numbers(item.attribute("lhs_contracting_dims"))
+  batch = _numbers(item.attribute("lhs_batch_dims"))
   depth = math.prod(left.dims[dim] for dim in contracting)
-  return 2.0 * item.arrays[0].elements * depth
+  rows = math.prod(
+    size
+    for dim, size in enumerate(left.dims)
+    if dim not in contracting and dim not in batch
+  )
+  elements = item.arrays[0].elements
+  if not elements * depth:
+    return []
+  columns = elements // rows // math.prod(left.dims[dim] for dim in batch)
+  return [Product(2.0 * elements * depth, (rows, columns, depth))]
 
 
-def _convolution_flops(item: hlo.Instruction, scope: hlo.Computation) -> float:
+def _convolution(
+  item: hlo.Instruction, scope: hlo.Computation
+) -> list[Product]:
   """Counts products with padding and holes left out.
 
   A TPU writes every dot as a convolution; batch dims become spatial dims
@@ -143,7 +208,13 @@ def _convolution_flops(item: hlo.Instruction, scope: hlo.Computation) -> float:
   features = out.dims[out_labels.index("f")]
   # Of one group; so is `batch` of the output.
   depth = right.dims[right_labels.index("i")]
-  return 2.0 * batch * features * depth * positions
+  if not positions * depth * batch * features:
+    return []
+  return [
+    Product(
+      2.0 * batch * features * depth * positions, (batch, features, depth)
+    )
+  ]
 
 
 def _window(text: str | None) -> dict[int, dict[str, int]]:
@@ -216,6 +287,22 @@ def hbm_bytes(
     in_hbm = sum(end[0].space == 0 for end in ends)
     return float(in_hbm * sum(a.bytes for a in part))
   return _sum(item.arrays) + sum(_sum(o.arrays) for o in operands)
+
+
+def host_bytes(item: hlo.Instruction, *, scope: hlo.Computation) -> float:
+  """Bytes that a copy moves between the host's memory and the chip's."""
+  if item.opcode in _FREE or item.opcode == "fusion":
+    return 0.0
+  operands = [a for o in scope.operands_of(item) for a in o.arrays]
+  results = list(item.arrays)
+  if item.opcode in ("copy-start", "slice-start"):
+    operands, results = operands[:1], results[:2]
+  elif item.opcode == "dynamic-update-slice":
+    operands, results = operands[1:2], results[:1]  # what is written, where
+  spaces = {a.space == _HOST for a in (*operands[:1], *results)}
+  if spaces != {True, False}:
+    return 0.0
+  return float(min(a.bytes for a in (*operands[:1], *results)))
 
 
 def _sum(arrays: tuple[hlo.Array, ...]) -> float:

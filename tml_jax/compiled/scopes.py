@@ -150,7 +150,7 @@ def by_module(
     return rows.setdefault(scope, Row(scope))
 
   for work in roofline.works(executed.Walk(module), chip=chip):
-    if not (work.flops or work.seconds):
+    if not (work.flops or work.at_peak.seconds):
       continue
     step, count = work.step, work.step.count
     into = row(
@@ -159,15 +159,16 @@ def by_module(
     into.count += count
     into.flops += count * (work.flops or 0.0)
     into.hbm_bytes += count * work.hbm_bytes
-    into.seconds += count * work.seconds
-    into.compute_s += count * work.seconds * work.is_compute_bound
+    seconds = work.at_peak.seconds
+    into.seconds += count * seconds
+    into.compute_s += count * seconds * work.at_peak.is_compute_bound
   if place is not None:
     for one in collectives_lib.find(module, num_devices=len(place.coords)):
-      ici, dcn, seconds = roofline.time_of(one, chip=chip, place=place)
+      took = roofline.time_of(one, chip=chip, place=place)
       into = row(Scope.of(one.op_name))
-      into.exchanged_bytes += one.count * (ici + dcn)
-      into.exchange_s += one.count * seconds
-      into.exposed_s += one.count * seconds * (not one.is_async)
+      into.exchanged_bytes += one.count * (took.ici_bytes + took.dcn_bytes)
+      into.exchange_s += one.count * took.seconds
+      into.exposed_s += one.count * took.seconds * (not one.is_async)
   return sorted(rows.values(), key=lambda r: -(r.seconds + r.exposed_s))
 
 

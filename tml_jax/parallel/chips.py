@@ -6,8 +6,17 @@ Not for: measurements. Start at `CHIPS`.
 Speeds are the figures that Google Cloud publishes for each family
 (documentation of v5p, v6e and TPU7x, "System architecture"). A link carries
 100 GB/s in each direction by them; 90 is what is reached (Austin et al., How
-to Scale Your Model, 2025). The HBM limits are what libtpu 0.0.42 enforces
-when it compiles ("exceeds available HBM").
+to Scale Your Model, 2025), and what TPU7x's documentation measures of an
+all-gather over two axes: 179 GB/s. The HBM limits are what libtpu 0.0.42
+enforces when it compiles ("exceeds available HBM").
+
+What is reached of the peaks (`REACHED`) was measured on one family, TPU7x, by
+its documentation, and stands for all of them: matrix products of 16,384 by
+16,384 run at 950 of 1,153.5 TFLOP/s, 0.82; those of 4,096 and 2,048 at 893 and
+680, which is the same and 9.2 and 7.2 us more each (7.5 here); HBM gives 6.4 of
+7.38 TB/s, 0.87. A hop to a neighbour takes about 1 us, and PCIe moves 16 GB/s
+a chip on v5p and 32 on v6e (Austin et al.); no figure of TPU7x is published,
+so it has that of v6e.
 """
 
 import dataclasses
@@ -30,6 +39,8 @@ class Chip:
     link_bytes_per_second: of one ICI link in one direction.
     ring: size from which a torus dim closes to a ring.
     dcn_bytes_per_second: of the chip, between slices.
+    host_bytes_per_second: of the chip, to and from its host, each way.
+    mxu: rows and columns of a matrix unit.
   """
 
   device_kind: str
@@ -40,7 +51,28 @@ class Chip:
   link_bytes_per_second: float
   ring: int
   dcn_bytes_per_second: float
+  host_bytes_per_second: float
+  mxu: int
 
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reached:
+  """What programs reach of a chip's peaks.
+
+  Attributes:
+    matmul: of `peak_flops`, by matrix products that fill the matrix units.
+    ramp_seconds: that every matrix product takes besides.
+    hbm: of `hbm_bytes_per_second`.
+    hop_seconds: that every step of a collective takes besides its bytes.
+  """
+
+  matmul: float
+  ramp_seconds: float
+  hbm: float
+  hop_seconds: float
+
+
+REACHED = Reached(matmul=0.82, ramp_seconds=7.5e-6, hbm=0.87, hop_seconds=1e-6)
 
 CHIPS = {
   "v5p": Chip(
@@ -52,6 +84,8 @@ CHIPS = {
     link_bytes_per_second=90e9,
     ring=4,
     dcn_bytes_per_second=50e9 / 8,
+    host_bytes_per_second=16e9,
+    mxu=128,
   ),
   "v6e": Chip(
     device_kind="TPU v6 lite",
@@ -62,6 +96,8 @@ CHIPS = {
     link_bytes_per_second=90e9,
     ring=16,
     dcn_bytes_per_second=100e9 / 8,
+    host_bytes_per_second=32e9,
+    mxu=256,
   ),
   "tpu7x": Chip(
     device_kind="TPU7x",
@@ -72,6 +108,8 @@ CHIPS = {
     link_bytes_per_second=90e9,
     ring=4,
     dcn_bytes_per_second=100e9 / 8,
+    host_bytes_per_second=32e9,
+    mxu=256,
   ),
 }
 

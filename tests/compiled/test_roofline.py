@@ -1,0 +1,136 @@
+"""Least times of instructions and collectives, at peak and as reached."""
+
+import numpy as np
+import pytest
+
+from tml_jax.compiled import collectives, costs, executed, hlo, roofline
+from tml_jax.parallel import chips
+
+V5P, V6E, TPU7X = (chips.CHIPS[name] for name in ("v5p", "v6e", "tpu7x"))
+
+
+def _work(text: str, *, chip: chips.Chip) -> roofline.Work:
+  """Of the last instruction."""
+  *_, last = roofline.works(executed.Walk(hlo.parse(text)), chip=chip)
+  return last
+
+
+def _square(size: int) -> str:
+  shape = f"bf16[{size},{size}]"
+  return f"""ENTRY %e (a: {shape}, b: {shape}) -> {shape} {{
+  %a = {shape} parameter(0)
+  %b = {shape} parameter(1)
+  ROOT %c = {shape} dot(%a, %b), lhs_contracting_dims={{1}}, \
+rhs_contracting_dims={{0}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+  "size, teraflops", [(16384, 950), (4096, 893), (2048, 680)]
+)
+def test_square_products_are_as_fast_as_they_were_measured(size, teraflops):
+  """By the documentation of TPU7x, a device, in bfloat16."""
+  work = _work(_square(size), chip=TPU7X)
+  assert work.flops == 2 * size**3
+  assert 2 * size**3 / work.reached.seconds / 1e12 == pytest.approx(
+    teraflops, rel=0.02
+  )
+  assert work.at_peak.seconds == pytest.approx(2 * size**3 / 1153.5e12)
+
+
+def test_a_narrow_product_fills_half_of_a_matrix_unit():
+  """128 columns: a whole unit of v5p, half of one of v6e."""
+  text = """ENTRY %e (a: bf16[4096,4096], b: bf16[4096,128]) -> bf16[4096,128] {
+  %a = bf16[4096,4096] parameter(0)
+  %b = bf16[4096,128] parameter(1)
+  ROOT %c = bf16[4096,128] dot(%a, %b), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+"""
+  module = hlo.parse(text)
+  entry = module.computations["e"]
+  (product,) = costs.products(entry.root, scope=entry, module=module)
+  assert product.flops == 2 * 4096 * 4096 * 128
+  assert product.filled(V5P.mxu) == product.flops
+  assert product.filled(V6E.mxu) == 2 * product.flops
+
+
+def test_batches_fill_nothing():
+  text = """ENTRY %e (a: bf16[6,512,64], b: bf16[6,64,256]) -> bf16[6,512,256] {
+  %a = bf16[6,512,64] parameter(0)
+  %b = bf16[6,64,256] parameter(1)
+  ROOT %c = bf16[6,512,256] dot(%a, %b), lhs_batch_dims={0}, \
+rhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_contracting_dims={1}
+}
+"""
+  module = hlo.parse(text)
+  entry = module.computations["e"]
+  (product,) = costs.products(entry.root, scope=entry, module=module)
+  assert product.flops == 2 * 6 * 512 * 256 * 64
+  assert product.sizes == (512, 256, 64)
+  assert product.filled(128) == 2 * product.flops
+
+
+def test_a_copy_to_the_host_costs_the_link_and_no_hbm_time():
+  text = """ENTRY %e (a: f32[1024,1024]) -> f32[1024,1024] {
+  %a = f32[1024,1024]{1,0:T(8,128)} parameter(0)
+  %s = (f32[1024,1024]{1,0:T(8,128)S(5)}, f32[1024,1024]{1,0:T(8,128)}, \
+u32[]{:S(2)}) copy-start(%a)
+  ROOT %d = f32[1024,1024]{1,0:T(8,128)S(5)} copy-done(%s)
+}
+"""
+  place = roofline.Place(
+    mesh_shape=(1,), names=("data",), coords=np.zeros((1, 3), int)
+  )
+  found = roofline.analyse(hlo.parse(text), chip=V5P, place=place)
+  assert found.host_bytes == 4 * 2**20
+  assert found.hbm_bytes == 0
+  assert found.times.host_s == found.reachable.host_s == 4 * 2**20 / 16e9
+  assert found.times.overlapped_s == found.times.host_s
+
+
+def _gather(attributes: str) -> str:
+  """Eight by eight chips: 64 parts of 2 KiB."""
+  return f"""ENTRY %e (a: f32[8,64]) -> f32[512,64] {{
+  %a = f32[8,64] parameter(0)
+  ROOT %g = f32[512,64] all-gather(%a), replica_groups=[1,64]<=[64], \
+dimensions={{0}}, backend_config={{{attributes}}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+  "attributes, at_peak, reached",
+  [
+    # Nothing stated: both dims at once, half way round each.
+    ("", 2, (2, 8)),
+    # One ring through all chips, by its name.
+    ('"emitter":"1DAllGatherNonMajorDim"', 1, (1, 32)),
+    # One ring through all chips, by its strategy, which the bound overlooks.
+    (
+      '"emitter":"SingleInputAllReduceScatterFusion","strategy":"StrategyRing"'
+      r',"debug":"\nStrategyRing{colors:1 phases:1 cores:{64}"',
+      2,
+      (1, 32),
+    ),
+    (
+      '"emitter":"RotatedPincerEmitter","strategy":"StrategyND"'
+      r',"debug":"\nStrategyND{colors:2 phases:2 cores:{8 8}"',
+      2,
+      (2, 8),
+    ),
+  ],
+)
+def test_rings_that_the_compiler_chose(attributes, at_peak, reached):
+  (one,) = collectives.find(hlo.parse(_gather(attributes)), num_devices=64)
+  grid = np.stack(np.unravel_index(np.arange(64), (8, 8, 1)), axis=1)
+  place = roofline.Place(mesh_shape=(64,), names=("fsdp",), coords=grid)
+  took = roofline.time_of(one, chip=V5P, place=place)
+  received = 512 * 64 * 4 * 63 / 64
+  assert took.ici_bytes == received
+  rings, hops = reached
+  assert took.seconds == pytest.approx(received / (at_peak * 2 * 90e9))
+  assert took.reachable_s == pytest.approx(
+    received / (rings * 2 * 90e9) + hops * 1e-6
+  )
