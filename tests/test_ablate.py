@@ -63,6 +63,7 @@ def test_flags_of_a_row_make_it(name):
   assert set(config_text.diff(made, new=ablations.get_config(name))) == {"name"}
 
 
+@pytest.mark.slow
 def test_a_dense_row_has_as_many_parameters_active():
   from tml_jax import inspect
 
@@ -74,6 +75,7 @@ def test_a_dense_row_has_as_many_parameters_active():
     assert abs(active[name] / active["base"] - 1) < 0.005, active
 
 
+@pytest.mark.slow
 def test_sizes_grow_on_equal_data():
   from tml_jax import inspect
 
@@ -198,6 +200,7 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_a_result_of_another_split_is_made_again(tmp_path):
   write_result(tmp_path, "no_clock", 0, split="heldout")
   (tmp_path / "no_clock" / "seed_0" / "checkpoints" / "5").mkdir(parents=True)

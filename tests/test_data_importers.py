@@ -27,6 +27,7 @@ def test_no_importer_is_forgotten():
   assert {row.name for row in data_importers.rows()} == set(layouts.LAYOUTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_a_layout_holds_the_calls(name, tmp_path):
   """Sound and words of every side come back, on the same clock."""

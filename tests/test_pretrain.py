@@ -31,6 +31,7 @@ def test_families_have_their_share():
     pretrain.get_config("huge")
 
 
+@pytest.mark.slow
 def test_a_mixture_of_every_kind_is_packed(tmp_path):
   config = pretrain.get_config("tiny_pretrain")
   config = dataclasses.replace(

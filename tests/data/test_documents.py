@@ -92,6 +92,7 @@ def test_every_token_of_a_group_is_a_target_of_its_entry(root):
   )
 
 
+@pytest.mark.slow
 def test_weights_are_shares_of_positions(root, caplog):
   caplog.set_level(logging.INFO)
   batches = opened(root, *ENTRIES)

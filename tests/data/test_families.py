@@ -373,6 +373,7 @@ def test_a_word_that_is_held_out_or_missing_is_refused(
   assert "left out of scenario 'cue': voice mute" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_gallery_shows_every_family_of_the_mixture(data_dir, tmp_path):
   config = small_data.config(mixture=("count:1.0", "typed:0.5"))
   given = {

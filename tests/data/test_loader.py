@@ -102,6 +102,7 @@ def test_state_moves_between_process_counts(config, data_dir, reference):
   one.close()
 
 
+@pytest.mark.slow
 def test_hosts_that_come_and_go_lose_and_repeat_nothing(tmp_path, monkeypatch):
   """One, two and four hosts, in the middle of documents, pairs and calls."""
   config = data_hosts.config(len(data_hosts.KINDS))
@@ -149,6 +150,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(tmp_path, data_dir, reference):
   import pickle
 
@@ -177,6 +179,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_end_with_a_killed_run(tmp_path, data_dir):
   script = tmp_path / "killed.py"
   script.write_text(_KILLED)

@@ -435,6 +435,7 @@ def test_want_of_memory_is_a_fault_of_the_file(tmp_path, monkeypatch):
   assert reason_of(media.sound, path) == source.Reason.TOO_LARGE
 
 
+@pytest.mark.slow
 def test_pictures_have_limits(tmp_path):
   path = _timed_clip(tmp_path / "a.mkv", [i / 50 for i in range(100)])
   limits = media.Limits(bytes=20 * 64 * 48 * 3)

@@ -70,6 +70,7 @@ def write_folder_call(folder, *, assistant="near", text="hello there"):
   (folder / "meta.yaml").write_text(f"assistant: {assistant}\nlanguage: de\n")
 
 
+@pytest.mark.slow
 def test_an_importer_is_prepared_by_worker_processes(tmp_path):
   plugins.load([plugin_files.write("support_line", tmp_path)])
   src = tmp_path / "calls"
@@ -119,6 +120,7 @@ def test_an_importer_is_prepared_by_worker_processes(tmp_path):
   assert prepare_again()["recordings"] == 3
 
 
+@pytest.mark.slow
 def test_a_source_is_prepared_by_worker_processes(tmp_path):
   plugins.load([plugin_files.write("read_aloud", tmp_path)])
   wavs = tmp_path / "anna" / "wavs"

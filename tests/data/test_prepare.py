@@ -24,6 +24,7 @@ def folder(tmp_path, monkeypatch):
   monkeypatch.setenv("BAD_SOURCE_FOLDER", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_report_counts_every_reason(tmp_path, capsys):
   report = small_data.prepare(tmp_path / "data", "bad:fast", processes=2)
   entry = report["corpora"]["bad-fast"]
@@ -106,6 +107,7 @@ def grown(folder, report):
   return report["corpora"]["grown-a"]["done"], sorted(read), texts
 
 
+@pytest.mark.slow
 def test_a_corpus_follows_its_source(tmp_path, monkeypatch):
   """A unit with something new or changed is made again, and no other."""
   path = tmp_path / "data"
@@ -151,6 +153,7 @@ def test_a_corpus_follows_its_source(tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.slow
 def test_video_of_another_size_is_skipped_and_said(tmp_path):
   """Before training, which would fail after its compilation."""
   write = bad_source.write_grown
@@ -310,6 +313,7 @@ def test_a_file_where_a_corpus_belongs(tmp_path):
   assert (tmp_path / "data/bad-fast").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path):
   with commands.files_of_at_most(20_000):
     with pytest.raises(errors.UserError, match="cannot write .*bad-fast"):

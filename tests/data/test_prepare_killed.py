@@ -40,6 +40,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_prepare_is_completed_by_the_next(tmp_path):
   """Kill -9 during the second of two corpora."""
   script, path = tmp_path / "slow.py", tmp_path / "data"

@@ -98,6 +98,7 @@ def test_what_a_killed_run_left_makes_the_same_corpus(
     assert not (each.left_only or each.right_only or each.diff_files)
 
 
+@pytest.mark.slow
 def test_a_pipeline_gives_the_same_bytes(tmp_path, src, small_units):
   run(src, tmp_path / "local/web")
   run(src, tmp_path / "beam/web", runner=Runner.BEAM)
@@ -132,6 +133,7 @@ def bucket(monkeypatch):
   fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_from_a_bucket_to_a_bucket(tmp_path, src, bucket, small_units):
   bucket.put(f"{src}/", "bucket/src/", recursive=True)
   run("s3://bucket/src", "s3://bucket/data/web")
@@ -162,6 +164,7 @@ def test_a_bucket_that_is_not_there(tmp_path, src, bucket):
     run(src, "nowhere://x/web")
 
 
+@pytest.mark.slow
 def test_damage_is_made_again(tmp_path, src, small_units):
   dst = tmp_path / "web"
   run(src, dst)
@@ -200,6 +203,7 @@ def test_a_source_that_gives_a_name_twice():
     plan.parts_of(Twice())
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path, src):
   """One line and exit status 2 for bad input, before any work."""
   common = ("-m", "tml_jax.prepare")

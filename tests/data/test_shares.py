@@ -50,6 +50,7 @@ def drawn(config, root, *, count):
   return {kind: n / found.total() for kind, n in found.items()}
 
 
+@pytest.mark.slow
 def test_kinds_of_any_length_have_a_third_each(root, caplog):
   caplog.set_level(logging.INFO)
   config = recorded.config(*ENTRIES)

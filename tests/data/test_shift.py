@@ -177,6 +177,7 @@ def test_the_user_speaks_at_the_rate(rate, opened):
       assert round(delay) == reply.PROMPT_DELAY + 1
 
 
+@pytest.mark.slow
 def test_somebody_else_says_the_same(opened, voices):
   shift = shift_lib.Shift(voices={"other": Other(voices)})
   plain, shifted = opened("reply"), opened("reply", shift)

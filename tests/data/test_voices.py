@@ -233,6 +233,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_programs_speak(name, unpacked):
   open_voice, program, variant = OTHERS[name]

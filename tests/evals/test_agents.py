@@ -354,6 +354,7 @@ def test_the_command_needs_no_run_and_no_jax(data_dir, tmp_path):
   assert file.with_suffix(".html").exists()
 
 
+@pytest.mark.slow
 def test_what_the_command_refuses(data_dir, tmp_path):
   for more, error in (
     (["--agent=ecco"], "--agent=ecco: value should be one of"),

@@ -184,6 +184,7 @@ def test_recorded_calls_cannot_be_made_again(suite_of):
     )
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_row_for_each(data_dir, tmp_path):
   out = tmp_path / "echo.json"
   command = [

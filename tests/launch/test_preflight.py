@@ -76,6 +76,7 @@ def _refused(results, *messages: str) -> None:
   assert "FAILED" in results[0][1]
 
 
+@pytest.mark.slow
 def test_two_processes_that_agree(data_dir, tmp_path):
   workdir, report = tmp_path / "a" / "run", tmp_path / "report.json"
   results = _two(

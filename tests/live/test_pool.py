@@ -174,6 +174,7 @@ def test_saved_and_forked_sessions_go_on_bit_for_bit(tmp_path):
   ).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_restored_is_refused(tmp_path):
   pool = small_session.pool(_CONFIG, slots=2)
   live = pool.join(seed=5)

@@ -12,7 +12,9 @@ from tml_jax.models import embed, norm
 
 
 def parameters(module, *arguments, **keywords):
-  made = module.init(jax.random.key(0), *arguments, **keywords)
+  made = jax.jit(lambda key: module.init(key, *arguments, **keywords))(
+    jax.random.key(0)
+  )
   return flax.linen.unbox(made)["params"]
 
 
@@ -59,9 +61,10 @@ def test_patch_layers_fold_pixels_in_order():
     if i < 3:
       x = x * 0.5 * (1 + jax.scipy.special.erf(x / math.sqrt(2)))
     x = np.asarray(x)
-  actual = hmlp.apply({"params": params}, patches[None])
+  apply = jax.jit(lambda patches: hmlp.apply({"params": params}, patches))
+  actual = apply(patches[None])
   np.testing.assert_allclose(actual[0], x[0, 0, 0], atol=1e-4)
-  floats = hmlp.apply({"params": params}, pixels[None].astype(np.float32))
+  floats = apply(pixels[None].astype(np.float32))
   np.testing.assert_allclose(floats, actual, atol=1e-5)
 
 
@@ -99,7 +102,8 @@ def test_only_turn_tokens_carry_the_clock():
   inputs.patch_positions[:] = 20
   embedder = embed.Embedder(small_trunk.CONFIG, small_trunk.EXECUTION)
   params = {"params": variables["params"]["embed"]}
-  a = embedder.apply(params, inputs)
-  b = embedder.apply(params, inputs._replace(windows=inputs.windows + 1))
+  apply = jax.jit(lambda inputs: embedder.apply(params, inputs))
+  a = apply(inputs)
+  b = apply(inputs._replace(windows=inputs.windows + 1))
   moved = np.abs(a - b).max(-1)[0] > 1e-6
   np.testing.assert_array_equal(np.flatnonzero(moved), [2, 9])

@@ -16,7 +16,7 @@ FLOW = small_trunk.CONFIG.flow
 def head():
   module = flow_head.FlowHead(small_trunk.CONFIG, small_trunk.EXECUTION)
   x, t, cond = jnp.zeros((2, 16, 80)), jnp.zeros(2), jnp.zeros((2, 32))
-  return module, module.init(jax.random.key(0), x, t, cond)
+  return module, jax.jit(module.init)(jax.random.key(0), x, t, cond)
 
 
 def test_velocity_starts_towards_the_mean_and_broadcasts():
@@ -24,7 +24,7 @@ def test_velocity_starts_towards_the_mean_and_broadcasts():
   rng = np.random.default_rng(0)
   x = rng.standard_normal((3, 2, 16, 80)).astype(np.float32)
   t = jnp.full((3, 2), 0.75)
-  v = module.apply(variables, x, t, jnp.ones((2, 32)))
+  v = jax.jit(module.apply)(variables, x, t, jnp.ones((2, 32)))
   assert v.shape == x.shape and v.dtype == jnp.float32
   # In the quarter of the way that is left it covers all of -x.
   np.testing.assert_allclose(x + 0.25 * v, 0, atol=1e-6)

@@ -49,6 +49,7 @@ def test_runs_of_equal_layers_lie_together():
   assert layout.place(11) == (("blocks", "layer_5"), (1,))
 
 
+@pytest.mark.slow
 def test_stack_and_unstack_are_inverse():
   variables = small_trunk.variables(small_trunk.model(CONFIG))
   layout = layers_lib.Layout.of(CONFIG, scan_layers=True)

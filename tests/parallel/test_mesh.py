@@ -34,6 +34,7 @@ def test_constraints_of_the_model_place_activations():
   assert x_BTD.sharding.shard_shape(x_BTD.shape) == (2, 3, 4)
 
 
+@pytest.mark.slow
 def test_hidden_states_inside_the_step_are_sharded():
   """Not only the input and the result: an activation on the way."""
   config = small_run.config(data=4, seq=2)

@@ -152,6 +152,7 @@ print("went on")
 """
 
 
+@pytest.mark.slow
 def test_a_hang_prints_stacks():
   result = commands.run("-c", HANG)
   assert result.returncode == 0, result.stderr

@@ -101,12 +101,9 @@ def test_accumulation_is_weighted_by_valid_targets(one_device):
   _assert_close(got[2], one_device[2], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "policy",
-  [
-    RematPolicy.BLOCK,
-    pytest.param(RematPolicy.SAVE_MATMULS, marks=pytest.mark.slow),
-  ],
+  "policy", [RematPolicy.BLOCK, RematPolicy.SAVE_MATMULS]
 )
 def test_remat_changes_nothing(policy, one_device):
   cfg = small_run.config()
@@ -175,10 +172,8 @@ def test_loss_is_the_weighted_mean_by_hand():
   np.testing.assert_allclose(value, total / weight, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-  "name",
-  [Optimizer.MUON, pytest.param(Optimizer.ADAMW, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [Optimizer.MUON, Optimizer.ADAMW])
 def test_steps_reduce_the_loss(name):
   cfg = small_run.config()
   cfg = dataclasses.replace(
@@ -355,6 +350,7 @@ def test_metrics_name_every_source(one_device):
   assert "loss/source/draw/flow" not in scalars
 
 
+@pytest.mark.slow
 def test_another_entry_of_the_mixture_is_another_name_alone():
   """Compiled shapes do not depend on what the sources are called."""
   shapes = []

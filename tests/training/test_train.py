@@ -198,6 +198,7 @@ def test_an_evaluation_that_was_cut_is_made_when_the_run_goes_on(
     assert row["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_config_is_refused(start, tmp_path):
   run = tmp_path / "run"
   assert start(run, "--config.train.steps=1").wait() == 0

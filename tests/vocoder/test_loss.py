@@ -123,6 +123,7 @@ def test_pieces_depend_on_the_step_alone(data_dir):
   assert (first != source.batch(8, **keywords)).any()
 
 
+@pytest.mark.slow
 def test_bad_input_takes_one_line(tmp_path):
   result = commands.run(
     "-m",

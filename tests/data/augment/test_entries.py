@@ -84,6 +84,7 @@ def test_one_that_can_work_is_opened(root, tmp_path):
   assert (second.entry, second.salt) == ("", 1)
 
 
+@pytest.mark.slow
 def test_flags_and_plugins_on_the_command_line(root, tmp_path):
   """`inspect --mixture` packs what is changed; the log counts what is not."""
   plugin = plugin_files.write("upside_down", tmp_path)

@@ -36,6 +36,7 @@ def item():
   return said([c for c in speech.clips(40) if len(c) > 24_000][:3])
 
 
+@pytest.mark.slow
 def test_pocketsphinx_writes_words_into_tracks_without(item):
   (result,) = stage.apply(item, mending=WORDS)
   user, agent = result.item.tracks
@@ -95,6 +96,7 @@ def test_a_folder_without_heads_that_tell_times(tmp_path):
     recognition.check(f"whisper:{tmp_path}", language="")
 
 
+@pytest.mark.slow
 def test_whisper_by_a_local_path(tmp_path):
   """A tiny one with random weights: its words are nonsense with times."""
   tiny_whisper.save(tmp_path / "tiny")

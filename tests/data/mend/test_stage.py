@@ -145,6 +145,7 @@ def test_a_channel_that_drifts_with_bleed(ppm):
   assert abs(slip) < 8
 
 
+@pytest.mark.slow
 def test_a_channel_that_drifts_without_bleed():
   """Words alone tell that the two channels differ."""
   item = planted_calls.call(seconds=300.0)
@@ -194,6 +195,7 @@ def test_a_silent_channel(role):
   assert f"the {role}'s" in result.detail and "dBFS" in result.detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 16 / 22.05, 44.1 / 48, 1.5, 2.0])
 def test_a_wrong_rate(factor):
   item = planted_calls.call()
@@ -240,6 +242,7 @@ def test_words_of_another_recording_are_not_mended():
   assert result.reason is Reason.BROKEN_METADATA
 
 
+@pytest.mark.slow
 def test_several_faults_at_once():
   item = planted_calls.call(seconds=240.0)
   bad = planted.bled(item, level=-20, delay=0.1)

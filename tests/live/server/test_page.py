@@ -126,6 +126,7 @@ def test_one_click_begins_a_conversation_and_all_of_it_is_shown(opened):
   assert page.inner_text("#figure-round-trip").endswith(" ms")
 
 
+@pytest.mark.slow
 def test_the_download_has_both_sides_on_one_clock(opened):
   server, page, seen = opened()
   _begin(page)
@@ -158,6 +159,7 @@ def test_the_download_has_both_sides_on_one_clock(opened):
   assert seen.console == []
 
 
+@pytest.mark.slow
 def test_playout_is_silent_soon_after_the_model_gives_way(opened):
   server, page, _ = opened()
   _begin(page)
@@ -209,6 +211,7 @@ def test_a_refresh_goes_on_after_one_click(opened):
   assert seen.console == []
 
 
+@pytest.mark.slow
 def test_a_broken_line_comes_back_by_itself(opened):
   server, page, _ = opened()
   _begin(page)
@@ -222,6 +225,7 @@ def test_a_broken_line_comes_back_by_itself(opened):
   assert _kinds(session).count("session.update") == 2
 
 
+@pytest.mark.slow
 def test_mute_and_pause_reach_the_server(opened):
   server, page, _ = opened()
   _begin(page)
@@ -245,6 +249,7 @@ def test_mute_and_pause_reach_the_server(opened):
   assert len(session.samples) > heard
 
 
+@pytest.mark.slow
 def test_stop_ends_for_good_and_keeps_what_was_said(opened):
   server, page, seen = opened()
   _begin(page)
@@ -260,6 +265,7 @@ def test_stop_ends_for_good_and_keeps_what_was_said(opened):
   assert seen.console == []
 
 
+@pytest.mark.slow
 def test_consent_is_asked_for_and_can_be_taken_back(opened):
   server, page, _ = opened()
   assert page.is_checked("#consent") is False
@@ -356,6 +362,7 @@ def test_an_insecure_page_says_so_and_can_type(chromium):
       assert seen.console == []
 
 
+@pytest.mark.slow
 def test_devices_can_be_chosen(opened):
   server, page, _ = opened()
   _begin(page)
@@ -390,6 +397,7 @@ def test_all_can_be_done_by_keyboard(opened):
   assert _last(server.sessions[0], "tml.mute")["muted"] is True
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name(opened):
   _, page, _ = opened(echoing_server.Rules(token="t"))
   assert accessible.unnamed(page) == []
@@ -437,6 +445,7 @@ def test_it_fits_a_phone_and_moves_little(opened):
     assert box["height"] >= 44 and box["x"] + box["width"] <= 360
 
 
+@pytest.mark.slow
 def test_a_shared_screen_is_sent_and_stops(opened):
   server, page, seen = opened()
   _begin(page)
@@ -454,6 +463,7 @@ def test_a_shared_screen_is_sent_and_stops(opened):
   assert seen.console == []
 
 
+@pytest.mark.slow
 def test_a_server_that_went_away_is_said_and_may_come_back(opened):
   rules = echoing_server.Rules(rests_seconds=3.0)
   server, page, _ = opened(rules)

@@ -134,6 +134,7 @@ async def test_a_session_is_kept_and_replays_to_the_same_tokens(pool, tmp_path):
   assert len(line.video) == images and line.events[0].text == "tea?"
 
 
+@pytest.mark.slow
 @served.run
 async def test_nothing_is_kept_before_and_after_it_is_allowed(pool, tmp_path):
   record = tmp_path / "record"
