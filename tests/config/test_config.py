@@ -96,6 +96,8 @@ def _replace(config: Config, *, path: str, value) -> Config:
       "set train.execution.moe_dispatch=all_gather",
     ),
     ("train.load_balance_loss_weight", -0.1, "at least 0"),
+    ("train.mtp_loss_weight", -0.1, "at least 0"),
+    ("train.mtp_loss_weight", 0.3, "set model.num_mtp_layers=1"),
     ("train.optim.learning_rate", 0.0, "above 0"),
     ("train.optim.b2", 1.0, "below 1"),
     ("mesh.expert", 0, "at least 1"),

@@ -224,6 +224,7 @@ def test_scalars_of_unused_experts():
     load_KLE=load,
     tokens=np.float32(1),
     balance=np.float32(0),
+    further=losses.Further(*np.zeros((4, 0))),
   )
   result = metrics.summarise(sums)
   assert result["router/user_audio/unused_experts"] == 3 / 8

@@ -125,6 +125,12 @@ def _require_batch(config: Config) -> None:
     f"train.load_balance_loss_weight = {weight}: all {model.num_layers} layers"
     " are dense, there is no load to balance; set it to 0",
   )
+  weight = config.train.mtp_loss_weight
+  checks.require(
+    not weight or model.num_mtp_layers,
+    f"train.mtp_loss_weight = {weight}: there are no layers of multi-token"
+    " prediction; set model.num_mtp_layers=1, or the weight to 0",
+  )
   batch, shards = config.train.global_batch_size, config.data.logical_shards
   checks.require(
     batch % shards == 0,

@@ -217,13 +217,17 @@ class TrainConfig(LoopConfig):
   # Of Switch's auxiliary loss (moe.load_balance), as an alternative to
   # optim.router_bias_rate; 0 = off. Switch and GShard: 0.01.
   load_balance_loss_weight: float = 0.0
+  # Of what the layers of model.num_mtp_layers predict, their mean; DeepSeek-V3:
+  # 0.3, towards the end 0.1 (arXiv 2412.19437, section 4.2). 0: not trained.
+  mtp_loss_weight: float = 0.0
 
   def __post_init__(self) -> None:
     super().__post_init__()
     checks.require_range(
       self,
       section="train",
-      names="flow_loss_weight evaluate_every load_balance_loss_weight",
+      names="flow_loss_weight evaluate_every load_balance_loss_weight"
+      " mtp_loss_weight",
       low=0,
     )
     checks.require_range(

@@ -1,8 +1,8 @@
 """Layers that predict further tokens.
 
-For: `InteractionModel.mtp_hidden`. Not for: a loss on them, which there is
-not. Start at `Mtp`. They follow DeepSeek-V3 (arXiv 2412.19437, section 2.2) in
-Inkling's variant: hidden state first, no norm behind the block.
+For: `InteractionModel.mtp_hidden`. Not for: their loss
+(`training.losses`). Start at `Mtp`. They follow DeepSeek-V3 (arXiv 2412.19437,
+section 2.2) in Inkling's variant: hidden state first, no norm behind the block.
 
 Legend: B batch, T time, D d_model.
 """

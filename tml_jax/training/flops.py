@@ -33,10 +33,12 @@ PEAKS = {
 }
 
 
-def layer_flops(config: Config, *, layer: int, context: float) -> float:
+def layer_flops(
+  config: Config, *, is_global: bool, is_dense: bool, context: float
+) -> float:
   """Forward FLOPs of one layer at one position seeing `context` keys."""
   m = config.model
-  if m.is_global(layer):
+  if is_global:
     heads, kv_heads, head_dim = m.num_heads, m.num_kv_heads, m.head_dim
     extent = m.rel_extent
   else:
@@ -51,7 +53,7 @@ def layer_flops(config: Config, *, layer: int, context: float) -> float:
   attention = 2 * m.d_model * width
   attention += 2 * 2 * heads * head_dim * context
   attention += 2 * heads * d_rel * extent
-  if m.is_dense(layer):
+  if is_dense:
     feed_forward = 2 * 3 * m.d_model * m.d_ff
   else:
     active = m.experts_per_token + m.num_shared_experts
@@ -67,14 +69,19 @@ def step_flops(config: Config) -> float:
   used: the program computes them either way.
   """
   s, m = config.streams, config.model
+  layers = [(m.is_global(i), m.is_dense(i)) for i in range(m.num_layers)]
+  further = m.num_mtp_layers if config.train.mtp_loss_weight else 0
+  layers += [(m.mtp_is_global(i), True) for i in range(further)]
   trunk = 0.0
-  for layer in range(m.num_layers):
-    if m.is_global(layer):
-      context = s.seq_len / 2
-    else:
-      context = min(m.sliding_window, s.seq_len / 2)
-    trunk += s.seq_len * layer_flops(config, layer=layer, context=context)
-  head = 2 * s.max_targets * m.d_model * m.vocab_size
+  for is_global, is_dense in layers:
+    context = s.seq_len / 2
+    if not is_global:
+      context = min(m.sliding_window, context)
+    trunk += s.seq_len * layer_flops(
+      config, is_global=is_global, is_dense=is_dense, context=context
+    )
+  trunk += further * s.seq_len * 2 * 2 * m.d_model**2  # joins the next token
+  head = (1 + further) * 2 * s.max_targets * m.d_model * m.vocab_size
   per_draw = _velocity_flops(config)
   if m.flow.map_weight:  # value and tangent, and a target without gradient
     per_draw *= 1 + 2 + 1 / 3
@@ -96,7 +103,8 @@ def tick_flops(config: Config, *, sessions: int, positions: int) -> float:
   trunk = sum(
     layer_flops(
       config,
-      layer=layer,
+      is_global=m.is_global(layer),
+      is_dense=m.is_dense(layer),
       context=config.sample.horizon if m.is_global(layer) else m.sliding_window,
     )
     for layer in range(m.num_layers)

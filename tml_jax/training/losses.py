@@ -8,7 +8,7 @@ accumulation and sharding change nothing.
 Legend: B sequences, T positions, N targets, S `<speak>` positions, K noise
 draws, D d_model, V vocabulary, F fine frames, C mel channels; in loads: K kinds
 of token, L MoE layers, E experts; in sums: K kinds of target, M entries of the
-mixture.
+mixture, Z layers of multi-token prediction.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,6 +51,8 @@ class Sums:
     tokens: positions that are not padding.
     balance: `moe.load_balance`, mean over MoE layers and sequences; 0 where it
       has no weight.
+    further: of layers of multi-token prediction; Z = 0 where they have no
+      weight.
   """
 
   cross_entropy: jax.Array
@@ -62,6 +64,25 @@ class Sums:
   load_KLE: jax.Array
   tokens: jax.Array
   balance: jax.Array
+  further: "Further"
+
+
+@flax.struct.dataclass
+class Further:
+  """Sums of each layer of multi-token prediction, [Z] float32.
+
+  Layer k (from 0) is asked for the targets that have k + 1 positions of their
+  segment before the one that predicts them.
+
+  Attributes:
+    weighed: cross-entropy times the weights of the targets.
+    cross_entropy, correct, count: as in `Sums`, over all kinds.
+  """
+
+  weighed: jax.Array
+  cross_entropy: jax.Array
+  correct: jax.Array
+  count: jax.Array
 
 
 @flax.struct.dataclass
@@ -133,14 +154,23 @@ def loss(
   )
 
   h_BND = interaction.take(hidden_BTD, batch.targets.positions)
+  logits = unembed(params, model=model)
   entropy_BN, right_BN = score(
     h_BND,
     targets_BN=batch.targets.tokens,
-    logits=unembed(params, model=model),
+    logits=logits,
     chunk=config.train.execution.loss_chunk,
   )
   text = (entropy_BN * batch.targets.weights).sum() / denominators.text
 
+  further = _further(
+    variables,
+    hidden_BTD,
+    batch=batch,
+    logits=logits,
+    model=model,
+    config=config,
+  )
   flow_BS = flow_error(
     variables, hidden_BTD, batch=batch, keys_B=flow_B, model=model
   )
@@ -171,9 +201,65 @@ def loss(
     load_KLE=aux.load_KLE,
     tokens=(batch.packed.segment_ids > 0).sum().astype(jnp.float32),
     balance=balance / max(1, aux.load_KLE.shape[1]),
+    further=further,
   )
   total = text + config.train.flow_loss_weight * flow
+  if config.train.mtp_loss_weight:
+    # Each over all targets, also those that it is not asked for: equation 24.
+    mean = further.weighed.mean() / denominators.text
+    total += config.train.mtp_loss_weight * mean
   return (total + weight * balance if weight else total), sums
+
+
+@jax.named_scope("further")
+def _further(
+  variables,
+  hidden_BTD: jax.Array,
+  *,
+  batch: Batch,
+  logits: Callable[[jax.Array], jax.Array],
+  model,
+  config: Config,
+) -> Further:
+  """DeepSeek-V3's objective (arXiv 2412.19437, section 2.2), at the targets.
+
+  A target is the token behind its position p. Layer k predicts it from the
+  state at p - 1 - k, having read all tokens up to p.
+  """
+  if not config.train.mtp_loss_weight:
+    return Further(*jnp.zeros((4, 0)))
+  hidden_ZBTD = model.apply(
+    variables, batch.packed, hidden_BTD=hidden_BTD, method=model.mtp_hidden
+  )
+  targets, segments_BT = batch.targets, batch.packed.segment_ids
+  layers = []
+  for k, layer_BTD in enumerate(hidden_ZBTD):
+    from_BN = targets.positions - 1 - k
+    clipped_BN = jnp.clip(from_BN, 0, segments_BT.shape[1] - 1)
+    last_BN = jnp.minimum(targets.positions, segments_BT.shape[1] - 1)
+    asked_BN = (
+      (from_BN >= 0)
+      & (targets.positions < segments_BT.shape[1])
+      & (
+        jnp.take_along_axis(segments_BT, clipped_BN, axis=1)
+        == jnp.take_along_axis(segments_BT, last_BN, axis=1)
+      )
+    ).astype(jnp.float32)
+    entropy_BN, right_BN = score(
+      interaction.take(layer_BTD, clipped_BN),
+      targets_BN=targets.tokens,
+      logits=logits,
+      chunk=config.train.execution.loss_chunk,
+    )
+    layers.append(
+      Further(
+        weighed=(entropy_BN * asked_BN * targets.weights).sum(),
+        cross_entropy=(entropy_BN * asked_BN).sum(),
+        correct=(right_BN * asked_BN).sum(),
+        count=asked_BN.sum(),
+      )
+    )
+  return jax.tree.map(lambda *each: jnp.stack(each), *layers)
 
 
 @jax.named_scope("by_source")
@@ -317,7 +403,7 @@ class Pretraining:
   `objective.Objective` says what each part is for.
   """
 
-  shown = ("say", "text", "onset", "stop", "flow")
+  shown = ("say", "text", "onset", "stop", "flow", "mtp_1")
   counted: Mapping[str, str] = {"tokens": "tok"}
   denominators = staticmethod(denominators)
   loss = staticmethod(loss)

@@ -32,7 +32,8 @@ def summarise(sums: Any) -> dict[str, float]:
   `router/<kind>/max_over_mean` is the largest share of an expert over the equal
   share, worst layer, among tokens of one kind; 1 is perfect balance.
   `router/<kind>/unused_experts` is the share of experts, all layers, that no
-  token of the kind chose.
+  token of the kind chose. `loss/mtp_D` and `accuracy/mtp_D` are of the layer
+  that predicts D tokens further than the model itself.
   """
   result = {
     "loss/flow": float(sums.flow / max(1.0, float(sums.flow_count))),
@@ -52,6 +53,12 @@ def summarise(sums: Any) -> dict[str, float]:
       result[f"accuracy/source/{name}"] = float(sources.correct[i]) / count
     if count := float(sources.flow_count[i]):
       result[f"loss/source/{name}/flow"] = float(sources.flow[i]) / count
+  further = sums.further
+  for i, count in enumerate(np.asarray(further.count)):
+    if count:
+      loss = float(further.cross_entropy[i] / count)
+      result[f"loss/mtp_{i + 1}"] = loss
+      result[f"accuracy/mtp_{i + 1}"] = float(further.correct[i] / count)
   load = np.asarray(sums.load_KLE)
   if load.shape[1]:
     result["router/all/max_over_mean"] = _imbalance(load.sum(axis=0))
