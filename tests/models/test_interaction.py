@@ -42,6 +42,7 @@ def new_cache(config, *, rows, horizon=LENGTH, sinks=0):
     sinks=sinks,
     chunk=CHUNK,
     dtype="float32",
+    drafts=config.num_mtp_layers,
   )
 
 
@@ -378,6 +379,62 @@ def test_further_tokens_are_causal_and_stay_in_their_segment():
     assert not moved[layer, :first].any()
     assert moved[layer, first]
     assert not moved[layer, 9:].any()
+
+
+def test_drafts_come_from_the_states_of_the_packed_forward():
+  """Whatever the chunks; told the true tokens, at every place but the last."""
+  layers, lengths = 3, np.array([LENGTH, 23])
+  config = small_trunk.config(
+    num_mtp_layers=layers, mtp_attention_pattern="LGL", num_layers=2
+  )
+  model = small_trunk.model(config)
+  variables = small_trunk.variables(model)
+  batch = small_trunk.batch([[n] for n in lengths], length=LENGTH)
+
+  @jax.jit
+  def packed(batch):
+    h, _ = model.apply(variables, batch, method="hidden")
+    return model.apply(variables, batch, hidden_BTD=h, method="mtp_hidden")
+
+  @jax.jit
+  def read(chunk, cache):
+    return model.apply(variables, chunk, cache, method="extend")[1]
+
+  @jax.jit
+  def drafted(cache, ahead_BN):
+    """States [layers, B, D] by which layers draft, told the tokens ahead."""
+    states = []
+
+    def draw(hidden_BD):
+      states.append(hidden_BD)
+      return ahead_BN[:, len(states)]
+
+    model.apply(
+      variables, ahead_BN[:, 0], cache=cache, draw=draw, method="draft"
+    )
+    return jnp.stack(states)
+
+  expected = np.asarray(packed(batch))
+  tolerance = 1e-6 * np.abs(expected).max()  # they are not normed
+  cache, done = new_cache(config, rows=2), np.zeros(2, np.int64)
+  rng, checked = np.random.default_rng(0), 0
+  while (done < lengths).any():
+    count = np.minimum(rng.integers(0, CHUNK + 1, 2), lengths - done)
+    cache = read(cut(batch, start_B=done, count_B=count, size=CHUNK), cache)
+    done += count
+    tokens = np.pad(batch.inputs.tokens, ((0, 0), (0, layers + 1)))
+    ahead = np.stack(
+      [tokens[row, n : n + layers + 1] for row, n in enumerate(done)]
+    )
+    states = drafted(cache, ahead)
+    for row, n in enumerate(done):
+      for k in range(layers):
+        if n and n + k < lengths[row]:
+          np.testing.assert_allclose(
+            states[k, row], expected[k, row, n - 1], atol=tolerance, rtol=0
+          )
+          checked += 1
+  assert checked > 20
 
 
 def test_padded_rows_of_the_vocabulary_are_left_out():

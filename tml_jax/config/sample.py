@@ -35,12 +35,16 @@ class SampleConfig:
   # 0 it begins to speak more readily, below 0 less. Behind a turn detector
   # this is where it is asked whether the turn is over.
   onset_bias: float = 0.0
+  # Output tokens that layers of multi-token prediction draft behind each one,
+  # to be read with it; what is said stays the same. 0 = none.
+  draft_tokens: int = 0
 
   def __post_init__(self) -> None:
     checks.require_range(
       self,
       section="sample",
-      names="temperature flow_temperature griffin_lim_iterations sinks",
+      names="temperature flow_temperature griffin_lim_iterations sinks"
+      " draft_tokens",
       low=0,
     )
     checks.require_range(self, section="sample", names="horizon", low=1)

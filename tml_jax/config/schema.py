@@ -125,6 +125,13 @@ def _require_batch(config: Config) -> None:
     f"train.load_balance_loss_weight = {weight}: all {model.num_layers} layers"
     " are dense, there is no load to balance; set it to 0",
   )
+  drafts = config.sample.draft_tokens
+  checks.require(
+    drafts <= model.num_mtp_layers,
+    f"sample.draft_tokens = {drafts}: each is drafted by a layer of multi-token"
+    f" prediction, and model.num_mtp_layers = {model.num_mtp_layers}; draft at"
+    " most so many",
+  )
   weight = config.train.mtp_loss_weight
   checks.require(
     not weight or model.num_mtp_layers,

@@ -37,6 +37,7 @@ class Ticked:
     hidden: [slots, N, D] on the device, the states that output tokens were
       drawn from.
     counts: [slots] output tokens of each.
+    drafted: [slots] of these, those that took no step of their own.
     seconds: wall-clock time from perceived windows to decisions and sound.
     sounds: [samples] of each session that was ticked, of its next window,
       `stream.DELAY` late; empty in a pool without a voice.
@@ -45,6 +46,7 @@ class Ticked:
   frames: dict[Session, Frame]
   hidden: jax.Array
   counts: np.ndarray
+  drafted: np.ndarray
   seconds: float
   sounds: dict[Session, np.ndarray]
 
@@ -237,8 +239,13 @@ class SessionPool:
     decided = self._run(chunk, quiet=quiet)
     # Made while the host reads what was decided.
     sound_BS = self._speak(decided, ticked=slots)
-    tokens, counts, mel = jax.device_get(
-      (decided.tokens_BN, decided.counts_B, decided.mel_BFM)
+    tokens, counts, mel, drafted = jax.device_get(
+      (
+        decided.tokens_BN,
+        decided.counts_B,
+        decided.mel_BFM,
+        decided.drafted_B,
+      )
     )
     frames = {
       session: session.play(
@@ -256,6 +263,7 @@ class SessionPool:
       frames=frames,
       hidden=decided.hidden_BND,
       counts=counts,
+      drafted=drafted,
       sounds=sounds,
       seconds=time.perf_counter() - start,
     )

@@ -331,6 +331,7 @@ def empty_cache(config: Config, size: int) -> cache_lib.Cache:
     # The same for pools of any size, so that sessions may change pools.
     chunk=empty_chunk(config, Senses.ALL, slots=1).inputs.tokens.shape[1],
     dtype=str(config.train.dtype),
+    drafts=config.sample.draft_tokens,
   )
 
 

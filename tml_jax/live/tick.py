@@ -43,6 +43,8 @@ class Decided:
     mel_BFM: log10 fine mel of the next window; only where the last token is
       `<speak>`.
     speaks_B: where it is.
+    drafted_B: of the tokens, those that were drafted (`sample.draft_tokens`)
+      and so took no step of their own.
   """
 
   tokens_BN: jax.Array
@@ -50,6 +52,7 @@ class Decided:
   hidden_BND: jax.Array
   mel_BFM: jax.Array
   speaks_B: jax.Array
+  drafted_B: jax.Array
 
 
 def tick(
@@ -126,6 +129,7 @@ def tick(
     hidden_BND=carry.hidden_BND,
     mel_BFM=mel_BFM,
     speaks_B=speaks_B,
+    drafted_B=carry.drafted_B,
   ), carry.cache
 
 
@@ -169,6 +173,7 @@ class _Carry:
   counts_B: jax.Array
   states_B: jax.Array  # of the grammar
   active_B: jax.Array  # has not decided yet
+  drafted_B: jax.Array
 
   @classmethod
   def create(
@@ -190,6 +195,7 @@ class _Carry:
       counts_B=jnp.zeros(size, jnp.int32),
       states_B=jnp.full(size, int(State.SAY), jnp.int32),
       active_B=active_B,
+      drafted_B=jnp.zeros(size, jnp.int32),
     )
 
 
@@ -204,54 +210,106 @@ def _emit(
   grammar: decode.Grammar,
   config: Config,
 ) -> _Carry:
-  """Draws the next output token of every undecided session and reads it."""
+  """Draws the next output token of every undecided session and reads it.
+
+  With `sample.draft_tokens` some that may follow are drafted and read in the
+  same step. Those are kept that would have been drawn anyway: a draw depends on
+  the state it is drawn from, the session's seed and its place in the frame.
+  """
   active_B, counts_B = carry.active_B, carry.counts_B
-  logits_BV = _in_groups(
-    bound.logits, (carry.hidden_BD,), size=norm.ROWS, config=config
-  )
-  if config.sample.onset_bias:
-    logits_BV = decode.lean(
-      logits_BV,
-      states_B=carry.states_B,
-      silent_B=~_sounds(chunk.inputs),
-      streams=config.streams,
-      bias=config.sample.onset_bias,
+  silent_B = ~_sounds(chunk.inputs)
+  next_state = jnp.asarray(grammar.next_state)
+
+  def draw(hidden_BD, *, states_B, used_B):
+    logits_BV = _in_groups(
+      bound.logits, (hidden_BD,), size=norm.ROWS, config=config
     )
-  token_B = _in_groups(
-    functools.partial(
-      decode.choose,
-      text_vocab_size=config.streams.text_vocab_size,
-      config=config.sample,
-    ),
-    (
-      logits_BV,
-      grammar.allowed(carry.states_B, used_B=counts_B),
-      jax.vmap(jax.random.fold_in)(keys_B, counts_B),
-    ),
-    size=1,
-    config=config,
-  )
+    if config.sample.onset_bias:
+      logits_BV = decode.lean(
+        logits_BV,
+        states_B=states_B,
+        silent_B=silent_B,
+        streams=config.streams,
+        bias=config.sample.onset_bias,
+      )
+    return _in_groups(
+      functools.partial(
+        decode.choose,
+        text_vocab_size=config.streams.text_vocab_size,
+        config=config.sample,
+      ),
+      (
+        logits_BV,
+        grammar.allowed(states_B, used_B=used_B),
+        jax.vmap(jax.random.fold_in)(keys_B, used_B),
+      ),
+      size=1,
+      config=config,
+    )
+
+  token_B = draw(carry.hidden_BD, states_B=carry.states_B, used_B=counts_B)
   quiet = frame_lib.token_id(frame_lib.Control.QUIET, config=config.streams)
   token_B = jnp.where(quiet_B, quiet, token_B)
-  hidden_B1D, cache = bound.extend(
-    _token_chunk(token_B, active_B, chunk=chunk, config=config), carry.cache
+
+  # Of the token, then of each draft: itself, the state of the grammar behind
+  # it, and whether the frame goes on there.
+  tokens, states = [token_B], [next_state[carry.states_B, token_B]]
+  goes_on = [active_B & (states[0] < State.QUIET)]
+
+  def draft(hidden_BD):
+    tokens.append(
+      draw(
+        hidden_BD,
+        states_B=jnp.where(goes_on[-1], states[-1], State.SAY),
+        used_B=counts_B + len(tokens),
+      )
+    )
+    states.append(next_state[states[-1], tokens[-1]])
+    goes_on.append(goes_on[-1] & (states[-1] < State.QUIET))
+    return tokens[-1]
+
+  if config.sample.draft_tokens:
+    bound.draft(token_B, cache=carry.cache, draw=draft)
+  lengths_B = sum(goes_on[:-1], start=active_B.astype(jnp.int32))
+  read_chunk = _token_chunk(tokens, lengths_B, chunk=chunk, config=config)
+  hidden_BCD, read = bound.read(read_chunk, carry.cache)
+
+  kept_B, right_B = active_B.astype(jnp.int32), active_B
+  for k in range(1, len(tokens)):
+    right_B &= goes_on[k - 1]
+    right_B &= tokens[k] == draw(
+      hidden_BCD[:, k - 1],
+      states_B=jnp.where(right_B, states[k - 1], State.SAY),
+      used_B=counts_B + k,
+    )
+    kept_B += right_B
+  cache = bound.keep(
+    read_chunk, hidden_BCD=hidden_BCD, read=read, lengths_B=kept_B
   )
-  state_B = jnp.asarray(grammar.next_state)[carry.states_B, token_B]
+
   slots = jnp.arange(carry.tokens_BN.shape[1])
-  slot_BN = (slots == counts_B[:, None]) & active_B[:, None]
+  tokens_BN, hidden_BND = carry.tokens_BN, carry.hidden_BND
+  for k, each_B in enumerate(tokens):
+    from_BD = hidden_BCD[:, k - 1] if k else carry.hidden_BD
+    slot_BN = (slots == counts_B[:, None] + k) & (k < kept_B)[:, None]
+    tokens_BN = jnp.where(slot_BN, each_B[:, None], tokens_BN)
+    hidden_BND = jnp.where(slot_BN[..., None], from_BD[:, None], hidden_BND)
+  last_B1 = jnp.maximum(kept_B - 1, 0)[:, None]
+  last_BD = jnp.take_along_axis(hidden_BCD, last_B1[..., None], axis=1)[:, 0]
+  state_B = jnp.take_along_axis(jnp.stack(states, axis=1), last_B1, axis=1)
+  state_B = state_B[:, 0]
   is_decided_B = state_B >= State.QUIET
   return dataclasses.replace(
     carry,
     cache=cache,
-    hidden_BD=jnp.where(active_B[:, None], hidden_B1D[:, 0], carry.hidden_BD),
-    tokens_BN=jnp.where(slot_BN, token_B[:, None], carry.tokens_BN),
-    hidden_BND=jnp.where(
-      slot_BN[..., None], carry.hidden_BD[:, None], carry.hidden_BND
-    ),
-    counts_B=counts_B + active_B,
+    hidden_BD=jnp.where(active_B[:, None], last_BD, carry.hidden_BD),
+    tokens_BN=tokens_BN,
+    hidden_BND=hidden_BND,
+    counts_B=counts_B + kept_B,
     # A session that has decided keeps a state that has a row in the table.
     states_B=jnp.where(active_B & ~is_decided_B, state_B, State.SAY),
     active_B=active_B & ~is_decided_B,
+    drafted_B=carry.drafted_B + kept_B - active_B,
   )
 
 
@@ -290,20 +348,21 @@ def _sound(
 
 
 def _token_chunk(
-  token_B: jax.Array, active_B: jax.Array, *, chunk: Chunk, config: Config
+  tokens: list[jax.Array], lengths_B: jax.Array, *, chunk: Chunk, config: Config
 ) -> Chunk:
-  """The chunk of one output token."""
+  """The chunk of an output token and those that are drafted behind it."""
+  size = len(tokens)
   empty = empty_chunk(
-    config, batch_size=len(token_B), size=1, audio=0, patches=0
+    config, batch_size=len(lengths_B), size=size, audio=0, patches=0
   )
   inputs = jax.tree.map(jnp.asarray, empty.inputs)
   windows = chunk.inputs.windows[:, :1]
   return Chunk(
     inputs=inputs._replace(
-      tokens=inputs.tokens.at[:, 0].set(token_B),
+      tokens=inputs.tokens.at[:, :size].set(jnp.stack(tokens, axis=1)),
       windows=jnp.broadcast_to(windows, inputs.tokens.shape),
     ),
-    lengths=active_B.astype(jnp.int32),
+    lengths=lengths_B,
   )
 
 

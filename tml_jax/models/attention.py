@@ -298,6 +298,7 @@ class Attention(nn.Module):
     past_B: jax.Array,
     lengths_B: jax.Array,
     times_BT: jax.Array | None,
+    ahead: int,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Attends from a chunk to the cache and the chunk itself.
 
@@ -308,9 +309,11 @@ class Attention(nn.Module):
       past_B: positions of the session so far.
       lengths_B: valid positions of the chunk.
       times_BT: as `embed.times`.
+      ahead: that a position counts itself to be further on.
 
     Returns:
-      the outputs and the fields of `layer` that changed.
+      the outputs and the fields of `layer` that changed, those of short
+      convolutions as histories (`cache.kept`).
     """
     chunk = x_BTD.shape[1]
     if chunk > ring.chunk:
@@ -323,20 +326,18 @@ class Attention(nn.Module):
       k,
       kernel_KD=self.key_conv,
       state_BKD=layer["key_conv"],
-      lengths_B=lengths_B,
       numerics=self.execution.numerics,
     )
     v, value_conv = short_conv.extend(
       v,
       kernel_KD=self.value_conv,
       state_BKD=layer["value_conv"],
-      lengths_B=lengths_B,
       numerics=self.execution.numerics,
     )
     k = self._turned(self._normed(k, scale=self.key_norm), times_BT)
     steps = jnp.arange(chunk)
     index_BT = past_B[:, None] + steps
-    q, r = self._scaled(q, r, ring.seen(index_BT + 1))
+    q, r = self._scaled(q, r, ring.seen(index_BT + 1 + ahead))
     q = self._turned(q, times_BT)
     is_valid_BT = steps < lengths_B[:, None]
     slot_BT = jnp.where(is_valid_BT, ring.slot(index_BT), ring.slots)

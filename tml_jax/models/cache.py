@@ -9,6 +9,9 @@ that has left the start behind falls apart (StreamingLLM, arXiv 2309.17453). A
 position is the index in the session, however much was evicted: distances,
 windows and the clock stay what they are.
 
+A chunk may be read in part in vain: `Read` keeps so many of its positions.
+Layers of multi-token prediction have a cache of their own, which follows.
+
 Legend: B sessions, S slots, K kv heads, H head dim, C taps - 1, D d_model.
 """
 
@@ -19,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from tml_jax.config import ModelConfig
+from tml_jax.models import short_conv
 
 LAYER_FIELDS = (
   "key",  # [B, K, H, S], convolved and normed; S last, as q k^T wants it
@@ -28,6 +32,7 @@ LAYER_FIELDS = (
   "attention_conv",  # [B, C, D] float32
   "mlp_conv",  # [B, C, D] float32
 )
+_CONVOLUTIONS = tuple(name for name in LAYER_FIELDS if name.endswith("_conv"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +81,27 @@ class Ring:
 
 @flax.struct.dataclass
 class Cache:
-  """State of B sessions."""
+  """State of B sessions.
 
-  layers: tuple[dict[str, jax.Array], ...]  # LAYER_FIELDS of each layer
-  lengths_B: jax.Array  # positions so far, evicted ones too
-  rings: tuple[Ring, ...] = flax.struct.field(pytree_node=False)  # by layer
+  Attributes:
+    layers: LAYER_FIELDS of each layer.
+    lengths_B: positions so far, evicted ones too.
+    rings: by layer.
+    further: as `layers`, of the layers of multi-token prediction that draft;
+      layer k has k + 1 positions fewer.
+    tails: [B, D] each, what these layers join with the next token: for layer k
+      the last output of the layer before it, of the trunk for the first.
+    further_rings: by layer.
+  """
+
+  layers: tuple[dict[str, jax.Array], ...]
+  lengths_B: jax.Array
+  rings: tuple[Ring, ...] = flax.struct.field(pytree_node=False)
+  further: tuple[dict[str, jax.Array], ...] = ()
+  tails: tuple[jax.Array, ...] = ()
+  further_rings: tuple[Ring, ...] = flax.struct.field(
+    pytree_node=False, default=()
+  )
 
   def take(self, row: jax.Array) -> "Cache":
     """The session in `row` alone, B = 1."""
@@ -95,6 +116,46 @@ class Cache:
     )
 
 
+@flax.struct.dataclass
+class Read:
+  """A chunk that was read and is not kept yet.
+
+  A position that is not kept has been written over one that nobody sees any
+  more, and is not seen itself: `Ring.held` goes by the length of the session.
+
+  Attributes:
+    cache: before it.
+    layers: with the keys and values of the chunk, and histories of short
+      convolutions.
+    chunk: its positions.
+  """
+
+  cache: Cache
+  layers: tuple[dict[str, jax.Array], ...]
+  chunk: int = flax.struct.field(pytree_node=False)
+
+  def keep(self, lengths_B: jax.Array) -> Cache:
+    """The cache with the first `lengths_B` positions of each session."""
+    return self.cache.replace(
+      layers=tuple(
+        kept(layer, lengths_B=lengths_B, chunk=self.chunk)
+        for layer in self.layers
+      ),
+      lengths_B=self.cache.lengths_B + lengths_B,
+    )
+
+
+def kept(
+  layer: dict[str, jax.Array], *, lengths_B: jax.Array, chunk: int
+) -> dict[str, jax.Array]:
+  """LAYER_FIELDS when the first `lengths_B` of a chunk's positions are kept."""
+  states = {
+    name: short_conv.after(layer[name], lengths_B=lengths_B, chunk=chunk)
+    for name in _CONVOLUTIONS
+  }
+  return layer | states
+
+
 def init_cache(
   config: ModelConfig,
   *,
@@ -103,6 +164,7 @@ def init_cache(
   sinks: int,
   chunk: int,
   dtype: str,
+  drafts: int = 0,
 ) -> Cache:
   """An empty cache.
 
@@ -113,11 +175,12 @@ def init_cache(
     sinks: first positions that they see besides.
     chunk: the longest chunk that is ever appended.
     dtype: of keys and values.
+    drafts: layers of multi-token prediction that keep something, too.
   """
   taps = config.conv_kernel - 1
 
-  def layer(index: int, ring: Ring) -> dict[str, jax.Array]:
-    if config.is_global(index):
+  def layer(is_global: bool, ring: Ring) -> dict[str, jax.Array]:
+    if is_global:
       heads, width = config.num_kv_heads, config.head_dim
     else:
       heads, width = config.swa_num_kv_heads, config.swa_head_dim
@@ -133,14 +196,23 @@ def init_cache(
       for name, shape in shapes.items()
     }
 
-  rings = tuple(
-    Ring(window=horizon, sinks=sinks, chunk=chunk)
-    if config.is_global(index)
-    else Ring(window=config.sliding_window, sinks=0, chunk=chunk)
-    for index in range(config.num_layers)
-  )
+  def rings(kinds: list[bool]) -> tuple[Ring, ...]:
+    return tuple(
+      Ring(window=horizon, sinks=sinks, chunk=chunk)
+      if is_global
+      else Ring(window=config.sliding_window, sinks=0, chunk=chunk)
+      for is_global in kinds
+    )
+
+  trunk = [config.is_global(i) for i in range(config.num_layers)]
+  further = [config.mtp_is_global(i) for i in range(drafts)]
   return Cache(
-    layers=tuple(layer(index, ring) for index, ring in enumerate(rings)),
+    layers=tuple(map(layer, trunk, rings(trunk))),
     lengths_B=jnp.zeros(batch_size, jnp.int32),
-    rings=rings,
+    rings=rings(trunk),
+    further=tuple(map(layer, further, rings(further))),
+    tails=tuple(
+      jnp.zeros((batch_size, config.d_model), dtype) for _ in further
+    ),
+    further_rings=rings(further),
   )

@@ -1,6 +1,7 @@
 """The interaction model: what training, sampling and evaluation call.
 
-For: `hidden`, `logits`, `velocity`, `mtp_hidden` and the cached `extend`, all
+For: `hidden`, `logits`, `velocity`, `mtp_hidden` and the cached `extend` (in
+two parts, `read` and `keep`, where something is drafted with `draft`), all
 through `model.apply(variables, ..., method="hidden")`. Not for: losses,
 sampling decisions, sharding (only logical names appear here). Start at
 `InteractionModel`; inputs are in `embed.py`, layers in `trunk.py`.
@@ -11,6 +12,8 @@ experts and is moved by training's own rule, never by a gradient.
 Legend: B batch, T time, D d_model, V vocabulary, F fine frames, C channels,
 L MoE layers, E experts, K kinds of position.
 """
+
+from collections.abc import Callable
 
 import flax
 import jax
@@ -142,9 +145,51 @@ class InteractionModel(nn.Module):
     Segments and positions come from the cache: a session is one segment.
     Hidden states beyond the prefix are meaningless.
     """
+    hidden_BCD, read = self.read(chunk, cache)
+    cache = self.keep(
+      chunk, hidden_BCD=hidden_BCD, read=read, lengths_B=chunk.lengths
+    )
+    return hidden_BCD, cache
+
+  def read(
+    self, chunk: Chunk, cache: cache_lib.Cache
+  ) -> tuple[jax.Array, cache_lib.Read]:
+    """Hidden states of a chunk of which `keep` may keep a part."""
     return self.trunk.extend(
       self.embed(chunk.inputs),
       cache=cache,
       lengths_B=chunk.lengths,
       times_BT=self._times(chunk.inputs),
+    )
+
+  def keep(
+    self,
+    chunk: Chunk,
+    *,
+    hidden_BCD: jax.Array,
+    read: cache_lib.Read,
+    lengths_B: jax.Array,
+  ) -> cache_lib.Cache:
+    """The cache with the first `lengths_B` positions of what was read."""
+    cache = read.keep(lengths_B)
+    if not cache.further:
+      return cache
+    followed = self.mtp.follow(
+      hidden_BCD,
+      tokens_BTD=self.embed.text(chunk.inputs.tokens),
+      cache=read.cache,
+      lengths_B=lengths_B,
+    )
+    return cache.replace(further=followed.further, tails=followed.tails)
+
+  def draft(
+    self,
+    token_B: jax.Array,
+    *,
+    cache: cache_lib.Cache,
+    draw: Callable[[jax.Array], jax.Array],
+  ) -> list[jax.Array]:
+    """Tokens that may come behind one that was chosen; as `Mtp.draft`."""
+    return self.mtp.draft(
+      token_B, embed=self.embed.text, draw=draw, cache=cache
     )

@@ -109,30 +109,42 @@ def extend(
   *,
   kernel_KD: jax.Array,
   state_BKD: jax.Array,
-  lengths_B: jax.Array,
   numerics: Numerics = Numerics.DEFAULT,
 ) -> tuple[jax.Array, jax.Array]:
-  """The same over a chunk whose first `lengths_B` positions are valid.
+  """The same over a chunk of a session.
 
   Args:
     x_BSD: inputs of the chunk.
     kernel_KD: taps.
     state_BKD: the last K-1 valid inputs before the chunk, zeros at the start
       of a session; float32.
-    lengths_B: valid positions of each row, 0..S.
     numerics: of the model.
 
   Returns:
-    outputs (those beyond the valid prefix are meaningless) and the new state.
+    outputs (those beyond the valid prefix are meaningless) and the history, of
+    which `after` makes the new state.
   """
   chunk = x_BSD.shape[1]
   taps = kernel_KD.shape[0]
   x32 = x_BSD.astype(jnp.float32)
-  history = jnp.concatenate([state_BKD, x32], axis=1)
+  history_BXD = jnp.concatenate([state_BKD, x32], axis=1)
   starts = range(taps - 1, -1, -1)
-  inputs = [history[:, start : start + chunk] for start in starts]
+  inputs = [history_BXD[:, start : start + chunk] for start in starts]
   y = _sum(*inputs, kernel_KD=kernel_KD, numerics=numerics)
-  new_state = jax.vmap(
-    lambda rows, start: jax.lax.dynamic_slice_in_dim(rows, start, taps - 1)
-  )(history, lengths_B)
-  return y.astype(x_BSD.dtype), new_state
+  return y.astype(x_BSD.dtype), history_BXD
+
+
+def after(
+  history_BXD: jax.Array, *, lengths_B: jax.Array, chunk: int
+) -> jax.Array:
+  """The state when the first `lengths_B` positions of a chunk are kept.
+
+  Args:
+    history_BXD: of `extend`: the state before, then `chunk` inputs.
+    lengths_B: 0..chunk.
+    chunk: positions.
+  """
+  kept = history_BXD.shape[1] - chunk
+  return jax.vmap(
+    lambda rows, start: jax.lax.dynamic_slice_in_dim(rows, start, kept)
+  )(history_BXD, lengths_B)

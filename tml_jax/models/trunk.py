@@ -82,8 +82,9 @@ class Layer(nn.Module):
     past_B: jax.Array,
     lengths_B: jax.Array,
     times_BT: jax.Array | None,
+    ahead: int = 0,
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The same over a chunk behind `layer`, this layer's cache."""
+    """The same over a chunk behind `layer`; as `Attention.extend`."""
     a, changed = self.attention.extend(
       self.attention_norm(x_BTD),
       layer=layer,
@@ -91,12 +92,12 @@ class Layer(nn.Module):
       past_B=past_B,
       lengths_B=lengths_B,
       times_BT=times_BT,
+      ahead=ahead,
     )
     a, changed["attention_conv"] = short_conv.extend(
       a,
       kernel_KD=self.attention_conv,
       state_BKD=layer["attention_conv"],
-      lengths_B=lengths_B,
       numerics=self.execution.numerics,
     )
     x_BTD += a
@@ -105,7 +106,6 @@ class Layer(nn.Module):
       m,
       kernel_KD=self.mlp_conv,
       state_BKD=layer["mlp_conv"],
-      lengths_B=lengths_B,
       numerics=self.execution.numerics,
     )
     return x_BTD + m, changed
@@ -266,8 +266,8 @@ class Trunk(nn.Module):
     cache: cache_lib.Cache,
     lengths_B: jax.Array,
     times_BT: jax.Array | None,
-  ) -> tuple[jax.Array, cache_lib.Cache]:
-    """Hidden states of a chunk and the cache that holds it.
+  ) -> tuple[jax.Array, cache_lib.Read]:
+    """Hidden states of a chunk, of which all or a part may be kept.
 
     Raises:
       ValueError: the layers are scanned; `layers.unstack` the parameters and
@@ -281,6 +281,7 @@ class Trunk(nn.Module):
     for layer, (old, ring) in zip(self.layers.values(), kept, strict=True):
       x_BTD, new = layer.extend(x_BTD, layer=old, ring=ring, **past)
       layers.append(new)
-    lengths_B = cache.lengths_B + lengths_B
-    cache = cache.replace(layers=tuple(layers), lengths_B=lengths_B)
-    return self.final_norm(x_BTD), cache
+    read = cache_lib.Read(
+      cache=cache, layers=tuple(layers), chunk=x_BTD.shape[1]
+    )
+    return self.final_norm(x_BTD), read

@@ -1,0 +1,108 @@
+"""Drafted tokens: what is said stays the same, in fewer steps."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.helpers import small_session
+from tml_jax.config import Config
+from tml_jax.config import text as config_text
+
+_WINDOWS = 24
+
+
+def _config(drafts: int, *, temperature: float = 0.0) -> Config:
+  cfg = small_session.config(temperature=temperature, horizon=96, sinks=8)
+  return config_text.with_fields(
+    cfg,
+    {
+      "model.num_mtp_layers": 2,
+      "model.mtp_attention_pattern": "LG",
+      "sample.draft_tokens": drafts,
+    },
+  )
+
+
+def _variables(*, foresees: bool):
+  """Random; or of a model that sees no more than the last token.
+
+  Then what is said hangs on that alone, and the first layer that drafts is
+  told it: the trunk's layers add nothing, and it passes the token on.
+  """
+  variables = small_session.variables(_config(0))
+  if not foresees:
+    return variables
+
+  def changed(path, leaf):
+    names = [key.key for key in path]
+    if names[-1] in ("output", "down", "shared_down"):
+      return np.zeros_like(leaf)
+    if names[-1] == "projection" and "layer_00" in names:
+      half = leaf.shape[1]
+      return np.concatenate([np.zeros((half, half)), np.eye(half)]).astype(
+        leaf.dtype
+      )
+    if names[-3:] == ["embed", "norm", "scale"]:
+      return np.ones_like(leaf)
+    if names[-2:] == ["token_norm", "scale"] and "layer_00" in names:
+      return variables["params"]["trunk"]["final_norm"]["scale"]
+    return leaf
+
+  return jax.tree_util.tree_map_with_path(changed, variables)
+
+
+def _talk(cfg: Config, *, variables):
+  """Frames by seed of those who join and leave, output tokens, and drafts.
+
+  Returns:
+    frames, [windows, slots] tokens of each, and of these those drafted.
+  """
+  pool = small_session.pool(cfg, slots=4, variables=variables)
+  users, frames, counts, drafted = {}, {}, [], []
+  for window in range(_WINDOWS):
+    if window in (0, 5):
+      for seed in range(2):
+        live = pool.join(seed=10 * window + seed)
+        users[live] = small_session.User(cfg, seed=live.seed)
+    if window == 15:
+      gone = list(users)[1]
+      pool.leave(gone)
+      del users[gone]
+    ticked = pool.tick(
+      {live: user.speak_to(live) for live, user in users.items()}
+    )
+    for live, frame in ticked.frames.items():
+      frames.setdefault(live.seed, []).append(
+        (frame.say, frame.text_out, frame.speak)
+      )
+    counts.append(ticked.counts)
+    drafted.append(ticked.drafted)
+  return frames, np.array(counts), np.array(drafted)
+
+
+@pytest.mark.parametrize(
+  "foresees, temperature",
+  [
+    (True, 0.0),
+    (False, 0.0),
+    pytest.param(True, 1.0, marks=pytest.mark.slow),
+    pytest.param(False, 1.0, marks=pytest.mark.slow),
+  ],
+)
+def test_what_is_said_is_what_is_said_without(foresees, temperature):
+  variables = _variables(foresees=foresees)
+  want, counts, none = _talk(
+    _config(0, temperature=temperature), variables=variables
+  )
+  assert not none.any() and counts.max() == 5 and counts.sum() > 100
+  for drafts in (1, 2):
+    got, same, drafted = _talk(
+      _config(drafts, temperature=temperature), variables=variables
+    )
+    assert got == want
+    np.testing.assert_array_equal(same, counts)
+    if foresees and drafts == 1:
+      # Of every two tokens the second is foreseen.
+      np.testing.assert_array_equal(drafted, counts // 2)
+    elif foresees:
+      assert (drafted >= counts // 2).all()
