@@ -2,10 +2,10 @@
 
 Tick times of 1, 4 and 16 sessions of `tiny`, without and with their sound, what
 they are made of, an hour of one session, the gain over computing the whole past
-again, and the two forms of a tick's experts. Writes benchmarks/session.md
-beside this file too. The weights are random and one text token is allowed, so
-that every session is busy: it speaks in half of its windows and says or shows
-something in most.
+again, the two forms of a tick's experts, and what drafted tokens save or cost.
+Writes benchmarks/session.md beside this file too. The weights are random and
+one text token is allowed, so that every session is busy: it speaks in half of
+its windows and says or shows something in most.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from benchmarks import moe, timing
 from experiments import interaction as sizes
 from experiments import vocoder as vocoders
 from tml_jax.config import Config, Numerics
+from tml_jax.config import text as config_text
 from tml_jax.live import conversation
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as tick_program
@@ -97,7 +98,12 @@ class Talk:
   """Busy conversations in a full, compiled pool, and what windows took."""
 
   def __init__(
-    self, cfg: Config, *, sessions: int, voice: stream.Voice | None = None
+    self,
+    cfg: Config,
+    *,
+    sessions: int,
+    voice: stream.Voice | None = None,
+    weights: dict | None = None,
   ):
     program = tick_program.on_device(
       cfg,
@@ -106,7 +112,7 @@ class Talk:
       text_pieces=1,
     )
     self.pool = pool_lib.SessionPool(
-      program, variables=variables(cfg), voice=voice
+      program, variables=weights or variables(cfg), voice=voice
     )
     self.pool.warm_up({session_lib.Senses.SOUND})
     self._room = conversation.Room(self.pool, tokenizer=Letters())
@@ -313,6 +319,51 @@ def invariant_cost(cfg: Config) -> dict[str, float]:
   return ratios | {"train step": invariant / default}
 
 
+def foreseeing(weights: dict) -> dict:
+  """Of a model that sees no more than the last token, and is foreseen.
+
+  What it says hangs on that token alone, and the first layer of multi-token
+  prediction is told it: layers of the trunk add nothing, and that one passes
+  the token on. So the first draft is always right.
+  """
+
+  def changed(path, leaf):
+    names = [key.key for key in path]
+    if names[-1] in ("output", "down", "shared_down"):
+      return np.zeros_like(leaf)
+    if names[-3:] == ["embed", "norm", "scale"]:
+      return np.ones_like(leaf)
+    if "layer_00" in names and names[-1] == "projection":
+      size = leaf.shape[1]
+      return np.eye(2 * size, size, -size, leaf.dtype)
+    if "layer_00" in names and names[-2:] == ["token_norm", "scale"]:
+      return weights["params"]["trunk"]["final_norm"]["scale"]
+    return leaf
+
+  return jax.tree_util.tree_map_with_path(changed, weights)
+
+
+def drafts(cfg: Config, *, sessions: int) -> dict[str, float]:
+  """Time of a tick that drafts a token over one that does not.
+
+  Of a model whose drafts are all right, and of one whose are not.
+  """
+  cfg = config_text.with_fields(cfg, {"model.num_mtp_layers": 1})
+  drafting = config_text.with_fields(cfg, {"sample.draft_tokens": 1})
+  plain, found = variables(cfg), {}
+  for name, weights in (("right", foreseeing(plain)), ("random", plain)):
+    talks = [
+      Talk(each, sessions=sessions, weights=weights) for each in (cfg, drafting)
+    ]
+    for _ in range(10):
+      for talk in talks:
+        talk.run(windows=_TURN)
+    times = [statistics.median(talk.milliseconds) for talk in talks]
+    found[name] = times[1] / times[0]
+    found[f"{name}_tokens"] = talks[0].quantiles()["tokens_per_window"]
+  return found
+
+
 def _train_step(cfg: Config):
   """Runs a compiled step on a state of its own."""
   mesh = mesh_lib.create(cfg.mesh, devices=jax.devices()[:1])
@@ -395,8 +446,20 @@ def markdown(numbers) -> str:
       for name, ratio in numbers["invariant_over_default"].items()
     )
     + ".",
+    "",
+    *_of_drafts(numbers["drafts"]),
   ]
   return "\n".join(lines) + "\n"
+
+
+def _of_drafts(numbers: dict[str, float]) -> list[str]:
+  return [
+    f"`--config.sample.draft_tokens=1` over none, in time of a tick of"
+    f" {SESSIONS[-1]}: {numbers['right']:.2f} where all drafts are right"
+    f" ({numbers['right_tokens']:.1f} tokens a window),"
+    f" {numbers['random']:.2f} with random weights, whose drafts are not"
+    f" ({numbers['random_tokens']:.1f})."
+  ]
 
 
 def main(argv):
@@ -422,6 +485,7 @@ def main(argv):
   keep(experts=moe.few(rounds=31))
   keep(**long_session(cfg, windows=_LONG.value))
   keep(invariant_over_default=invariant_cost(cfg))
+  keep(drafts=drafts(cfg, sessions=SESSIONS[-1]))
   keep(
     recompute=recompute(
       cfg,
