@@ -18,7 +18,7 @@ from scipy import stats
 
 from tml_jax.evals.metrics import chances, floor, panel, recorded, score
 from tml_jax.evals.metrics.floor import Series
-from tml_jax.evals.metrics.panel import Metric, Statistic
+from tml_jax.evals.metrics.panel import Better, Metric, Statistic
 
 RESAMPLES = 1000
 # Of a comparison: a p below 0.05 must be within reach for a hundred of them.
@@ -138,6 +138,17 @@ def difference(apart_R: np.ndarray) -> Difference:
     fewer = min((drawn_R <= 0).sum(), (drawn_R >= 0).sum())
     p = min(1.0, 2 * (fewer + 1) / (len(drawn_R) + 1))
   return Difference(float(apart_R[0]), *quantile_interval(drawn_R), p=float(p))
+
+
+def lost(metric: Metric, ours: Value, theirs: Value) -> float:
+  """How much worse ours is, as a share of the larger one; below 0: better.
+
+  Of shares and rates -1 to 1; `metric` has a better side.
+  """
+  more = theirs.value - ours.value
+  if metric.better is Better.LOWER:
+    more = -more
+  return more / max(abs(ours.value), abs(theirs.value), 1e-9)
 
 
 def holm(found: dict[str, dict[str, Difference]]) -> dict[str, dict]:
