@@ -212,3 +212,24 @@ def test_files_of_others(tmp_path):
   _write(path, _LOG, _LOG)
   with pytest.raises(errors.UserError, match="line 4: drawn is there twice"):
     archive.read(path)
+
+
+def test_logs_are_measured_again(tmp_path):
+  """After a change of a metric what stands in a file is of the old one."""
+  path = tmp_path / "all.xz"
+  _write(path, _LOG, _second(), parts=("plain", "noise_0"))
+  before = path.read_bytes()
+  archive.measure_again(path)
+  assert path.read_bytes() == before  # nothing has changed
+  numbers = archive.read(path).numbers()
+
+  def older(record):
+    record["series"]["model"]["done"] = [[0.0, 1.0]]
+    return record
+
+  _edit(path, 3, older)
+  with pytest.raises(errors.UserError, match="'done' .* --measure_again"):
+    archive.read(path).numbers()
+  archive.measure_again(path)
+  assert path.read_bytes() == before
+  assert archive.read(path).numbers() == numbers

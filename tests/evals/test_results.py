@@ -57,7 +57,7 @@ def _report(*kinds, users="reacting"):
   )
 
 
-def _write(path, **parts):
+def _write(path, changed=compared.BIAS, **parts):
   numbers = {
     **{"config": "small", "step": 5, "agent": path.parent.name, "git": "g"},
     **{"suite": "interactivity", "split": "heldout", "users": "reacting"},
@@ -66,7 +66,7 @@ def _write(path, **parts):
     path,
     head=archive.Head(numbers, command="", config="", seeds={"train": 0}),
     parts={
-      name: archive.Part(report, changes={"sample.onset_bias": i})
+      name: archive.Part(report, changes={changed: i})
       for i, (name, report) in enumerate(parts.items())
     },
   )
@@ -216,6 +216,12 @@ def test_a_sweep_of_several_seeds_is_joined(root):
       "seed_1.xz is no archive of an evaluation",
     ),
     (
+      lambda f: _write(
+        f / "base/sweep_1.xz", changed="turns.endpoint_s", one=_report("well")
+      ),
+      "sweep_1.xz is a sweep of turns.endpoint_s; what is traded is swept by",
+    ),
+    (
       lambda f: (f / results.PAGE).write_text("no block"),
       "README.md: there must be one line <!-- begin",
     ),
@@ -276,7 +282,9 @@ def test_the_command_names_what_is_wrong(root):
   assert "all tables follow from 12 archives" in done.stdout
   (root / results.FRONT).write_text("no block")
   done = commands.run(*run)
-  assert done.returncode != 0 and "there must be one line" in done.stderr
+  assert done.returncode == errors.Status.BAD_INPUT
+  (line,) = done.stderr.splitlines()
+  assert "README.md: there must be one line" in line
   path = root / results.FOLDER / "base" / "seed_0.xz"
   done = commands.run(*run, f"--numbers={path}")
   assert done.returncode == 0 and '"conditions"' in done.stdout

@@ -14,6 +14,7 @@ when they are asked for, and what stands in the file is compared with them.
 """
 
 import dataclasses
+import enum
 import json
 import lzma
 import os
@@ -186,8 +187,8 @@ def write(path: pathlib.Path, *, head: Head, parts: Mapping[str, Part]) -> None:
     json.dumps(r, ensure_ascii=False, separators=(",", ":")) for r in records
   )
   text = "".join(f"{errors.escaped(line)}\n" for line in lines)
-  # 9: a dictionary that reaches over all parts, whose users are alike.
-  content = lzma.compress(text.encode(), preset=9)
+  # 7: a dictionary of 16 MiB reaches over many users; takes 0.2 GB meanwhile.
+  content = lzma.compress(text.encode(), preset=7)
   path.parent.mkdir(parents=True, exist_ok=True)
   files.write_atomically(path, content=content)
 
@@ -198,8 +199,31 @@ def _without_empty(series: Series) -> dict[str, Any]:
   return {name: events for name, events in found.items() if events}
 
 
-def read(path: str | os.PathLike[str]) -> Archive:
+class Compares(enum.Enum):
+  """What measured series are compared with."""
+
+  FILE = "what stands in the file"
+  NOTHING = "nothing: definitions have changed since"
+
+
+def measure_again(path: pathlib.Path) -> None:
+  """Writes the series that the logs of a file have by today's definitions.
+
+  Raises:
+    errors.UserError: see `read`.
+  """
+  found = read(path, compares=Compares.NOTHING)
+  write(path, head=found.head, parts=found.parts)
+
+
+def read(
+  path: str | os.PathLike[str], *, compares: Compares = Compares.FILE
+) -> Archive:
   """What `write` wrote.
+
+  Args:
+    path: of the file.
+    compares: what series are compared with when they are measured.
 
   Raises:
     errors.UserError: naming the file, the line and what is wrong with it.
@@ -237,7 +261,7 @@ def read(path: str | os.PathLike[str]) -> Archive:
       raise _broken(
         path, number, f"part {name!r}: it has no name, or is there twice"
       )
-    parts[name] = _part(path, number, record, lines=lines)
+    parts[name] = _part(path, number, record, lines=lines, compares=compares)
   if len(parts) != count:
     raise _broken(path, 1, f"{len(parts)} parts follow, not {count}")
   return Archive(path, head, parts)
@@ -249,6 +273,7 @@ def _part(
   record: dict[str, Any],
   *,
   lines: Iterator[tuple[int, dict[str, Any]]],
+  compares: Compares,
 ) -> Part:
   """A part and its conversations, which are the next of `lines`."""
   try:
@@ -283,7 +308,9 @@ def _part(
       raise _broken(
         path, number, f"{len(seen)} conversations, where {count} are announced"
       )
-    item = _scored(path, number, record, agents=(panel.MODEL, *agents))
+    item = _scored(
+      path, number, record, agents=(panel.MODEL, *agents), compares=compares
+    )
     if item.log.id in seen:
       raise _broken(path, number, f"{item.log.id} is there twice")
     if provenance and item.log.provenance != provenance | item.of:
@@ -304,6 +331,7 @@ def _scored(
   record: dict[str, Any],
   *,
   agents: Sequence[str],
+  compares: Compares,
 ) -> Scored:
   """A conversation."""
   try:
@@ -311,9 +339,11 @@ def _scored(
     columns = {
       agent: ticks.exactly(dict, record["logs"][agent]) for agent in agents
     }
-    said = {
-      agent: ticks.exactly(dict, record["series"][agent]) for agent in agents
-    }
+    said = None
+    if compares is Compares.FILE:
+      said = {
+        agent: ticks.exactly(dict, record["series"][agent]) for agent in agents
+      }
     return Scored(
       ticks.exactly(str, record["family"]),
       log=log,
@@ -331,11 +361,11 @@ class _Measured(Mapping[str, Series]):
   def __init__(
     self,
     columns: Mapping[str, Any],
-    said: Mapping[str, Any],
+    said: Mapping[str, Any] | None,
     *,
     where: tuple[pathlib.Path, int],
   ):
-    """`said` is what the file has of them."""
+    """`said` is what the file has of them, if they are compared with that."""
     self._columns, self._said, self._where = columns, said, where
     self._found: dict[str, Series] = {}
 
@@ -356,14 +386,16 @@ class _Measured(Mapping[str, Series]):
       found = panel.measure(log)
     except (errors.UserError, *_BROKEN) as error:
       raise _broken(*self._where, f"{agent}: {error}") from error
+    if self._said is None:
+      return found
     ours, theirs = _without_empty(found), self._said[agent]
     for name in (*ours, *theirs):
       if ours.get(name) != theirs.get(name):
         raise _broken(
           *self._where,
           f"{log.id}, {agent}: series {name!r} is {theirs.get(name)!r:.60} in"
-          f" the file, and {ours.get(name)!r:.60} by its log (with the metrics"
-          " of this commit and of --plugins)",
+          f" the file, and {ours.get(name)!r:.60} by its log; where a"
+          " definition has changed: `tml_jax.evals.results --measure_again`",
         )
     return found
 

@@ -19,6 +19,7 @@ from tml_jax.evals.metrics.statistics import Difference, Value
 from tml_jax.evals.sweep_picture import X, Y
 
 BASE, RIVAL = "base", "turns"  # rows of experiments/ablations.py
+BIAS = "sample.onset_bias"  # that moves what is traded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,18 +167,25 @@ class Traded:
 
   @property
   def label(self) -> str:
-    return ", ".join(f"{value}" for value in self.changes.values())
+    return f"{self.changes[BIAS]:g}"
 
 
 def traded(results: Results) -> dict[str, list[Traded]]:
   """By arm, points that all its seeds have, in order.
 
   Raises:
-    errors.UserError: seeds have met other users.
+    errors.UserError: seeds have met other users, or something else was swept.
   """
   rows = tuple(m for m in panel.METRICS if m.name in (X, Y))
   found: dict[str, list[Traded]] = {}
   for arm, swept in results.sweeps.items():
+    for each in swept:
+      for part in each.parts.values():
+        if part.changes.keys() != {BIAS}:
+          raise errors.UserError(
+            f"{each.path} is a sweep of {', '.join(part.changes) or 'nothing'};"
+            f" what is traded is swept by {BIAS} alone"
+          )
     for name, part in swept[0].parts.items():
       if not all(name in each.parts for each in swept):
         continue

@@ -7,6 +7,7 @@ evaluating (`evaluate` leaves an archive). Start at `gather`, then `write`.
   python -m tml_jax.evals.results --take=ABLATION   # copies archives, writes
   python -m tml_jax.evals.results                   # writes what they say now
   python -m tml_jax.evals.results --check           # fails where a page differs
+  python -m tml_jax.evals.results --measure_again   # a metric has changed
   python -m tml_jax.evals.results --numbers=FILE.xz # its JSON file, to stdout
 
 Archives are results/ROW/seed_S.xz of a row of an experiment file, as `ablate`
@@ -23,6 +24,7 @@ from absl import app, flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
+from tml_jax.config import command
 from tml_jax.evals import archive, compared, results_tables, sweep_picture
 from tml_jax.evals.compared import Results
 
@@ -43,6 +45,12 @@ _TAKE = flags.DEFINE_string(
 )
 _CHECK = flags.DEFINE_bool(
   "check", False, "Write nothing; fail where a page is not what follows."
+)
+_MEASURE_AGAIN = flags.DEFINE_bool(
+  "measure_again",
+  False,
+  "Measure the logs in results/ by today's definitions first: after a change of"
+  " a metric.",
 )
 _NUMBERS = flags.DEFINE_string(
   "numbers", "", "Archive whose JSON numbers are printed, and nothing else."
@@ -179,24 +187,27 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}")
   root = pathlib.Path(_ROOT.value)
-  try:
-    if _NUMBERS.value:
-      numbers = archive.read(_NUMBERS.value).numbers()
-      print(json.dumps(numbers, indent=1, allow_nan=False))
-      return
-    if _TAKE.value:
-      for path in take(pathlib.Path(_TAKE.value), root=root):
-        print(f"took {path}")
-    results = gather(root)
-    if _CHECK.value:
-      check(results, root=root)
-      print(f"all tables follow from {len(list(results))} archives")
-      return
-    for path in write(results, root=root):
-      print(f"wrote {path}")
-  except errors.UserError as error:
-    raise app.UsageError(str(error)) from error
+  if _NUMBERS.value:
+    numbers = archive.read(_NUMBERS.value).numbers()
+    print(json.dumps(numbers, indent=1, allow_nan=False))
+    return
+  if _TAKE.value:
+    for path in take(pathlib.Path(_TAKE.value), root=root):
+      print(f"took {path}")
+  if _MEASURE_AGAIN.value:
+    for path in sorted((root / FOLDER).rglob(f"*{archive.SUFFIX}")):
+      archive.measure_again(path)
+      print(f"measured {path}")
+  results = gather(root)
+  if _CHECK.value:
+    check(results, root=root)
+    print(f"all tables follow from {len(list(results))} archives")
+    return
+  for path in write(results, root=root):
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-  app.run(main)
+  with command.ending():
+    command.prepare()
+    app.run(main)

@@ -32,6 +32,12 @@ def page(results: Results) -> list[str]:
   if results.has_rivals:
     lines += _against(results)
     lines += _conditions(results)
+  else:
+    lines += [
+      "No trained model has been evaluated by this panel yet beside the same"
+      " behind a turn detector.",
+      "",
+    ]
   lines += _traded(results)
   lines += _ablations(results)
   if results.agents:
@@ -54,7 +60,7 @@ def short(results: Results) -> list[str]:
       "No model has been measured by this panel yet. What agents without a"
       " model score, so that a number of one can be judged:",
       "",
-      *_agents_table(results.agents.plain),
+      *_agents_table(results.agents.plain, names=_SHOWN),
     ]
   return ["Nothing has been measured yet."]
 
@@ -306,7 +312,7 @@ def _agents(found: Archive) -> list[str]:
     f" {found.head.numbers.get('users', '')}. Who they are:"
     " [docs/panel.md](../docs/panel.md#agents-without-a-model).",
     "",
-    *_agents_table(plain),
+    *_agents_table(plain, names=plain.agents),
     "",
   ]
   if len(found.parts) == 1:
@@ -332,11 +338,9 @@ def _agents(found: Archive) -> list[str]:
   return [*lines, ""]
 
 
-def _agents_table(report: Report) -> list[str]:
+def _agents_table(report: Report, *, names: Sequence[str]) -> list[str]:
   rows = [m for m in report.metrics if m.name in panel.HEADLINE]
-  values = {
-    name: report.summary(panel.ALL, agent=name) for name in report.agents
-  }
+  values = {name: report.summary(panel.ALL, agent=name) for name in names}
   lines = [
     _line("", *(f"`{name}`" for name in values)),
     "|---|" + "--:|" * len(values),
