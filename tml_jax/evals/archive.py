@@ -92,6 +92,16 @@ class Part:
   changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
+def of_model(part: Part) -> Part:
+  """A part with the model alone."""
+  scored = [
+    dataclasses.replace(item, columns={panel.MODEL: item.columns[panel.MODEL]})
+    for item in part.report.scored
+  ]
+  report = dataclasses.replace(part.report, scored=scored, agents=())
+  return dataclasses.replace(part, report=report)
+
+
 @dataclasses.dataclass(frozen=True)
 class Archive:
   """An evaluation that was read.

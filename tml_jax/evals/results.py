@@ -18,14 +18,19 @@ without a model. Text outside of the marked blocks is by hand, and is kept.
 import json
 import pathlib
 import re
-import shutil
 
 from absl import app, flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import command
-from tml_jax.evals import archive, compared, results_tables, sweep_picture
+from tml_jax.evals import (
+  archive,
+  compared,
+  conditions,
+  results_tables,
+  sweep_picture,
+)
 from tml_jax.evals.compared import Results
 
 BEGIN = "<!-- begin: written by tml_jax.evals.results -->"
@@ -83,6 +88,9 @@ def gather(root: pathlib.Path) -> Results:
 def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
   """Copies archives of evaluations to results/; returns where they are.
 
+  Those of arms keep agents without a model in their plain part alone: under
+  conditions they take most of the space, and do the same beside every arm.
+
   Raises:
     errors.UserError: there are none, or one is broken.
   """
@@ -104,11 +112,16 @@ def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
       f"--take={source} has no ROW/seed_S/evaluation{archive.SUFFIX}: name the"
       " --out of `ablate`, or the archive of an agent without a model"
     )
-  for path in copies:
-    archive.read(path)  # a broken one replaces none
-  for path, copy in copies.items():
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
+  # A broken one replaces none.
+  found = {copy: archive.read(path) for path, copy in copies.items()}
+  for copy, each in found.items():
+    parts = each.parts
+    if copy.name != AGENTS:
+      parts = {
+        name: part if name == conditions.PLAIN else archive.of_model(part)
+        for name, part in parts.items()
+      }
+    archive.write(copy, head=each.head, parts=parts)
   return list(copies.values())
 
 
