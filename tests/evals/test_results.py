@@ -158,10 +158,16 @@ def test_a_cell_that_does_not_follow_is_named(root):
     number = 1 + [line[:24] for line in lines].index("| unmoved by backchannel")
     lines[number - 1] = lines[number - 1].replace("100.0 (", "99.0 (", 1)
     path.write_text("\n".join(lines))
-    with pytest.raises(errors.UserError, match=rf"{name}, line {number}: .*99"):
+    wrong = r"unmoved by backchannels, % ↑, cell 1: '99.0 \(.*say '100.0 \("
+    with pytest.raises(
+      errors.UserError, match=rf"{name}, line {number}: {wrong}"
+    ):
       results.check(found, root=root)
     path.write_text(text)
   results.check(found, root=root)
+  (root / results.FOLDER / "traded.png").unlink()
+  with pytest.raises(errors.UserError, match="traded.png is missing"):
+    results.check(found, root=root)
 
 
 def test_a_log_decides_what_the_page_says(root):

@@ -157,17 +157,40 @@ def check(results: Results, *, root: pathlib.Path) -> None:
     errors.UserError: naming the page, the line and what it should be.
   """
   for path, wanted in pages(results, root=root).items():
-    found = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(wanted.split("\n"), start=1):
+    lines, found = (
+      text.split("\n") for text in (wanted, path.read_text(encoding="utf-8"))
+    )
+    for number, line in enumerate(lines, start=1):
       there = found[number - 1] if number <= len(found) else ""
       if there != line:
         raise errors.UserError(
-          f"{path}, line {number}: {there!r:.200} does not follow from the"
-          f" archives, which say {line!r:.200}; run `python -m"
+          f"{path}, line {number}: {_difference(there, line)}; run `python -m"
           " tml_jax.evals.results`"
         )
-    if len(found) != len(wanted.split("\n")):
+    if len(found) != len(lines):
       raise errors.UserError(f"{path}: more lines than its archives say")
+  picture = root / FOLDER / results_tables.PICTURE
+  if compared.traded(results) and not picture.is_file():
+    raise errors.UserError(
+      f"{picture} is missing: run `python -m tml_jax.evals.results`"
+    )
+
+
+def _difference(there: str, wanted: str) -> str:
+  """Where a line is not what it should be; of a table, the first such cell."""
+  where, pair = "", (there, wanted)
+  cells = [line.split(" | ") for line in pair]
+  if len({len(each) for each in cells}) == 1:
+    number, pair = next(
+      (i, found)
+      for i, found in enumerate(zip(*cells, strict=True))
+      if len({*found}) > 1
+    )
+    where = f"{cells[1][0].strip('| ')}, cell {number}: " if number else ""
+  return (
+    f"{where}{pair[0]!r:.200} does not follow from the archives, which say"
+    f" {pair[1]!r:.200}"
+  )
 
 
 def write(results: Results, *, root: pathlib.Path) -> list[pathlib.Path]:
