@@ -19,6 +19,8 @@ from tml_jax.evals.metrics.statistics import Difference, Value
 from tml_jax.evals.sweep_picture import X, Y
 
 BASE, RIVAL = "base", "turns"  # rows of experiments/ablations.py
+ENOUGH = 3  # seeds of an arm, before anything is said of it
+CERTAIN = 0.05  # p, corrected, below it
 BIAS = "sample.onset_bias"  # that moves what is traded
 
 
@@ -102,6 +104,25 @@ class Compared:
       )
     )
     return cls(*found, less, shown, (len(first), len(second)))
+
+  def carries(self, name: str, *, less: Difference | None = None) -> bool:
+    """Whether a row says which arm is better.
+
+    Its corrected p is small, its interval is on one side, and it is of enough
+    events of enough seeds.
+
+    Args:
+      name: of the metric.
+      less: its difference, where p is corrected for more than these rows.
+    """
+    less = less or self.less[name]
+    events = min(self.ours[name].events, self.theirs[name].events)
+    return (
+      less.p_holm < CERTAIN
+      and not less.low <= 0 <= less.high
+      and events >= panel.FEW_EVENTS
+      and min(self.seeds) >= ENOUGH
+    )
 
 
 def same_users(archives: Sequence[Archive], *, part: str) -> None:

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 
 from tml_jax import workdir
 from tml_jax.evals.archive import Archive
-from tml_jax.evals.compared import BASE, RIVAL, Compared, Results, traded
+from tml_jax.evals.compared import (
+  BASE,
+  CERTAIN,
+  ENOUGH,
+  RIVAL,
+  Compared,
+  Results,
+  traded,
+)
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.evals.metrics.panel import Better, Metric
 from tml_jax.evals.metrics.statistics import Difference, Value
@@ -18,8 +26,6 @@ from tml_jax.evals.report import Report
 from tml_jax.evals.sweep_picture import X, Y
 
 TITLES = {BASE: "interaction model", RIVAL: "behind a turn detector"}
-ENOUGH = 3  # seeds of a row, before anything is said of it
-_CERTAIN = 0.05  # p_holm below it
 # Of an agent without a model: `conditions.row`.
 _SHOWN = ("recorded", "echo", "random", "blink_1_3")
 _FEW = panel.FEW_EVENTS
@@ -103,11 +109,17 @@ def _who(results: Results) -> str:
   ours, theirs = (results.arms[name] for name in (BASE, RIVAL))
   numbers = ours[0].head.numbers
   count = len(ours[0].plain.scored)
-  steps = {str(a.head.numbers.get("step")) for a in (*ours, *theirs)}
+  steps = [_steps(arm) for arm in (ours, theirs)]
   return (
-    f"The interaction model ({_seeds(ours)}) and the same behind a turn"
-    f" detector ({_seeds(theirs)}), {' and '.join(sorted(steps))} steps each,"
-    f" met the same {count} {numbers.get('split', '')} users."
+    f"The interaction model ({_seeds(ours)}, {steps[0]} steps) and the same"
+    f" behind a turn detector ({_seeds(theirs)}, {steps[1]} steps) met the same"
+    f" {count} {numbers.get('split', '')} users."
+  )
+
+
+def _steps(arm: Sequence[Archive]) -> str:
+  return " and ".join(
+    str(n) for n in sorted({int(a.head.numbers.get("step") or 0) for a in arm})
   )
 
 
@@ -117,29 +129,26 @@ def _seeds(arm: Sequence[Archive]) -> str:
 
 def _verdict(compared: Compared) -> str:
   """What the intervals carry, in words."""
-  sides = {"behind": [], "ahead": []}
-  for metric in compared.rows:
-    less = compared.less[metric.name]
-    if less.p_holm < _CERTAIN and not metric.needs_duplex:
-      worse = (less.value < 0) == (metric.better is Better.HIGHER)
-      sides["behind" if worse else "ahead"].append(metric.title)
+  if min(compared.seeds) < ENOUGH:
+    return (
+      f"That is of fewer than {ENOUGH} seeds, so nothing is said of which arm"
+      " is better."
+    )
   either = [m for m in compared.rows if not m.needs_duplex]
+  sides: dict[str, list[str]] = {"behind": [], "ahead": []}
+  for metric in either:
+    if compared.carries(metric.name):
+      lower = compared.less[metric.name].value < 0
+      worse = lower == (metric.better is Better.HIGHER)
+      sides["behind" if worse else "ahead"].append(metric.title)
   said = [
-    f"it is {side} in {len(names)} ({'; '.join(names)})"
-    if names
-    else f"it is {side} in none"
+    f"{side} in {len(names)} ({'; '.join(names)})" if names else f"{side} in 0"
     for side, names in sides.items()
   ]
-  few = min(compared.seeds) < ENOUGH
   return (
-    f"Of {len(either)} rows that either arm can have, {' and '.join(said)}, at"
-    f" p < {_CERTAIN:g} corrected for all of them; of the others nothing is"
-    " known."
-    + (
-      f" That is of fewer than {ENOUGH} seeds: another training may change it."
-      if few
-      else ""
-    )
+    f"Of {len(either)} rows that either arm can have, the interaction model is"
+    f" {' and '.join(said)}: p < {CERTAIN:g}, corrected for all rows, on at"
+    f" least {_FEW} events. Of the others nothing is known."
   )
 
 
@@ -170,7 +179,7 @@ def _against(results: Results) -> list[str]:
 def _compared_table(compared: Compared, rows: Sequence[Metric]) -> list[str]:
   lines = [
     f"| | {TITLES[BASE]} | {TITLES[RIVAL]} | difference | p, corrected | events"
-    " of all seeds |",
+    " of a seed |",
     "|---|--:|--:|--:|--:|--:|",
   ]
   for m in rows:
@@ -283,8 +292,9 @@ def _ablations(results: Results) -> list[str]:
     "## Ablations",
     "",
     "Rows of [experiments/README.md](../experiments/README.md), less the base"
-    f" ({_seeds(base)}), over the same users. Bold: p < {_CERTAIN:g}, corrected"
-    f" for this whole table, and at least {ENOUGH} seeds of both.",
+    f" ({_seeds(base)}), over the same users. Bold: p < {CERTAIN:g}, corrected"
+    f" for this whole table, on at least {_FEW} events, and {ENOUGH} seeds of"
+    " both. Nothing else here says that a row matters.",
     "",
     _line("row", "seeds", *map(_title, rows)),
     "|---|--:|" + "--:|" * len(rows),
@@ -294,8 +304,7 @@ def _ablations(results: Results) -> list[str]:
     for m in rows:
       less = corrected[name].get(m.name)
       cell = _interval(m, less) if less else "-"
-      enough = min(found[name].seeds) >= ENOUGH
-      sure = less is not None and less.p_holm < _CERTAIN and enough
+      sure = less is not None and found[name].carries(m.name, less=less)
       cells.append(f"**{cell}**" if sure else cell)
     lines.append(_line(f"`{name}`", str(len(arm)), *cells))
   return [*lines, ""]
@@ -361,7 +370,8 @@ def _agents_table(report: Report, *, names: Sequence[str]) -> list[str]:
 
 def _title(metric: Metric) -> str:
   unit = f", {metric.unit}" if metric.unit else ""
-  return f"{metric.title}{unit}{metric.better}"
+  title = metric.title.replace("|", r"\|")  # which would end a cell
+  return f"{title}{unit}{metric.better}"
 
 
 def _number(metric: Metric, value: float) -> str:

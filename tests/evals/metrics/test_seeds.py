@@ -29,16 +29,21 @@ def test_one_seed_is_what_it_was_before():
   items, others = _items(0.9), _items(0.6, seed=1)
   ours = seeds.summarise([items], metrics=_ROWS)
   assert ours == statistics.summarise(items, metrics=_ROWS)
-  assert seeds.compare([items], [others], metrics=_ROWS) == statistics.compare(
-    items, others, metrics=_ROWS
+  apart = seeds.compare([items], [others], metrics=_ROWS)
+  before = statistics.compare(items, others, metrics=_ROWS)
+  assert (apart["responded"].value, apart["responded"].p) == (
+    before["responded"].value,
+    before["responded"].p,
   )
+  del apart["responded"], before["responded"]  # wider: see below
+  assert apart == before
 
 
-def test_a_number_is_the_mean_of_its_seeds_and_all_events_count():
+def test_a_number_is_the_mean_of_its_seeds_and_events_are_of_one():
   arm = [_items(0.9, unasked=u, seed=i) for i, u in enumerate((1.0, 2.0, 6.0))]
   found = seeds.summarise(arm, metrics=_ROWS)
   assert found["unasked_seconds"].value == 6.0  # a minute: 2, 4 and 12
-  assert found["responded"].events == 120
+  assert found["responded"].events == 40
   each = [statistics.summarise(items, metrics=_ROWS) for items in arm]
   mean = np.mean([values["responded"].value for values in each])
   assert found["responded"].value == pytest.approx(mean)
@@ -52,6 +57,19 @@ def test_a_share_is_as_wide_as_that_of_one_seed():
   found = seeds.summarise([_items(1.1)] * 3, metrics=_ROWS)["responded"]
   low, _ = statistics.clopper_pearson(40, 40)
   assert (found.value, found.low, found.high) == (1.0, low, 1.0)
+
+
+def test_a_difference_of_all_and_none_has_a_width():
+  """Newcombe's: 40 of 40 less 0 of 40, by hand."""
+  arms = [[_items(share)] * 3 for share in (1.1, -0.1)]
+  found = seeds.compare(*arms, metrics=_ROWS)["responded"]
+  low, _ = statistics.clopper_pearson(40, 40)
+  assert (found.value, found.high) == (1.0, 1.0)
+  assert found.low == pytest.approx(1 - np.hypot(1 - low, 1 - low))
+  # And where nobody differs, there may be a difference that nobody saw.
+  found = seeds.compare(arms[0], arms[0], metrics=_ROWS)["responded"]
+  assert (found.value, found.p) == (0.0, 1.0)
+  assert found.high == -found.low == pytest.approx(1 - low)
 
 
 def test_what_one_seed_lacks_has_no_number():

@@ -9,7 +9,9 @@ arm by itself: so an interval says what other users and another training would
 give. Of three seeds a bootstrap draws too little spread; it cannot do better
 than what was trained. A share has the exact interval of Clopper and Pearson of
 as many events as one seed has, too: three seeds that meet the same 38
-interruptions are not 114.
+interruptions are not 114. A difference of shares is at least as uncertain as
+both are together (Newcombe, Statist. Med. 17, 1998, method 10, with exact
+intervals): a bootstrap of 100 % less 0 % has no width.
 
 Dimensions: S seeds, R resamples, I items.
 """
@@ -34,7 +36,7 @@ def summarise(
   seed: int = 0,
   resamples: int = statistics.RESAMPLES,
 ) -> dict[str, Value]:
-  """Every metric that all seeds have; `events` are those of all together.
+  """Every metric that all seeds have; `events` are of the seed with fewest.
 
   Args:
     arm: series.
@@ -51,21 +53,15 @@ def summarise(
     mean_R = _means(metric, arm, weights_RI, draws=f"{seed}")
     if np.isnan(mean_R[0]):
       continue
-    counts = [
-      sum(len(statistics.events_of(metric, item)) for item in items)
-      for items in arm
-    ]
+    mean = float(mean_R[0])
     low, high = statistics.quantile_interval(mean_R[1:])
-    value = Value(float(mean_R[0]), low, high, sum(counts))
-    if all(statistics.is_share(metric, items) for items in arm):
-      total = round(sum(counts) / len(counts))
-      low, high = statistics.clopper_pearson(round(value.value * total), total)
-      value = dataclasses.replace(
-        value,
-        low=float(np.fmin(value.low, low)),
-        high=float(np.fmax(value.high, high)),
-      )
-    result[metric.name] = value
+    exact_low, exact_high = _exact(metric, arm, mean=mean)
+    result[metric.name] = Value(
+      mean,
+      low=float(np.fmin(low, exact_low)),
+      high=float(np.fmax(high, exact_high)),
+      events=_events(metric, arm),
+    )
   return result
 
 
@@ -92,12 +88,44 @@ def compare(
   weights_RI = _users([arm, other], seed=seed, resamples=resamples)
   result = {}
   for metric in metrics:
-    apart_R = _means(metric, arm, weights_RI, draws=f"{seed}") - _means(
-      metric, other, weights_RI, draws=f"{seed} other"
+    ours_R = _means(metric, arm, weights_RI, draws=f"{seed}")
+    theirs_R = _means(metric, other, weights_RI, draws=f"{seed} other")
+    found = statistics.difference(ours_R - theirs_R)
+    if np.isnan(found.value):
+      continue
+    ours, theirs = float(ours_R[0]), float(theirs_R[0])
+    low, high = _exact(metric, arm, mean=ours)
+    other_low, other_high = _exact(metric, other, mean=theirs)
+    result[metric.name] = dataclasses.replace(
+      found,
+      low=float(
+        np.fmin(
+          found.low, found.value - np.hypot(ours - low, other_high - theirs)
+        )
+      ),
+      high=float(
+        np.fmax(
+          found.high, found.value + np.hypot(high - ours, theirs - other_low)
+        )
+      ),
     )
-    if not np.isnan(apart_R[0]):
-      result[metric.name] = statistics.difference(apart_R)
   return result
+
+
+def _events(metric: Metric, arm: Arm) -> int:
+  """Of the seed that has fewest."""
+  return min(
+    sum(len(statistics.events_of(metric, item)) for item in items)
+    for items in arm
+  )
+
+
+def _exact(metric: Metric, arm: Arm, *, mean: float) -> tuple[float, float]:
+  """Exact interval of a share, with the events of one seed; else NaN."""
+  if not all(statistics.is_share(metric, items) for items in arm):
+    return float("nan"), float("nan")
+  total = _events(metric, arm)
+  return statistics.clopper_pearson(round(mean * total), total)
 
 
 def _users(arms: Sequence[Arm], *, seed: int, resamples: int) -> np.ndarray:
