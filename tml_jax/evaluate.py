@@ -3,9 +3,10 @@
 For: the interactivity panel of a trained run on conversations it never saw,
 beside agents without a model. Not for: listening to it (`sample`).
 Definitions are in `evals/metrics`; the config is the run's own. Prints a
-table, writes FILE.json and FILE.html, and a tick log of every conversation,
-FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on from these when
-it is started again. FILE is WORKDIR/evaluation.
+table, writes FILE.json and FILE.html; FILE.xz, from which all these numbers
+follow without data or weights (`evals.archive`); and a tick log of every
+conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on
+from these when it is started again. FILE is WORKDIR/evaluation.
 --agent=NAME with one of `evals.agents.AGENTS` needs no run: its conversations
 are held at once, and written where --json says.
 --conditions=voices,pauses,rates,noise holds the held-out conversations again
@@ -17,23 +18,20 @@ FILE/conditions/NAME.
 """
 
 import functools
-import hashlib
-import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
-from tml_jax.config import Config, Detector, SemanticEnd, Start
+from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.evals import agents, conditions
+from tml_jax.evals import agents, conditions, harness_flags, sweep_flags
 from tml_jax.evals.report import Report
 from tml_jax.live.reacting import Users
 from tml_jax.streams import clock
@@ -86,81 +84,19 @@ _NOISE_FOLDER = flags.DEFINE_string(
   "",
   "Files of sound for --conditions=noise; pink noise and babble if not given.",
 )
-_MODELS = ("trained", "duplex", "turns")  # of --agent: with a run
 _AGENT = flags.DEFINE_enum(
   "agent",
-  "trained",
-  [*_MODELS, *agents.AGENTS],
+  harness_flags.TRAINED,
+  [*harness_flags.MODELS, *agents.AGENTS],
   "How the model meets its user. duplex: it hears and answers every window;"
   " turns: behind voice-activity detection, turn by turn; trained: as it was"
   " trained, config.data.layout. All others are agents without a model, which"
   " need no --workdir.",
 )
 _NO_RUN = "experiments/interaction.py:interactive"  # --config without a run
-# Of --agent=turns; what is not given is as in the config of the run.
-_HARNESS = {
-  "vad": flags.DEFINE_enum(
-    "vad",
-    None,
-    [*Detector],
-    "Detector of speech, for --agent=turns; if not given, turns.vad of the"
-    " run, as those below.",
-  ),
-  "endpoint_s": flags.DEFINE_float(
-    "endpoint", None, "Seconds without speech that end a turn."
-  ),
-  "semantic_end": flags.DEFINE_enum(
-    "semantic_end",
-    None,
-    [*SemanticEnd],
-    "model: it is asked every 200 ms while silence lasts, and `<quiet>` means"
-    " not yet; off: once.",
-  ),
-  "maximum_silence_s": flags.DEFINE_float(
-    "maximum_silence", None, "Seconds of silence in which it is asked."
-  ),
-  "minimum_interruption_s": flags.DEFINE_float(
-    "minimum_interruption",
-    None,
-    "Seconds of speech that interrupt the agent.",
-  ),
-  "resume_after_false_s": flags.DEFINE_float(
-    "resume_after_false",
-    None,
-    "Seconds of silence after an interruption, in which the model says nothing,"
-    " until it goes on where it was cut; 0: it never does.",
-  ),
-  "start": flags.DEFINE_enum(
-    "start",
-    None,
-    [*Start],
-    "When a reply begins to be made: speculative, in the first silence; at_end,"
-    " when the turn is over.",
-  ),
-}
-_SWEEP = flags.DEFINE_multi_string(
-  "sweep",
-  [],
-  "FIELD=VALUE,VALUE,... of config.turns or config.sample; several make a grid."
-  " The users are met with each, and the best is named in WORKDIR/sweep.json,"
-  " or --json: on --split=dev to choose it (--tuned). A picture beside it shows"
-  " what is traded.",
-)
-_BY = flags.DEFINE_string(
-  "by",
-  "summary_score",
-  "Row of the panel by which --sweep chooses; of equal ones the lower median"
-  " response latency, then the first.",
-)
-_BESIDE = flags.DEFINE_list(
-  "beside", [], "Files of other sweeps that its picture shows, too."
-)
-_TUNED = flags.DEFINE_string(
-  "tuned",
-  "",
-  "File of a sweep on dev: what it chose is used, but for what other flags"
-  " give.",
-)
+# So `--help` shows theirs too.
+flags.adopt_module_key_flags(harness_flags)
+flags.adopt_module_key_flags(sweep_flags)
 
 
 def main(config: Config) -> None:
@@ -178,7 +114,7 @@ def _without_model(config: Config) -> None:
       f"--agent={name} has no model, and needs no --workdir: leave that out, or"
       " give --agent=trained"
     )
-  if _SWEEP.value or _TUNED.value:
+  if sweep_flags.SWEEP.value or harness_flags.TUNED.value:
     raise errors.UserError(
       f"--agent={name} has no settings: --sweep and --tuned are for models"
     )
@@ -205,11 +141,11 @@ def _without_model(config: Config) -> None:
 
     return without_model.evaluate(suite, name=name, keep=keep)
 
-  report = hold(suite, below="")
-  _write(
-    report,
-    rows=_rows(report, others, hold=hold),
+  _finish(
+    config,
     suite=suite,
+    others=others,
+    hold=hold,
     output=output,
     start=start,
     title=f"{name}, an agent without a model, {_SUITE.value}",
@@ -223,7 +159,9 @@ def _of_run(config: Config) -> None:
   workdir = config_flags.WORKDIR.value
   trained.check(workdir)
   data_dir = config_flags.data_dir()
-  name = workdir_lib.SWEEP if _SWEEP.value else workdir_lib.EVALUATION
+  name = (
+    workdir_lib.SWEEP if sweep_flags.SWEEP.value else workdir_lib.EVALUATION
+  )
   output = _check_output(config_flags.JSON.value or f"{workdir}/{name}")
   from tml_jax.evals import suites
   from tml_jax.streams import tokenizer as tokenizer_lib
@@ -235,16 +173,17 @@ def _of_run(config: Config) -> None:
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   others = _conditions(config, data_dir=data_dir)
-  if _SWEEP.value and others:
+  if sweep_flags.SWEEP.value and others:
     raise errors.UserError(
-      f"--sweep={_SWEEP.value[0]} chooses on plain users: leave --conditions"
-      " for the evaluation that follows"
+      f"--sweep={sweep_flags.SWEEP.value[0]} chooses on plain users: leave"
+      " --conditions for the evaluation that follows"
     )
   # jax starts here: bad input has been refused by now.
   from tml_jax.evals import kept, run
 
-  config = _with_settings(config)
-  how, connect = _agent(config)
+  name = harness_flags.agent_of(config, name=_AGENT.value)
+  config = harness_flags.with_settings(config, agent=name)
+  how, connect = harness_flags.connect(config, agent=name)
   load = functools.partial(
     trained.load, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
@@ -253,14 +192,16 @@ def _of_run(config: Config) -> None:
     "tokenizer": tokenizer_lib.digest(tokenizer_file),
     "users": str(suite.users),
   }
-  if _SWEEP.value:
-    _sweep(
+  if sweep_flags.SWEEP.value:
+    sweep_flags.run(
       config,
       suite=suite,
       output=output,
       load=load,
       tokenizer=tokenizer,
+      agent=name,
       provenance=provenance,
+      source=_asked(),
     )
     return
   agent = load(config)
@@ -276,15 +217,19 @@ def _of_run(config: Config) -> None:
       kept=kept.Kept(
         output.with_suffix("") / below,
         provenance=provenance
-        | {"config": _digest(config), "step": agent.step, "agent": how},
+        | {
+          "config": config_text.digest(config),
+          "step": agent.step,
+          "agent": how,
+        },
       ),
     )
 
-  report = hold(suite, below="")
-  _write(
-    report,
-    rows=_rows(report, others, hold=hold),
+  _finish(
+    config,
     suite=suite,
+    others=others,
+    hold=hold,
     output=output,
     start=start,
     title=f"{config.name}, step {agent.step}, {how}, {_SUITE.value}",
@@ -327,185 +272,40 @@ def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
   }
 
 
-def _rows(
-  plain: Report, others: dict[str, Any], *, hold: Callable[..., Report]
-) -> dict[str, Any]:
-  """The row of each condition, see `conditions.row`; `hold` evaluates one.
-
-  Where there are some, that of the plain suite comes first.
-  """
-  if not others:
-    return {}
-  return {conditions.PLAIN: conditions.row(plain, plain=plain)} | {
-    name: conditions.row(
-      hold(suite, below=f"{workdir_lib.CONDITIONS}/{name}"), plain=plain
-    )
-    for name, suite in others.items()
-  }
-
-
-def _write(
-  report,
-  *,
-  rows: dict[str, Any],
-  suite,
-  output: pathlib.Path | None,
-  start: float,
-  title: str,
-  source: dict[str, Any],
-) -> None:
-  """Prints the tables of a `report.Report`; writes `output` and its page.
-
-  `rows` are those of conditions.
-  """
-  from tml_jax.evals import as_json, show
-  from tml_jax.evals.metrics import panel
-
-  asked = _asked()
-  if "split" in asked:
-    title += f": {asked['split']}, {asked['users']} users"
-  numbers = {
-    **source,
-    "git": workdir_lib.git_hash(),
-    "suite": _SUITE.value,
-    **asked,
-    **as_json.of(report, left_out=suite.left_out),
-    **({"conditions": rows} if rows else {}),
-  }
-  wrote = ""
-  if output is not None:
-    text = json.dumps(as_json.without_nan(numbers), indent=1, allow_nan=False)
-    files.write_atomically(output, content=text + "\n")
-    page = output.with_suffix(".html")
-    files.write_atomically(
-      page, content=show.html(report, title=title, conditions=rows)
-    )
-    wrote = (
-      f"wrote {output}, {page} and {output.with_suffix('')}/{workdir_lib.TICKS}"
-    )
-  # What can fail, as where nobody reads it, comes after what took the time.
-  for family in (*report.families, panel.ALL):
-    if family != panel.ALL or len(report.families) > 1:
-      print(show.table(report, family) + "\n")
-  if rows:
-    print(conditions.text(rows) + "\n")
-  print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
-  for name, why in suite.left_out.items():
-    print(errors.escaped(f"left out {name}: {why}"))
-  print(_summary(report, seconds=time.monotonic() - start))
-  if wrote:
-    print(wrote)
-
-
-def _agent(config: Config):
-  """What --agent asks for, in words, and as a function for `run.evaluate`."""
-  from tml_jax.evals import turn_based
-  from tml_jax.live import user
-
-  name = _model_agent(config)
-  if name == "duplex":
-    return name, lambda config: user.Recorded
-  turn_based.connect(config)  # refuses what cannot be, before anything starts
-  return turn_based.describe(config.turns), turn_based.connect
-
-
-def _with_settings(config: Config) -> Config:
-  """The config with what --tuned and the flags of the harness give."""
-  changes = {}
-  if _TUNED.value:
-    from tml_jax.evals import sweep
-
-    changes = sweep.tuned(_TUNED.value)
-  changes |= {
-    f"turns.{field}": flag.value
-    for field, flag in _HARNESS.items()
-    if flag.value is not None
-  }
-  _refuse_harness(changes, config=config)
-  return config_text.with_fields(config, changes)
-
-
-def _refuse_harness(changes: Iterable[str], *, config: Config) -> None:
-  """Settings of a harness have no meaning without one."""
-  name = _model_agent(config)
-  for path in changes:
-    if path.startswith("turns.") and name != "turns":
-      raise errors.UserError(
-        f"{path} with --agent={name}: it is a setting of the harness; give"
-        " --agent=turns, or leave it out"
-      )
-
-
-def _sweep(
+def _finish(
   config: Config,
   *,
   suite,
-  output: pathlib.Path,
-  load: Callable[[Config], trained.Trained],
-  tokenizer,
-  provenance: dict[str, Any],
+  others: Mapping[str, Any],
+  hold: Callable[..., Report],
+  output: pathlib.Path | None,
+  start: float,
+  title: str,
+  source: Mapping[str, Any],
 ) -> None:
-  """Meets the users with each setting; writes the table and the choice."""
-  from tml_jax.evals import as_json, sweep, sweep_picture
-  from tml_jax.evals.metrics import statistics
+  """Holds the plain suite and those of conditions; writes what came of it.
 
-  start = time.monotonic()
-  sweep.check_by(_BY.value)
-  beside = [
-    sweep.read(pathlib.Path(path), flag="beside") for path in _BESIDE.value
-  ]
-  points = sweep.points(config, grid=_SWEEP.value)
-  _refuse_harness(points[0].changes, config=config)
-  agent, found = load(config), []
-  for point in points:
-    how, connect = _agent(point.config)
-    of = {"config": _digest(point.config), "step": agent.step, "agent": how}
-    series = sweep.hold(
-      suite,
-      config=point.config,
-      program=sweep.program_of(point, run_config=config),
-      connect=connect(point.config),
-      model=agent.model,
-      variables=agent.variables,
-      tokenizer=tokenizer,
-      kept=sweep.kept_at(
-        output.with_suffix(""), point, provenance=provenance | of
-      ),
-    )
-    found.append(statistics.summarise(series, metrics=suite.metrics))
-  best = sweep.choose(found, by=_BY.value)
-  numbers = {
-    **{
-      "config": config.name,
-      "step": agent.step,
-      "agent": _model_agent(config),
-    },
-    "git": workdir_lib.git_hash(),
-    "suite": _SUITE.value,
-    **({"split": "", "count": 0} | _asked()),
-    "by": _BY.value,
-    "points": [
-      {"changes": dict(point.changes), "rows": as_json.rows(values)}
-      for point, values in zip(points, found, strict=True)
-    ],
-    "choice": dict(points[best].changes),
-  }
-  numbers = as_json.without_nan(numbers)
-  text = json.dumps(numbers, indent=1, allow_nan=False)
-  files.write_atomically(output, content=text + "\n")
-  picture = output.with_suffix(".png")
-  sweep_picture.draw(
-    [sweep_picture.Arm.of(each) for each in (numbers, *beside)], path=picture
+  `hold` evaluates one; `start` is when the command began.
+  """
+  from tml_jax.evals import archive, written
+
+  asked = _asked()
+  if "users" in asked:
+    title += f": {asked['split']}, {asked['users']} users"
+  report = hold(suite, below="")
+  parts = {conditions.PLAIN: archive.Part(report, left_out=suite.left_out)}
+  for name, other in others.items():
+    below = f"{workdir_lib.CONDITIONS}/{name}"
+    parts[name] = archive.Part(hold(other, below=below))
+  written.write(
+    parts,
+    config=config,
+    source={**source, **asked},
+    output=output,
+    packs=_SUITE.value != "fdb",  # whose folder has all of it
+    seconds=time.monotonic() - start,
+    title=title,
   )
-  print(sweep.table(found, names=[p.name for p in points], best=best))
-  print(f"* best {_BY.value}; all took {time.monotonic() - start:.0f} s")
-  print(f"wrote {output} and {picture}")
-
-
-def _model_agent(config: Config) -> str:
-  """--agent, where that is `trained` what it stands for."""
-  name = _AGENT.value
-  return str(config.data.layout) if name == "trained" else name
 
 
 def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
@@ -543,39 +343,15 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
 
 
 def _asked() -> dict[str, Any]:
-  """The flags that say which conversations of a suite."""
+  """Which code, and which conversations of a suite."""
+  result = {"git": workdir_lib.git_hash(), "suite": _SUITE.value}
   if _SUITE.value == "fdb":
-    return {}
-  return {
+    return result
+  return result | {
     "split": _SPLIT.value,
     "count": _COUNT.value,
     "users": _USERS.value,
   }
-
-
-def _summary(report, *, seconds: float) -> str:
-  """What was left out, what was there, how long it took."""
-  lines = [
-    f"{count} conversations of {family} have no annotations and were skipped"
-    for family, count in report.skipped.items()
-  ]
-  if report.reused:
-    lines.append(f"{report.reused} conversations were there from before")
-  line = f"all took {seconds:.0f} s"
-  if len(report.tick_seconds):
-    from tml_jax.evals import run
-
-    median = 1000 * np.median(report.tick_seconds)
-    line = (
-      f"a window of {run.SLOTS} sessions took {median:.0f} ms (median); {line}"
-    )
-  return "\n".join([*lines, line])
-
-
-def _digest(config: Config) -> str:
-  """Names the config."""
-  text = config_text.to_text(config)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_output(path: str) -> pathlib.Path:
@@ -594,7 +370,7 @@ def _check_output(path: str) -> pathlib.Path:
 def _needs_run(argv: list[str]) -> bool:
   """Whether the command line asks for a model."""
   name = config_flags.value_of("agent", argv=argv)
-  return name in ("", *_MODELS)  # another is refused by its flag
+  return name in ("", *harness_flags.MODELS)  # another is refused by its flag
 
 
 if __name__ == "__main__":

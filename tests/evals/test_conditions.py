@@ -9,7 +9,7 @@ from tests.helpers import commands, small_data, sound
 from tml_jax import errors, prepare
 from tml_jax.data import scenarios, unheard
 from tml_jax.data.splits import Split
-from tml_jax.evals import agents, conditions, suites, without_model
+from tml_jax.evals import agents, archive, conditions, suites, without_model
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role
@@ -208,6 +208,12 @@ def test_the_command_writes_a_row_for_each(data_dir, tmp_path):
     )
     assert len(logs) == (0 if name == plain else 2)
   assert "Users unlike" in out.with_suffix(".html").read_text()
+  # All of it follows from the archive, to the last bit.
+  packed = archive.read(out.with_suffix(".xz"))
+  assert packed.numbers() == found
+  assert "-m tml_jax.evaluate" in packed.head.command
+  assert "--agent=echo" in packed.head.command
+  assert packed.head.config.count("\n") > 50
   # Nobody has prepared voices here.
   done = commands.run(*command, "--conditions=voices")
   assert done.returncode == errors.Status.BAD_INPUT, done.stderr[-2000:]

@@ -3,14 +3,24 @@
 import base64
 import dataclasses
 import functools
+import json
 
 import numpy as np
 import pytest
 
 from tests.helpers import scripts, small_session
 from tml_jax import errors
-from tml_jax.evals import agents, content, run, show, suites, turn_based
+from tml_jax.evals import (
+  agents,
+  archive,
+  content,
+  run,
+  show,
+  suites,
+  turn_based,
+)
 from tml_jax.evals import kept as kept_lib
+from tml_jax.evals import sums as sums_lib
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.live import reacting, tick
 from tml_jax.live.reacting import Users
@@ -152,6 +162,18 @@ def test_a_model_of_long_turns_meets_the_same_users():
     assert (agent[:, 0] == agent[:, 1]).all()
 
 
+def _check_archive(report, *, path):
+  """Without model or data, every number follows from a file."""
+  part, source = archive.Part(report, left_out={"a": "no"}), {"step": 1}
+  head = archive.Head(source, command="evaluate", config="", seeds={"train": 0})
+  archive.write(path, head=head, parts={"plain": part})
+  numbers = archive.numbers(source, part=part, rows={})
+  assert numbers["content"]["hum"]["mel_db"] > 0
+  text = json.dumps(numbers, allow_nan=False)
+  assert json.dumps(archive.read(path).numbers(), allow_nan=False) == text
+  assert path.stat().st_size < 10_000
+
+
 def test_an_evaluation_that_was_cut_goes_on(tmp_path):
   kept = kept_lib.Kept(tmp_path, provenance={"step": 1})
   suite = _Hums(range(3))
@@ -167,6 +189,7 @@ def test_an_evaluation_that_was_cut_goes_on(tmp_path):
   assert [identifier for identifier, _ in suite.kept] == ["test/1"]
   assert repr(second.columns) == repr(first.columns)  # NaNs are equal
   assert repr(second.content) == repr(first.content)
+  _check_archive(first, path=tmp_path / "first.xz")
   (sums,) = tmp_path.glob("content/hum/*.json")
   assert sums.name == "test-0.json"
   # Of another model none is used; a broken one is an error.
@@ -304,7 +327,7 @@ def test_forced_numbers_by_hand():
   together = (parts[0] + parts[1]).scalars()
   for name in ("text_accuracy", "text_loss", "mel_mean_db"):
     assert together[name] == pytest.approx(numbers[name], rel=1e-5)
-  assert all(np.isnan(v) for v in content.nothing().scalars().values())
+  assert all(np.isnan(v) for v in sums_lib.nothing().scalars().values())
 
 
 def test_dummies():

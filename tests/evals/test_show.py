@@ -4,10 +4,18 @@ import numpy as np
 
 from tests.helpers import drawn
 from tests.helpers.drawn import asks
-from tml_jax.evals import as_json, show
+from tml_jax.evals import as_json, show, sums
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.report import Report, Scored
+from tml_jax.streams import frame
 from tml_jax.streams.annotation import Kind
+
+
+def _predicted():
+  """Of two tokens that are said, three nats."""
+  found = sums.nothing()
+  found.text[frame.Kind.SAY] = 1, 3.0, 2
+  return found
 
 
 def _report(*logs):
@@ -16,7 +24,7 @@ def _report(*logs):
       Scored("test", log=log, series={panel.MODEL: panel.measure(log)})
       for log in logs
     ],
-    content={"test": {"text_loss": 1.5}, panel.ALL: {"text_loss": 1.5}},
+    sums={"test": _predicted(), panel.ALL: _predicted()},
     skipped={},
     reused=0,
     tick_seconds=np.zeros(0),

@@ -11,7 +11,7 @@ from tests.helpers import small_session
 from tml_jax import errors
 from tml_jax.config import SemanticEnd
 from tml_jax.evals import as_json, suites, sweep, sweep_picture
-from tml_jax.evals.metrics import statistics
+from tml_jax.evals.metrics import panel, statistics
 from tml_jax.evals.metrics.statistics import Value
 from tml_jax.live.reacting import Users
 from tml_jax.streams import annotation, clock
@@ -148,8 +148,11 @@ def test_a_bias_moves_when_a_model_begins(tmp_path):
       tokenizer=_TOKENIZER,
       kept=sweep.kept_at(tmp_path, point, provenance={"of": "test"}),
     )
-    series = sweep.hold(_Hums(), **options)
-    assert sweep.hold(_Hums(), **options) == series  # from its logs
+    report = sweep.hold(_Hums(), **options)
+    series = [item.series[panel.MODEL] for item in report.scored]
+    again = sweep.hold(_Hums(), **options)  # from its logs
+    assert [item.series[panel.MODEL] for item in again.scored] == series
+    assert (report.reused, again.reused) == (0, 3)
     if point.changes["sample.onset_bias"] == -100.0:
       assert {len(each["done"]) for each in series} == {2}  # asked twice
     found.append(statistics.summarise(series, resamples=0))

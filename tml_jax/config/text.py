@@ -8,6 +8,7 @@ to frozen dataclasses. Not for: flags (config/flags.py). Start reading at
 import ast
 import dataclasses
 import enum
+import hashlib
 import math
 import types
 import typing
@@ -152,6 +153,11 @@ def to_text(config: Any) -> str:
   return "".join(
     f"{name} = {_literal(value)}\n" for name, value in flatten(config).items()
   )
+
+
+def digest(config: Any) -> str:
+  """Names the values of a config: 16 hexadecimal digits."""
+  return hashlib.sha256(to_text(config).encode()).hexdigest()[:16]
 
 
 def _literal(value: Any) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
-from tml_jax.evals import content, suites
+from tml_jax.evals import suites
+from tml_jax.evals import sums as sums_lib
 from tml_jax.evals.metrics.floor import Series
-from tml_jax.logs import ticks
+from tml_jax.logs import columns, ticks
 from tml_jax.streams import annotation
 from tml_jax.streams.frame import Kind
 from tml_jax.streams.timeline import Timeline
@@ -42,14 +43,7 @@ class Kept:
 
   def of(self, item: suites.Item, *, script: Timeline) -> dict[str, Any]:
     """What a log of an item must say; its own times may have moved."""
-    asked = [annotation.to_json(a) for a in annotation.of(script)]
-    text = json.dumps(asked, sort_keys=True)
-    found = {
-      "seed": item.seed,
-      "asks": hashlib.sha256(text.encode()).hexdigest()[:16],
-    }
-    digest = {"input": item.digest} if item.digest else {}
-    return self.provenance | found | digest
+    return self.provenance | of_item(item, script=script)
 
   def find(self, item: suites.Item, timeline: Timeline) -> ticks.Log | None:
     """The log of an item that need not be held again.
@@ -65,7 +59,7 @@ class Kept:
       return None
     return log
 
-  def find_content(self, family: str, names: list[str]) -> content.Sums | None:
+  def find_content(self, family: str, names: list[str]) -> sums_lib.Sums | None:
     """Forced predictions on these recordings, if they were made before."""
     path = self._content_path(family, names)
     if not names or not path.exists():
@@ -74,19 +68,19 @@ class Kept:
       found = files.load_json(path)
       if found["of"] != self._of_content(names):
         return None
-      return content.from_json(found["sums"])
+      return sums_lib.from_json(found["sums"])
     except (ValueError, KeyError, TypeError) as error:
       raise errors.UserError(
         f"{path} cannot be read ({error!r}); delete it and start again"
       ) from error
 
   def write_content(
-    self, sums: content.Sums, *, family: str, names: list[str]
+    self, sums: sums_lib.Sums, *, family: str, names: list[str]
   ) -> None:
     """All or nothing, also when killed half-way."""
     path = self._content_path(family, names)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = {"of": self._of_content(names), "sums": content.to_json(sums)}
+    text = {"of": self._of_content(names), "sums": sums_lib.to_json(sums)}
     files.write_atomically(path, content=json.dumps(text) + "\n")
 
   def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
@@ -96,6 +90,18 @@ class Kept:
   def _of_content(self, names: list[str]) -> dict[str, Any]:
     kinds = [kind.name for kind in Kind]  # what sums are sums of
     return self.provenance | {"recordings": names, "kinds": kinds}
+
+
+def of_item(item: suites.Item, *, script: Timeline) -> dict[str, Any]:
+  """Names an item: whoever meets the same user has the same."""
+  asked = [annotation.to_json(a) for a in annotation.of(script)]
+  text = json.dumps(asked, sort_keys=True)
+  found = {
+    "seed": item.seed,
+    "asks": hashlib.sha256(text.encode()).hexdigest()[:16],
+  }
+  digest = {"input": item.digest} if item.digest else {}
+  return found | digest
 
 
 def _name(family: str, identifier: str) -> str:
@@ -109,6 +115,8 @@ class Known:
 
   Attributes:
     dummies: series by agent, by index of the item.
+    columns: of their logs (`logs.columns`), the same way.
+    of: what names the item (`of_item`), by index.
     logs: that need not be made again.
     waiting: indices of items whose sessions are to be held.
     skipped: items that say nothing of what is due, by family.
@@ -117,6 +125,8 @@ class Known:
   dummies: dict[int, dict[str, Series]] = dataclasses.field(
     default_factory=dict
   )
+  columns: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  of: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
   logs: dict[int, ticks.Log] = dataclasses.field(default_factory=dict)
   waiting: list[int] = dataclasses.field(default_factory=list)
   skipped: collections.Counter[str] = dataclasses.field(
@@ -136,10 +146,10 @@ class Known:
     if not suite.asks(timeline):
       self.skipped[item.family] += 1
       return False
-    self.dummies[index] = {
-      name: suite.measure(agent(timeline))
-      for name, agent in suite.agents.items()
-    }
+    logs = {name: agent(timeline) for name, agent in suite.agents.items()}
+    self.dummies[index] = {n: suite.measure(log) for n, log in logs.items()}
+    self.columns[index] = {n: columns.of(log) for n, log in logs.items()}
+    self.of[index] = of_item(item, script=timeline)
     log = kept.find(item, timeline) if kept else None
     if log is None or not suite.is_kept(log):
       self.waiting.append(index)

@@ -7,12 +7,17 @@ conversations (`run`, `without_model`) or showing them (`show`). Start at
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from tml_jax.evals.metrics import floor, panel, statistics
 from tml_jax.evals.metrics.floor import Series
+from tml_jax.evals.sums import Sums
 from tml_jax.logs import ticks
+
+SLOTS = 16  # conversations that are held together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +28,15 @@ class Scored:
     family: whose it is.
     log: of the model's session.
     series: by agent: the model's and those of agents without a model.
+    columns: of their logs, by agent; see `logs.columns`.
+    of: what names the item; `kept.of_item`.
   """
 
   family: str
   log: ticks.Log
-  series: dict[str, Series]
+  series: Mapping[str, Series]
+  columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  of: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def score(self) -> float:
@@ -40,7 +49,8 @@ class Report:
 
   Attributes:
     scored: items, those of a family together.
-    content: of each family, and of `panel.ALL`; see `content.Sums`.
+    sums: of forced predictions on each family, and of `panel.ALL`; none of an
+      agent without a model.
     skipped: items that say nothing of what is due, by family.
     reused: items whose log was there.
     tick_seconds: [ticks] of `SLOTS` sessions at once, compilation included.
@@ -48,10 +58,11 @@ class Report:
     agents: without a model, names.
     corpora: families that are recorded corpora.
     held: what was evaluated, at the head of its column.
+    provenance: of the model, as in all its logs.
   """
 
   scored: list[Scored]
-  content: dict[str, dict[str, float]]
+  sums: dict[str, Sums]
   skipped: dict[str, int]
   reused: int
   tick_seconds: np.ndarray
@@ -59,10 +70,19 @@ class Report:
   agents: tuple[str, ...]
   corpora: tuple[str, ...] = ()
   held: str = panel.MODEL
+  provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def families(self) -> list[str]:
     return list(dict.fromkeys(item.family for item in self.scored))
+
+  @functools.cached_property
+  def content(self) -> dict[str, dict[str, float]]:
+    """Numbers of forced predictions, by family; `sums.Sums.scalars`."""
+    return {
+      family: self.sums[family].scalars() if family in self.sums else {}
+      for family in (*self.families, panel.ALL)
+    }
 
   def items(self, family: str) -> list[Scored]:
     """Those of a family, or `panel.ALL`."""

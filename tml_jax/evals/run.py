@@ -21,21 +21,21 @@ from tml_jax.data import turns
 from tml_jax.evals import agents as agents_lib
 from tml_jax.evals import content, simulated_tool, suites, turn_based
 from tml_jax.evals import kept as kept_lib
+from tml_jax.evals import sums as sums_lib
 from tml_jax.evals.metrics import panel
-from tml_jax.evals.metrics.floor import Series
-from tml_jax.evals.report import Report, Scored
+from tml_jax.evals.report import SLOTS, Report, Scored
+from tml_jax.evals.sums import Sums
 from tml_jax.live import conversation, reacting_part, user
 from tml_jax.live import pool as pool_lib
 from tml_jax.live import program as program_lib
 from tml_jax.live.reacting import Users
-from tml_jax.logs import observe, ticks
+from tml_jax.logs import columns, observe, ticks
 from tml_jax.models import interaction
 from tml_jax.streams import clock, framing
 from tml_jax.streams.frame import Frame
 from tml_jax.streams.timeline import Role, Timeline
 from tml_jax.streams.tokenizer import Tokenizer
 
-SLOTS = 16  # conversations ticked together
 _CHUNK = 16  # recordings in memory together; of video, 30 MB each
 
 
@@ -77,14 +77,15 @@ def evaluate(
   if not known.dummies:
     raise suites.nothing_due(sorted(known.skipped))
   logs = dict(known.logs)
-  alike: dict[int, dict[str, Series]] = {}
+  alike: set[int] = set()
 
-  def like_model(index: int, script: Timeline) -> dict[str, Series]:
-    return {
-      name: suite.measure(like(logs[index], script=script, users=suite.users))
-      for name, like in agents_lib.LIKE_MODEL.items()
-      if name in suite.agents
-    }
+  def like_model(index: int, script: Timeline) -> None:
+    alike.add(index)
+    for name, like in agents_lib.LIKE_MODEL.items():
+      if name in suite.agents:
+        log = like(logs[index], script=script, users=suite.users)
+        known.dummies[index][name] = suite.measure(log)
+        known.columns[index][name] = columns.of(log)
 
   def done(held: Held) -> None:
     index = known.waiting[held.index]
@@ -100,7 +101,7 @@ def evaluate(
     if kept:
       ticks.write(log, kept.path(items[index].family, log.id))
     logs[index] = log
-    alike[index] = like_model(index, held.script)
+    like_model(index, held.script)
 
   tick_seconds = converse(
     config,
@@ -112,26 +113,27 @@ def evaluate(
     connect=agent(config),
     users=suite.users,
   )
-  scored = [
-    Scored(
-      family=items[i].family,
-      log=logs[i],
-      series={panel.MODEL: suite.measure(logs[i])}
-      | known.dummies[i]
-      | (alike[i] if i in alike else like_model(i, items[i].load())),
-    )
-    for i in sorted(logs)
-  ]
-  sums[panel.ALL] = sum(sums.values(), content.nothing())
+  for i in logs.keys() - alike:
+    like_model(i, items[i].load())
   return Report(
-    scored=scored,
-    content={family: found.scalars() for family, found in sums.items()},
+    scored=[
+      Scored(
+        family=items[i].family,
+        log=logs[i],
+        series={panel.MODEL: suite.measure(logs[i])} | known.dummies[i],
+        columns={panel.MODEL: columns.of(logs[i])} | known.columns[i],
+        of=known.of[i],
+      )
+      for i in sorted(logs)
+    ],
+    sums=sums | {panel.ALL: sum(sums.values(), sums_lib.nothing())},
     skipped=dict(known.skipped),
     reused=len(known.logs),
     tick_seconds=tick_seconds,
     metrics=suite.metrics,
     agents=tuple(suite.agents),
     corpora=suite.corpora,
+    provenance=kept.provenance if kept else {},
   )
 
 
@@ -144,10 +146,10 @@ def _forced(
   variables: dict[str, Any],
   tokenizer: Tokenizer,
   kept: kept_lib.Kept | None,
-) -> tuple[kept_lib.Known, dict[str, content.Sums]]:
+) -> tuple[kept_lib.Known, dict[str, Sums]]:
   """Looks through all items; returns what is known, and content by family."""
   known = kept_lib.Known()
-  sums: dict[str, content.Sums] = {}
+  sums: dict[str, Sums] = {}
   chunks = tqdm.tqdm(_chunks(items), desc="forced", unit="chunk")
   for family, indices in chunks:
     loaded = {i: items[i].load() for i in indices}
@@ -157,7 +159,7 @@ def _forced(
       if known.add(i, suite=suite, item=items[i], timeline=timeline, kept=kept)
     ]
     if asked:
-      sums.setdefault(family, content.nothing())
+      sums.setdefault(family, sums_lib.nothing())
     # Where there is no recorded agent, there is nothing to predict.
     predicted = [i for i in asked if loaded[i].track(Role.AGENT)]
     names = [loaded[i].id for i in predicted]

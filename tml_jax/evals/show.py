@@ -98,13 +98,10 @@ def _hurt(metric: Metric, found: dict[str, dict[str, Value]]) -> float:
   best = found.get("recorded", {}).get(metric.name)
   if best is None or metric.better is Better.NEITHER:
     return -2.0
-  ours, best_value = found[panel.MODEL][metric.name].value, best.value
-  if math.isnan(ours) or math.isnan(best_value):
+  ours = found[panel.MODEL][metric.name]
+  if math.isnan(ours.value) or math.isnan(best.value):
     return -1.0
-  more = (
-    best_value - ours if metric.better is Better.HIGHER else (ours - best_value)
-  )
-  return more / max(abs(ours), abs(best_value), 1e-9)
+  return statistics.lost(metric, ours, best)
 
 
 def number(value: Value, metric: Metric) -> str:

@@ -9,6 +9,7 @@ another is named; of equal ones that with the lower median response latency, and
 of equal ones again the first of the grid.
 """
 
+import collections
 import dataclasses
 import enum
 import itertools
@@ -24,11 +25,11 @@ from tml_jax.data.splits import Split
 from tml_jax.evals import kept as kept_lib
 from tml_jax.evals import run, suites, turn_based
 from tml_jax.evals.metrics import panel
-from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Better
 from tml_jax.evals.metrics.statistics import Value
+from tml_jax.evals.report import Report, Scored
 from tml_jax.live import user
-from tml_jax.logs import observe, ticks
+from tml_jax.logs import columns, observe, ticks
 from tml_jax.models import interaction
 from tml_jax.streams import clock
 from tml_jax.streams.tokenizer import Tokenizer
@@ -116,8 +117,8 @@ def hold(
   variables: dict[str, Any],
   tokenizer: Tokenizer,
   kept: kept_lib.Kept,
-) -> list[Series]:
-  """The series of every item of a suite, held live.
+) -> Report:
+  """A suite held live, without forced predictions or agents without a model.
 
   Args:
     suite: what to evaluate.
@@ -133,11 +134,13 @@ def hold(
     errors.UserError: no item says what is due, or data or a log are broken.
   """
   logs: dict[int, ticks.Log] = {}
-  waiting, skipped = [], set()
-  for i, item in enumerate(suite.items()):
+  items, named = suite.items(), {}
+  waiting, skipped = [], collections.Counter[str]()
+  for i, item in enumerate(items):
     timeline = item.load()
+    named[i] = kept_lib.of_item(item, script=timeline)
     if not suite.asks(timeline):
-      skipped.add(item.family)
+      skipped[item.family] += 1
     elif log := kept.find(item, timeline):
       logs[i] = log
     else:
@@ -158,7 +161,7 @@ def hold(
     ticks.write(log, kept.path(item.family, log.id))
     logs[i] = log
 
-  run.converse(
+  tick_seconds = run.converse(
     program,
     model=model,
     variables=variables,
@@ -168,7 +171,26 @@ def hold(
     connect=connect,
     users=suite.users,
   )
-  return [suite.measure(logs[i]) for i in sorted(logs)]
+  return Report(
+    scored=[
+      Scored(
+        items[i].family,
+        log=logs[i],
+        series={panel.MODEL: suite.measure(logs[i])},
+        columns={panel.MODEL: columns.of(logs[i])},
+        of=named[i],
+      )
+      for i in sorted(logs)
+    ],
+    sums={},
+    skipped=dict(skipped),
+    reused=len(logs) - len(waiting),
+    tick_seconds=tick_seconds,
+    metrics=suite.metrics,
+    agents=(),
+    corpora=suite.corpora,
+    provenance=kept.provenance,
+  )
 
 
 def choose(found: Sequence[Mapping[str, Value]], *, by: str) -> int:

@@ -1,20 +1,25 @@
 """What a sweep trades, as a picture: turns answered against unasked speech.
 
-For: `evaluate --sweep`, with another run's beside it (`--beside`). Not for: the
-numbers (`sweep`). Start at `draw`. Up and to the left is better: no row of the
-panel shows both at once.
+For: `evaluate --sweep`, with another run's beside it (`--beside`), and arms of
+several seeds (`results`). Not for: the numbers (`sweep`). Start at `draw`. Up
+and to the left is better: no row of the panel shows both at once.
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from scipy import spatial
+
 from tml_jax.evals.metrics import panel
+from tml_jax.evals.metrics.statistics import Value
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_X, _Y = "unasked_seconds", "responded"
+X, Y = "unasked_seconds", "responded"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +29,12 @@ class Arm:
   Attributes:
     name: in the legend.
     labels: of the points.
-    rows: of the points, as a sweep's JSON file has them.
+    rows: of the points, values by name of the metric.
   """
 
   name: str
   labels: Sequence[str]
-  rows: Sequence[Mapping[str, Any]]
+  rows: Sequence[Mapping[str, Value]]
 
   @classmethod
   def of(cls, numbers: Mapping[str, Any]) -> "Arm":
@@ -40,40 +45,93 @@ class Arm:
         ", ".join(f"{value}" for value in point["changes"].values())
         for point in numbers["points"]
       ],
-      rows=[point["rows"] for point in numbers["points"]],
+      rows=[
+        {name: _value(row) for name, row in point["rows"].items()}
+        for point in numbers["points"]
+      ],
     )
 
 
-def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
-  """A line an arm; thin lines are intervals. PNG.
+def _value(row: Mapping[str, Any]) -> Value:
+  """Of JSON, whose null is NaN."""
+  value, low, high = (
+    math.nan if number is None else float(number)
+    for number in (row["value"], *row["interval"])
+  )
+  return Value(value, low, high, int(row["events"]))
 
-  Points without both numbers are left out.
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+  """A point: [x, y], and its box [low x, high x, low y, high y]."""
+
+  label: str
+  at: tuple[float, float]
+  box: tuple[float, float, float, float]
+
+  @property
+  def corners(self) -> np.ndarray:
+    """[4, 2] of the box."""
+    left, right, low, high = self.box
+    return np.array([(x, y) for x in (left, right) for y in (low, high)])
+
+
+def _places(arm: Arm) -> list[_Place]:
+  """In the order of the arm; points without both numbers are left out."""
+  factors = {m.name: m.factor for m in panel.METRICS}
+  found = []
+  for label, rows in zip(arm.labels, arm.rows, strict=True):
+    if X not in rows or Y not in rows:
+      continue
+    at, box = [], []
+    for name in (X, Y):
+      value = rows[name]
+      at.append(factors[name] * value.value)
+      for bound in (value.low, value.high):
+        bound = value.value if math.isnan(bound) else bound
+        box.append(factors[name] * bound)
+    found.append(_Place(label, tuple(at), tuple(box)))
+  return found
+
+
+def band(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """[corners, 2] of the least convex figure around two boxes, [4, 2] each.
+
+  Of boxes without an area, all corners.
   """
+  corners = np.concatenate([one, other])
+  try:
+    return corners[spatial.ConvexHull(corners).vertices]
+  except spatial.QhullError:  # on one line
+    return corners
+
+
+def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
+  """A line an arm, in a band that joins the intervals of its points. PNG."""
   from matplotlib import figure
 
-  factors = {m.name: m.factor for m in panel.METRICS}
   canvas = figure.Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = canvas.subplots()
   for number, arm in enumerate(arms):
     colour = _COLOURS[number % len(_COLOURS)]
-    places = []
-    for label, rows in zip(arm.labels, arm.rows, strict=True):
-      if _X not in rows or _Y not in rows:
-        continue
-      x, y = (_scaled(rows[name], factors[name]) for name in (_X, _Y))
-      places.append((x[0], y[0]))
-      axes.plot(x[1:], [y[0]] * 2, color=colour, lw=0.6, alpha=0.5)
-      axes.plot([x[0]] * 2, y[1:], color=colour, lw=0.6, alpha=0.5)
+    places = _places(arm)
+    for one, other in zip(places, places[1:], strict=False):
+      corners = band(one.corners, other.corners)
+      axes.fill(*corners.T, color=colour, alpha=0.12, lw=0)
+    for place in places:
+      (x, y), (left, right, low, high) = place.at, place.box
+      axes.plot((left, right), (y, y), color=colour, lw=0.6, alpha=0.5)
+      axes.plot((x, x), (low, high), color=colour, lw=0.6, alpha=0.5)
       axes.annotate(
-        label,
-        (x[0], y[0]),
+        place.label,
+        place.at,
         xytext=(4, 4),
         textcoords="offset points",
         fontsize=7,
         color=colour,
       )
     if places:
-      xs, ys = zip(*places, strict=True)
+      xs, ys = zip(*(place.at for place in places), strict=True)
       axes.plot(xs, ys, "o-", color=colour, ms=4, lw=1, label=arm.name)
   axes.set_ylim(0, 102)
   axes.set_xlim(left=0)
@@ -86,12 +144,3 @@ def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
   if axes.get_legend_handles_labels()[0]:
     axes.legend(frameon=False, fontsize=7, loc="best")
   canvas.savefig(path, dpi=120, format="png")
-
-
-def _scaled(row: Mapping[str, Any], factor: float) -> tuple[float, ...]:
-  """Value, low and high; null, of an interval that there is not, is NaN."""
-  low, high = row["interval"]
-  return tuple(
-    factor * (float("nan") if number is None else float(number))
-    for number in (row["value"], low, high)
-  )

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tml_jax.evals import agents, report, suites
+from tml_jax.evals import agents, kept, report, suites
 from tml_jax.evals.metrics import panel
-from tml_jax.logs import ticks
+from tml_jax.logs import columns, ticks
 
 
 def evaluate(
@@ -42,18 +42,22 @@ def evaluate(
       continue
     log = agent(timeline)
     keep(item.family, log)
-    others = {
-      other: suite.measure(make(timeline))
-      for other, make in suite.agents.items()
-    }
-    series = {panel.MODEL: suite.measure(log), **others}
-    scored.append(report.Scored(item.family, log=log, series=series))
+    logs = {panel.MODEL: log}
+    logs |= {name: make(timeline) for name, make in suite.agents.items()}
+    scored.append(
+      report.Scored(
+        item.family,
+        log=log,
+        series={name: suite.measure(each) for name, each in logs.items()},
+        columns={name: columns.of(each) for name, each in logs.items()},
+        of=kept.of_item(item, script=timeline),
+      )
+    )
   if not scored:
     raise suites.nothing_due(sorted(skipped))
-  families = dict.fromkeys(item.family for item in scored)
   return report.Report(
     scored=scored,
-    content={family: {} for family in (*families, panel.ALL)},
+    sums={},
     skipped=dict(skipped),
     reused=0,
     tick_seconds=np.zeros(0),

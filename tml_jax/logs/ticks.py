@@ -219,53 +219,69 @@ def read(path: str | os.PathLike[str]) -> Log:
   try:
     if len(found) != header["ticks"]:
       raise ValueError(f"{len(found)} ticks follow, not {header['ticks']}")
-    return Log(
-      id=str(header["id"]),
-      family=str(header["family"]),
-      duration=_seconds(header["duration"]),
-      annotations=_annotations(header["annotations"]),
-      recorded=tuple(
-        (_seconds(s), _seconds(e)) for s, e in header["recorded_agent"]
-      ),
-      ticks=tuple(found),
-      provenance=_of(dict, header["provenance"]),
-    )
+    return log_of(header, ticks=tuple(found))
   except _NO_TICK as error:
     raise _broken(path, line=1, what=f"the header: {error}") from error
+
+
+def log_of(header: dict[str, Any], *, ticks: tuple[Tick, ...]) -> Log:
+  """A log of what its header says.
+
+  Raises:
+    ValueError, TypeError, KeyError: it lacks something, or says what cannot be.
+  """
+  return Log(
+    id=str(header["id"]),
+    family=str(header["family"]),
+    duration=_seconds(header["duration"]),
+    annotations=_annotations(header["annotations"]),
+    recorded=tuple(
+      (_seconds(s), _seconds(e)) for s, e in header["recorded_agent"]
+    ),
+    ticks=ticks,
+    provenance=exactly(dict, header["provenance"]),
+  )
 
 
 def _tick(record: dict[str, Any]) -> Tick:
   agent, user = record["agent_chunk"], record["user_chunk"]
   took = record["wall_clock_duration_seconds"]
   return Tick(
-    agent=_of(bool, agent["contains_speech"]),
-    user=_of(bool, user["contains_speech"]),
-    agent_text=_of(str, agent["content"]),
-    user_text=_of(str, user["content"]),
+    agent=exactly(bool, agent["contains_speech"]),
+    user=exactly(bool, user["contains_speech"]),
+    agent_text=exactly(str, agent["content"]),
+    user_text=exactly(str, user["content"]),
     calls=tuple(
       Call(
-        _of(int, call["id"]),
+        exactly(int, call["id"]),
         calls.call_text(
-          calls.Request(_of(str, call["name"]), _of(str, call["arguments"]))
+          calls.Request(
+            exactly(str, call["name"]), exactly(str, call["arguments"])
+          )
         ),
       )
       for call in record["agent_tool_calls"]
     ),
     results=tuple(
-      Call(_of(int, result["id"]), _of(str, result["content"]))
+      Call(exactly(int, result["id"]), exactly(str, result["content"]))
       for result in record["agent_tool_results"]
     ),
     shown=tuple(
-      (_of(str, channel), _of(str, text)) for channel, text in agent["shown"]
+      (exactly(str, channel), exactly(str, text))
+      for channel, text in agent["shown"]
     ),
-    typed=_of(str, user["typed"]),
-    video_patches=_of(int, user["video_patches"]),
+    typed=exactly(str, user["typed"]),
+    video_patches=exactly(int, user["video_patches"]),
     seconds=None if took is None else _seconds(took),
   )
 
 
-def _of(kind: type[T], value: Any) -> T:
-  """`value`, which has to be of a kind."""
+def exactly(kind: type[T], value: Any) -> T:
+  """`value`, which has to be of a kind.
+
+  Raises:
+    TypeError: it is not.
+  """
   if type(value) is not kind:
     raise TypeError(f"{value!r:.40} is not of type {kind.__name__}")
   return value

@@ -305,7 +305,7 @@ METRICS = (
     digits=2,
   ),
 )
-# Beside the panel: of forced predictions, defined by `content.Sums.scalars`.
+# Beside the panel: of forced predictions, defined by `sums.Sums.scalars`.
 CONTENT = (
   Metric(
     "text_accuracy", "text tokens right", "%", "", Better.HIGHER, factor=100

@@ -18,7 +18,7 @@ from scipy import stats
 
 from tml_jax.evals.metrics import chances, floor, panel, recorded, score
 from tml_jax.evals.metrics.floor import Series
-from tml_jax.evals.metrics.panel import Metric, Statistic
+from tml_jax.evals.metrics.panel import Better, Metric, Statistic
 
 RESAMPLES = 1000
 # Of a comparison: a p below 0.05 must be within reach for a hundred of them.
@@ -74,7 +74,7 @@ def summarise(
   resamples: int = RESAMPLES,
 ) -> dict[str, Value]:
   """Every metric over `items`, by name; the intervals depend on `seed`."""
-  weights_RI = _weights(len(items), seed=seed, resamples=resamples)
+  weights_RI = weights_of(len(items), seed=seed, resamples=resamples)
   found = {m.name: _value(m, items, weights_RI) for m in metrics}
   if resamples:
     found |= {
@@ -119,23 +119,36 @@ def compare(
   """
   if len(items) != len(others):
     raise ValueError(f"{len(items)} users of one agent, {len(others)} of other")
-  weights_RI = _weights(len(items), seed=seed, resamples=resamples)
+  weights_RI = weights_of(len(items), seed=seed, resamples=resamples)
   result = {}
   for metric in metrics:
-    apart_R = _found(metric, items, weights_RI) - _found(
+    apart_R = resampled(metric, items, weights_RI) - resampled(
       metric, others, weights_RI
     )
-    if np.isnan(apart_R[0]):
-      continue
-    drawn_R = apart_R[1:][np.isfinite(apart_R[1:])]
-    p = float("nan")
-    if len(drawn_R):
-      fewer = min((drawn_R <= 0).sum(), (drawn_R >= 0).sum())
-      p = min(1.0, 2 * (fewer + 1) / (len(drawn_R) + 1))
-    result[metric.name] = Difference(
-      float(apart_R[0]), *_quantile_interval(drawn_R), p=float(p)
-    )
+    if not np.isnan(apart_R[0]):
+      result[metric.name] = difference(apart_R)
   return result
+
+
+def difference(apart_R: np.ndarray) -> Difference:
+  """Of the difference that was found, and those of all resamples."""
+  drawn_R = apart_R[1:][np.isfinite(apart_R[1:])]
+  p = float("nan")
+  if len(drawn_R):
+    fewer = min((drawn_R <= 0).sum(), (drawn_R >= 0).sum())
+    p = min(1.0, 2 * (fewer + 1) / (len(drawn_R) + 1))
+  return Difference(float(apart_R[0]), *quantile_interval(drawn_R), p=float(p))
+
+
+def lost(metric: Metric, ours: Value, theirs: Value) -> float:
+  """How much worse ours is, as a share of the larger one; below 0: better.
+
+  Of shares and rates -1 to 1; `metric` has a better side.
+  """
+  more = theirs.value - ours.value
+  if metric.better is Better.LOWER:
+    more = -more
+  return more / max(abs(ours.value), abs(theirs.value), 1e-9)
 
 
 def holm(found: dict[str, dict[str, Difference]]) -> dict[str, dict]:
@@ -171,7 +184,7 @@ def clopper_pearson(count: int, total: int) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=2)  # all agents of a report have the same
-def _weights(count: int, *, seed: int, resamples: int) -> np.ndarray:
+def weights_of(count: int, *, seed: int, resamples: int) -> np.ndarray:
   """[1 + R, I] how often every item is drawn; first, once each."""
   weights_RI = np.ones((1, count))
   if count > 1:
@@ -185,9 +198,9 @@ def _value(
   metric: Metric, items: list[Series], weights_RI: np.ndarray
 ) -> Value:
   """The metric of I items, with an interval where there are resamples."""
-  found_R = _found(metric, items, weights_RI)
+  found_R = resampled(metric, items, weights_RI)
   count = sum(len(events_of(metric, item)) for item in items)
-  low, high = _quantile_interval(found_R[1:])
+  low, high = quantile_interval(found_R[1:])
   return Value(float(found_R[0]), low, high, count)
 
 
@@ -195,16 +208,21 @@ def _at_least_exact(
   value: Value, metric: Metric, *, items: list[Series]
 ) -> Value:
   """No narrower than the exact interval, where there is one."""
-  events = [e for item in items for e in events_of(metric, item)]
-  is_share = metric.unit == "%" and events
-  if not is_share or not set(events) <= {(0, 1), (1, 1)}:
+  if not is_share(metric, items):
     return value
+  events = [e for item in items for e in events_of(metric, item)]
   low, high = clopper_pearson(int(sum(v for v, _ in events)), len(events))
   return dataclasses.replace(
     value,
     low=float(np.fmin(value.low, low)),
     high=float(np.fmax(value.high, high)),
   )
+
+
+def is_share(metric: Metric, items: list[Series]) -> bool:
+  """Whether a metric counts events that are yes or no, and there are some."""
+  events = {e for item in items for e in events_of(metric, item)}
+  return metric.unit == "%" and bool(events) and events <= {(0, 1), (1, 1)}
 
 
 def events_of(metric: Metric, item: Series) -> list[tuple[float, float]]:
@@ -215,7 +233,7 @@ def events_of(metric: Metric, item: Series) -> list[tuple[float, float]]:
   return item.get(metric.series, [])
 
 
-def _quantile_interval(found_R: np.ndarray) -> tuple[float, float]:
+def quantile_interval(found_R: np.ndarray) -> tuple[float, float]:
   """Of resamples; NaN without any."""
   finite = found_R[np.isfinite(found_R)]
   if not len(finite):
@@ -225,10 +243,16 @@ def _quantile_interval(found_R: np.ndarray) -> tuple[float, float]:
   return float(low), float(high)
 
 
-def _found(
+def resampled(
   metric: Metric, items: list[Series], weights_RI: np.ndarray
 ) -> np.ndarray:
-  """[R] the metric of every resample, NaN where it has no event."""
+  """[R] the metric of every resample, NaN where it has no event.
+
+  Args:
+    metric: as said.
+    items: I series.
+    weights_RI: `weights_of`.
+  """
   if metric.statistic in _KINDS:
     kinds = _KINDS[metric.statistic]
     return score.summary(
