@@ -307,7 +307,7 @@ def test_the_command_names_what_is_wrong(root):
   run = ("-m", "tml_jax.evals.results", f"--root={root}")
   done = commands.run(*run)
   assert done.returncode == 0 and "wrote" in done.stdout, done.stderr[-2000:]
-  done = commands.run(*run, "--check")
+  done = commands.run(*run, "--check_cells")
   assert "all tables follow from 12 archives" in done.stdout
   (root / results.FRONT).write_text("no block")
   done = commands.run(*run)

@@ -134,7 +134,7 @@ def _require_batch(config: Config) -> None:
   )
   weight = config.train.mtp_loss_weight
   checks.require(
-    not weight or model.num_mtp_layers,
+    not weight or model.num_mtp_layers > 0,
     f"train.mtp_loss_weight = {weight}: there are no layers of multi-token"
     " prediction; set model.num_mtp_layers=1, or the weight to 0",
   )

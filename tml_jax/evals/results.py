@@ -6,7 +6,7 @@ evaluating (`evaluate` leaves an archive). Start at `gather`, then `write`.
 
   python -m tml_jax.evals.results --take=ABLATION   # copies archives, writes
   python -m tml_jax.evals.results                   # writes what they say now
-  python -m tml_jax.evals.results --check           # fails where a page differs
+  python -m tml_jax.evals.results --check_cells    # fails where a page differs
   python -m tml_jax.evals.results --measure_again   # a metric has changed
   python -m tml_jax.evals.results --numbers=FILE.xz # its JSON file, to stdout
 
@@ -48,8 +48,8 @@ _TAKE = flags.DEFINE_string(
   "Folder of `ablate` (ROW/seed_S/evaluation.xz, sweep.xz), or an agent's"
   " archive: copied to results/ first.",
 )
-_CHECK = flags.DEFINE_bool(
-  "check", False, "Write nothing; fail where a page is not what follows."
+_CHECK_CELLS = flags.DEFINE_bool(
+  "check_cells", False, "Write nothing; fail where a page is not what follows."
 )
 _MEASURE_AGAIN = flags.DEFINE_bool(
   "measure_again",
@@ -235,7 +235,7 @@ def main(argv: list[str]) -> None:
       archive.measure_again(path)
       print(f"measured {path}")
   results = gather(root)
-  if _CHECK.value:
+  if _CHECK_CELLS.value:
     check(results, root=root)
     print(f"all tables follow from {len(list(results))} archives")
     return

@@ -220,7 +220,9 @@ def _emit(
   silent_B = ~_sounds(chunk.inputs)
   next_state = jnp.asarray(grammar.next_state)
 
-  def draw(hidden_BD, *, states_B, used_B):
+  def draw(
+    hidden_BD: jax.Array, *, states_B: jax.Array, used_B: jax.Array
+  ) -> jax.Array:
     logits_BV = _in_groups(
       bound.logits, (hidden_BD,), size=norm.ROWS, config=config
     )
@@ -256,7 +258,7 @@ def _emit(
   tokens, states = [token_B], [next_state[carry.states_B, token_B]]
   goes_on = [active_B & (states[0] < State.QUIET)]
 
-  def draft(hidden_BD):
+  def draft(hidden_BD: jax.Array) -> jax.Array:
     tokens.append(
       draw(
         hidden_BD,
