@@ -13,7 +13,8 @@ with users unlike those of training, a row each; their tick logs are in
 FILE/conditions/NAME.
 --sweep=FIELD=VALUE,VALUE meets the users with each setting and names the best;
 --tuned=FILE uses it (docs/panel.md).
---suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
+--suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md),
+--suite=game_time --game_time_root=DIR is Game-Time (docs/game_time.md).
 """
 
 import functools
@@ -43,13 +44,13 @@ _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
   "families",
   [],
-  "Scenario families, those of data.mixture if not given; of fdb its tasks, all"
-  " that are there if not given.",
+  "Scenario families, those of data.mixture if not given; of fdb and game_time"
+  " their tasks, all that are there if not given.",
 )
 _COUNT = flags.DEFINE_integer(
   "count",
   64,
-  "Conversations of each family; of fdb all if not given.",
+  "Conversations of each family; of fdb and game_time all if not given.",
   lower_bound=1,
 )
 _USERS = flags.DEFINE_enum(
@@ -66,6 +67,12 @@ _FDB_ROOT = flags.DEFINE_string(
   "Full-Duplex-Bench for --suite=fdb. Every output.wav and output.json goes"
   " beside its input.wav, or below --out in the same folders.",
 )
+_GAME_TIME_ROOT = flags.DEFINE_string(
+  "game_time_root",
+  "",
+  "Game-Time for --suite=game_time; outputs are written with --out alone.",
+)
+_OUTSIDE = ("fdb", "game_time")  # of --suite: clips of others
 _SPLIT = flags.DEFINE_enum(
   "split",
   "heldout",
@@ -182,17 +189,17 @@ def _without_model(config: Config) -> None:
     raise errors.UserError(
       f"--agent={name} has no settings: --sweep and --tuned are for models"
     )
-  data_dir = config_flags.data_dir() if _SUITE.value != "fdb" else ""
+  data_dir = config_flags.data_dir() if _SUITE.value not in _OUTSIDE else ""
   path = config_flags.JSON.value
   output = _check_output(path) if path else None
   from tml_jax.evals import suites, without_model
   from tml_jax.logs import ticks
 
   suites.check_name(_SUITE.value)
-  if _SUITE.value == "fdb":
+  if _SUITE.value in _OUTSIDE:
     raise errors.UserError(
-      f"--suite=fdb --agent={name}: agents without a model stand beside every"
-      " model there; give a run, or leave --suite out"
+      f"--suite={_SUITE.value} --agent={name}: agents without a model stand"
+      " beside every model there; give a run, or leave --suite out"
     )
   suite = _suite(config, data_dir=data_dir)
   others = _conditions(config, data_dir=data_dir)
@@ -298,10 +305,10 @@ def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
   from tml_jax.evals import suites
 
   chosen = conditions.chosen(_CONDITIONS.value)
-  if chosen and _SUITE.value == "fdb":
+  if chosen and _SUITE.value in _OUTSIDE:
     raise errors.UserError(
-      "--conditions change scenarios, which --suite=fdb has none of: leave one"
-      " out"
+      f"--conditions change scenarios, which --suite={_SUITE.value} has none"
+      " of: leave one out"
     )
   if _NOISE_FOLDER.value and "noise" not in {c.kind for c in chosen}:
     raise errors.UserError(
@@ -512,22 +519,22 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   """What --suite names, checked."""
   from tml_jax.data import mixture, splits
   from tml_jax.evals import suites
-  from tml_jax.evals.full_duplex_bench import suite as suite_lib
-  from tml_jax.vocoder import griffin_lim
 
   families = tuple(_FAMILIES.value)
-  if _SUITE.value == "fdb":
-    return suite_lib.FullDuplexBench(
-      _FDB_ROOT.value,
+  if _SUITE.value in _OUTSIDE:
+    from tml_jax.evals.full_duplex_bench import suite as fdb
+    from tml_jax.evals.game_time import suite as game_time
+
+    suite, root = {
+      "fdb": (fdb.FullDuplexBench, _FDB_ROOT.value),
+      "game_time": (game_time.GameTime, _GAME_TIME_ROOT.value),
+    }[_SUITE.value]
+    return suite(
+      root,
       out=config_flags.OUT.value,
       tasks=families,
       count=_COUNT.value if flags.FLAGS["count"].present else None,
-      render=functools.partial(
-        griffin_lim.render,
-        grid=clock.of(config.streams),
-        iterations=config.sample.griffin_lim_iterations,
-        seed=0,
-      ),
+      render=_griffin_lim(config),
     )
   mixture.check(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   suite = suites.Interactivity(
@@ -542,9 +549,21 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   return suite
 
 
+def _griffin_lim(config: Config):
+  """The sound of mel, as a `report.Render`."""
+  from tml_jax.vocoder import griffin_lim
+
+  return functools.partial(
+    griffin_lim.render,
+    grid=clock.of(config.streams),
+    iterations=config.sample.griffin_lim_iterations,
+    seed=0,
+  )
+
+
 def _asked() -> dict[str, Any]:
   """The flags that say which conversations of a suite."""
-  if _SUITE.value == "fdb":
+  if _SUITE.value in _OUTSIDE:
     return {}
   return {
     "split": _SPLIT.value,
