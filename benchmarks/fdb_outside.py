@@ -46,8 +46,8 @@ _DOCUMENT = "docs/full_duplex_bench.md"
 # The scripts print means, or divide by the number of take-overs, which is 0.
 _DRIVER = """
 import sys, types
-import soundfile, torch
 def load(path):
+  import soundfile, torch
   samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
   return torch.from_numpy(samples.T.copy()), rate
 sys.modules["torchaudio"] = types.SimpleNamespace(load=load)

@@ -15,6 +15,8 @@ FILE/conditions/NAME.
 --tuned=FILE uses it (docs/panel.md).
 --suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md),
 --suite=game_time --game_time_root=DIR is Game-Time (docs/game_time.md).
+--words_from_sound=pocketsphinx --speech_quality=dnsmos listen to the sound of
+the model, too (docs/panel.md).
 """
 
 import functools
@@ -35,6 +37,7 @@ from tml_jax.config import Config, Detector, SemanticEnd, Start
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents, conditions
+from tml_jax.evals.quality import Measure
 from tml_jax.evals.report import Report
 from tml_jax.live.reacting import Users
 from tml_jax.streams import clock
@@ -170,6 +173,20 @@ _TUNED = flags.DEFINE_string(
 )
 
 
+_WORDS_FROM_SOUND = flags.DEFINE_string(
+  "words_from_sound",
+  "",
+  "Recogniser of --annotate, NAME or NAME:ARGUMENT, that writes down what the"
+  " sound of the model says; not given, nobody does.",
+)
+_SPEECH_QUALITY = flags.DEFINE_enum(
+  "speech_quality",
+  "",
+  ["", *Measure],
+  "Marks for the sound of the model; needs pip install 'tml_jax[eval]'.",
+)
+
+
 def main(config: Config) -> None:
   if _AGENT.value in agents.AGENTS:
     _without_model(config)
@@ -188,6 +205,11 @@ def _without_model(config: Config) -> None:
   if _SWEEP.value or _TUNED.value:
     raise errors.UserError(
       f"--agent={name} has no settings: --sweep and --tuned are for models"
+    )
+  if _WORDS_FROM_SOUND.value or _SPEECH_QUALITY.value:
+    raise errors.UserError(
+      f"--agent={name} makes no sound: --words_from_sound and --speech_quality"
+      " are for models"
     )
   data_dir = config_flags.data_dir() if _SUITE.value not in _OUTSIDE else ""
   path = config_flags.JSON.value
@@ -242,6 +264,7 @@ def _of_run(config: Config) -> None:
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   others = _conditions(config, data_dir=data_dir)
+  suite = _heard(suite, config=config, output=output)
   if _SWEEP.value and others:
     raise errors.UserError(
       f"--sweep={_SWEEP.value[0]} chooses on plain users: leave --conditions"
@@ -296,6 +319,29 @@ def _of_run(config: Config) -> None:
     start=start,
     title=f"{config.name}, step {agent.step}, {how}, {_SUITE.value}",
     source={"config": config.name, "step": agent.step, "agent": how},
+  )
+
+
+def _heard(suite, *, config: Config, output: pathlib.Path):
+  """The suite, with its sessions heard where flags ask for it."""
+  from tml_jax.evals import from_sound
+
+  measure = _SPEECH_QUALITY.value
+  by = from_sound.By(
+    _WORDS_FROM_SOUND.value, Measure(measure) if measure else None
+  )
+  if by == from_sound.By():
+    return suite
+  if _SWEEP.value:
+    raise errors.UserError(
+      "--sweep tries settings, whose sound nobody hears: leave"
+      " --words_from_sound and --speech_quality to the evaluation that follows"
+    )
+  return from_sound.FromSound(
+    suite,
+    by=by,
+    folder=output.with_suffix("") / from_sound.FOLDER,
+    render=_griffin_lim(config),
   )
 
 
@@ -365,9 +411,12 @@ def _write(
 
   `rows` are those of conditions.
   """
-  from tml_jax.evals import as_json, show
+  from tml_jax.evals import as_json, from_sound, show
   from tml_jax.evals.metrics import panel
 
+  sound = {}
+  if isinstance(suite, from_sound.FromSound):
+    sound = from_sound.rows(report, suite=suite)
   asked = _asked()
   if "split" in asked:
     title += f": {asked['split']}, {asked['users']} users"
@@ -378,6 +427,7 @@ def _write(
     **asked,
     **as_json.of(report, left_out=suite.left_out),
     **({"conditions": rows} if rows else {}),
+    **({"from_sound": from_sound.as_json(sound)} if sound else {}),
   }
   wrote = ""
   if output is not None:
@@ -396,6 +446,8 @@ def _write(
       print(show.table(report, family) + "\n")
   if rows:
     print(conditions.text(rows) + "\n")
+  if sound:
+    print(from_sound.text(sound) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in suite.left_out.items():
     print(errors.escaped(f"left out {name}: {why}"))
