@@ -70,12 +70,6 @@ _SCRIPT_OF = {
   Task.BACKCHANNEL: "backchannel",
   Task.INTERRUPTION: "user_interruption",
 }
-_WHAT = {
-  Task.SYNTHETIC_PAUSE: "pauses",
-  Task.TURN: "turn",
-  Task.BACKCHANNEL: "backchannel",
-  Task.INTERRUPTION: "interruption",
-}
 _PRINTED = {
   "tor": r"(?:Average take turn:\s+|TOR - Mean: )([\d.]+)",
   "latency": r"Average latency:\s+([\d.]+)",
@@ -185,7 +179,7 @@ def table(found: dict[str, tuple]) -> list[str]:
         c if isinstance(c, str) else "-" if c is None else f"{c:.3f}"
         for c in cells
       )
-      lines.append(f"| {_WHAT[line.task]}: {line.title} | {judge} | {shown} |")
+      lines.append(f"| {line.title} | {judge} | {shown} |")
   return lines
 
 

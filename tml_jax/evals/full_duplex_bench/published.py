@@ -203,7 +203,8 @@ def segments(sound: np.ndarray, *, network: silero.Network) -> list[Span]:
   """Where [n] samples at 16 kHz are speech, as Silero's own tool has it.
 
   It ends where 0.1 s are none, lasts 0.25 s at least, and has 30 ms around it,
-  or half of a gap that is narrower than two of these.
+  or half of a gap that is narrower than two of these. Times are rounded to 0.1
+  s, as that tool rounds them where it is asked for seconds.
   """
   network.reset()
   padded = np.pad(sound, (0, -len(sound) % silero.HOP)).astype(np.float32)
@@ -229,11 +230,9 @@ def segments(sound: np.ndarray, *, network: silero.Network) -> list[Span]:
   for k, (first, last) in enumerate(found):
     before = first - found[k - 1][1] if k else 2 * min(first, _PAD)
     after = found[k + 1][0] - last if k + 1 < len(found) else 2 * _PAD
-    result.append(
-      Span(
-        first - min(before / 2, _PAD), min(last + min(after / 2, _PAD), lasts)
-      )
-    )
+    start = first - min(before / 2, _PAD)
+    end = min(last + min(after / 2, _PAD), lasts)
+    result.append(Span(round(start, 1), min(round(end, 1), lasts)))
   return result
 
 
