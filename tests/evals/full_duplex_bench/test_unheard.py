@@ -22,7 +22,7 @@ from tml_jax.streams import annotation
 from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Role, Span, Timeline, Track, Word
 
-CLIPS = 3
+CLIPS = 2
 
 
 def _sentences(voice):
