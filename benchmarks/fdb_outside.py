@@ -1,7 +1,7 @@
 """Our scores beside the scripts of Full-Duplex-Bench v1.0, on the same clips.
 
 `python -m benchmarks.fdb_outside --scripts=CHECKOUT/v1_v1.5/evaluation
---root=DIR --data_dir=DATA --dir=OUT` lets agents without a model hold clips
+--fdb_root=DIR --data_dir=DATA --dir=OUT` lets agents without a model hold clips
 that `tml_jax.evals.full_duplex_bench.unheard` has written, scores them by
 `scores`, by `published`, and by the benchmark's own scripts, and writes
 benchmarks/fdb_outside.md. The scripts are no part of this project: check them
@@ -29,6 +29,7 @@ from benchmarks import timing
 from tml_jax import errors
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
+from tml_jax.evals.full_duplex_bench import flags as fdb_flags
 from tml_jax.evals.full_duplex_bench import folders as bench
 from tml_jax.evals.full_duplex_bench import mouth, published, scores, unheard
 from tml_jax.evals.full_duplex_bench.folders import Task
@@ -184,10 +185,10 @@ def table(found: dict[str, tuple]) -> list[str]:
 
 
 def main(config: Config) -> None:
-  for flag in (_SCRIPTS, _DIR, published.ROOT):
+  for flag in (_SCRIPTS, _DIR, fdb_flags.ROOT):
     if not flag.value:
       raise errors.UserError(f"--{flag.name} is missing")
-  root, found = pathlib.Path(published.ROOT.value), {}
+  root, found = pathlib.Path(fdb_flags.ROOT.value), {}
   opened = bench.open_root(str(root))
   clips = {clip.name: clip for clip in opened.clips}
   voices = unheard.open_voices(

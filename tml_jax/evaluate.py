@@ -37,6 +37,7 @@ from tml_jax.config import Config, Detector, SemanticEnd, Start
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents, conditions
+from tml_jax.evals.full_duplex_bench import flags as fdb_flags
 from tml_jax.evals.quality import Measure
 from tml_jax.evals.report import Report
 from tml_jax.live.reacting import Users
@@ -64,12 +65,7 @@ _USERS = flags.DEFINE_enum(
   " again, give up (docs/panel.md); scripted: everything comes when it was"
   " planned, whatever the agent does.",
 )
-_FDB_ROOT = flags.DEFINE_string(
-  "fdb_root",
-  "",
-  "Full-Duplex-Bench for --suite=fdb. Every output.wav and output.json goes"
-  " beside its input.wav, or below --out in the same folders.",
-)
+flags.adopt_module_key_flags(fdb_flags)
 _GAME_TIME_ROOT = flags.DEFINE_string(
   "game_time_root",
   "",
@@ -578,7 +574,7 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
     from tml_jax.evals.game_time import suite as game_time
 
     suite, root = {
-      "fdb": (fdb.FullDuplexBench, _FDB_ROOT.value),
+      "fdb": (fdb.FullDuplexBench, fdb_flags.ROOT.value),
       "game_time": (game_time.GameTime, _GAME_TIME_ROOT.value),
     }[_SUITE.value]
     return suite(

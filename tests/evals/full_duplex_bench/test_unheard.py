@@ -170,7 +170,7 @@ def test_the_mouth_speaks_where_the_agent_sounds(clips, written, tmp_path):
     for chunk in said:
       start, end = chunk["timestamp"]
       assert active[int((start + end) / 2 * 16_000)]
-  with pytest.raises(errors.UserError, match="--agent=recorded"):
+  with pytest.raises(errors.UserError, match="--held_by=recorded"):
     mouth.write(str(written), agent="recorded", sentences=[], out="x")
 
 

@@ -1,6 +1,6 @@
 """Sound and words for agents without a model, so that others can judge them.
 
-`python -m tml_jax.evals.full_duplex_bench.mouth --agent=echo --root=DIR
+`python -m tml_jax.evals.full_duplex_bench.mouth --held_by=echo --fdb_root=DIR
 --data_dir=DATA --out=OUT` holds the clips of the benchmark with an agent of
 `evals.agents`, and writes the `output.wav` and `output.json` that a model would
 have left: wherever the agent sounds, a recorded voice is heard, which says
@@ -21,6 +21,7 @@ from absl import flags
 from tml_jax import errors, files
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
+from tml_jax.evals.full_duplex_bench import flags as fdb_flags
 from tml_jax.evals.full_duplex_bench import folders as bench
 from tml_jax.evals.full_duplex_bench import published, unheard
 from tml_jax.evals.full_duplex_bench import suite as suite_lib
@@ -29,7 +30,7 @@ from tml_jax.logs import ticks
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Timeline, Word
 
-_AGENT = flags.DEFINE_string("agent", "oracle", "Without a model.")
+_HELD_BY = flags.DEFINE_string("held_by", "oracle", "Agent without a model.")
 VOICE = "flite:awb"
 _SHORTEST = 0.05  # seconds of a word that can be heard
 
@@ -95,7 +96,7 @@ def write(
   known = suite_lib.FullDuplexBench.agents
   if agent not in known:
     raise errors.UserError(
-      f"--agent={agent}: for clips there are {', '.join(known)}"
+      f"--held_by={agent}: for clips there are {', '.join(known)}"
     )
   files.make(pathlib.Path(out), what=f"--out={out}")
   result = {}
@@ -121,10 +122,10 @@ def main(config: Config) -> None:
     config_flags.data_dir(), share=config.data.heldout_share, names=(VOICE,)
   )
   found = write(
-    published.ROOT.value, agent=_AGENT.value, sentences=voices[VOICE], out=out
+    fdb_flags.ROOT.value, agent=_HELD_BY.value, sentences=voices[VOICE], out=out
   )
-  print(f"{len(found)} clips, held by {_AGENT.value}: {out}")
-  print(published.table(published.measure(published.ROOT.value, out=out)))
+  print(f"{len(found)} clips, held by {_HELD_BY.value}: {out}")
+  print(published.table(published.measure(fdb_flags.ROOT.value, out=out)))
 
 
 if __name__ == "__main__":

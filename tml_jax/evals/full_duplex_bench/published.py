@@ -2,7 +2,7 @@
 
 For: what the benchmark's own scripts would print of `output.json` and
 `output.wav`, traps included, whoever wrote them: `python -m
-tml_jax.evals.full_duplex_bench.published --root=DIR [--out=DIR]`. Not for:
+tml_jax.evals.full_duplex_bench.published --fdb_root=DIR [--out=DIR]`. Not for:
 numbers that are worth more (`scores`; docs/full_duplex_bench.md says why), or
 ratings, which need a judge. Start at `measure`.
 
@@ -34,20 +34,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import app
 
 from tml_jax import errors, files
 from tml_jax.config import flags as config_flags
 from tml_jax.data import silero, source
+from tml_jax.evals.full_duplex_bench import flags as fdb_flags
 from tml_jax.evals.full_duplex_bench import folders as bench
 from tml_jax.evals.full_duplex_bench import scores
 from tml_jax.evals.full_duplex_bench.folders import Clip, Task
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Span, Word
-
-ROOT = flags.DEFINE_string(
-  "root", "", "Full-Duplex-Bench, or clips in its layout."
-)
 
 # Silero's own defaults for segments, in seconds.
 _SHORTEST, _SILENCE, _PAD = 0.25, 0.1, 0.03
@@ -267,7 +264,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}")
   try:
-    rows = measure(ROOT.value, out=config_flags.OUT.value)
+    rows = measure(fdb_flags.ROOT.value, out=config_flags.OUT.value)
   except errors.UserError as error:
     raise app.UsageError(str(error)) from error
   print(table(rows))

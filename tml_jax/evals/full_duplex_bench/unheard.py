@@ -47,9 +47,10 @@ _CLIPS = flags.DEFINE_integer(
   "clips", 12, "Clips of each layout.", lower_bound=1
 )
 _VOICES = flags.DEFINE_list(
-  "voices", [], "Of the unheard voices of data.unheard; all English ones."
+  "unheard_voices",
+  [],
+  "Of the unheard voices of data.unheard; all English ones.",
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of all draws.", lower_bound=0)
 
 MADE = "made.json"
 SENTENCE = (1.0, 5.0)  # seconds that a sentence may last
@@ -276,7 +277,7 @@ def open_voices(
     if name not in known:
       near = registry.nearest(name, names=[*known])
       raise errors.UserError(
-        f"--voices={name}: not among the English voices that are kept; {near}"
+        f"--unheard_voices={name}: no English voice that is kept; {near}"
       )
     path = pathlib.Path(data_dir) / source.parse(name).folder
     if not (path / corpus.INDEX).is_file():
@@ -296,7 +297,7 @@ def main(config: Config) -> None:
   voices = open_voices(
     data_dir, share=config.data.heldout_share, names=_VOICES.value
   )
-  write(pathlib.Path(out), voices=voices, clips=_CLIPS.value, seed=_SEED.value)
+  write(pathlib.Path(out), voices=voices, clips=_CLIPS.value)
   print(f"{_CLIPS.value} clips of each of {', '.join(LAYOUTS)}: {out}")
 
 
