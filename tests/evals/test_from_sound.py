@@ -144,6 +144,8 @@ def _heard(tmp_path, *, by=_BOTH, mel=None, count=1):
     _Says(*timelines), by=by, folder=tmp_path / "sound", render=_RENDER
   )
   logs = [_log(timeline) for timeline in timelines]
+  for item in suite.items():
+    item.load()
   for timeline, log in zip(timelines, logs, strict=True):
     suite.keep(timeline, frames=_frames(timeline, mel=mel), log=log)
   return suite, logs
@@ -168,6 +170,7 @@ def test_recorded_speech_is_better_than_noise(tmp_path):
   assert spoken["recorded_ovrl"] > 2.4
   assert spoken["ovrl"] > nonsense["ovrl"] + 0.5
   assert spoken["sig"] > nonsense["sig"] + 0.5
+  assert nonsense["recorded_right_sound"] == spoken["recorded_right_sound"]
   # What it writes is right in both; what it says is not.
   assert spoken["right_text"] == nonsense["right_text"] == 1
   assert nonsense["right_sound"] == 0
@@ -205,6 +208,8 @@ def test_silence_and_other_languages(tmp_path):
     dataclasses.replace(f, speak=False, target_mel=None)
     for f in _frames(silent)
   ]
+  for item in suite.items():
+    item.load()
   suite.keep(silent, frames=frames, log=quiet)
   log = _log(french)
   suite.keep(french, frames=_frames(french), log=log)
@@ -214,6 +219,27 @@ def test_silence_and_other_languages(tmp_path):
   assert found.values["right_sound"] == 0
   text = from_sound.text({panel.ALL: found})
   assert "1 conversations in languages" in text
+
+
+def test_the_recorded_agent_is_that_of_the_script(tmp_path):
+  """Whatever became of it with a user who waits."""
+  script = _timeline(0)
+  suite = from_sound.FromSound(
+    _Says(script), by=_WORDS, folder=tmp_path, render=_RENDER
+  )
+  (item,) = suite.items()
+  item.load()
+  held = dataclasses.replace(
+    script, tracks=(script.track(Role.USER),), metadata={"family": "says"}
+  )
+  log = observe.from_activity(held, agent=np.zeros(12, bool))
+  suite.keep(held, frames=[], log=log)
+  found = suite.found(log)
+  assert found["recorded"]["said"] == " ".join(
+    word.text for word in script.track(Role.AGENT).words
+  )
+  assert len(found["recorded"]["series"]) == 1
+  assert found["agent"]["words"] == []
 
 
 def test_language():

@@ -18,7 +18,7 @@ cannot find fewer mistakes in a model's. Of a family:
   right_sound    the same where the log has the words that were heard.
   sig, bak, ovrl marks of its speech, cut together; mean of conversations.
   recorded_*     word_error, right_sound and marks of the recorded agent's sound
-                 in the conversations that were held.
+                 in the scripts of the conversations that were held.
 
 A reply is right with all its words or not at all, so one mistake in a long one
 is as bad as ten. `recorded_right_sound` is what a perfect agent would have.
@@ -29,7 +29,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -121,6 +121,8 @@ class FromSound(suites.Suite):
     self._folder, self._render = folder, render
     self.users, self.agents = suite.users, suite.agents
     self.left_out = suite.left_out
+    # As composed: a user who reacts to the agent has another conversation.
+    self._scripts: dict[str, Callable[[], Timeline]] = {}
 
   @property
   def metrics(self) -> tuple[panel.Metric, ...]:
@@ -131,7 +133,15 @@ class FromSound(suites.Suite):
     return self._suite.corpora
 
   def items(self) -> list[suites.Item]:
-    return self._suite.items()
+    return [
+      dataclasses.replace(item, load=functools.partial(self._load, item))
+      for item in self._suite.items()
+    ]
+
+  def _load(self, item: suites.Item) -> Timeline:
+    script = item.load()
+    self._scripts[script.id] = item.load
+    return script
 
   def asks(self, timeline: Timeline) -> bool:
     return self._suite.asks(timeline)
@@ -147,12 +157,13 @@ class FromSound(suites.Suite):
     found: dict[str, Any] = {"of": self._of(log)}
     track = Track(Role.AGENT, sound, (), spans(log), "agent")
     found["agent"] = listen(track, by=self._by, timeline=timeline)
-    recorded = timeline.track(Role.AGENT)
+    script = self._scripts[timeline.id]()
+    recorded = script.track(Role.AGENT)
     if recorded is not None and len(recorded.audio):
-      found["recorded"] = listen(recorded, by=self._by, timeline=timeline)
+      found["recorded"] = listen(recorded, by=self._by, timeline=script)
       words = " ".join(word.text for word in recorded.words)
       found["recorded"]["said"] = words
-      found["recorded"]["series"] = self._recorded(timeline, found["recorded"])
+      found["recorded"]["series"] = self._recorded(script, found["recorded"])
     path = self._path(log)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomically(path, content=json.dumps(found) + "\n")
@@ -173,13 +184,13 @@ class FromSound(suites.Suite):
     name = log.id.removeprefix(f"{family}/").replace("/", "-")
     return self._folder / family / f"{name}.json"
 
-  def _recorded(self, timeline: Timeline, found: dict[str, Any]) -> list[Any]:
+  def _recorded(self, script: Timeline, found: dict[str, Any]) -> list[Any]:
     """The series `right` of the recorded agent with the words heard of it."""
     if found["words"] is None:
       return []
     log = observe.from_activity(
-      timeline,
-      agent=observe.recorded_activity(timeline),
+      script,
+      agent=observe.recorded_activity(script),
       says_recording=True,
     )
     heard_log = with_words(log, words=found["words"])
