@@ -155,7 +155,7 @@ def _heard(tmp_path, *, by=_BOTH, mel=None, count=1):
 def test_recorded_speech_is_better_than_noise(tmp_path):
   """Through the same mel and the same vocoder, and as it was recorded."""
   random = np.random.default_rng(0)
-  suite, logs = _heard(tmp_path / "speech")
+  suite, logs = _heard(tmp_path / "speech", count=2)
   found = from_sound.rows(_report(suite, logs), suite=suite)
   noisy, logs = _heard(
     tmp_path / "noise",
@@ -166,15 +166,13 @@ def test_recorded_speech_is_better_than_noise(tmp_path):
   assert spoken["recorded_word_error"] <= 0.5
   assert spoken["word_error"] <= 0.6
   assert nonsense["word_error"] >= 0.8
-  assert nonsense["recorded_word_error"] == spoken["recorded_word_error"]
   assert spoken["recorded_ovrl"] > 2.4
   assert spoken["ovrl"] > nonsense["ovrl"] + 0.5
   assert spoken["sig"] > nonsense["sig"] + 0.5
-  assert nonsense["recorded_right_sound"] == spoken["recorded_right_sound"]
   # What it writes is right in both; what it says is not.
   assert spoken["right_text"] == nonsense["right_text"] == 1
   assert nonsense["right_sound"] == 0
-  assert found["says"].conversations == 1
+  assert found["says"].conversations == 2
   table = from_sound.text(found)
   assert "says" in table
   assert f"{100 * spoken['word_error']:.1f}" in table
