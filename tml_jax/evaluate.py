@@ -14,7 +14,10 @@ with users unlike those of training, a row each; their tick logs are in
 FILE/conditions/NAME.
 --sweep=FIELD=VALUE,VALUE meets the users with each setting and names the best;
 --tuned=FILE uses it (docs/panel.md).
---suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md).
+--suite=fdb --fdb_root=DIR is Full-Duplex-Bench (docs/full_duplex_bench.md),
+--suite=game_time --game_time_root=DIR is Game-Time (docs/game_time.md).
+--words_from_sound=pocketsphinx --speech_quality=dnsmos listen to the sound of
+the model, too (docs/panel.md).
 """
 
 import functools
@@ -32,6 +35,8 @@ from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
 from tml_jax.evals import agents, conditions, harness_flags, sweep_flags
+from tml_jax.evals.full_duplex_bench import flags as fdb_flags
+from tml_jax.evals.quality import Measure
 from tml_jax.evals.report import Report
 from tml_jax.live.reacting import Users
 from tml_jax.streams import clock
@@ -41,13 +46,13 @@ _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
 _FAMILIES = flags.DEFINE_list(
   "families",
   [],
-  "Scenario families, those of data.mixture if not given; of fdb its tasks, all"
-  " that are there if not given.",
+  "Scenario families, those of data.mixture if not given; of fdb and game_time"
+  " their tasks, all that are there if not given.",
 )
 _COUNT = flags.DEFINE_integer(
   "count",
   64,
-  "Conversations of each family; of fdb all if not given.",
+  "Conversations of each family; of fdb and game_time all if not given.",
   lower_bound=1,
 )
 _USERS = flags.DEFINE_enum(
@@ -58,12 +63,13 @@ _USERS = flags.DEFINE_enum(
   " again, give up (docs/panel.md); scripted: everything comes when it was"
   " planned, whatever the agent does.",
 )
-_FDB_ROOT = flags.DEFINE_string(
-  "fdb_root",
+flags.adopt_module_key_flags(fdb_flags)
+_GAME_TIME_ROOT = flags.DEFINE_string(
+  "game_time_root",
   "",
-  "Full-Duplex-Bench for --suite=fdb. Every output.wav and output.json goes"
-  " beside its input.wav, or below --out in the same folders.",
+  "Game-Time for --suite=game_time; outputs are written with --out alone.",
 )
+_OUTSIDE = ("fdb", "game_time")  # of --suite: clips of others
 _SPLIT = flags.DEFINE_enum(
   "split",
   "heldout",
@@ -94,6 +100,18 @@ _AGENT = flags.DEFINE_enum(
   " need no --workdir.",
 )
 _NO_RUN = "experiments/interaction.py:interactive"  # --config without a run
+_WORDS_FROM_SOUND = flags.DEFINE_string(
+  "words_from_sound",
+  "",
+  "Recogniser of --annotate, NAME or NAME:ARGUMENT, that writes down what the"
+  " sound of the model says; not given, nobody does.",
+)
+_SPEECH_QUALITY = flags.DEFINE_enum(
+  "speech_quality",
+  "",
+  ["", *Measure],
+  "Marks for the sound of the model; needs pip install 'tml_jax[eval]'.",
+)
 # So `--help` shows theirs too.
 flags.adopt_module_key_flags(harness_flags)
 flags.adopt_module_key_flags(sweep_flags)
@@ -118,17 +136,22 @@ def _without_model(config: Config) -> None:
     raise errors.UserError(
       f"--agent={name} has no settings: --sweep and --tuned are for models"
     )
-  data_dir = config_flags.data_dir() if _SUITE.value != "fdb" else ""
+  if _WORDS_FROM_SOUND.value or _SPEECH_QUALITY.value:
+    raise errors.UserError(
+      f"--agent={name} makes no sound: --words_from_sound and --speech_quality"
+      " are for models"
+    )
+  data_dir = config_flags.data_dir() if _SUITE.value not in _OUTSIDE else ""
   path = config_flags.JSON.value
   output = _check_output(path) if path else None
   from tml_jax.evals import suites, without_model
   from tml_jax.logs import ticks
 
   suites.check_name(_SUITE.value)
-  if _SUITE.value == "fdb":
+  if _SUITE.value in _OUTSIDE:
     raise errors.UserError(
-      f"--suite=fdb --agent={name}: agents without a model stand beside every"
-      " model there; give a run, or leave --suite out"
+      f"--suite={_SUITE.value} --agent={name}: agents without a model stand"
+      " beside every model there; give a run, or leave --suite out"
     )
   suite = _suite(config, data_dir=data_dir)
   others = _conditions(config, data_dir=data_dir)
@@ -173,6 +196,7 @@ def _of_run(config: Config) -> None:
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
   suite = _suite(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   others = _conditions(config, data_dir=data_dir)
+  suite = _heard(suite, config=config, output=output)
   if sweep_flags.SWEEP.value and others:
     raise errors.UserError(
       f"--sweep={sweep_flags.SWEEP.value[0]} chooses on plain users: leave"
@@ -237,16 +261,39 @@ def _of_run(config: Config) -> None:
   )
 
 
+def _heard(suite, *, config: Config, output: pathlib.Path):
+  """The suite, with its sessions heard where flags ask for it."""
+  from tml_jax.evals import from_sound
+
+  measure = _SPEECH_QUALITY.value
+  by = from_sound.By(
+    _WORDS_FROM_SOUND.value, Measure(measure) if measure else None
+  )
+  if by == from_sound.By():
+    return suite
+  if sweep_flags.SWEEP.value:
+    raise errors.UserError(
+      "--sweep tries settings, whose sound nobody hears: leave"
+      " --words_from_sound and --speech_quality to the evaluation that follows"
+    )
+  return from_sound.FromSound(
+    suite,
+    by=by,
+    folder=output.with_suffix("") / from_sound.FOLDER,
+    render=_griffin_lim(config),
+  )
+
+
 def _conditions(config: Config, *, data_dir: str) -> dict[str, Any]:
   """A suite for each of --conditions, by name; checked."""
   from tml_jax.data import splits
   from tml_jax.evals import suites
 
   chosen = conditions.chosen(_CONDITIONS.value)
-  if chosen and _SUITE.value == "fdb":
+  if chosen and _SUITE.value in _OUTSIDE:
     raise errors.UserError(
-      "--conditions change scenarios, which --suite=fdb has none of: leave one"
-      " out"
+      f"--conditions change scenarios, which --suite={_SUITE.value} has none"
+      " of: leave one out"
     )
   if _NOISE_FOLDER.value and "noise" not in {c.kind for c in chosen}:
     raise errors.UserError(
@@ -287,7 +334,7 @@ def _finish(
 
   `hold` evaluates one; `start` is when the command began.
   """
-  from tml_jax.evals import archive, written
+  from tml_jax.evals import archive, from_sound, written
 
   asked = _asked()
   if "users" in asked:
@@ -302,9 +349,12 @@ def _finish(
     config=config,
     source={**source, **asked},
     output=output,
-    packs=_SUITE.value != "fdb",  # whose folder has all of it
+    packs=_SUITE.value not in _OUTSIDE,  # whose folders have all of it
     seconds=time.monotonic() - start,
     title=title,
+    sound=from_sound.rows(report, suite=suite)
+    if isinstance(suite, from_sound.FromSound)
+    else {},
   )
 
 
@@ -312,22 +362,22 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   """What --suite names, checked."""
   from tml_jax.data import mixture, splits
   from tml_jax.evals import suites
-  from tml_jax.evals.full_duplex_bench import suite as suite_lib
-  from tml_jax.vocoder import griffin_lim
 
   families = tuple(_FAMILIES.value)
-  if _SUITE.value == "fdb":
-    return suite_lib.FullDuplexBench(
-      _FDB_ROOT.value,
+  if _SUITE.value in _OUTSIDE:
+    from tml_jax.evals.full_duplex_bench import suite as fdb
+    from tml_jax.evals.game_time import suite as game_time
+
+    suite, root = {
+      "fdb": (fdb.FullDuplexBench, fdb_flags.ROOT.value),
+      "game_time": (game_time.GameTime, _GAME_TIME_ROOT.value),
+    }[_SUITE.value]
+    return suite(
+      root,
       out=config_flags.OUT.value,
       tasks=families,
       count=_COUNT.value if flags.FLAGS["count"].present else None,
-      render=functools.partial(
-        griffin_lim.render,
-        grid=clock.of(config.streams),
-        iterations=config.sample.griffin_lim_iterations,
-        seed=0,
-      ),
+      render=_griffin_lim(config),
     )
   mixture.check(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   suite = suites.Interactivity(
@@ -342,10 +392,22 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   return suite
 
 
+def _griffin_lim(config: Config):
+  """The sound of mel, as a `report.Render`."""
+  from tml_jax.vocoder import griffin_lim
+
+  return functools.partial(
+    griffin_lim.render,
+    grid=clock.of(config.streams),
+    iterations=config.sample.griffin_lim_iterations,
+    seed=0,
+  )
+
+
 def _asked() -> dict[str, Any]:
   """Which code, and which conversations of a suite."""
   result = {"git": workdir_lib.git_hash(), "suite": _SUITE.value}
-  if _SUITE.value == "fdb":
+  if _SUITE.value in _OUTSIDE:
     return result
   return result | {
     "split": _SPLIT.value,

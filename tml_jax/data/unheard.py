@@ -64,7 +64,7 @@ def of(config: Config) -> tuple[str, ...]:
   Raises:
     errors.UserError: a language that has none.
   """
-  languages = sorted({_language(voice) for voice in config.data.voices})
+  languages = sorted({language_of(voice) for voice in config.data.voices})
   for language in languages:
     if language not in BY_LANGUAGE:
       raise errors.UserError(
@@ -103,7 +103,8 @@ def open_voices(
   return {name: corpus.RecordSource(path) for name, path in found.items()}
 
 
-def _language(voice: str) -> str:
+def language_of(voice: str) -> str:
+  """Two letters, of a name source:variant; made-up phrases pass for English."""
   spec = source.parse(voice)
   if spec.source == _PROCEDURAL:
     return "en"

@@ -1,8 +1,8 @@
 """What an evaluation consists of: its items, by name.
 
 For: `--suite`. Not for: running the model (`run`) or the numbers (`panel`).
-Start reading at `Suite`. Another suite is a subclass (`full_duplex_bench`), a
-name in `SUITES` and a line of `evaluate`.
+Start reading at `Suite`. Another suite is a subclass (`full_duplex_bench`,
+`game_time`), a name in `SUITES` and a line of `evaluate`.
 Nothing here imports jax.
 """
 
@@ -226,7 +226,7 @@ class _Loader:
     return self.change(self.opened[self.index])
 
 
-SUITES = ("interactivity", "fdb")
+SUITES = ("interactivity", "fdb", "game_time")
 
 
 def check_name(name: str) -> None:

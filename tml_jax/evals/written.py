@@ -14,7 +14,7 @@ import numpy as np
 from tml_jax import errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
-from tml_jax.evals import archive, conditions, show
+from tml_jax.evals import archive, as_json, conditions, from_sound, show
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.report import SLOTS, Report
 
@@ -28,6 +28,7 @@ def write(
   packs: bool,
   seconds: float,
   title: str,
+  sound: Mapping[str, from_sound.Row],
 ) -> None:
   """Prints the tables; writes `output`, its page and its archive.
 
@@ -39,6 +40,8 @@ def write(
     packs: whether there is an archive.
     seconds: that all took.
     title: of the page.
+    sound: of those who heard the sound of the model, by family; in the JSON
+      file, and in no archive.
   """
   report = parts[conditions.PLAIN].report
   rows = {}
@@ -50,6 +53,8 @@ def write(
   wrote = ""
   if output is not None:
     numbers = archive.numbers(source, part=parts[conditions.PLAIN], rows=rows)
+    if sound:
+      numbers |= as_json.without_nan({"from_sound": from_sound.as_json(sound)})
     text = json.dumps(numbers, indent=1, allow_nan=False)
     files.write_atomically(output, content=text + "\n")
     page = output.with_suffix(".html")
@@ -73,6 +78,8 @@ def write(
       print(show.table(report, family) + "\n")
   if rows:
     print(conditions.text(rows) + "\n")
+  if sound:
+    print(from_sound.text(sound) + "\n")
   print(f"{title}; {len(report.scored)} conversations\n{show.NOTE}")
   for name, why in parts[conditions.PLAIN].left_out.items():
     print(errors.escaped(f"left out {name}: {why}"))

@@ -6,6 +6,9 @@ Start reading at `FullDuplexBench`. Nothing here imports jax.
 
 import os
 import pathlib
+from typing import Any
+
+import numpy as np
 
 from tml_jax import files
 from tml_jax.evals import agents as agents_lib
@@ -17,7 +20,7 @@ from tml_jax.evals.metrics.floor import Series
 from tml_jax.logs import report, ticks
 from tml_jax.logs import sound as sound_lib
 from tml_jax.streams.frame import Frame
-from tml_jax.streams.timeline import Timeline
+from tml_jax.streams.timeline import Timeline, Word
 
 _HEADER_BYTES = 44  # of a WAV file
 _RECORDED = ("recorded", "recorded_late")  # nobody is, in a clip
@@ -102,20 +105,13 @@ class FullDuplexBench(suites.Suite):
   ) -> None:
     """Writes the outputs; `output.json`, the last, says that all are there."""
     clip = self._clips[timeline.id]
-    folder = self._folder(clip)
-    folder.mkdir(parents=True, exist_ok=True)
-    words = folder / bench.WORDS
-    words.unlink(missing_ok=True)
     sound = report.agent_audio(frames, render=self._render)[: clip.num_samples]
-    partial = folder / f"{bench.OUTPUT}.partial"
-    partial.unlink(missing_ok=True)  # a link would be written through
-    sound_lib.write_wav(partial, channels=[sound])
-    os.replace(partial, folder / bench.OUTPUT)
-    files.write_atomically(
-      words,
-      content=bench.to_json(
-        scores.words(log), clip=clip, provenance=log.provenance
-      ),
+    write_outputs(
+      self._folder(clip),
+      clip=clip,
+      sound=sound,
+      words=scores.words(log),
+      provenance=log.provenance,
     )
 
   def is_kept(self, log: ticks.Log) -> bool:
@@ -143,3 +139,24 @@ class FullDuplexBench(suites.Suite):
     folder = self._top / clip.folder
     files.check_inside(folder, root=self._top, what=self._what)
     return folder
+
+
+def write_outputs(
+  folder: pathlib.Path,
+  *,
+  clip: bench.Clip,
+  sound: np.ndarray,
+  words: list[Word],
+  provenance: dict[str, Any],
+) -> None:
+  """Writes `output.wav`, then `output.json`, of [samples] at 16 kHz."""
+  folder.mkdir(parents=True, exist_ok=True)
+  names = folder / bench.WORDS
+  names.unlink(missing_ok=True)
+  partial = folder / f"{bench.OUTPUT}.partial"
+  partial.unlink(missing_ok=True)  # a link would be written through
+  sound_lib.write_wav(partial, channels=[sound])
+  os.replace(partial, folder / bench.OUTPUT)
+  files.write_atomically(
+    names, content=bench.to_json(words, clip=clip, provenance=provenance)
+  )

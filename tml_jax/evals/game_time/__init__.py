@@ -1,0 +1,1 @@
+"""Game-Time: its folders, its scores without a judge, and a suite of both."""
