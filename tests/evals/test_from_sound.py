@@ -129,7 +129,7 @@ def _report(suite, logs):
       report.Scored("says", log=log, series={panel.MODEL: suite.measure(log)})
       for log in logs
     ],
-    content={},
+    sums={},
     skipped={},
     reused=0,
     tick_seconds=np.zeros(0),
