@@ -452,7 +452,7 @@ def _sweep(
   start = time.monotonic()
   sweep.check_by(_BY.value)
   beside = [
-    sweep.read(pathlib.Path(path), flag="beside") for path in _BESIDE.value
+    sweep.read(files.path(path), flag="beside") for path in _BESIDE.value
   ]
   points = sweep.points(config, grid=_SWEEP.value)
   _refuse_harness(points[0].changes, config=config)
@@ -580,7 +580,7 @@ def _digest(config: Config) -> str:
 
 def _check_output(path: str) -> pathlib.Path:
   """The JSON file, proved writable; everything else goes beside it."""
-  output = pathlib.Path(path)
+  output = files.path(path)
   if output.suffix != ".json" or output.is_dir():
     raise errors.UserError(f"--json={path}: name a file that ends with .json")
   files.check(

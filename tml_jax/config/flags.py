@@ -27,7 +27,7 @@ from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
-from tml_jax import errors, plugins
+from tml_jax import buckets, errors, files, plugins
 from tml_jax.config import Config, command
 from tml_jax.config import text as config_text
 
@@ -77,8 +77,8 @@ _PATHS = (
   *("workdir", "data_dir", "init_from", "out", "json", "fdb_root"),
   "tokenizer",
 )
-# Of these, directories of runs. In their names Orbax takes *, ? and brackets
-# for patterns, and TensorStore reads \ as /.
+# Of these, directories of runs; they may be URLs. In their names Orbax takes
+# *, ? and brackets for patterns, and TensorStore reads \ as /.
 _RUNS = ("workdir", "init_from")
 _PATTERN = re.compile(r"[*?\[\]\\]")
 
@@ -258,7 +258,7 @@ def _file_of(path: str) -> str:
   file = _parts(path)[0]
   root = os.path.dirname(os.path.dirname(errors.__file__))
   installed = os.path.join(root, os.path.normpath(file))
-  if os.path.isfile(file):
+  if buckets.is_url(file) or os.path.isfile(file):
     return file
   if os.path.dirname(installed) == os.path.join(root, "experiments"):
     if os.path.isfile(installed):
@@ -306,16 +306,19 @@ def has_config(argv: list[str]) -> bool:
 def _check_paths(argv: list[str]) -> None:
   """Refuses what would be written and could not be read.
 
-  gs://bucket would become a directory named `gs:`.
+  gs://bucket would become a directory named `gs:`, but for runs.
   """
   for name in _PATHS:
     value = value_of(name, argv=argv)
-    if "://" in value:
+    is_bucket = name in _RUNS and buckets.is_url(value)
+    if "://" in value and not is_bucket:
       raise errors.UserError(
         f"--{name}={value} is a URL and this takes a path: mount the bucket"
         " with gcsfuse (docs/run_on_tpu.md) and give the directory"
       )
-    place = os.path.abspath(value) if value and name in _RUNS else ""
+    if not value or name not in _RUNS:
+      continue
+    place = value if is_bucket else os.path.abspath(value)
     if _PATTERN.search(place) or not place.isprintable():
       raise errors.UserError(
         f"--{name}={value}: checkpoints cannot be read back from a directory"
@@ -330,8 +333,10 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
     return argv
   path = value_of("workdir", argv=argv)
   if path:
-    file = os.path.join(path, config_text.FILE_NAME)
-    if not os.path.isfile(file):
+    file = files.path(path) / config_text.FILE_NAME
+    with buckets.reached(f"--workdir={path} cannot be read"):
+      is_there = file.exists()
+    if not is_there:
       raise errors.UserError(
         f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
         " of a run"

@@ -6,10 +6,12 @@ panel shows both at once.
 """
 
 import dataclasses
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tml_jax import files
 from tml_jax.evals.metrics import panel
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too.
@@ -85,7 +87,9 @@ def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   if axes.get_legend_handles_labels()[0]:
     axes.legend(frameon=False, fontsize=7, loc="best")
-  canvas.savefig(path, dpi=120, format="png")
+  content = io.BytesIO()
+  canvas.savefig(content, dpi=120, format="png")
+  files.write_atomically(path, content=content.getvalue())
 
 
 def _scaled(row: Mapping[str, Any], factor: float) -> tuple[float, ...]:
