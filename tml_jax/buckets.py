@@ -160,7 +160,7 @@ def spec(url: str, *, environment: Mapping[str, str] = os.environ) -> Any:
 
   Args:
     url: of a bucket; of another kind it is given back.
-    environment: AWS_ENDPOINT_URL, and with it the region.
+    environment: AWS_ENDPOINT_URL, with it the region, and credentials.
 
   Raises:
     errors.UserError: the region is missing.
@@ -173,6 +173,8 @@ def spec(url: str, *, environment: Mapping[str, str] = os.environ) -> Any:
   if kind == "gs":
     return {"driver": "gcs", "gcs_request_retries": RETRIES, **found}
   found = {"driver": "s3", "s3_request_retries": RETRIES, **found}
+  if environment.get("AWS_ACCESS_KEY_ID"):  # else the library says at length
+    found["aws_credentials"] = {"type": "environment"}  # what else it lacks
   endpoint = environment.get("AWS_ENDPOINT_URL", "")
   region = environment.get("AWS_REGION") or environment.get(
     "AWS_DEFAULT_REGION", ""

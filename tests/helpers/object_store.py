@@ -1,12 +1,14 @@
-"""A server that speaks S3, in a process of its own, behind a line to cut.
+"""Servers that speak S3 or GCS, in a process of their own, on a line to cut.
 
 For: runs in buckets. `serve` gives a `Store`; `Store.environment` makes a
-process use it. moto answers as Amazon documents its interface and keeps the
-objects in memory. What goes to it passes a relay, so that a connection can be
-lost and found again while the objects stay. Not for: reading alone (`buckets`).
+process use it, `Store.used` this one. moto and gcp-storage-emulator answer as
+Amazon and Google document their interfaces and keep objects in memory. What
+goes to them passes a relay, so that a connection can be lost and found again
+while the objects stay. Not for: reading alone (`buckets`).
 """
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -18,15 +20,35 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
+import fsspec
+import pytest
+from etils.epath import backend
+from orbax.checkpoint._src.path import gcs_utils
+
 BUCKET = "bucket"
-CLOSED = "closed"  # a bucket that is there and may not be written
-_SERVER = "from moto.server import main; main(['-H', '127.0.0.1', '-p', '{}'])"
-_KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+SCHEMES = ("s3", "gs")
+_SERVERS = {
+  "s3": "from moto.server import main; main(['-H', '127.0.0.1', '-p', '{}'])",
+  "gs": "import sys; sys.argv = ['', 'start', '--host=127.0.0.1', '--port={}',"
+  " '--in-memory']; from gcp_storage_emulator.__main__ import main; main()",
+}
+_KEYS = {
+  "AWS_ACCESS_KEY_ID": "key",
+  "AWS_SECRET_ACCESS_KEY": "secret",
+  "AWS_EC2_METADATA_DISABLED": "true",
+  "AWS_REGION": "us-east-1",
+  "GOOGLE_AUTH_TOKEN_FOR_TESTING": "token",
+  "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+}
 _DENIED = (
   b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\n"
   b"Connection: close\r\nContent-Length: %d\r\n\r\n%s"
 )
-_WORDS = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+_WORDS = {
+  "s3": b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message>"
+  b"</Error>",
+  "gs": b'{"error": {"code": 403, "message": "Permission denied."}}',
+}
 
 
 class Store:
@@ -34,8 +56,9 @@ class Store:
   asked: first lines of requests, in order.
   """
 
-  def __init__(self, server_port: int):
-    self._server_port = server_port
+  def __init__(self, scheme: str, *, server_port: int):
+    self._server_port, self._scheme = server_port, scheme
+    self.url = f"{scheme}://{BUCKET}"
     self._listener = socket.create_server(("127.0.0.1", 0))
     self.port = self._listener.getsockname()[1]
     self.asked: list[str] = []
@@ -47,12 +70,22 @@ class Store:
 
   @property
   def environment(self) -> dict[str, str]:
-    return _KEYS | {
-      "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-      "AWS_REGION": "us-east-1",
-      "AWS_DEFAULT_REGION": "us-east-1",
-      "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    url = f"http://127.0.0.1:{self.port}"
+    if self._scheme == "s3":
+      return _KEYS | {"AWS_ENDPOINT_URL": url}
+    return _KEYS | dict.fromkeys(
+      ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"), url
+    )
+
+  @contextlib.contextmanager
+  def used(self) -> Iterator[None]:
+    """This process uses the server; clients of others are forgotten."""
+    with pytest.MonkeyPatch.context() as patch:
+      for name, value in self.environment.items():
+        patch.setenv(name, value)
+      _forget()
+      yield
+    _forget()
 
   def cut_at(self, pattern: str) -> None:
     """Loses the connection at the first request whose first line matches."""
@@ -70,25 +103,6 @@ class Store:
     """The connection is there again."""
     self._cut_at = self._denied = None
     self._is_cut.clear()
-
-  def objects(self) -> dict[str, bytes]:
-    """What is in the bucket, past the relay."""
-    import boto3
-
-    client = boto3.client(
-      "s3",
-      endpoint_url=f"http://127.0.0.1:{self._server_port}",
-      region_name="us-east-1",
-      aws_access_key_id="key",
-      aws_secret_access_key="secret",
-    )
-    found = {}
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
-      for entry in page.get("Contents", ()):
-        got = client.get_object(Bucket=BUCKET, Key=entry["Key"])
-        found[entry["Key"]] = got["Body"].read()
-    client.close()
-    return found
 
   def close(self) -> None:
     self._listener.close()
@@ -128,7 +142,8 @@ class Store:
               self._cut()
               return
             if self._denied is not None and self._denied.match(text):
-              client.sendall(_DENIED % (len(_WORDS), _WORDS))
+              words = _WORDS[self._scheme]
+              client.sendall(_DENIED % (len(words), words))
               return
           server.sendall(data)
         self._open -= {client, server}
@@ -141,29 +156,45 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
     target.shutdown(socket.SHUT_RDWR)
 
 
+def _forget() -> None:
+  """Clients that fsspec and Epath keep."""
+  backend.fsspec_backend._get_filesystem.cache_clear()
+  gcs_utils.get_bucket.cache_clear()
+  for scheme in SCHEMES:
+    fsspec.get_filesystem_class(scheme).clear_instance_cache()
+
+
 @contextlib.contextmanager
-def serve() -> Iterator[Store]:
+def serve(scheme: str) -> Iterator[Store]:
   """The server with an empty bucket in it."""
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
   process = subprocess.Popen(
-    [sys.executable, "-c", _SERVER.format(port)],
+    [sys.executable, "-c", _SERVERS[scheme].format(port)],
     env=os.environ | _KEYS,
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )
-  try:
+  url = f"http://127.0.0.1:{port}"
+  if scheme == "s3":
+    request = urllib.request.Request(f"{url}/{BUCKET}", method="PUT")
+  else:
     request = urllib.request.Request(
-      f"http://127.0.0.1:{port}/{BUCKET}", method="PUT"
+      f"{url}/storage/v1/b?project=p",
+      data=json.dumps({"name": BUCKET}).encode(),
+      headers={"Content-Type": "application/json"},
     )
+  try:
     for _ in range(600):
       try:
         urllib.request.urlopen(request).close()
         break
       except (urllib.error.URLError, ConnectionError):
-        assert process.poll() is None
+        assert process.poll() is None, "the server has ended"
         time.sleep(0.1)
-    store = Store(port)
+    else:
+      raise AssertionError("the server did not start within a minute")
+    store = Store(scheme, server_port=port)
     yield store
     store.close()
   finally:
