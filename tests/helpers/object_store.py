@@ -133,20 +133,29 @@ class Store:
         self._open |= {client, server}
         back = threading.Thread(target=_copy, args=(server, client))
         back.start()
-        while data := client.recv(1 << 16):
-          line = re.match(rb"(GET|PUT|POST|HEAD|DELETE) [^\r]+", data)
-          if line is not None:
-            text = line[0].decode()
-            self.asked.append(text)
-            if self._cut_at is not None and self._cut_at.match(text):
-              self._cut()
-              return
-            if self._denied is not None and self._denied.match(text):
-              words = _WORDS[self._scheme]
-              client.sendall(_DENIED % (len(words), words))
-              return
-          server.sendall(data)
-        self._open -= {client, server}
+        try:
+          self._hand_on(client, server=server)
+        finally:  # closing alone does not wake who reads in another thread
+          for one in (client, server):
+            self._open.discard(one)
+            with contextlib.suppress(OSError):
+              one.shutdown(socket.SHUT_RDWR)
+          back.join()
+
+  def _hand_on(self, client: socket.socket, *, server: socket.socket) -> None:
+    while data := client.recv(1 << 16):
+      line = re.match(rb"(GET|PUT|POST|HEAD|DELETE) [^\r]+", data)
+      if line is not None:
+        text = line[0].decode()
+        self.asked.append(text)
+        if self._cut_at is not None and self._cut_at.match(text):
+          self._cut()
+          return
+        if self._denied is not None and self._denied.match(text):
+          words = _WORDS[self._scheme]
+          client.sendall(_DENIED % (len(words), words))
+          return
+      server.sendall(data)
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
