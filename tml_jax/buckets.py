@@ -99,6 +99,11 @@ def put_file(file: pathlib.Path, *, to: pathlib.Path) -> None:
 
 def sizes(folder: pathlib.Path) -> dict[str, int]:
   """Bytes of every object below a folder, by the name below it."""
+  return {name: size for name, (size, _) in tags(folder).items()}
+
+
+def tags(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
+  """The same, with a tag of the bytes of each: ETag, or Google's MD5."""
   store, root = _opened(folder)
   try:
     found = store.find(root, detail=True)
@@ -106,7 +111,10 @@ def sizes(folder: pathlib.Path) -> dict[str, int]:
     return {}
   start = len(root) + 1
   return {
-    name[start:]: int(entry["size"] or 0)
+    name[start:]: (
+      int(entry["size"] or 0),
+      str(entry.get("md5Hash") or entry.get("ETag") or entry.get("etag")),
+    )
     for name, entry in sorted(found.items())
     if name.startswith(f"{root}/")
   }
@@ -224,9 +232,12 @@ def reached(what: str) -> Iterator[None]:
   except (errors.UserError, FileNotFoundError, FileExistsError):
     raise
   except Exception as error:
-    if not is_fault(error) and not isinstance(error, OSError):
-      raise
-    raise fault(error, what=what) from error
+    if is_fault(error):
+      raise fault(error, what=what) from error
+    if isinstance(error, OSError):  # of a disk on this side
+      reason = error.strerror or error
+      raise errors.of_system(error, f"{what} ({reason})") from error
+    raise
 
 
 class Mirror:

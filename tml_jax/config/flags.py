@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import enum
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
-from tml_jax import buckets, errors, files, plugins
+from tml_jax import buckets, errors, fetched, files, plugins
 from tml_jax.config import Config, command
 from tml_jax.config import text as config_text
 
@@ -60,6 +61,18 @@ _DATA_DIR = flags.DEFINE_string(
   "Directory of the prepared data: one folder for each voice of"
   " --config.data.voices, and tokenizer.model.",
 )
+_DATA_CACHE = flags.DEFINE_string(
+  "data_cache",
+  "",
+  "Directory on a disk of each host that a --data_dir in a bucket is copied to;"
+  " what is there already is not copied again.",
+)
+_DATA_CACHE_GIB = flags.DEFINE_float(
+  "data_cache_gib",
+  math.inf,
+  "The most GiB that --data_cache may hold; if not given, what the disk has.",
+  lower_bound=0.0,
+)
 TOKENIZER = flags.DEFINE_string(
   "tokenizer",
   "",
@@ -71,6 +84,7 @@ flags.DEFINE_list(
 )
 _SHARED = (
   *(_FLAG, "workdir", "json", "out", "data_dir", "tokenizer", "plugins"),
+  *("data_cache", "data_cache_gib"),
 )
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = (
@@ -166,8 +180,10 @@ def parse_config(
 def data_dir(*, default: str = "") -> str:
   """The value of --data_dir, or `default` where it is not given.
 
+  Of a bucket: where --data_cache holds it, which this waits for.
+
   Raises:
-    errors.UserError: neither is given.
+    errors.UserError: neither is given, or it cannot be copied.
   """
   if not _DATA_DIR.value and default:
     return default
@@ -176,7 +192,15 @@ def data_dir(*, default: str = "") -> str:
       "--data_dir is missing: give the directory of the prepared data, which"
       " `python -m tml_jax.prepare` writes"
     )
-  return _DATA_DIR.value
+  if not buckets.is_url(_DATA_DIR.value):
+    return _DATA_DIR.value
+  return str(
+    fetched.fetch(
+      _DATA_DIR.value,
+      directory=_DATA_CACHE.value,
+      most_bytes=_DATA_CACHE_GIB.value * 2**30,
+    )
+  )
 
 
 def overrides() -> dict[str, Any]:
@@ -310,11 +334,16 @@ def _check_paths(argv: list[str]) -> None:
   """
   for name in _PATHS:
     value = value_of(name, argv=argv)
-    is_bucket = name in _RUNS and buckets.is_url(value)
+    is_bucket = buckets.is_url(value) and (
+      name in _RUNS
+      or name == "data_dir"
+      and bool(value_of("data_cache", argv=argv))
+    )
     if "://" in value and not is_bucket:
       raise errors.UserError(
         f"--{name}={value} is a URL and this takes a path: mount the bucket"
         " with gcsfuse (docs/run_on_tpu.md) and give the directory"
+        + (", or give --data_cache=DIR, too" if name == "data_dir" else "")
       )
     if not value or name not in _RUNS:
       continue
