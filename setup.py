@@ -16,6 +16,7 @@ _REQUIRES = [
   "array_record>=0.8.1,<0.9",
   "av>=14.0",
   "chex>=0.1.90,<0.2",
+  "etils>=1.13,<2",  # paths in buckets, as Orbax has them
   "flax>=0.12.0,<0.13",
   "fsspec>=2025.3",  # files of sources: local, or gs://, s3:// with gcsfs, s3fs
   "grain>=0.2.12,<0.3",

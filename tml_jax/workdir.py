@@ -201,9 +201,13 @@ def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
   """Steps of the finished checkpoints of a run, ascending, whole or damaged."""
   directory = files.path(path) / CHECKPOINTS
   if buckets.is_url(directory):
-    names = [n for n in buckets.names(directory) if _is_step(n)]
     # A save that was killed has a folder of that name, and no COMMITTED.
-    return sorted(int(n) for n in names if (directory / n / COMMITTED).exists())
+    with buckets.reached(f"{directory} cannot be read"):
+      return sorted(
+        int(name)
+        for name in buckets.names(directory)
+        if _is_step(name) and (directory / name / COMMITTED).exists()
+      )
   if not directory.is_dir():
     return []
   # A save that was killed leaves a directory with a longer name.
