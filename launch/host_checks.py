@@ -16,7 +16,7 @@ import time
 import uuid
 from typing import Any
 
-from tml_jax import errors
+from tml_jax import buckets, errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.data import corpus as corpus_lib
@@ -50,7 +50,7 @@ class Probe:
   """
 
   def __init__(self, path: str, *, processes: Any):
-    self._directory = pathlib.Path(path)
+    self._directory = files.path(path)
     self._processes = processes
     # Known to all: a directory that is not shared may hold an old one.
     self._name = processes.all_of(uuid.uuid4().hex)[0]
@@ -61,8 +61,11 @@ class Probe:
 
   def __exit__(self, *_) -> None:
     self._processes.all_of("")
-    with contextlib.suppress(OSError):
+    try:
       self._token.unlink(missing_ok=True)
+    except Exception as error:
+      if not files.is_fault(error):
+        raise
     self._processes.all_of("")
     for path in reversed(self._made):  # where nothing else was put in
       with contextlib.suppress(OSError):
@@ -73,8 +76,14 @@ class Probe:
     return self._directory / f".preflight-{self._name}"
 
   def write_read_delete(self) -> float:
-    """Seconds for a file of this process, in a directory that is renamed."""
+    """Seconds for a file of this process, in a directory that is renamed.
+
+    In a bucket, which renames nothing, for an object.
+    """
     start = time.monotonic()
+    if buckets.is_url(self._directory):
+      files.check(self._directory, what=f"--workdir={self._directory}")
+      return time.monotonic() - start
     name = f".preflight-{self._name}-{self._processes.index}"
     written, finished = (self._directory / name / x for x in ("tmp", "done"))
     content = os.urandom(1 << 16)
@@ -107,7 +116,7 @@ class Probe:
 
   def leave_token(self) -> None:
     if self._processes.is_first:
-      self._token.write_text(self._name, encoding="utf-8")
+      files.write_atomically(self._token, content=self._name)
 
   def find_token(self) -> None:
     """Whether what process 0 wrote is here."""
@@ -138,8 +147,7 @@ def resume(path: str, config: Config) -> str:
   """What `train` would do with this workdir."""
   if not workdir_lib.has_checkpoints(path):
     return "a new run"
-  directory = pathlib.Path(path) / workdir_lib.CHECKPOINTS
-  steps = [int(x.name) for x in directory.iterdir() if x.name.isdecimal()]
+  steps = workdir_lib.checkpoint_steps(path)
   workdir_lib.check_resume(
     workdir_lib.load_config(path), new=config, source=f"--workdir={path}"
   )
@@ -230,6 +238,8 @@ def local_rows(config: Config) -> int:
 def room(config: Config, workdir: str) -> dict[str, float]:
   """GiB of this host's part of the state, of free memory, of free disk.
 
+  A bucket has room without end.
+
   Raises:
     errors.UserError: a save, which copies the state to the host, has no room
       in memory, or the checkpoints that are kept and one more have none on
@@ -253,6 +263,9 @@ def room(config: Config, workdir: str) -> dict[str, float]:
       f" {state:.1f} GiB of state to it: end what else runs there, or shard"
       " over more hosts"
     )
+  found = {"state": state, "memory": memory}
+  if buckets.is_url(workdir):
+    return found | {"disk": math.inf}
   directory = pathlib.Path(workdir).absolute()
   while not directory.exists():
     directory = directory.parent
@@ -264,7 +277,7 @@ def room(config: Config, workdir: str) -> dict[str, float]:
       f" {state:.1f} GiB of this host's state need {kept * state:.1f}: make"
       " room, or set train.keep_checkpoints lower"
     )
-  return {"state": state, "memory": memory, "disk": disk}
+  return found | {"disk": disk}
 
 
 def _available_memory() -> int:

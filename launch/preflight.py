@@ -19,7 +19,7 @@ from typing import Any
 from absl import logging
 
 from launch import host_checks
-from tml_jax import errors, train
+from tml_jax import buckets, errors, train
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
@@ -206,7 +206,9 @@ def _check_files(config, *, workdir, data_dir, processes, report) -> None:
     run = report.each("resume", lambda: host_checks.resume(workdir, config))
   if seconds and not report.failed("workdir"):
     report.add(
-      "workdir", f"written, renamed and read in {max(seconds):.2f} s, shared"
+      "workdir",
+      f"written{'' if buckets.is_url(workdir) else ', renamed'} and read in"
+      f" {max(seconds):.2f} s, shared",
     )
   if run:
     report.add("resume", run[0])
@@ -243,7 +245,10 @@ def _check_room(config: Config, *, workdir: str, report: Report) -> None:
     report.add(
       "room",
       f"state of a host {state:.2f} GiB; free at least {memory:.1f} GiB of"
-      f" memory, {disk:.1f} GiB where the workdir is",
+      f" memory, {disk:.1f} GiB where the workdir is"
+      if disk < math.inf
+      else f"state of a host {state:.2f} GiB; free at least {memory:.1f} GiB of"
+      " memory; the workdir is a bucket",
     )
 
 

@@ -59,7 +59,8 @@ write_constraints() {
 # registry has of them: for all systems and Pythons.
 write_lock() {
   echo setuptools | uv pip compile --quiet --universal --python-version 3.11 \
-    --generate-hashes --no-annotate --extra tpu --constraints "$CONSTRAINTS" \
+    --generate-hashes --no-annotate --extra tpu --extra gcs \
+    --constraints "$CONSTRAINTS" \
     --custom-compile-command "bash launch/constraints.sh" \
     --output-file "$LOCK" setup.py -
 }

@@ -11,7 +11,7 @@ from tests.helpers import commands
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Modules of no package, which everything may import.
-BASE = {"errors", "files", "lock", "plugins", "registry"}
+BASE = {"buckets", "errors", "fetched", "files", "lock", "plugins", "registry"}
 # What each package imports of tml_jax, besides itself and BASE: no less, so
 # that nothing is allowed that nobody needs. From the ground up.
 IMPORTS = {

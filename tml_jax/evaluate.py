@@ -418,7 +418,7 @@ def _asked() -> dict[str, Any]:
 
 def _check_output(path: str) -> pathlib.Path:
   """The JSON file, proved writable; everything else goes beside it."""
-  output = pathlib.Path(path)
+  output = files.path(path)
   if output.suffix != ".json" or output.is_dir():
     raise errors.UserError(f"--json={path}: name a file that ends with .json")
   files.check(

@@ -169,7 +169,7 @@ def show_batches(config: Config, *, data_dir: str, out: pathlib.Path) -> None:
     trained.check(run)
     step = workdir_lib.checkpoint_steps(run)[-1]
     state = batches.newest_state(
-      pathlib.Path(run) / workdir_lib.CHECKPOINTS,
+      files.path(run) / workdir_lib.CHECKPOINTS,
       step=step,
       name=workdir_lib.LOADER_STATE,
     )

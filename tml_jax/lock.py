@@ -8,7 +8,8 @@ The file says who holds it, and a thread rewrites it every few seconds. A dead
 owner does not hold it: on the same host its process is not there any more; on
 another one the file stands still for `PATIENCE_SECONDS`, by the clock of
 whoever waits, so that no two clocks are compared. An owner that was only asleep
-finds another's name in the file when it wakes, and ends.
+finds another's name in the file when it wakes, and ends. In a bucket the file
+is an object, which one of several has written first: the bucket says who.
 """
 
 import json
@@ -23,7 +24,7 @@ from typing import Any
 
 from absl import logging
 
-from tml_jax import errors, files
+from tml_jax import buckets, errors, files
 
 FILE = "lock.json"
 BEAT_SECONDS = 10.0
@@ -46,8 +47,8 @@ class Lock:
     """
     self._what = f"{flag}={directory}"
     self._flag, self._does = flag, does
-    files.make(pathlib.Path(directory), what=self._what)
-    self._file = pathlib.Path(directory) / FILE
+    files.make(files.path(directory), what=self._what)
+    self._file = files.path(directory) / FILE
     self._mine = _me()
     self._stopped = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
@@ -68,10 +69,11 @@ class Lock:
       found = self._read()
       if found.get("id") != self._mine["id"]:  # of several the last is in it
         raise self._refusal(found)
-    except OSError as error:
-      raise errors.of_system(
-        error, f"{self._file} cannot be written ({error.strerror})"
-      ) from error
+    except errors.UserError:
+      raise
+    except Exception as error:
+      what = f"{self._file} cannot be written"
+      raise files.fault(error, what=what) from error
     self._thread.start()
 
   def release(self) -> None:
@@ -86,11 +88,9 @@ class Lock:
   def _create(self) -> bool:
     """Writes the file, unless there is one."""
     try:
-      descriptor = os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+      files.create(self._file, content=json.dumps(self._mine))
     except FileExistsError:
       return False
-    with open(descriptor, "w", encoding="utf-8") as file:
-      file.write(json.dumps(self._mine))
     return True
 
   def _wait_for_the_dead(self) -> dict[str, Any] | None:
@@ -131,6 +131,9 @@ class Lock:
 
   def _write(self) -> None:
     """Puts our name into the file, whole, whoever else tries to."""
+    if buckets.is_url(self._file):
+      buckets.put(self._file, content=json.dumps(self._mine).encode())
+      return
     own = self._file.with_name(f"{self._file.name}.{self._mine['id']}")
     own.write_text(json.dumps(self._mine), encoding="utf-8")
     os.replace(own, self._file)
@@ -148,7 +151,9 @@ class Lock:
           os._exit(errors.Status.FAILED)
         self._mine["beat"] += 1
         self._write()
-      except OSError as error:  # the next beat may come through
+      except Exception as error:  # the next beat may come through
+        if not files.is_fault(error):
+          raise
         logging.warning("%s cannot be rewritten: %s", self._file, error)
 
 

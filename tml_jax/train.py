@@ -13,7 +13,6 @@ and what is done about faults: docs/reliability.md.
 import contextlib
 import faulthandler
 import functools
-import pathlib
 import resource
 import signal
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from tml_jax import errors, plugins
+from tml_jax import errors, files, plugins
 from tml_jax import lock as lock_lib
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
@@ -421,7 +420,7 @@ class Pretraining:
     tokenizer.load(self.tokenizer_file, config=self.config.streams)
 
   def keep(self, workdir: str) -> None:
-    content = pathlib.Path(self.tokenizer_file).read_bytes()
+    content = files.path(self.tokenizer_file).read_bytes()
     run_tokenizer.keep(content, run=workdir)
 
   def check_rows(self, rows: Sequence[int]) -> None:

@@ -10,7 +10,6 @@ overrides, plugins, git, versions); of several processes the first one writes.
 import datetime
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 import re
@@ -22,7 +21,7 @@ from typing import Any
 
 from absl import logging
 
-from tml_jax import errors, files, lock, plugins
+from tml_jax import buckets, errors, files, lock, plugins
 from tml_jax.config import Config, LoopConfig, Schedule
 from tml_jax.config import text as config_text
 
@@ -32,6 +31,7 @@ CHECKPOINTS = "checkpoints"  # the subdirectory that makes a run resumable
 IMPORTED_STEP = "0"  # a run's own checkpoints begin at step 1
 LOADER_STATE = "loader/metadata"  # of a checkpoint: where the data stands
 CHECKSUMS = "checksums.json"  # of a checkpoint: of all that it holds
+COMMITTED = "commit_success.txt"  # of Orbax, written last of a checkpoint
 DAMAGED = "damaged"  # checkpoints that were set aside
 LOCK = lock.FILE  # who trains here
 FAILURES = "failures.jsonl"  # what ended starts in a step
@@ -107,9 +107,9 @@ def create(
   that was started with a plugin that is not there, or imported weights.
   """
   check_given(path)
-  directory = pathlib.Path(path)
+  directory = files.path(path)
   files.make(directory, what=f"--workdir={directory}")
-  if (directory / CHECKPOINTS / IMPORTED_STEP).exists():
+  if IMPORTED_STEP in map(str, checkpoint_steps(directory)):
     raise errors.UserError(
       f"--workdir={path} holds imported weights and not a run: start one with"
       f" --init_from={path} and another --workdir"
@@ -164,8 +164,8 @@ def _say_stretched(old: LoopConfig, *, new: LoopConfig) -> None:
 
 def load_config(path: str, *, config_type: type = Config) -> Any:
   """The config of the run at `path`."""
-  file = os.path.join(path, CONFIG)
-  return config_text.load(file, config_type=config_type)
+  file = files.path(path) / CONFIG
+  return config_text.load(str(file), config_type=config_type)
 
 
 def start_ids(path: str) -> list[str]:
@@ -175,7 +175,7 @@ def start_ids(path: str) -> list[str]:
 
 
 def _starts(path: str) -> list[dict[str, Any]]:
-  return files.read_json_lines(pathlib.Path(path) / STARTS)
+  return files.read_json_lines(files.path(path) / STARTS)
 
 
 def check_shared(path: str, config: Any) -> None:
@@ -184,7 +184,7 @@ def check_shared(path: str, config: Any) -> None:
   Raises:
     errors.UserError: the directory is this host's own.
   """
-  is_there = (pathlib.Path(path) / CONFIG).exists()
+  is_there = (files.path(path) / CONFIG).exists()
   if not is_there or load_config(path, config_type=type(config)) != config:
     raise errors.UserError(
       f"--workdir={path} is not the directory that process 0 has written: name"
@@ -199,12 +199,24 @@ def has_checkpoints(path: str | pathlib.Path) -> bool:
 
 def checkpoint_steps(path: str | pathlib.Path) -> list[int]:
   """Steps of the finished checkpoints of a run, ascending, whole or damaged."""
-  directory = pathlib.Path(path) / CHECKPOINTS
+  directory = files.path(path) / CHECKPOINTS
+  if buckets.is_url(directory):
+    # A save that was killed has a folder of that name, and no COMMITTED.
+    with buckets.reached(f"{directory} cannot be read"):
+      return sorted(
+        int(name)
+        for name in buckets.names(directory)
+        if _is_step(name) and (directory / name / COMMITTED).exists()
+      )
   if not directory.is_dir():
     return []
   # A save that was killed leaves a directory with a longer name.
   names = [item.name for item in directory.iterdir()]
-  return sorted({int(n) for n in names if n.isdecimal() and n.isascii()})
+  return sorted({int(n) for n in names if _is_step(n)})
+
+
+def _is_step(name: str) -> bool:
+  return name.isdecimal() and name.isascii()
 
 
 def check_resume(old: Any, *, new: Any, source: str) -> None:

@@ -110,9 +110,11 @@ _BAD = [
   ([], "--config is missing"),
   (["--config.model.num_layers=2"], "--config is missing"),
   (
-    [_TINY, "--workdir=gs://bucket/run"],
-    "--workdir=gs://bucket/run is a URL and this takes a path: mount",
+    [_TINY, "--out=gs://bucket/run"],
+    "--out=gs://bucket/run is a URL and this takes a path: mount",
   ),
+  ([_TINY, "--workdir=http://a/b"], "--workdir=http://a/b is a URL and this"),
+  ([_TINY, "--workdir=gs://b/a*"], "--workdir=gs://b/a*: checkpoints cannot"),
   ([_TINY, "--workdir=runs/[a]"], "--workdir=runs/[a]: checkpoints cannot be"),
   ([_TINY, "--workdir", "a*"], "--workdir=a*: checkpoints cannot be read back"),
   ([_TINY, "--init_from=a?/b"], "--init_from=a?/b: checkpoints cannot be"),

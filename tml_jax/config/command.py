@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import logging
 
-from tml_jax import errors
+from tml_jax import buckets, errors
 
 # jax reads these when it is imported; with them the same command computes
 # something else, or nothing.
@@ -144,6 +144,8 @@ def full_disk() -> Iterator[None]:
   except errors.UserError:
     raise
   except Exception as error:
+    if buckets.is_fault(error):
+      raise buckets.fault(error, what="a bucket cannot be reached") from error
     line = _disk_fault(error)
     if line is None:
       raise

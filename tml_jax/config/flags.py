@@ -16,6 +16,7 @@ import dataclasses
 import difflib
 import enum
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from absl import app, flags
 from ml_collections import config_dict
 from ml_collections import config_flags as ml_config_flags
 
-from tml_jax import errors, plugins
+from tml_jax import buckets, errors, fetched, files, plugins
 from tml_jax.config import Config, command
 from tml_jax.config import text as config_text
 
@@ -60,6 +61,18 @@ _DATA_DIR = flags.DEFINE_string(
   "Directory of the prepared data: one folder for each voice of"
   " --config.data.voices, and tokenizer.model.",
 )
+_DATA_CACHE = flags.DEFINE_string(
+  "data_cache",
+  "",
+  "Directory on a disk of each host that a --data_dir in a bucket is copied to;"
+  " what is there already is not copied again.",
+)
+_DATA_CACHE_GIB = flags.DEFINE_float(
+  "data_cache_gib",
+  math.inf,
+  "The most GiB that --data_cache may hold; if not given, what the disk has.",
+  lower_bound=0.0,
+)
 TOKENIZER = flags.DEFINE_string(
   "tokenizer",
   "",
@@ -71,14 +84,15 @@ flags.DEFINE_list(
 )
 _SHARED = (
   *(_FLAG, "workdir", "json", "out", "data_dir", "tokenizer", "plugins"),
+  *("data_cache", "data_cache_gib"),
 )
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = (
   *("workdir", "data_dir", "init_from", "out", "json", "fdb_root"),
   "tokenizer",
 )
-# Of these, directories of runs. In their names Orbax takes *, ? and brackets
-# for patterns, and TensorStore reads \ as /.
+# Of these, directories of runs; they may be URLs. In their names Orbax takes
+# *, ? and brackets for patterns, and TensorStore reads \ as /.
 _RUNS = ("workdir", "init_from")
 _PATTERN = re.compile(r"[*?\[\]\\]")
 
@@ -166,8 +180,10 @@ def parse_config(
 def data_dir(*, default: str = "") -> str:
   """The value of --data_dir, or `default` where it is not given.
 
+  Of a bucket: where --data_cache holds it, which this waits for.
+
   Raises:
-    errors.UserError: neither is given.
+    errors.UserError: neither is given, or it cannot be copied.
   """
   if not _DATA_DIR.value and default:
     return default
@@ -176,7 +192,15 @@ def data_dir(*, default: str = "") -> str:
       "--data_dir is missing: give the directory of the prepared data, which"
       " `python -m tml_jax.prepare` writes"
     )
-  return _DATA_DIR.value
+  if not buckets.is_url(_DATA_DIR.value):
+    return _DATA_DIR.value
+  return str(
+    fetched.fetch(
+      _DATA_DIR.value,
+      directory=_DATA_CACHE.value,
+      most_bytes=_DATA_CACHE_GIB.value * 2**30,
+    )
+  )
 
 
 def overrides() -> dict[str, Any]:
@@ -258,7 +282,7 @@ def _file_of(path: str) -> str:
   file = _parts(path)[0]
   root = os.path.dirname(os.path.dirname(errors.__file__))
   installed = os.path.join(root, os.path.normpath(file))
-  if os.path.isfile(file):
+  if buckets.is_url(file) or os.path.isfile(file):
     return file
   if os.path.dirname(installed) == os.path.join(root, "experiments"):
     if os.path.isfile(installed):
@@ -306,16 +330,24 @@ def has_config(argv: list[str]) -> bool:
 def _check_paths(argv: list[str]) -> None:
   """Refuses what would be written and could not be read.
 
-  gs://bucket would become a directory named `gs:`.
+  gs://bucket would become a directory named `gs:`, but for runs.
   """
   for name in _PATHS:
     value = value_of(name, argv=argv)
-    if "://" in value:
+    is_bucket = buckets.is_url(value) and (
+      name in _RUNS
+      or name == "data_dir"
+      and bool(value_of("data_cache", argv=argv))
+    )
+    if "://" in value and not is_bucket:
       raise errors.UserError(
         f"--{name}={value} is a URL and this takes a path: mount the bucket"
         " with gcsfuse (docs/run_on_tpu.md) and give the directory"
+        + (", or give --data_cache=DIR, too" if name == "data_dir" else "")
       )
-    place = os.path.abspath(value) if value and name in _RUNS else ""
+    if not value or name not in _RUNS:
+      continue
+    place = value if is_bucket else os.path.abspath(value)
     if _PATTERN.search(place) or not place.isprintable():
       raise errors.UserError(
         f"--{name}={value}: checkpoints cannot be read back from a directory"
@@ -330,8 +362,10 @@ def _add_config_of_workdir(argv: list[str]) -> list[str]:
     return argv
   path = value_of("workdir", argv=argv)
   if path:
-    file = os.path.join(path, config_text.FILE_NAME)
-    if not os.path.isfile(file):
+    file = files.path(path) / config_text.FILE_NAME
+    with buckets.reached(f"--workdir={path} cannot be read"):
+      is_there = file.exists()
+    if not is_there:
       raise errors.UserError(
         f"--workdir={path} has no {config_text.FILE_NAME}: give the directory"
         " of a run"

@@ -14,7 +14,7 @@ import types
 import typing
 from typing import Any, TypeGuard
 
-from tml_jax import errors
+from tml_jax import errors, files
 from tml_jax.config import Config
 
 FILE_NAME = "config.txt"
@@ -198,11 +198,11 @@ def from_text(text: str, *, source: str, config_type: type = Config) -> Any:
 def load(path: str, *, config_type: type = Config) -> Any:
   """Reads the config.txt of a run."""
   try:
-    with open(path, encoding="utf-8") as file:
-      text = file.read()
+    text = files.path(path).read_text(encoding="utf-8")
   except OSError as error:
     raise errors.UserError(
-      f"cannot read {path}: {error.strerror}; is it in the directory of a run?"
+      f"cannot read {path}: {error.strerror or error}; is it in the directory"
+      " of a run?"
     ) from error
   except UnicodeDecodeError as error:
     raise errors.UserError(f"{path} is no text: {error}") from error

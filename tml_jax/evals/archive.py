@@ -199,7 +199,7 @@ def write(path: pathlib.Path, *, head: Head, parts: Mapping[str, Part]) -> None:
   text = "".join(f"{errors.escaped(line)}\n" for line in lines)
   # 7: a dictionary of 16 MiB reaches over many users; takes 0.2 GB meanwhile.
   content = lzma.compress(text.encode(), preset=7)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  files.make_parents(path)
   files.write_atomically(path, content=content)
 
 
@@ -238,7 +238,7 @@ def read(
   Raises:
     errors.UserError: naming the file, the line and what is wrong with it.
   """
-  path = pathlib.Path(path)
+  path = files.path(path)
   try:
     text = lzma.decompress(path.read_bytes()).decode()
   except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError) as error:

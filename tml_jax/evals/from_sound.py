@@ -165,7 +165,7 @@ class FromSound(suites.Suite):
       found["recorded"]["said"] = words
       found["recorded"]["series"] = self._recorded(script, found["recorded"])
     path = self._path(log)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_parents(path)
     files.write_atomically(path, content=json.dumps(found) + "\n")
 
   def is_kept(self, log: ticks.Log) -> bool:

@@ -79,7 +79,7 @@ class Kept:
   ) -> None:
     """All or nothing, also when killed half-way."""
     path = self._content_path(family, names)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_parents(path)
     text = {"of": self._of_content(names), "sums": sums_lib.to_json(sums)}
     files.write_atomically(path, content=json.dumps(text) + "\n")
 

@@ -244,7 +244,7 @@ def tuned(path: str) -> dict[str, Any]:
   Raises:
     errors.UserError: no such file, or chosen on conversations of a table.
   """
-  numbers = read(pathlib.Path(path), flag="tuned")
+  numbers = read(files.path(path), flag="tuned")
   if numbers["split"] != Split.DEV:
     raise errors.UserError(
       f"--tuned={path}: swept on --split={numbers['split']}; what is chosen is"

@@ -68,7 +68,7 @@ def run(
   start = time.monotonic()
   sweep.check_by(_BY.value)
   beside = [
-    sweep.read(pathlib.Path(path), flag="beside") for path in _BESIDE.value
+    sweep.read(files.path(path), flag="beside") for path in _BESIDE.value
   ]
   points = sweep.points(config, grid=SWEEP.value)
   harness_flags.refuse(points[0].changes, agent=agent)

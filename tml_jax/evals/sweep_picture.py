@@ -6,6 +6,7 @@ and to the left is better: no row of the panel shows both at once.
 """
 
 import dataclasses
+import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import spatial
 
+from tml_jax import files
 from tml_jax.evals.metrics import panel
 from tml_jax.evals.metrics.statistics import Value
 
@@ -143,4 +145,6 @@ def draw(arms: Sequence[Arm], *, path: pathlib.Path) -> None:
   axes.spines[["top", "right"]].set_visible(False)
   if axes.get_legend_handles_labels()[0]:
     axes.legend(frameon=False, fontsize=7, loc="best")
-  canvas.savefig(path, dpi=120, format="png")
+  content = io.BytesIO()
+  canvas.savefig(content, dpi=120, format="png")
+  files.write_atomically(path, content=content.getvalue())

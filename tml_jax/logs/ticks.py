@@ -178,7 +178,7 @@ def _record(log: Log, k: int) -> dict[str, Any]:
 
 def write(log: Log, path: pathlib.Path) -> None:
   """All of the log or nothing, also when killed half-way."""
-  path.parent.mkdir(parents=True, exist_ok=True)
+  files.make_parents(path)
   files.write_atomically(path, content=to_text(log))
 
 
@@ -189,7 +189,7 @@ def read(path: str | os.PathLike[str]) -> Log:
     errors.UserError: naming the file, the line and what is wrong with it.
   """
   try:
-    lines = pathlib.Path(path).read_text(encoding="utf-8")
+    lines = files.path(path).read_text(encoding="utf-8")
     lines = lines.removesuffix("\n").split("\n")
   except (OSError, UnicodeDecodeError) as error:
     raise errors.UserError(f"{path} is no tick log: {error}") from error

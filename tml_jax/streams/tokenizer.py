@@ -166,13 +166,14 @@ def _broken(path: str, *, is_json: bool, error: ValueError) -> errors.UserError:
 
 
 def _content(path: str) -> bytes:
-  if not os.path.exists(path):
+  file = files.path(path)
+  if not file.exists():
     raise errors.UserError(
       f"no tokenizer at {path}; run `python -m tml_jax.prepare` or `python -m"
       " tml_jax.train_tokenizer` first, or give --tokenizer=FILE"
     )
   try:
-    return pathlib.Path(path).read_bytes()
+    return file.read_bytes()
   except OSError as error:
     raise errors.of_system(
       error,

@@ -3,14 +3,14 @@
 For: saving and restoring state, data-iterator position and step with Orbax.
 Not for: the config of a run, which `workdir` keeps and compares, nor what is
 done about damage (`tiers`). A save that is killed leaves a temporary directory
-that Orbax ignores; the last finished one stays. Checksums of all files
+that Orbax ignores; the last finished one stays. In a bucket it is a folder
+without `COMMITTED`. Checksums of all files
 (`checksums`) are written before a step gets its name. Start reading at
 `Checkpointer`.
 """
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import traverse_util
 
-from tml_jax import errors, files
+from tml_jax import buckets, errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import text as config_text
 from tml_jax.streams import tokenizer
@@ -84,14 +84,17 @@ class Checkpointer:
       keep: how many of the newest checkpoints stay.
     """
     logging.get_absl_handler().addFilter(_is_not_chatter)
-    self.path = os.path.join(os.path.abspath(workdir), workdir_lib.CHECKPOINTS)
-    self._sealing = Sealing(pathlib.Path(self.path))
+    directory = files.absolute(workdir) / workdir_lib.CHECKPOINTS
+    self.path = str(directory)
+    self._directory = directory
+    self._sealing = Sealing(directory)
     self._manager = ocp.CheckpointManager(
       self.path,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=True,
         cleanup_tmp_directories=True,
+        atomicity_options=_atomicity(self.path),
         async_options=self._sealing.options,
       ),
     )
@@ -139,7 +142,7 @@ class Checkpointer:
       )
     except (ValueError, OSError, KeyError, TypeError) as error:
       raise errors.UserError(
-        f"checkpoint {os.path.join(self.path, str(step))} does not fit this"
+        f"checkpoint {self._directory / str(step)} does not fit this"
         f" config ({_first_line(error)}); use the run's own config, or delete"
         " that directory to go back to the one before"
       ) from error
@@ -149,19 +152,21 @@ class Checkpointer:
     """Blocks until the running save is finished."""
     with self._saving():
       self._manager.wait_until_finished()
-      files.sync_directory(pathlib.Path(self.path))
+      files.sync_directory(self._directory)
 
   def close(self) -> None:
     """Waits and frees what is held."""
     with self._saving():
       self._manager.close()
-      files.sync_directory(pathlib.Path(self.path))
+      files.sync_directory(self._directory)
 
   @contextlib.contextmanager
   def _saving(self) -> Iterator[None]:
     try:
       yield
-    except (ValueError, OSError) as error:
+    except Exception as error:
+      if not isinstance(error, ValueError) and not files.is_fault(error):
+        raise
       raise errors.TransientError(
         f"cannot save to {self.path} ({_first_line(error)}); the checkpoints"
         " before stay: mend that, then run the same command"
@@ -192,7 +197,11 @@ class Weights:
     check_whole(self.path, step=self.step, index=index, count=count)
     self._manager = ocp.CheckpointManager(
       self.path,
-      options=ocp.CheckpointManagerOptions(create=False, read_only=True),
+      options=ocp.CheckpointManagerOptions(
+        create=False,
+        read_only=True,
+        atomicity_options=_atomicity(self.path),
+      ),
       item_handlers={"state": ocp.PyTreeCheckpointHandler()},
     )
     tree = self._manager.item_metadata(self.step)["state"].tree
@@ -233,9 +242,9 @@ class Weights:
 
   def _changed_fields(self, config: Any) -> list[str]:
     """Fields of the model, "NAME OLD -> NEW"; none where that is unknown."""
-    run = os.path.dirname(self.path)
+    run = files.path(self.path).parent
     try:
-      old = workdir_lib.load_config(run, config_type=type(config))
+      old = workdir_lib.load_config(str(run), config_type=type(config))
     except errors.UserError:  # weights alone, or of an older version
       return []
     return [
@@ -287,11 +296,11 @@ class Weights:
     Raises:
       errors.UserError: they differ. Imported weights have none.
     """
-    file = os.path.join(self.path, str(self.step), workdir_lib.LOADER_STATE)
-    if not os.path.exists(file):
+    step = files.path(self.path) / str(self.step)
+    file = step / workdir_lib.LOADER_STATE
+    if not file.exists():
       return
-    with open(file, encoding="utf-8") as stream:
-      trained_with = json.load(stream)["identity"].get("tokenizer")
+    trained_with = json.loads(file.read_bytes())["identity"].get("tokenizer")
     if trained_with != tokenizer.digest(path):
       raise errors.UserError(
         f"{self.path} was not trained with {tokenizer.described(path)}, but"
@@ -312,7 +321,7 @@ def check_whole(
     errors.DeadEndError: what is damaged, and which others there are.
     errors.TransientError: the disk does not answer.
   """
-  directory = pathlib.Path(checkpoints, str(step))
+  directory = files.path(checkpoints) / str(step)
   problem = checksums.damage(directory, index=index, count=count)
   if not problem:
     return
@@ -336,22 +345,31 @@ def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:
   return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype)
 
 
+def _atomicity(path: str) -> ocp.options.AtomicityOptions | None:
+  """How a checkpoint is made complete there; of a disk as Orbax does it."""
+  if not buckets.is_url(path):
+    return None
+  from tml_jax.training import bucket_arrays
+
+  bucket_arrays.prepare()
+  return bucket_arrays.ATOMICITY
+
+
 def _locate(path: str) -> tuple[str, int]:
   """Directory of the checkpoints and the step that `path` means."""
-  path = os.path.abspath(path)
-  parent, name = os.path.split(path)
-  directory = os.path.join(path, workdir_lib.CHECKPOINTS)
-  steps = workdir_lib.checkpoint_steps(path)
-  is_step = name.isdecimal() and name.isascii()
+  place = files.absolute(path)
+  directory = place / workdir_lib.CHECKPOINTS
+  steps = workdir_lib.checkpoint_steps(place)
+  is_step = place.name.isdecimal() and place.name.isascii()
   if (
     is_step
-    and os.path.basename(parent) == workdir_lib.CHECKPOINTS
-    and not os.path.isdir(directory)  # it is no workdir of that name
+    and place.parent.name == workdir_lib.CHECKPOINTS
+    and not directory.is_dir()  # it is no workdir of that name
   ):
-    directory, steps = parent, [int(name)]
-  if not steps or not os.path.isdir(os.path.join(directory, str(max(steps)))):
+    directory, steps = place.parent, [int(place.name)]
+  if not steps or not (directory / str(max(steps))).is_dir():
     raise errors.UserError(
       f"no finished checkpoint in {directory}; run `python -m tml_jax.train "
-      f"--workdir={os.path.dirname(directory)}` first"
+      f"--workdir={directory.parent}` first"
     )
-  return directory, max(steps)
+  return str(directory), max(steps)

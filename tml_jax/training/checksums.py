@@ -2,7 +2,9 @@
 
 For: both tiers, which write `CHECKSUMS` into the directory of a step before it
 gets its name, and compare the files with it before they read them. A directory
-without it, or with other bytes than it says, is damaged. Not for: what damage
+without it, or with other bytes than it says, is damaged. In a bucket, too, what
+was written is read back for them: that costs a save as much as a restore, in
+the background. Not for: what damage
 is answered with (`tiers`). Start reading at `write` and `damage`.
 
 CRC-32 finds every flipped bit, every burst of up to 32 bits, and all but one in
@@ -10,15 +12,16 @@ CRC-32 finds every flipped bit, every burst of up to 32 bits, and all but one in
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tml_jax import errors
+from tml_jax import buckets, errors
 from tml_jax import files as files_lib
 from tml_jax import workdir as workdir_lib
 
@@ -43,7 +46,7 @@ def write(
     OSError: what was written cannot be read back, or this not be written.
   """
   sums = dict(known)
-  parts = sorted(directory.glob(f"{_PART}*"))
+  parts = [directory / name for name in _parts(directory)]
   for part in parts:
     sums |= _read(part)
   names = [name for name in _names(directory) if name not in sums]
@@ -51,8 +54,9 @@ def write(
   _write(directory / workdir_lib.CHECKSUMS, sums=sums)
   for part in parts:
     part.unlink()
-  for parent, _, _ in os.walk(directory):
-    files_lib.sync_directory(pathlib.Path(parent))
+  if not buckets.is_url(directory):
+    for parent, _, _ in os.walk(directory):
+      files_lib.sync_directory(pathlib.Path(parent))
 
 
 def write_part(directory: pathlib.Path, *, index: int) -> None:
@@ -77,6 +81,8 @@ def under_way(checkpoints: pathlib.Path, *, step: int) -> pathlib.Path:
   Raises:
     OSError: there is none.
   """
+  if buckets.is_url(checkpoints):  # it has its name from the beginning
+    return checkpoints / str(step)
   found = list(checkpoints.glob(f"{step}{_UNFINISHED}*"))
   if len(found) != 1:
     raise OSError(f"{len(found)} unfinished saves of step {step}, not 1")
@@ -127,10 +133,9 @@ def _first_damage(
     return f"{path} is cut or damaged"
   if not sums:
     return f"{path} is empty"
+  sizes = _sizes(directory, names=sums)
   for name, (size, _) in sums.items():
-    try:
-      found = (directory / name).stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
+    if (found := sizes.get(name)) is None:
       return f"{directory / name} is missing"
     if found != size:
       return f"{directory / name} has {found} bytes instead of {size}"
@@ -149,21 +154,47 @@ def of_block(data: Any, before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
 
 def _names(directory: pathlib.Path) -> list[str]:
   """Files of a step, without those that Orbax changes when it names it."""
-  names = [
-    path.relative_to(directory).as_posix()
-    for path in directory.rglob("*")
-    if path.is_file()
-  ]
+  if buckets.is_url(directory):
+    names = [name for name in buckets.sizes(directory) if name[-1] != "/"]
+  else:
+    names = [
+      path.relative_to(directory).as_posix()
+      for path in directory.rglob("*")
+      if path.is_file()
+    ]
+  left_out = ("_", workdir_lib.CHECKSUMS, workdir_lib.COMMITTED)
   return sorted(
-    name
-    for name in names
-    if "/" in name or not name.startswith(("_", workdir_lib.CHECKSUMS))
+    name for name in names if "/" in name or not name.startswith(left_out)
   )
+
+
+def _parts(directory: pathlib.Path) -> list[str]:
+  """What processes have written of their shares of a step."""
+  if buckets.is_url(directory):
+    names = buckets.names(directory)
+  else:
+    names = [path.name for path in directory.iterdir()]
+  return sorted(name for name in names if name.startswith(_PART))
+
+
+def _sizes(directory: pathlib.Path, *, names: Iterable[str]) -> dict[str, int]:
+  """Bytes of those files of a step that are there."""
+  if buckets.is_url(directory):
+    return buckets.sizes(directory)
+  found = {}
+  for name in names:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+      found[name] = (directory / name).stat().st_size
+  return found
 
 
 def _sums(directory: pathlib.Path, *, names: list[str], sync: bool) -> Sums:
   def one(name: str) -> tuple[int, int]:
     value = (0, 0)
+    if buckets.is_url(directory):
+      for chunk in buckets.blocks(directory / name):
+        value = of_block(chunk, value)
+      return value
     with open(directory / name, "rb") as file:
       while chunk := file.read(_CHUNK):
         value = of_block(chunk, value)

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import logging
 
-from tml_jax import errors, files
+from tml_jax import buckets, errors, files
 from tml_jax import workdir as workdir_lib
 
 NOT_FINITE = "a loss or gradient that is not finite"
@@ -36,7 +36,7 @@ class Failures:
 
   def open(self, workdir: str, *, processes: Any) -> None:
     """Reads what earlier starts have left; the same in all processes."""
-    self._file = pathlib.Path(workdir, workdir_lib.FAILURES)
+    self._file = files.path(workdir) / workdir_lib.FAILURES
     mine = files.read_json_lines(self._file)
     known = json.loads(processes.all_of(json.dumps(mine))[0])
     self._known.update(
@@ -59,7 +59,9 @@ class Failures:
       line = {"step": step, "what": what, "time": time.time()}
       try:
         files.append_line(self._file, line=json.dumps(line))
-      except OSError as error:
+      except Exception as error:
+        if not files.is_fault(error):
+          raise
         logging.warning("%s cannot be written: %s", self._file, error)
     self._known[step, what] += 1
     if self._known[step, what] == 1:
@@ -130,4 +132,8 @@ def describe(error: Exception) -> str:
 
 def _is_outside(error: Exception) -> bool:
   """Whether the world may be another one at the next start."""
-  return errors.is_transient(error) or isinstance(error, ConnectionError)
+  return (
+    errors.is_transient(error)
+    or isinstance(error, ConnectionError)
+    or buckets.is_fault(error)
+  )

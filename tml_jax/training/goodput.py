@@ -14,8 +14,6 @@ import contextlib
 import enum
 import json
 import math
-import os
-import pathlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -56,7 +54,7 @@ class Goodput:
       process_start: when this start began, as time.monotonic() counts.
       writes: whether this process keeps the file; one does.
     """
-    self._file = pathlib.Path(workdir, workdir_lib.GOODPUT)
+    self._file = files.path(workdir) / workdir_lib.GOODPUT
     self._writes = writes
     self.seconds = dict.fromkeys(Category, 0.0)
     self._at_step: dict[int, float] = {}  # productive seconds when it was saved
@@ -136,9 +134,7 @@ class Goodput:
       "seconds": self.seconds,
       "at_step": self._at_step,
     }
-    partial = self._file.with_suffix(".partial")
-    partial.write_text(json.dumps(kept), encoding="utf-8")
-    os.replace(partial, self._file)
+    files.write_unsynced(self._file, content=json.dumps(kept))
 
 
 def _seconds(value: Any) -> float:

@@ -7,19 +7,20 @@ any training. Not for: metrics of a conversation (`evals`). Start reading at
 
 import json
 import math
-import pathlib
+import time
 from typing import Any
 
 import numpy as np
 import tensorboardX
 from absl import logging
 
-from tml_jax import files
+from tml_jax import buckets, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
 from tml_jax.training import objective as objective_lib
 
+_PUSH_SECONDS = 300.0  # all of a start's file is copied again
 EVALUATION = "eval/"  # what names of an evaluation inside training begin with
 
 
@@ -84,14 +85,16 @@ class Writer:
 
   After a resume the file may hold steps that ran again; the last line of a
   step counts. It is closed after every line: a mounted bucket has a file only
-  when it is closed.
+  when it is closed. TensorBoard's files come into a bucket every
+  `_PUSH_SECONDS`, and when this is closed.
   """
 
   def __init__(self, workdir: str):
-    self._path = pathlib.Path(workdir, workdir_lib.METRICS)
-    self._board = tensorboardX.SummaryWriter(
-      str(pathlib.Path(workdir, workdir_lib.TENSORBOARD))
-    )
+    directory = files.path(workdir)
+    self._path = directory / workdir_lib.METRICS
+    self._mirror = buckets.Mirror(directory / workdir_lib.TENSORBOARD)
+    self._pushed = time.monotonic()
+    self._board = tensorboardX.SummaryWriter(str(self._mirror.folder))
 
   def write(self, step: int, scalars: dict[str, float]) -> None:
     """Adds a line without what was not measured: JSON has no NaN."""
@@ -100,6 +103,10 @@ class Writer:
     files.append_line(self._path, line=json.dumps(line))
     for name, value in scalars.items():
       self._board.add_scalar(name, value, step)
+    if time.monotonic() - self._pushed > _PUSH_SECONDS:
+      self._board.flush()
+      self._mirror.push()
+      self._pushed = time.monotonic()
 
   def image(self, step: int, *, name: str, image: np.ndarray) -> None:
     """Adds an RGB picture [height, width, 3] to TensorBoard."""
@@ -107,11 +114,12 @@ class Writer:
 
   def close(self) -> None:
     self._board.close()
+    self._mirror.close()
 
 
 def is_evaluated(workdir: str, *, step: int) -> bool:
   """Whether the evaluation after `step` has come into the metrics."""
-  lines = files.read_json_lines(pathlib.Path(workdir, workdir_lib.METRICS))
+  lines = files.read_json_lines(files.path(workdir) / workdir_lib.METRICS)
   return any(
     line.get("step") == step
     and any(name.startswith(EVALUATION) for name in line)

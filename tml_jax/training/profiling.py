@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import jax
 from absl import logging
 
+from tml_jax import buckets, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.parallel import chips
 from tml_jax.training import breakdown, profile_flags
@@ -43,7 +44,9 @@ class Profiler:
       compiled: the train step.
     """
     self._requested = requested
-    self._folder = pathlib.Path(workdir) / workdir_lib.PROFILE
+    self._place = files.path(workdir) / workdir_lib.PROFILE
+    self._mirror = buckets.Mirror(self._place)
+    self._folder = self._mirror.folder
     self._compiled = compiled
     self._analysis = compiled.memory_analysis()  # seconds for a large program
     self._is_tracing = False
@@ -117,12 +120,13 @@ class Profiler:
     if self._is_tracing:
       self._is_tracing = False
       jax.profiler.stop_trace()
+      self._mirror.push()
       logging.info(
         "trace of the steps up to %d in %s: `python -m tml_jax.trace"
         " --workdir=%s`",
         self._requested.last,
-        self._folder,
-        self._folder.parent,
+        self._place,
+        self._place.parent,
       )
 
   def _write_memory(self, name: str) -> None:
@@ -131,7 +135,12 @@ class Profiler:
     jax.profiler.save_device_memory_profile(os.fspath(path))
     text = path.with_suffix(".txt")
     text.write_text(live_arrays() + "\n", encoding="utf-8")
-    logging.info("what lies in device memory: %s, and for pprof %s", text, path)
+    self._mirror.push()
+    logging.info(
+      "what lies in device memory: %s, and for pprof %s",
+      self._place / text.name,
+      self._place / path.name,
+    )
 
   def memory(self) -> dict[str, float]:
     """GiB of host and of the fullest device of this process, as metrics.
@@ -159,6 +168,7 @@ class Profiler:
 
   def close(self) -> None:
     self.stop()
+    self._mirror.close()
     faulthandler.cancel_dump_traceback_later()
 
 

@@ -6,10 +6,12 @@ for: the same as numbers (`metrics.summarise`). Start reading at `draw`.
 Legend: K kinds of token, L MoE layers, E experts.
 """
 
+import io
 import pathlib
 
 import numpy as np
 
+from tml_jax import files
 from tml_jax import workdir as workdir_lib
 from tml_jax.models import embed
 from tml_jax.training import metrics
@@ -116,8 +118,9 @@ def write(image: np.ndarray, *, workdir: str, step: int) -> pathlib.Path:
   """Writes WORKDIR/plots/router_STEP.png."""
   from matplotlib import image as image_lib
 
-  folder = pathlib.Path(workdir) / workdir_lib.PLOTS
-  folder.mkdir(exist_ok=True)
-  path = folder / f"router_{step:08d}.png"
-  image_lib.imsave(path, image)
+  path = files.path(workdir) / workdir_lib.PLOTS / f"router_{step:08d}.png"
+  content = io.BytesIO()
+  image_lib.imsave(content, image, format="png")
+  files.make_parents(path)
+  files.write_atomically(path, content=content.getvalue())
   return path

@@ -21,13 +21,13 @@ def kept(run: str | pathlib.Path) -> str:
     errors.UserError: there are two.
   """
   names = tokenizer.FILENAMES
-  found = [name for name in names if (pathlib.Path(run) / name).is_file()]
+  found = [name for name in names if (files.path(run) / name).is_file()]
   if len(found) > 1:
     raise errors.UserError(
       f"{run} has {' and '.join(found)}, and a run has one tokenizer: move the"
       " other away"
     )
-  return str(pathlib.Path(run) / found[0]) if found else ""
+  return str(files.path(run) / found[0]) if found else ""
 
 
 def of_run(run: str, *, given: str, data_dir: str) -> str:
@@ -94,7 +94,7 @@ def to_train(
 def _warn_of_imported(run: str | pathlib.Path) -> None:
   """Says so where weights that came without a tokenizer get another."""
   if (
-    pathlib.Path(run) / workdir_lib.CHECKPOINTS / workdir_lib.IMPORTED_STEP
+    files.path(run) / workdir_lib.CHECKPOINTS / workdir_lib.IMPORTED_STEP
   ).exists():
     logging.warning(
       "the imported weights of %s came without a tokenizer: with that of"
@@ -106,7 +106,7 @@ def _warn_of_imported(run: str | pathlib.Path) -> None:
 
 def workdir_of(path: str) -> pathlib.Path:
   """The workdir that is meant by it or by WORKDIR/checkpoints/STEP."""
-  place = pathlib.Path(path).absolute()
+  place = files.absolute(path)
   is_step = place.parent.name == workdir_lib.CHECKPOINTS
   return place.parent.parent if is_step else place
 
@@ -116,7 +116,7 @@ def keep(content: bytes, *, run: str | pathlib.Path) -> None:
   name = tokenizer.filename(content)
   for other in tokenizer.FILENAMES:
     if other != name:
-      (pathlib.Path(run) / other).unlink(missing_ok=True)
-  target = pathlib.Path(run) / name
+      (files.path(run) / other).unlink(missing_ok=True)
+  target = files.path(run) / name
   if not target.exists() or target.read_bytes() != content:
     files.write_atomically(target, content=content)

@@ -10,12 +10,11 @@ import dataclasses
 import enum
 import itertools
 import json
-import pathlib
 from typing import Any
 
 from absl import logging
 
-from tml_jax import errors
+from tml_jax import buckets, errors, files
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import LoopConfig
 from tml_jax.data import loader as loader_lib
@@ -59,7 +58,7 @@ class Tiers:
     """Opens the tier on this host; the workdir was created before."""
     self._train = train
     self._processes = processes
-    self._run = pathlib.Path(workdir).absolute()
+    self._run = files.absolute(workdir)
     self.path = str(self._run / workdir_lib.CHECKPOINTS)
     self._workdir: checkpoint.Checkpointer | None = None  # until `resume`
     self._local = None
@@ -207,10 +206,13 @@ class Tiers:
             break
           new = away / f"{step}.{copy}"
         try:
-          away.mkdir(exist_ok=True)
-          old.rename(new)
-        except OSError as error:
-          raise errors.of_system(
-            error, f"{old} is damaged and cannot be moved to {new} ({error})"
+          if buckets.is_url(old):
+            buckets.move(old, to=new, last=workdir_lib.COMMITTED)
+          else:
+            away.mkdir(exist_ok=True)
+            old.rename(new)
+        except Exception as error:
+          raise files.fault(
+            error, what=f"{old} is damaged and cannot be moved to {new}"
           ) from error
         logging.error("the damaged checkpoint %s is now %s", old, new)

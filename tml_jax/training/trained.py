@@ -5,10 +5,9 @@ holds everything, whatever mesh the run was trained on.
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
-from tml_jax import errors, workdir
+from tml_jax import errors, files, workdir
 from tml_jax.config import Config
 from tml_jax.config import mesh as mesh_config
 
@@ -38,7 +37,7 @@ def check(path: str, *, flag: str = "workdir", command: str = "train") -> None:
   """
   if not path:
     raise errors.UserError(f"--{flag} is missing: give the directory of a run")
-  if not pathlib.Path(path).is_dir():
+  if not files.path(path).is_dir():
     raise errors.UserError(f"--{flag}={path}: there is no such directory")
   if not workdir.has_checkpoints(path):
     raise errors.UserError(

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import tensorstore as ts
 
-from tml_jax import errors
+from tml_jax import buckets, errors
 from tml_jax.interop.inkling import dims
 
 INDEX = "model.safetensors.index.json"
@@ -79,7 +78,7 @@ class Source:
     self.bytes_read = 0
     self._need = ""
     if re.match(r"\w+://", path):
-      spec: Any = _bucket_spec(path if path.endswith("/") else path + "/")
+      spec: Any = buckets.spec(path if path.endswith("/") else path + "/")
       self._need = _NEEDS.get(path.split(":")[0], "")
     else:
       directory = pathlib.Path(path)
@@ -128,27 +127,6 @@ class Source:
 
   def read(self, name: str) -> bytes | None:
     return self.start_read(name, start=0, stop=None)()
-
-
-def _bucket_spec(url: str) -> Any:
-  """What TensorStore opens; by itself it reads no AWS_ENDPOINT_URL."""
-  endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-  if not url.startswith("s3://") or not endpoint:
-    return url
-  region = os.environ.get("AWS_REGION", "")
-  if not region:
-    raise errors.UserError(
-      f"--src={url}: AWS_ENDPOINT_URL is set and AWS_REGION is missing; give"
-      " the region of that server"
-    )
-  bucket, _, path = url.removeprefix("s3://").partition("/")
-  return {
-    "driver": "s3",
-    "bucket": bucket,
-    "path": path,
-    "endpoint": endpoint,
-    "aws_region": region,
-  }
 
 
 def _brief(error: BaseException) -> str:

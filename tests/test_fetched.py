@@ -1,0 +1,88 @@
+"""Prepared data of a bucket on a disk: copied once, within a bound."""
+
+import shutil
+
+import pytest
+
+from tests.helpers import object_store
+from tml_jax import buckets, errors, fetched, files
+
+NAMES = ("tokenizer.model", "web/index.json", "web/units/a.array_record")
+
+
+@pytest.fixture(scope="module", params=object_store.SCHEMES)
+def store(request):
+  with object_store.serve(request.param) as found, found.used():
+    yield found
+
+
+@pytest.fixture
+def url(store, request):
+  url = f"{store.url}/{request.node.name.split('[')[0]}"
+  for k, name in enumerate(NAMES):
+    buckets.put(files.path(url) / name, content=bytes([k]) * 1000)
+  yield url
+  store.mend()
+
+
+def fetch(url, directory, *, most_bytes=1e9):
+  return fetched.fetch(url, directory=str(directory), most_bytes=most_bytes)
+
+
+def contents(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def test_what_is_there_is_not_copied_again(url, tmp_path):
+  folder = fetch(url, tmp_path)
+  assert contents(folder) == {
+    name: bytes([k]) * 1000 for k, name in enumerate(NAMES)
+  }
+  times = {name: (folder / name).stat().st_mtime_ns for name in NAMES}
+  assert fetch(url, tmp_path) == folder
+  assert times == {n: (folder / n).stat().st_mtime_ns for n in NAMES}
+  # Other bytes of the same length, one gone, one that was cut on the disk.
+  buckets.put(files.path(url) / NAMES[1], content=b"x" * 1000)
+  (files.path(url) / NAMES[0]).unlink()
+  (folder / NAMES[2]).write_bytes(b"\2" * 999)
+  assert contents(fetch(url, tmp_path)) == {
+    NAMES[1]: b"x" * 1000,
+    NAMES[2]: b"\2" * 1000,
+  }
+
+
+def test_no_room_is_one_error_before_anything_is_copied(
+  url, tmp_path, monkeypatch
+):
+  with pytest.raises(errors.UserError, match="--data_cache_gib=.*mount"):
+    fetch(url, tmp_path / "a", most_bytes=2999)
+  usage = shutil.disk_usage(tmp_path)._replace(free=2999)
+  monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+  with pytest.raises(errors.UserError, match="GiB free, and .* make room"):
+    fetch(url, tmp_path / "a")
+  assert contents(tmp_path) == {}
+  monkeypatch.undo()
+  assert len(contents(fetch(url, tmp_path / "a", most_bytes=3000))) == 3
+
+
+def test_a_folder_that_is_not_there_and_no_directory(url, tmp_path):
+  with pytest.raises(errors.UserError, match="there is nothing"):
+    fetch(f"{url}-none", tmp_path)
+  (tmp_path / "file").touch()
+  with pytest.raises(errors.UserError, match="--data_cache=.*/file/x cannot"):
+    fetch(url, tmp_path / "file" / "x")
+
+
+@pytest.mark.slow
+def test_a_lost_connection_leaves_whole_files_only(url, store, tmp_path):
+  store.cut_at("GET .*array_record")
+  with pytest.raises(errors.TransientError, match="cannot be copied"):
+    fetch(url, tmp_path)
+  for name, content in contents(tmp_path).items():
+    assert len(content) == 1000, name
+  store.mend()
+  assert len(contents(fetch(url, tmp_path))) == 3
