@@ -15,7 +15,7 @@ import pathlib
 
 from absl import flags
 
-from tml_jax import errors
+from tml_jax import buckets, errors
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
@@ -52,6 +52,12 @@ def newest(workdir: str) -> tuple[pathlib.Path, pathlib.Path]:
   """
   if not workdir:
     raise errors.UserError("--workdir is missing: give the directory of a run")
+  if buckets.is_url(workdir):
+    raise errors.UserError(
+      f"--workdir={workdir} is a URL and traces are read on a disk: copy"
+      f" {workdir}/{workdir_lib.PROFILE} to DIR/{workdir_lib.PROFILE} and give"
+      " --workdir=DIR"
+    )
   folder = pathlib.Path(workdir) / workdir_lib.PROFILE
   found = sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
   if not found or not (folder / workdir_lib.PROGRAM).is_file():

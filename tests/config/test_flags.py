@@ -113,6 +113,10 @@ _BAD = [
     [_TINY, "--out=gs://bucket/run"],
     "--out=gs://bucket/run is a URL and this takes a path: mount",
   ),
+  (
+    [_TINY, "--local_checkpoint_dir=s3://b/c"],
+    "--local_checkpoint_dir=s3://b/c is a URL and this takes a path",
+  ),
   ([_TINY, "--workdir=http://a/b"], "--workdir=http://a/b is a URL and this"),
   ([_TINY, "--workdir=gs://b/a*"], "--workdir=gs://b/a*: checkpoints cannot"),
   ([_TINY, "--workdir=runs/[a]"], "--workdir=runs/[a]: checkpoints cannot be"),

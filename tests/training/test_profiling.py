@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import commands, small_run
+from tml_jax import errors
 from tml_jax import trace as trace_lib
 from tml_jax.models import embed
 from tml_jax.streams import frame
@@ -79,6 +80,11 @@ def _requested(**values) -> profile_flags.Requested:
     router_picture_every=0,
   )
   return profile_flags.Requested(**(nothing | values))
+
+
+def test_a_trace_in_a_bucket_is_to_be_copied():
+  with pytest.raises(errors.UserError, match="gs://b/run/profile to DIR/prof"):
+    trace_lib.newest("gs://b/run")
 
 
 def test_a_trace_tells_modules_and_steps(tmp_path):

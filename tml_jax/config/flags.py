@@ -88,8 +88,9 @@ _SHARED = (
 )
 # Flags of all commands that name files; --src of the Inkling import reads URLs.
 _PATHS = (
-  *("workdir", "data_dir", "init_from", "out", "json", "fdb_root"),
-  "tokenizer",
+  *("workdir", "data_dir", "init_from", "out", "json", "tokenizer"),
+  *("fdb_root", "game_time_root", "noise_folder", "data_cache"),
+  *("local_checkpoint_dir", "record", "rest_dir"),
 )
 # Of these, directories of runs; they may be URLs. In their names Orbax takes
 # *, ? and brackets for patterns, and TensorStore reads \ as /.

@@ -115,6 +115,10 @@ def test_without_a_config_the_model_is_the_sources(tmp_path):
       ("--import", "--workdir=tests", "--src=x"),
       "--workdir=tests is not empty",
     ),
+    (
+      ("--import", "--workdir=gs://bucket/new", "--src=x"),
+      "--workdir=gs://bucket/new is a URL, and this is made on a disk",
+    ),
     (("--export", "--out=NEW"), "--workdir is missing"),
     (
       ("--export", "--workdir=tests", "--out=NEW"),

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 
-from tml_jax import errors, files, workdir
+from tml_jax import buckets, errors, files, workdir
 
 
 def check(path: str, *, flag: str) -> pathlib.Path:
@@ -18,6 +18,11 @@ def check(path: str, *, flag: str) -> pathlib.Path:
   """
   if not path:
     raise errors.UserError(f"{flag} is missing: name a new directory")
+  if buckets.is_url(path):
+    raise errors.UserError(
+      f"{flag}={path} is a URL, and this is made on a disk: name a directory"
+      " there, and copy it to the bucket afterwards"
+    )
   directory = pathlib.Path(path).absolute()
   if (directory / workdir.CHECKPOINTS).is_dir():
     raise errors.UserError(
