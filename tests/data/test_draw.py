@@ -37,6 +37,7 @@ def scenario(data_dir, *, split=Split.TRAIN, share=SHARE):
 
 @hypothesis.settings(deadline=None, max_examples=40)
 @hypothesis.given(st.integers(0, 10**6 - 1), st.sampled_from(list(Split)))
+@hypothesis.example(1185, Split.FRESH)  # the question ends with its window
 def test_invariants(data_dir, index, split):
   item = scenario(data_dir, split=split)[index]
   timeline.validate(item)

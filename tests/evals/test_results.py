@@ -303,6 +303,7 @@ def test_committed_archives_are_small():
   assert sum(path.stat().st_size for path in paths) < 8_000_000
 
 
+@pytest.mark.slow
 def test_the_command_names_what_is_wrong(root):
   run = ("-m", "tml_jax.evals.results", f"--root={root}")
   done = commands.run(*run)

@@ -1,5 +1,7 @@
 """Drafted tokens: what is said stays the same, in fewer steps."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -58,28 +60,30 @@ def _talk(cfg: Config, *, variables):
 
 
 @pytest.mark.parametrize(
-  "foresees, temperature",
+  "foresees, temperature, drafts",
   [
-    (True, 0.0),
-    (False, 0.0),
-    pytest.param(True, 1.0, marks=pytest.mark.slow),
-    pytest.param(False, 1.0, marks=pytest.mark.slow),
+    (True, 0.0, 1),
+    *(
+      pytest.param(foresees, temperature, drafts, marks=pytest.mark.slow)
+      for foresees, temperature, drafts in itertools.product(
+        (True, False), (0.0, 1.0), (1, 2)
+      )
+    ),
   ],
 )
-def test_what_is_said_is_what_is_said_without(foresees, temperature):
+def test_what_is_said_is_what_is_said_without(foresees, temperature, drafts):
   variables = _variables(foresees=foresees)
   want, counts, none = _talk(
     _config(0, temperature=temperature), variables=variables
   )
   assert not none.any() and counts.max() == 5 and counts.sum() > 100
-  for drafts in (1, 2):
-    got, same, drafted = _talk(
-      _config(drafts, temperature=temperature), variables=variables
-    )
-    assert got == want
-    np.testing.assert_array_equal(same, counts)
-    if foresees and drafts == 1:
-      # Of every two tokens the second is foreseen.
-      np.testing.assert_array_equal(drafted, counts // 2)
-    elif foresees:
-      assert (drafted >= counts // 2).all()
+  got, same, drafted = _talk(
+    _config(drafts, temperature=temperature), variables=variables
+  )
+  assert got == want
+  np.testing.assert_array_equal(same, counts)
+  if foresees and drafts == 1:
+    # Of every two tokens the second is foreseen.
+    np.testing.assert_array_equal(drafted, counts // 2)
+  elif foresees:
+    assert (drafted >= counts // 2).all()

@@ -87,6 +87,7 @@ def test_mesh_errors_name_sizes():
     fresh(cfg, jax.devices())
 
 
+@pytest.mark.slow
 def test_accumulation_is_weighted_by_valid_targets(one_device):
   """Microbatches with different counts add up to the whole batch's mean."""
   cfg = small_run.config()

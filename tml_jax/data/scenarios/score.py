@@ -123,10 +123,14 @@ class Score:
   def show(self, text: str, *, kind: EventKind = EventKind.SHOW) -> int:
     """The agent writes `text` one window after what the user just said.
 
+    Where that ends with its window, the next one has nothing of it.
+
     Returns:
       that window.
     """
-    time = self.cursor / clock.SAMPLE_RATE + clock.TICKS.seconds
+    ends = self.cursor % clock.TICKS.samples == 0
+    said = (self.cursor - ends) / clock.SAMPLE_RATE
+    time = said + clock.TICKS.seconds
     self.events.append(Event(time, kind, text))
     return clock.TICKS.window_of(time)
 
