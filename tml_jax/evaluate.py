@@ -39,7 +39,6 @@ from tml_jax.evals.full_duplex_bench import flags as fdb_flags
 from tml_jax.evals.quality import Measure
 from tml_jax.evals.report import Report
 from tml_jax.live.reacting import Users
-from tml_jax.streams import clock
 from tml_jax.training import run_tokenizer, trained
 
 _SUITE = flags.DEFINE_string("suite", "interactivity", "What to evaluate.")
@@ -264,6 +263,7 @@ def _of_run(config: Config) -> None:
 def _heard(suite, *, config: Config, output: pathlib.Path):
   """The suite, with its sessions heard where flags ask for it."""
   from tml_jax.evals import from_sound
+  from tml_jax.vocoder import griffin_lim
 
   measure = _SPEECH_QUALITY.value
   by = from_sound.By(
@@ -280,7 +280,7 @@ def _heard(suite, *, config: Config, output: pathlib.Path):
     suite,
     by=by,
     folder=output.with_suffix("") / from_sound.FOLDER,
-    render=_griffin_lim(config),
+    render=griffin_lim.of(config),
   )
 
 
@@ -367,6 +367,7 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   if _SUITE.value in _OUTSIDE:
     from tml_jax.evals.full_duplex_bench import suite as fdb
     from tml_jax.evals.game_time import suite as game_time
+    from tml_jax.vocoder import griffin_lim
 
     suite, root = {
       "fdb": (fdb.FullDuplexBench, fdb_flags.ROOT.value),
@@ -377,7 +378,7 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
       out=config_flags.OUT.value,
       tasks=families,
       count=_COUNT.value if flags.FLAGS["count"].present else None,
-      render=_griffin_lim(config),
+      render=griffin_lim.of(config),
     )
   mixture.check(config, data_dir=data_dir, tokenizer_file=tokenizer_file)
   suite = suites.Interactivity(
@@ -390,18 +391,6 @@ def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):
   )
   suites.check_annotations(suite.items())
   return suite
-
-
-def _griffin_lim(config: Config):
-  """The sound of mel, as a `report.Render`."""
-  from tml_jax.vocoder import griffin_lim
-
-  return functools.partial(
-    griffin_lim.render,
-    grid=clock.of(config.streams),
-    iterations=config.sample.griffin_lim_iterations,
-    seed=0,
-  )
 
 
 def _asked() -> dict[str, Any]:

@@ -8,7 +8,6 @@ Writes sound, transcript, tick log and a picture into --out; agent.wav grows
 while the session runs.
 """
 
-import functools
 import math
 import pathlib
 
@@ -101,7 +100,7 @@ def main(config: Config) -> None:
   from tml_jax.live import program as program_lib
   from tml_jax.logs import observe, report, ticks
   from tml_jax.logs import sound as sound_lib
-  from tml_jax.vocoder import stream
+  from tml_jax.vocoder import griffin_lim, stream
 
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
@@ -153,7 +152,8 @@ def main(config: Config) -> None:
   if voice is not None:
     heard = track.close(samples=len(part) * grid.samples)
   else:
-    heard = report.agent_audio(recorded.frames, render=_griffin_lim(config))
+    render = griffin_lim.of(config)
+    heard = report.agent_audio(recorded.frames, render=render)
   held = report.Held(
     timeline=timeline,
     frames=recorded.frames,
@@ -202,18 +202,6 @@ def _timeline(config: Config, *, data_dir: str, tokenizer_file: str):
     lines=[user.parse_line(argument) for argument in _TEXT.value],
     tail=_TAIL.value,
     config=config.streams,
-  )
-
-
-def _griffin_lim(config: Config):
-  """The `report.Render` of --vocoder=griffin_lim."""
-  from tml_jax.vocoder import griffin_lim
-
-  return functools.partial(
-    griffin_lim.render,
-    grid=clock.of(config.streams),
-    iterations=config.sample.griffin_lim_iterations,
-    seed=0,
   )
 
 

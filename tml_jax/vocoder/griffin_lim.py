@@ -1,10 +1,10 @@
 """Waveform from fine mel without weights: Griffin-Lim.
 
 For: listening to what a session said, offline. Not for: streaming. Start at
-`render`. Sources: Griffin and Lim (1984) with the momentum of Perraudin et
-al. (2013); linear magnitudes from mel by the multiplicative update of Lee and
-Seung (2001) for the Kullback-Leibler divergence, which fits loud and soft
-channels by their ratio.
+`render`; `of` has the settings of a run. Sources: Griffin and Lim (1984) with
+the momentum of Perraudin et al. (2013); linear magnitudes from mel by the
+multiplicative update of Lee and Seung (2001) for the Kullback-Leibler
+divergence, which fits loud and soft channels by their ratio.
 
 Frames stand where `dmel.fine_mel` takes them: frame i ends with its hop, so
 the first three reach back before the sound, which is silence there.
@@ -12,8 +12,12 @@ the first three reach back before the sound, which is silence there.
 Legend: N frames, F bins of the spectrum, M mel channels.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 
+from tml_jax.config import Config
 from tml_jax.streams import clock, dmel
 
 MEL_ITERATIONS = 30  # mel of the result within 0.05 dB of the target
@@ -22,6 +26,16 @@ _HOP = clock.FINE_SAMPLES
 _OVERLAP = dmel.FINE_WINDOW // _HOP
 _PAST = dmel.FINE_WINDOW - _HOP
 _TINY = np.float32(1e-12)
+
+
+def of(config: Config) -> Callable[[list[np.ndarray | None]], np.ndarray]:
+  """`render` with the windows and the iterations of a run."""
+  return functools.partial(
+    render,
+    grid=clock.of(config.streams),
+    iterations=config.sample.griffin_lim_iterations,
+    seed=0,
+  )
 
 
 def render(
