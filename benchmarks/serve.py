@@ -11,6 +11,7 @@ which lies where the vocoder's delay ends; else it is quiet (`Answering`). The
 clients are another process, with packets of 20 ms on their own clocks.
 """
 
+import array
 import asyncio
 import base64
 import dataclasses
@@ -37,6 +38,7 @@ _PACKET = 0.02  # seconds
 _EVERY = 2.0  # seconds between clicks of a client
 _PLAYOUT_MS = 40.0  # a client's jitter buffer
 _CLICK = 0.9
+_ROUND = ("at", "waited", "ticked", "missed", "sessions", "stood_still")
 
 
 def _server(pipe, *, clients: int) -> None:
@@ -85,7 +87,7 @@ def _server(pipe, *, clients: int) -> None:
   )
   pool.warm_up({session_lib.Senses.SOUND})
   rehearsed = beat_lib.rehearse(pool, windows=25)
-  rounds: list[dict[str, float]] = []
+  rounds = array.array("d")  # of `_ROUND`; a list would grow as a leak does
   facts = {"run": {"name": "tiny"}, "tools": []}
 
   async def serve() -> None:
@@ -104,15 +106,15 @@ def _server(pipe, *, clients: int) -> None:
     told = house.deliver
 
     def deliver(made) -> None:
-      rounds.append(
-        {
-          "at": time.monotonic() - made.ticked,
-          "waited": made.waited,
-          "ticked": made.ticked,
-          "missed": float(made.missed),
-          "sessions": len(made.passed),
-          "stood_still": made.stood_still,
-        }
+      rounds.extend(
+        (
+          time.monotonic() - made.ticked,
+          made.waited,
+          made.ticked,
+          float(made.missed),
+          len(made.passed),
+          made.stood_still,
+        )
       )
       told(made)
 
@@ -131,7 +133,7 @@ def _server(pipe, *, clients: int) -> None:
         {
           "rehearsed_ms": 1000 * statistics.median(rehearsed),
           "rss_mib": session_benchmark.resident_mib(),
-          "rounds": len(rounds),
+          "rounds": len(rounds) // len(_ROUND),
           "bytes_in": metrics.bytes_in._value.get(),
           "bytes_out": metrics.bytes_out._value.get(),
           "word": word,
@@ -139,7 +141,13 @@ def _server(pipe, *, clients: int) -> None:
       )
       while not pipe.poll():
         await asyncio.sleep(0.1)
-    pipe.send(rounds)
+    width = len(_ROUND)
+    pipe.send(
+      [
+        dict(zip(_ROUND, rounds[i : i + width], strict=True))
+        for i in range(0, len(rounds), width)
+      ]
+    )
     house.setting.beat.close()
 
   asyncio.run(serve())
