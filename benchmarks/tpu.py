@@ -201,24 +201,24 @@ def _share(r: dict, key: str) -> str:
   return f"{r[key]:.2f}" if key in r else "-"
 
 
-# Model, chips, MFU in percent of bfloat16 peak: what others measured, from the
+# Model, slice, MFU in percent of bfloat16 peak: what others measured, from the
 # READMEs of AI-Hypercomputer/tpu-recipes (training/v5p, trillium, ironwood) and
 # of AI-Hypercomputer/maxtext, autumn 2026. Data are synthetic there, and the
 # recipes of mixtures in bfloat16 route at random, so balanced.
 _PUBLISHED = {
   "v5p": (
-    ("DeepSeek-V3 671B", "512", 33.2),
-    ("Llama 4 Maverick", "256", 34.9),
-    ("Llama 4 Scout", "256", 49.1),
+    ("DeepSeek-V3 671B", "512 chips", 33.2),
+    ("Llama 4 Maverick", "v5p-256", 34.9),
+    ("Llama 4 Scout", "v5p-256", 49.1),
     ("Mixtral 8x7B", "", 52.6),
   ),
   "v6e": (
-    ("Mixtral 8x22B, dropping", "256", 36.2),
-    ("Llama 3.1 70B, dense", "256", 50.3),
+    ("Mixtral 8x22B, dropping", "256 chips", 36.2),
+    ("Llama 3.1 70B, dense", "256 chips", 50.3),
   ),
   "tpu7x": (
-    ("DeepSeek-V3 671B", "256", 26.6),
-    ("Qwen3-235B-A22B", "256", 27.3),
+    ("DeepSeek-V3 671B", "256 chips", 26.6),
+    ("Qwen3-235B-A22B", "256 chips", 27.3),
     ("Gemma 4 26B", "", 25.7),
     ("Llama 3.1 405B, dense", "", 54.7),
   ),
@@ -243,8 +243,8 @@ def _published(reports: dict[str, dict]) -> list[str]:
     r = reports.get(family, {"status": 1})
     ours = "status" not in r
     measured = ", ".join(
-      f"{model}{f' on {chips} chips' if chips else ''} {mfu}"
-      for model, chips, mfu in rows
+      f"{model}{f' on {where}' if where else ''} {mfu}"
+      for model, where, mfu in rows
     )
     cells = [
       f"{100 * r[key]:.0f}" if ours and key in r else "-"

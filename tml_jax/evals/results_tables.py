@@ -316,9 +316,9 @@ def _agents(found: Archive) -> list[str]:
   lines = [
     "## Agents without a model",
     "",
-    f"{len(plain.scored)} {found.head.numbers.get('split', '')} users of"
-    f" {len(plain.families)} families, who are"
-    f" {found.head.numbers.get('users', '')}. Who they are:"
+    f"{len(plain.scored)} users of {len(plain.families)} families (split"
+    f" {found.head.numbers.get('split', '')}, --users="
+    f"{found.head.numbers.get('users', '')}). Who the agents are:"
     " [docs/panel.md](../docs/panel.md#agents-without-a-model).",
     "",
     *_agents_table(plain, names=plain.agents),

@@ -7,12 +7,14 @@ Nothing here imports jax.
 """
 
 import abc
+import collections
 import dataclasses
 import functools
 import itertools
 import pathlib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from absl import logging
 
@@ -54,6 +56,30 @@ class Item:
   load: Callable[[], Timeline]
   digest: str = ""
   recorded: Callable[[], Timeline] | None = None
+
+
+class Clip(Protocol):
+  """A clip of a benchmark, under a name of its own, in a task."""
+
+  @property
+  def name(self) -> str: ...
+
+  @property
+  def task(self) -> str: ...
+
+
+_Clip = TypeVar("_Clip", bound=Clip)
+
+
+def by_name(clips: Iterable[_Clip], *, count: int | None) -> dict[str, _Clip]:
+  """Clips by name, at most the first `count` of each task."""
+  seen: collections.Counter[str] = collections.Counter()
+  found = {}
+  for clip in clips:
+    seen[clip.task] += 1
+    if count is None or seen[clip.task] <= count:
+      found[clip.name] = clip
+  return found
 
 
 class Suite(abc.ABC):

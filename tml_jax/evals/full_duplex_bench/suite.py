@@ -66,12 +66,7 @@ class FullDuplexBench(suites.Suite):
     self.left_out = found.left_out
     self._top = pathlib.Path(out or root)
     self._render = render
-    seen: dict[str, int] = {}
-    self._clips: dict[str, bench.Clip] = {}
-    for clip in found.clips:
-      seen[clip.task] = seen.get(clip.task, 0) + 1
-      if count is None or seen[clip.task] <= count:
-        self._clips[clip.name] = clip
+    self._clips = suites.by_name(found.clips, count=count)
     self._what = f"--out={out}" if out else f"--fdb_root={root}"
     if out:
       files.make(self._top, what=self._what)

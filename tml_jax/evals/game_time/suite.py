@@ -64,12 +64,7 @@ class GameTime(suites.Suite):
     self._out, self._render = pathlib.Path(out) if out else None, render
     if self._out is not None:
       files.make(self._out, what=f"--out={out}")
-    seen: dict[str, int] = {}
-    self._clips: dict[str, bench.Clip] = {}
-    for clip in found.clips:
-      seen[clip.task] = seen.get(clip.task, 0) + 1
-      if count is None or seen[clip.task] <= count:
-        self._clips[clip.name] = clip
+    self._clips = suites.by_name(found.clips, count=count)
     self.agents = {
       "ideal": self._ideal,
       **{k: v for k, v in agents_lib.AGENTS.items() if k not in _RECORDED},
