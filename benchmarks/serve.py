@@ -9,6 +9,8 @@ voice for every session in every window, the real socket. One thing is not the
 model's: where a window has a click, it decides to speak and sounds a click,
 which lies where the vocoder's delay ends; else it is quiet (`Answering`). The
 clients are another process, with packets of 20 ms on their own clocks.
+`--light` has a model of one narrow layer instead, for what the server itself
+costs and keeps: an hour of it shows a leak on a machine that is not idle.
 """
 
 import array
@@ -32,16 +34,37 @@ from absl import app, flags
 
 from benchmarks import session as session_benchmark
 from benchmarks import timing
+from tml_jax.config import Config
+from tml_jax.streams import clock
 
 RATE = 24_000
 _PACKET = 0.02  # seconds
 _EVERY = 2.0  # seconds between clicks of a client
+_WINDOW = clock.TICKS.seconds
 _PLAYOUT_MS = 40.0  # a client's jitter buffer
 _CLICK = 0.9
 _ROUND = ("at", "waited", "ticked", "missed", "sessions", "stood_still")
 
 
-def _server(pipe, *, clients: int) -> None:
+def _light(cfg: Config) -> Config:
+  """One layer, a quarter as wide; everything that a session keeps is there."""
+  return dataclasses.replace(
+    cfg,
+    name="light",
+    model=dataclasses.replace(
+      cfg.model,
+      d_model=32,
+      num_layers=1,
+      attention_pattern="G",
+      num_experts=2,
+      d_ff=64,
+      expert_d_ff=32,
+      flow=dataclasses.replace(cfg.model.flow, width=64, depth=1),
+    ),
+  )
+
+
+def _server(pipe, *, clients: int, light: bool) -> None:
   """Serves until the pipe says so; then tells of every window."""
   from aiohttp import web
 
@@ -75,6 +98,8 @@ def _server(pipe, *, clients: int) -> None:
       return ticked
 
   cfg = session_benchmark.config()
+  if light:
+    cfg = _light(cfg)
   pool = Answering(
     program_lib.on_device(
       cfg,
@@ -88,7 +113,7 @@ def _server(pipe, *, clients: int) -> None:
   pool.warm_up({session_lib.Senses.SOUND})
   rehearsed = beat_lib.rehearse(pool, windows=25)
   rounds = array.array("d")  # of `_ROUND`; a list would grow as a leak does
-  facts = {"run": {"name": "tiny"}, "tools": []}
+  facts = {"run": {"name": cfg.name}, "tools": []}
 
   async def serve() -> None:
     house = house_lib.open_house(
@@ -168,9 +193,31 @@ class Answered:
   tick: float
 
 
-async def _client(url: str, *, number: int, seconds: float) -> list[Answered]:
+@dataclasses.dataclass(frozen=True)
+class Client:
+  """What one client saw.
+
+  Attributes:
+    answered: its clicks.
+    drift: milliseconds by which the server's windows fell behind this
+      client's clock between the earliest of the first minute's windows and the
+      earliest of the last's, as the others came over a wire that varies.
+  """
+
+  answered: list[Answered]
+  drift: float
+
+
+def _drift(behind: array.array) -> float:
+  """By how much the least of the last minute lies above the first's."""
+  minute = min(len(behind) // 2, round(60 / _WINDOW))
+  return 1000 * (min(behind[-minute:]) - min(behind[:minute]))
+
+
+async def _client(url: str, *, number: int, seconds: float) -> Client:
   """One client: clicks into silence, on its own clock."""
   found: list[Answered] = []
+  behind = array.array("d")  # arrival of each window less its place in time
   clicks: list[float] = []
   random = np.random.default_rng(number)
   async with (
@@ -212,6 +259,7 @@ async def _client(url: str, *, number: int, seconds: float) -> list[Answered]:
         if len(loud):
           heard_at = now + _PLAYOUT_MS / 1000 + loud[0] / RATE
       elif event["type"] == "tml.tick":
+        behind.append(now - start - _WINDOW * event["window"])
         # A click at a window's end is heard in the next one, too.
         if heard_at is not None and clicks and heard_at > clicks[0]:
           click = clicks.pop(0)
@@ -226,40 +274,47 @@ async def _client(url: str, *, number: int, seconds: float) -> list[Answered]:
       if speaking.done():
         break
     await socket.send_json({"type": "tml.close"})
-  return found
+  return Client(answered=found, drift=_drift(behind))
 
 
 async def _clients(url: str, *, count: int, seconds: float, pipe):
-  """All of them; figures of the server after ten seconds and at the end."""
+  """All of them, and figures of the server at `_look_at`."""
   tasks = [
     asyncio.ensure_future(_client(url, number=k, seconds=seconds))
     for k in range(count)
   ]
-  await asyncio.sleep(min(10.0, seconds / 2))
-  pipe.send("look")
-  early = await asyncio.to_thread(pipe.recv)
-  await asyncio.sleep(max(0.0, seconds - min(10.0, seconds / 2) - 2.0))
-  pipe.send("look")
-  late = await asyncio.to_thread(pipe.recv)
-  found = await asyncio.gather(*tasks)
-  return [each for some in found for each in some], early, late
+  looks = []
+  start = time.monotonic()
+  for at in _look_at(seconds):
+    await asyncio.sleep(max(0.0, start + at - time.monotonic()))
+    pipe.send("look")
+    looks.append(await asyncio.to_thread(pipe.recv))
+  return await asyncio.gather(*tasks), looks
 
 
-def measure(*, clients: int, seconds: float) -> dict:
+def _look_at(seconds: float) -> list[float]:
+  """After ten seconds, every five minutes, and just before the end."""
+  between = np.arange(300.0, seconds - 60.0, 300.0)
+  return [min(10.0, seconds / 2), *between, seconds - 2.0]
+
+
+def measure(*, clients: int, seconds: float, light: bool = False) -> dict:
   """One server and so many clients."""
   from tml_jax.vocoder import stream
 
   context = multiprocessing.get_context("spawn")
   here, there = context.Pipe()
   process = context.Process(
-    target=_server, args=(there,), kwargs={"clients": clients}
+    target=_server, args=(there,), kwargs={"clients": clients, "light": light}
   )
   process.start()
   port = here.recv()
   url = f"ws://127.0.0.1:{port}/v1/realtime"
-  answered, early, late = asyncio.run(
+  seen, looks = asyncio.run(
     _clients(url, count=clients, seconds=seconds, pipe=here)
   )
+  early, late = looks[0], looks[-1]
+  answered = [each for client in seen for each in client.answered]
   here.send("end")
   rounds = here.recv()
   process.join(30)
@@ -273,7 +328,8 @@ def measure(*, clients: int, seconds: float) -> dict:
   voice = 1000 * stream.DELAY / 16_000
   known = [each.waited + each.tick + voice + _PLAYOUT_MS for each in answered]
   rest = [t - k for t, k in zip(totals, known, strict=True)]
-  minutes = (seconds - min(10.0, seconds / 2) - 2.0) / 60
+  first_look, *_, last_look = _look_at(seconds)
+  minutes = (last_look - first_look) / 60
 
   def quantile(values, share):
     return float(np.quantile(values, share)) if values else float("nan")
@@ -291,7 +347,9 @@ def measure(*, clients: int, seconds: float) -> dict:
     "tick_ms_p99": quantile(tick, 0.99),
     "deadlines_missed_share": missed / max(1, windows),
     "clock_stood_still_s": sum(r["stood_still"] for r in rounds),
+    "clock_drift_ms": max((client.drift for client in seen), key=abs),
     "rss_growth_mib": late["rss_mib"] - early["rss_mib"],
+    "rss_mib_every_5_minutes": [round(x["rss_mib"], 1) for x in looks],
     "kib_per_minute_up": (late["bytes_in"] - early["bytes_in"])
     / clients
     / minutes
@@ -319,7 +377,9 @@ def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}; flags only")
   print(timing.made())
-  numbers = measure(clients=_CLIENTS.value, seconds=_SECONDS.value)
+  numbers = measure(
+    clients=_CLIENTS.value, seconds=_SECONDS.value, light=_LIGHT.value
+  )
   text = json.dumps(numbers, indent=1)
   print(text)
   if _JSON.value:
@@ -330,4 +390,5 @@ if __name__ == "__main__":
   _JSON = flags.DEFINE_string("json", "", "Also write the numbers to it.")
   _CLIENTS = flags.DEFINE_integer("clients", 16, "At a time.", 1)
   _SECONDS = flags.DEFINE_float("seconds", 60.0, "Of conversation.", 12.0)
+  _LIGHT = flags.DEFINE_bool("light", False, "A model of one narrow layer.")
   app.run(main)

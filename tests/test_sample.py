@@ -172,7 +172,8 @@ def test_a_run_can_be_talked_to_and_evaluated(tmp_path):
     noise = np.random.default_rng(0).normal(size=16000) * 1000
     file.writeframes(noise.astype("<i2").tobytes())
   said = commands.run(
-    *("-m", "tml_jax.sample", *common, f"--input={tmp_path}/user.wav"),
+    *("-m", "tml_jax.sample", f"--workdir={run}"),
+    f"--input={tmp_path}/user.wav",
     *("--text=0.5:hello", "--tail=1", f"--out={tmp_path}/said"),
     *("--tools=calculator,clock,timer", "--tool_delay=0.4", "--realtime"),
     timeout=600,

@@ -14,7 +14,7 @@ from absl.testing import flagsaver
 
 from experiments import topologies
 from tests.helpers import commands, served, small
-from tml_jax import errors, serve
+from tml_jax import errors, sample, serve
 from tml_jax.config import text as config_text
 
 
@@ -59,7 +59,19 @@ def test_bad_flags(given, words, workdir, tmp_path, monkeypatch):
       serve.main(small.run({}))
 
 
-def _start(tmp_path, data_dir, *arguments, slots=1, devices=1):
+def test_a_run_with_its_tokenizer_needs_no_data(workdir, tmp_path):
+  (workdir / "tokenizer.model").write_bytes(b"")
+  flags.FLAGS.mark_as_parsed()
+  values = {"workdir": str(workdir), "rest_dir": "/proc/no"}
+  with flagsaver.flagsaver(**values):
+    with pytest.raises(errors.UserError, match="--rest_dir=/proc/no cannot"):
+      serve.main(small.run({}))
+    with flagsaver.flagsaver(input=str(tmp_path / "no.wav")):
+      with pytest.raises(errors.UserError, match="tokenizer.model"):
+        sample.main(small.run({}))
+
+
+def _start(tmp_path, *arguments, slots=1, devices=1):
   """The command, and its port once it listens."""
   flag = f"--xla_force_host_platform_device_count={devices}"
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
@@ -67,7 +79,7 @@ def _start(tmp_path, data_dir, *arguments, slots=1, devices=1):
     [
       sys.executable,
       *("-m", "tml_jax.serve", f"--workdir={tmp_path / 'run'}"),
-      *(f"--data_dir={data_dir}", "--port=0", f"--slots={slots}", "--busy=100"),
+      *("--port=0", f"--slots={slots}", "--busy=100"),
       *(f"--rest_dir={tmp_path / 'rest'}", *arguments),
     ],
     cwd=commands.ROOT,
@@ -120,7 +132,7 @@ def test_a_mesh_serves_the_tokens_of_one_device(data_dir, tmp_path):
   found = {}
   for devices, flags_of in ((1, ()), (8, mesh)):
     process, port = _start(
-      tmp_path, data_dir, *flags_of, slots=8, devices=devices
+      tmp_path, *flags_of, slots=8, devices=devices
     )
     found[devices] = asyncio.run(talk(port))
     process.send_signal(signal.SIGTERM)
@@ -142,7 +154,7 @@ def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
       ticks = await client.windows(5)
       return about, ticks[-1]["window"]
 
-  process, port = _start(tmp_path, data_dir)
+  process, port = _start(tmp_path)
   about, last = asyncio.run(talk(port))
   assert about["run"]["step"] == 2 and about["run"]["is_tiny"]
   process.send_signal(signal.SIGTERM)
@@ -150,7 +162,7 @@ def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
   assert process.returncode == 0, out
   assert '"event": "ended"' in out
 
-  process, port = _start(tmp_path, data_dir)
+  process, port = _start(tmp_path)
   again, later = asyncio.run(talk(port, resume=about["resume_token"]))
   assert again["resumed"] and again["session_id"] == about["session_id"]
   assert later >= last + 5
@@ -167,7 +179,7 @@ def test_a_run_is_served_ended_and_goes_on(data_dir, tmp_path):
   # The first session rests on disk again; the one that was in is lost.
   lost = asyncio.run(talk_until_it_is_killed())
   process.wait()
-  process, port = _start(tmp_path, data_dir)
+  process, port = _start(tmp_path)
   assert not asyncio.run(talk(port, resume=lost))[0]["resumed"]
   third, last = asyncio.run(talk(port, resume=about["resume_token"]))
   assert third["resumed"] and last >= later + 5

@@ -67,7 +67,9 @@ def main(config: Config) -> None:
   trained.check(workdir)
   vocoder_flags.check(is_live=_REALTIME.value)
   _check_flags()
-  data_dir = config_flags.data_dir()
+  data_dir = config_flags.data_dir(
+    is_needed=bool(_SCENARIO.value) or not run_tokenizer.kept(workdir)
+  )
   runner = flags_lib.runner()
 
   from tml_jax.live import user

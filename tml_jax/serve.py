@@ -1,9 +1,10 @@
-"""Talk to a run, live: `python -m tml_jax.serve --workdir=RUN --data_dir=DIR`.
+"""Talk to a run, live: `python -m tml_jax.serve --workdir=RUN`.
 
 For: many people at once behind a microphone, a camera and a keyboard, in the
 page that this serves or any client of the Realtime protocol (docs/serve.md).
 Not for: recorded users (`sample`) or numbers (`evaluate`). Ends with SIGTERM
-or Ctrl-C, after which sessions can be resumed.
+or Ctrl-C, after which sessions can be resumed. Only a run without a tokenizer
+of its own needs --data_dir, for that of the data.
 """
 
 import asyncio
@@ -113,7 +114,8 @@ def main(config: Config) -> None:
   trained.check(workdir)
   vocoder_flags.check(is_live=True)
   token, tls = _token(), _tls()
-  data_dir = config_flags.data_dir()
+  # A run that keeps its tokenizer, as those of today, needs nothing of the data.
+  data_dir = config_flags.data_dir(is_needed=not run_tokenizer.kept(workdir))
   tokenizer_file = run_tokenizer.of_run(
     workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir
   )

@@ -1,5 +1,6 @@
 """launch/*.sh with commands of the cloud that record what they are told."""
 
+import fnmatch
 import re
 import shlex
 import subprocess
@@ -465,6 +466,33 @@ def test_manifests_of_other_chips(cloud, topology, accelerator, hosts):
     == (topology.partition(":")[2])
   )
   assert pods["parallelism"] == hosts
+
+
+def _is_sent(name, ignored):
+  """Whether a build is sent this file; the last pattern that fits decides."""
+  sent = True
+  for line in ignored:
+    pattern = line.removeprefix("!")
+    if any(fnmatch.fnmatch(name, p) for p in (pattern, pattern + "/*")):
+      sent = line.startswith("!")
+  return sent
+
+
+@pytest.mark.parametrize("path", sorted(LAUNCH.glob("*/Dockerfile")))
+def test_what_an_image_copies_is_sent_to_its_build(path):
+  own = path.with_name("Dockerfile.dockerignore")
+  file = own if own.exists() else commands.ROOT / ".dockerignore"
+  lines = file.read_text().splitlines()
+  ignored = [line for line in lines if line and line[0] != "#"]
+  copies = re.findall(r"^COPY (?!--from)(.*) \S+$", path.read_text(), flags=re.M)
+  sources = [source for copy in copies for source in copy.split()]
+  assert sources
+  for source in sources:
+    source = source.removeprefix("./")
+    assert (commands.ROOT / source).exists()
+    assert _is_sent(source, ignored), source
+  for secret in (".env", "DATA/voice.wav", "runs/config.txt"):
+    assert not _is_sent(secret, ignored)
 
 
 def test_the_image_is_of_a_pinned_one_and_of_a_commit_alone(tmp_path):

@@ -178,15 +178,17 @@ def parse_config(
   return config_text.from_dict(config_type, values.to_dict())
 
 
-def data_dir(*, default: str = "") -> str:
+def data_dir(*, default: str = "", is_needed: bool = True) -> str:
   """The value of --data_dir, or `default` where it is not given.
+
+  Where nothing of it `is_needed` it may be missing, which gives "".
 
   Of a bucket: where --data_cache holds it, which this waits for.
 
   Raises:
     errors.UserError: neither is given, or it cannot be copied.
   """
-  if not _DATA_DIR.value and default:
+  if not _DATA_DIR.value and (default or not is_needed):
     return default
   if not _DATA_DIR.value:
     raise errors.UserError(
