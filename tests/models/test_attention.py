@@ -29,6 +29,18 @@ def test_full_equals_dense(extent):
   check(attention.full, arrays=arrays, segments=segments, window=21)
 
 
+@pytest.mark.parametrize("length, extent", [(300, 150), (257, 300)])
+def test_full_in_several_cells_equals_dense(length, extent):
+  arrays, segments = draw(length, length=length, extent=extent)
+  check(attention.full, arrays=arrays, segments=segments, window=length)
+
+
+@pytest.mark.parametrize("length", [129, 200, 300])
+def test_local_in_cut_windows_equals_dense(length):
+  arrays, segments = draw(length, length=length, extent=128)
+  check(attention.local, arrays=arrays, segments=segments, window=128)
+
+
 @pytest.mark.parametrize("length, extent", [(21, 4), (40, 5), (13, 6), (12, 1)])
 def test_full_in_blocks_equals_dense(length, extent):
   arrays, segments = draw(length, length=length, extent=extent)

@@ -22,6 +22,13 @@ from tml_jax.models import cache as cache_lib
 from tml_jax.models import cached, invariant, norm, rotary, short_conv
 from tml_jax.models.execution import Execution
 
+# Queries of a cell, and cells of a sequence at most, as each is compiled for
+# itself. On two cores cells of 128 take half the time of one of 896
+# (benchmarks/attention.py).
+_QUERIES, _MOST_CELLS = 128, 8
+# A window of twice so many is cut into two cells.
+_LOCAL_QUERIES = 64
+
 
 @jax.named_scope("global")
 def full(
@@ -35,34 +42,41 @@ def full(
 ) -> jax.Array:
   """Causal attention within segments over the whole sequence.
 
-  `q` and `r` come already scaled. A sequence of more than two extents of the
-  bias is cut into blocks, so that no [T, T] exists.
+  `q` and `r` come already scaled. Queries are cut into cells that read the keys
+  up to their own last one: half of [T, T] is never computed. A sequence of more
+  than two extents of the bias is cut into blocks, so that no [T, T] exists.
   """
   length, extent = q_BTNH.shape[1], profiles_RE.shape[1]
   if length > 2 * extent:
     return _banded(
       blockwise.attend,
       q_BTNH,
+      previous=1,
       k_BTKH=k_BTKH,
       v_BTKH=v_BTKH,
       r_BTNR=r_BTNR,
       profiles_RE=profiles_RE,
       segment_ids_BT=segment_ids_BT,
     )
-  segments = segment_ids_BT[:, None]
-  out = cells.attend(
-    cells.Cells(
-      q=_group(q_BTNH[:, None], k_BTKH.shape[2]),
-      k=k_BTKH[:, None].swapaxes(2, 3),
-      v=v_BTKH[:, None].swapaxes(2, 3),
-      r=_group(r_BTNR[:, None], k_BTKH.shape[2]),
-    ),
-    profiles_RE=profiles_RE[:, :length],
-    query_segments_BCT=segments,
-    key_segments_BCS=segments,
-    window=length,
-  )
-  return _ungroup(out)[:, 0]
+  kv_heads = k_BTKH.shape[2]
+  queries = max(_QUERIES, -(-length // _MOST_CELLS))
+  outs = []
+  for start in range(0, length, queries):
+    end = min(start + queries, length)
+    out = cells.attend(
+      cells.Cells(
+        q=_group(q_BTNH[:, None, start:end], kv_heads),
+        k=k_BTKH[:, None, :end].swapaxes(2, 3),
+        v=v_BTKH[:, None, :end].swapaxes(2, 3),
+        r=_group(r_BTNR[:, None, start:end], kv_heads),
+      ),
+      profiles_RE=profiles_RE[:, :end],
+      query_segments_BCT=segment_ids_BT[:, None, start:end],
+      key_segments_BCS=segment_ids_BT[:, None, :end],
+      window=end,
+    )
+    outs.append(_ungroup(out)[:, 0])
+  return jnp.concatenate(outs, axis=1)
 
 
 @jax.named_scope("local")
@@ -77,12 +91,15 @@ def local(
 ) -> jax.Array:
   """Attention to the last E positions (self included) within segments.
 
-  Blocks of E queries see their own and the previous block: work and memory
-  grow with T * 2E. The window is exact.
+  Blocks of E / 2 queries see their own and the two previous blocks: work and
+  memory grow with T * 3E / 2. The window is exact.
   """
+  window = profiles_RE.shape[1]
+  is_cut = window % 2 == 0 and window >= 2 * _LOCAL_QUERIES
   return _banded(
-    functools.partial(cells.attend, window=profiles_RE.shape[1]),
+    functools.partial(cells.attend, window=window),
     q_BTNH,
+    previous=2 if is_cut else 1,
     k_BTKH=k_BTKH,
     v_BTKH=v_BTKH,
     r_BTNR=r_BTNR,
@@ -92,11 +109,22 @@ def local(
 
 
 def _banded(
-  attend, q_BTNH, *, k_BTKH, v_BTKH, r_BTNR, profiles_RE, segment_ids_BT
+  attend,
+  q_BTNH,
+  *,
+  previous,
+  k_BTKH,
+  v_BTKH,
+  r_BTNR,
+  profiles_RE,
+  segment_ids_BT,
 ):
-  """Cuts a sequence into blocks of E queries with the keys of two blocks."""
+  """Cuts a sequence into blocks of E / previous queries.
+
+  Each has its own keys and those of so many previous blocks.
+  """
   batch, length = q_BTNH.shape[:2]
-  kv_heads, block = k_BTKH.shape[2], profiles_RE.shape[1]
+  kv_heads, block = k_BTKH.shape[2], profiles_RE.shape[1] // previous
   padding = -length % block
   blocks = (length + padding) // block
 
@@ -105,11 +133,13 @@ def _banded(
     return x.reshape(batch, blocks, block, *x.shape[2:])
 
   def with_previous(x):
-    previous = jnp.pad(x[:, :-1], [(0, 0), (1, 0)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.concatenate([previous, x], axis=2)
+    none = [(0, 0)] * (x.ndim - 2)
+    padded = jnp.pad(x, [(0, 0), (previous, 0), *none])
+    each = [padded[:, i : i + blocks] for i in range(previous + 1)]
+    return jnp.concatenate(each, axis=2)
 
-  # Segment + 1, so that the missing block before the first one (0) matches
-  # nothing; padding at the end only reaches queries that are cut off again.
+  # Segment + 1, so that missing blocks before the first one (0) match nothing;
+  # padding at the end only reaches queries that are cut off again.
   segments = cut(segment_ids_BT + 1)
   out = attend(
     cells.Cells(
