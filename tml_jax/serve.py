@@ -114,7 +114,7 @@ def main(config: Config) -> None:
   trained.check(workdir)
   vocoder_flags.check(is_live=True)
   token, tls = _token(), _tls()
-  # A run that keeps its tokenizer, as those of today, needs nothing of the data.
+  # A run that keeps its tokenizer needs nothing of the data.
   data_dir = config_flags.data_dir(is_needed=not run_tokenizer.kept(workdir))
   tokenizer_file = run_tokenizer.of_run(
     workdir, given=config_flags.TOKENIZER.value, data_dir=data_dir

@@ -77,8 +77,11 @@ class Compared:
     *,
     metrics: Iterable[str] = (),
     part: str = conditions.PLAIN,
+    beside: int = 1,
   ) -> "Compared":
     """Of archives of all seeds; `metrics` are all if not given.
+
+    `beside` is how many such comparisons p will be corrected for together.
 
     Raises:
       errors.UserError: they have met other users.
@@ -91,7 +94,9 @@ class Compared:
       and (not metrics or m.name in tuple(metrics))
     )
     first, second = (series_of(arm, part=part) for arm in (ours, theirs))
-    less = statistics.holm({"": seeds.compare(first, second, metrics=rows)})[""]
+    resamples = statistics.resamples_for(beside * len(rows))
+    apart = seeds.compare(first, second, metrics=rows, resamples=resamples)
+    less = statistics.holm({"": apart})[""]
     found = [
       seeds.summarise(arm, metrics=tuple(m for m in rows if m.name in less))
       for arm in (first, second)

@@ -132,7 +132,10 @@ class Report:
     return statistics.holm(
       {
         name: statistics.compare(
-          ours, [item.series[name] for item in self.scored], metrics=rows
+          ours,
+          [item.series[name] for item in self.scored],
+          metrics=rows,
+          resamples=statistics.resamples_for(len(rows) * len(self.agents)),
         )
         for name in self.agents
       }

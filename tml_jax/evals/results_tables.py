@@ -283,7 +283,7 @@ def _ablations(results: Results) -> list[str]:
     return []
   base = results.arms[BASE]
   found = {
-    name: Compared.of(arm, base, metrics=panel.HEADLINE)
+    name: Compared.of(arm, base, metrics=panel.HEADLINE, beside=len(others))
     for name, arm in others.items()
   }
   corrected = statistics.holm({name: dict(c.less) for name, c in found.items()})

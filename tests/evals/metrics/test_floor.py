@@ -160,6 +160,14 @@ def test_floor_transfers():
   assert within[floor.TRANSFER] == [1]
 
 
+def test_waiting_for_the_agent_moves_no_recorded_transfer():
+  # The user waited from tick 3 to 9 before the script went on.
+  turn = asks(Kind.TURN, 0, 3, due=4)
+  found = values("uuu......aa", turn, recorded=".........aa")
+  assert found[floor.TRANSFER] == [6]
+  assert found[floor.RECORDED] == [1]
+
+
 def test_distance_of_floor_transfers():
   same = panel.measure(drawn.log("uu.aa", recorded="...aa"))
   other = panel.measure(drawn.log("uu...aa", recorded="...aa.."))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tml_jax.evals.metrics import panel, seeds, statistics
 
@@ -49,8 +50,9 @@ def test_a_number_is_the_mean_of_its_seeds_and_events_are_of_one():
   assert found["responded"].value == pytest.approx(mean)
   # All users of a seed have the same: only seeds make it uncertain.
   assert each[0]["unasked_seconds"].low == each[0]["unasked_seconds"].high
-  low, high = found["unasked_seconds"].low, found["unasked_seconds"].high
-  assert (low, high) == (2.0, 12.0)
+  # Student's t of 2, 4 and 12: 6 +- 4.303 * 3.055, and no less than nothing.
+  assert found["unasked_seconds"].low == 0
+  assert found["unasked_seconds"].high == pytest.approx(19.145, abs=1e-3)
 
 
 def test_a_share_is_as_wide_as_that_of_one_seed():
@@ -88,6 +90,29 @@ def test_a_difference_between_seeds_is_none_between_arms():
   found = seeds.compare(arm, other, metrics=_ROWS)["unasked_seconds"]
   assert found.value == pytest.approx(-1.0) and found.low < 0 < found.high
   assert found.p > 0.3
+
+
+def test_where_users_agree_it_is_the_test_of_welch():
+  ours, theirs = (1.0, 2.5, 2.0), (4.0, 9.0, 7.5, 5.0)
+  arms = [[_items(1.1, unasked=u) for u in arm] for arm in (ours, theirs)]
+  found = seeds.compare(*arms, metrics=_ROWS)["unasked_seconds"]
+  minutes = [2 * np.array(arm) for arm in (ours, theirs)]
+  expected = stats.ttest_ind(*minutes, equal_var=False)
+  assert found.p == pytest.approx(expected.pvalue)
+  interval = expected.confidence_interval(0.95)
+  assert found.low == pytest.approx(interval.low)
+  assert found.high == pytest.approx(interval.high)
+
+
+def test_three_seeds_without_a_difference_are_rarely_called_one():
+  random = np.random.default_rng(0)
+  small = 0
+  for _ in range(300):
+    arms = random.uniform(1.0, 7.0, (2, 3))
+    arms = [[_items(1.1, count=2, unasked=u) for u in arm] for arm in arms]
+    found = seeds.compare(*arms, metrics=_ROWS[:1], resamples=20)
+    small += found["unasked_seconds"].p < 0.05
+  assert small <= 0.08 * 300  # resampled seeds: 24 %
 
 
 def test_arms_of_other_users_are_refused():

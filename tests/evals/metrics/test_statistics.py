@@ -119,3 +119,9 @@ def test_the_summary_score_is_a_row_with_an_interval():
   assert value.events == 60
   assert value.value == pytest.approx(100 * 3 / (2 + 2 + 1))
   assert 0 < value.low < value.value < value.high < 100
+
+
+def test_a_corrected_p_can_be_small_whatever_is_compared():
+  for count in (1, 99, 210, 1000):
+    least = 2 / (statistics.resamples_for(count) + 1)
+    assert count * least < 0.05

@@ -304,7 +304,10 @@ def _tools(log: Log, *, directed: np.ndarray) -> list[Chance]:
     if not a.call:  # nobody knows what should have been called
       at, last = a.end if a.due is None else a.due, a.until
       last = end if last is None else last
-      result.append(Chance(a, at, a.end, last, latest=at + PROMPT_SECONDS))
+      latest = at + PROMPT_SECONDS
+      result.append(
+        Chance(a, at, a.end, last, latest=latest, quiet_from=a.start)
+      )
   for a, call in found:
     if call.arrived is None:
       # Nothing has come that could be said.

@@ -102,12 +102,27 @@ def measure(heard: Heard) -> Series:
     result["false_fires"].append((len(heard.unasked), heard.minutes))
     result["unasked_seconds"].append((heard.unasked_seconds, heard.minutes))
   _overlap(heard, result)
-  for name, agent in (
-    (TRANSFER, heard.agent),
-    (RECORDED, heard.recorded),
-  ):
-    result[name] += [(t, 1) for t in transfers(agent, user=heard.directed)]
+  made = transfers(heard.agent, user=heard.directed)
+  result[TRANSFER] += [(t, 1) for t in made]
+  result[RECORDED] += [(t, 1) for t in _recorded_transfers(heard)]
   return dict(result)
+
+
+def _recorded_transfers(heard: Heard) -> list[int]:
+  """`transfers` of the recorded agent, who kept nobody waiting.
+
+  A user who waits for this agent moves what the recorded one says behind the
+  wait: there, what was due tells when it spoke.
+  """
+  due = {
+    clock.TICKS.window_of(a.end - EPSILON): clock.TICKS.window_of(a.due)
+    for a in heard.log.annotations
+    if a.due is not None and a.due >= a.end  # FOLLOW: both at once
+  }
+  return [
+    min(onset, due.get(stop - 1, onset)) - stop
+    for (_, stop), onset in changes(heard.recorded, user=heard.directed).items()
+  ]
 
 
 def _responses(heard: Heard, result: Series) -> None:

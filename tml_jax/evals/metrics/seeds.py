@@ -3,15 +3,21 @@
 For: tables of trained arms. Not for: one evaluation (`statistics`). Start at
 `summarise`, then `compare`.
 
-A number of an arm is the mean over its seeds. A resample draws users, the same
-for all seeds and both arms (they have met the same ones), and seeds, of each
-arm by itself: so an interval says what other users and another training would
-give. Of three seeds a bootstrap draws too little spread; it cannot do better
-than what was trained. A share has the exact interval of Clopper and Pearson of
-as many events as one seed has, too: three seeds that meet the same 38
-interruptions are not 114. A difference of shares is at least as uncertain as
-both are together (Newcombe, Statist. Med. 17, 1998, method 10, with exact
-intervals): a bootstrap of 100 % less 0 % has no width.
+A number of an arm is the mean over its seeds. Another training would give
+another number, and so would other users. With several seeds of each arm the
+variance of a mean is that over resampled users (the same for all seeds and both
+arms: they have met the same ones) plus that of its seeds over their number, and
+intervals and p are those of Student's t with the degrees of freedom of Welch
+and Satterthwaite (Biometrika 34, 1947): of three seeds two to four, so wide. A
+bootstrap of three seeds draws too little: where there is no difference it calls
+a quarter of them significant at 5 %. One seed says nothing of another training:
+its intervals are those of other users alone.
+
+A share has the exact interval of Clopper and Pearson of as many events as one
+seed has, too: three seeds that meet the same 38 interruptions are not 114. A
+difference of shares is at least as uncertain as both are together (Newcombe,
+Statist. Med. 17, 1998, method 10, with exact intervals): a bootstrap of 100 %
+less 0 % has no width.
 
 Dimensions: S seeds, R resamples, I items.
 """
@@ -20,6 +26,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from tml_jax.evals.metrics import statistics
 from tml_jax.evals.metrics.floor import Series
@@ -50,11 +57,13 @@ def summarise(
   weights_RI = _users([arm], seed=seed, resamples=resamples)
   result = {}
   for metric in metrics:
-    mean_R = _means(metric, arm, weights_RI, draws=f"{seed}")
-    if np.isnan(mean_R[0]):
+    found_SR = _found(metric, arm, weights_RI)
+    mean = float(found_SR[:, 0].mean())
+    if np.isnan(mean):
       continue
-    mean = float(mean_R[0])
-    low, high = statistics.quantile_interval(mean_R[1:])
+    spread = _difference(found_SR)
+    least, most = _bounds(metric, arm)
+    low, high = max(spread.low, least), min(spread.high, most)
     exact_low, exact_high = _exact(metric, arm, mean=mean)
     result[metric.name] = Value(
       mean,
@@ -88,12 +97,12 @@ def compare(
   weights_RI = _users([arm, other], seed=seed, resamples=resamples)
   result = {}
   for metric in metrics:
-    ours_R = _means(metric, arm, weights_RI, draws=f"{seed}")
-    theirs_R = _means(metric, other, weights_RI, draws=f"{seed} other")
-    found = statistics.difference(ours_R - theirs_R)
+    ours_SR = _found(metric, arm, weights_RI)
+    theirs_SR = _found(metric, other, weights_RI)
+    found = _difference(ours_SR, theirs_SR)
     if np.isnan(found.value):
       continue
-    ours, theirs = float(ours_R[0]), float(theirs_R[0])
+    ours, theirs = float(ours_SR[:, 0].mean()), float(theirs_SR[:, 0].mean())
     low, high = _exact(metric, arm, mean=ours)
     other_low, other_high = _exact(metric, other, mean=theirs)
     result[metric.name] = dataclasses.replace(
@@ -136,15 +145,54 @@ def _users(arms: Sequence[Arm], *, seed: int, resamples: int) -> np.ndarray:
   return statistics.weights_of(counts.pop(), seed=seed, resamples=resamples)
 
 
-def _means(
-  metric: Metric, arm: Arm, weights_RI: np.ndarray, *, draws: str
-) -> np.ndarray:
-  """[1 + R] means over seeds, which are drawn as `draws` decides."""
-  found_SR = np.stack(
+def _found(metric: Metric, arm: Arm, weights_RI: np.ndarray) -> np.ndarray:
+  """[S, 1 + R] the metric of each seed; first of all users, once each."""
+  return np.stack(
     [statistics.resampled(metric, items, weights_RI) for items in arm]
   )
-  count, resamples = found_SR.shape
-  random = np.random.default_rng([*draws.encode()])
-  drawn_SR = random.integers(count, size=found_SR.shape)
-  drawn_SR[:, 0] = np.arange(count)  # first, once each
-  return found_SR[drawn_SR, np.arange(resamples)].mean(axis=0)
+
+
+def _difference(ours_SR: np.ndarray, *others_SR: np.ndarray) -> Difference:
+  """Of the mean over seeds, or of it and that of another arm."""
+  arms = [ours_SR, *others_SR]
+  signs = [1.0, -1.0]
+  apart_R = sum(
+    sign * found_SR.mean(axis=0)
+    for sign, found_SR in zip(signs, arms, strict=False)
+  )
+  found = statistics.difference(apart_R)
+  if min(map(len, arms)) == 1 or np.isnan(found.value):
+    return found
+  drawn_R = apart_R[1:][np.isfinite(apart_R[1:])]
+  if not len(drawn_R):
+    return found
+  of_seeds = [x[:, 0].var(ddof=1) / len(x) for x in arms]
+  variance = drawn_R.var(ddof=1) + sum(of_seeds)
+  if not variance:  # all seeds and users agree: no t, so that of the resamples
+    return found
+  freedom = np.inf
+  if any(of_seeds):
+    freedom = variance**2 / sum(
+      v**2 / (len(x) - 1) for v, x in zip(of_seeds, arms, strict=True)
+    )
+  error = np.sqrt(variance)
+  tail = (1 - statistics.CONFIDENCE) / 2
+  reach = stats.t.isf(tail, freedom) * error
+  return Difference(
+    found.value,
+    low=float(found.value - reach),
+    high=float(found.value + reach),
+    p=float(2 * stats.t.sf(abs(found.value) / error, freedom)),
+  )
+
+
+def _bounds(metric: Metric, arm: Arm) -> tuple[float, float]:
+  """What a metric cannot be below or above."""
+  most = 1.0 if metric.unit in ("%", "0..100", "0..1") else np.inf
+  events = (
+    value
+    for items in arm
+    for item in items
+    for value, _ in statistics.events_of(metric, item)
+  )
+  return (0.0 if min(events, default=-1.0) >= 0 else -np.inf), most

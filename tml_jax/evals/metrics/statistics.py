@@ -21,8 +21,7 @@ from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Better, Metric, Statistic
 
 RESAMPLES = 1000
-# Of a comparison: a p below 0.05 must be within reach for a hundred of them.
-COMPARED = 5_000
+COMPARED = 5_000  # of a comparison: `resamples_for`
 CONFIDENCE = 0.95
 # What summary scores count.
 _KINDS = {Statistic.SUMMARY: chances.DUE, Statistic.SHARED: chances.EITHER}
@@ -128,6 +127,15 @@ def compare(
     if not np.isnan(apart_R[0]):
       result[metric.name] = difference(apart_R)
   return result
+
+
+def resamples_for(comparisons: int) -> int:
+  """How many a comparison takes that is one of so many.
+
+  No p is below 2 / (R + 1), and Holm's smallest is that times all of them:
+  below 0.05 must be within reach.
+  """
+  return max(COMPARED, 80 * comparisons)
 
 
 def difference(apart_R: np.ndarray) -> Difference:
