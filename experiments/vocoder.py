@@ -36,6 +36,7 @@ def small() -> VocoderConfig:
       windows=6,
       gain_db=6.0,
       seed=0,
+      dev_share=data.DEV_SHARE,
     ),
     train=VocoderTrainConfig(
       steps=1000,

@@ -131,9 +131,7 @@ def test_a_mesh_serves_the_tokens_of_one_device(data_dir, tmp_path):
   mesh = ("--config.mesh.data=2", "--config.mesh.expert=4", rules)
   found = {}
   for devices, flags_of in ((1, ()), (8, mesh)):
-    process, port = _start(
-      tmp_path, *flags_of, slots=8, devices=devices
-    )
+    process, port = _start(tmp_path, *flags_of, slots=8, devices=devices)
     found[devices] = asyncio.run(talk(port))
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=120)

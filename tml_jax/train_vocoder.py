@@ -47,6 +47,7 @@ class Vocoder:
       data_dir=self._data_dir,
       split=splits.Split.TRAIN,
       share=data.heldout_share,
+      dev=data.dev_share,
       seed=data.seed,
     )
     logging.info("%.1f minutes of speech", clips.seconds / 60)

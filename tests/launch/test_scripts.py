@@ -484,7 +484,9 @@ def test_what_an_image_copies_is_sent_to_its_build(path):
   file = own if own.exists() else commands.ROOT / ".dockerignore"
   lines = file.read_text().splitlines()
   ignored = [line for line in lines if line and line[0] != "#"]
-  copies = re.findall(r"^COPY (?!--from)(.*) \S+$", path.read_text(), flags=re.M)
+  copies = re.findall(
+    r"^COPY (?!--from)(.*) \S+$", path.read_text(), flags=re.M
+  )
   sources = [source for copy in copies for source in copy.split()]
   assert sources
   for source in sources:

@@ -21,6 +21,7 @@ from tml_jax.data import media, records, source, stored, utterance
 from tml_jax.data import options as options_lib
 from tml_jax.data.source import BadRecording, Note, Part, Reason
 from tml_jax.streams import clock
+from tml_jax.streams.document import PART_OF
 from tml_jax.streams.timeline import (
   Event,
   Role,
@@ -229,6 +230,9 @@ def timelines(
     for key, side in sides.items()
   }
 
+  # Both ways are the same sound, so they are of the same split.
+  whole = {PART_OF: name} if len(among) > 1 else {}
+
   def timeline_of(each: Roles) -> Timeline:
     user = next((key for key, role in each.items() if role is Role.USER), "")
     return Timeline(
@@ -246,7 +250,7 @@ def timelines(
       ),
       video=(video or {}).get(user, ()),
       events=events,
-      metadata={**metadata, **source.notes(counts)},
+      metadata={**metadata, **whole, **source.notes(counts)},
     )
 
   if beyond is not None:

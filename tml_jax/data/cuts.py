@@ -20,6 +20,7 @@ from tml_jax.data import calls, source
 from tml_jax.data import options as options_lib
 from tml_jax.data.source import BadRecording, Note, Reason
 from tml_jax.streams import clock
+from tml_jax.streams.document import PART_OF
 from tml_jax.streams.timeline import Role, Timeline
 
 KNOWN = {
@@ -94,6 +95,9 @@ class Cuts:
       metadata = self._options.metadata(
         calls.KIND, language=_language(cut.get("supervisions"))
       )
+      recording = str(cut["recording"].get("id") or "")
+      if recording not in ("", id_):  # its other cuts are of the same split
+        metadata[PART_OF] = source.as_text(recording)
       if isinstance(custom.get("system_prompt"), str):
         metadata["system_prompt"] = custom["system_prompt"]
     yield from calls.timelines(

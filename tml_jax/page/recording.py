@@ -47,14 +47,18 @@ def section(
     errors.UserError: it is damaged, or does not fit the config.
   """
   item = _read(chosen, source=source, config=config, seconds=seconds)
-  share = config.data.heldout_share
   hashes = source.split_hash[chosen.number : chosen.number + 1]
-  is_heldout = len(splits.members(Split.HELDOUT, hashes, share=share)) > 0
+  shares = dict(share=config.data.heldout_share, dev=config.data.dev_share)
+  (split,) = (
+    each
+    for each in (Split.TRAIN, Split.DEV, Split.HELDOUT)
+    if len(splits.members(each, hashes, **shares))
+  )
   name = f"{chosen.corpus}: {item.id}"
   facts: list[tuple[str, object]] = [
     ("number", chosen.number),
     ("shown because it is", chosen.why),
-    ("split", "held out" if is_heldout else "train"),
+    ("split", str(split)),
   ]
   if isinstance(item, Document):
     body = _document(item, facts, config=config, tokenizer=tokenizer)

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgpack
 
-PART_OF = "part_of"  # of the metadata of a part: the id of the whole
+# Of the metadata of a part: the id of the whole, whose split it is of.
+PART_OF = "part_of"
 MAX_BYTES = 1 << 20  # of a document's text in UTF-8; longer ones are cut
 
 

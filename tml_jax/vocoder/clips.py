@@ -18,7 +18,12 @@ from tml_jax.streams import clock
 
 
 def of_voice(
-  voice: str, *, data_dir: str, split: splits.Split, share: float
+  voice: str,
+  *,
+  data_dir: str,
+  split: splits.Split,
+  share: float,
+  dev: float = 0.0,
 ) -> list[tuple[np.ndarray, str]]:
   """Prompts of a voice in a split: samples at 16 kHz, and what is said."""
   folder = pathlib.Path(data_dir) / source.parse(voice).folder
@@ -27,7 +32,7 @@ def of_voice(
   return [
     (item.tracks[0].audio, item.metadata["text"])
     for item in items
-    if splits.contains(split, item.metadata["prompt"], share=share)
+    if splits.contains(split, item.metadata["prompt"], share=share, dev=dev)
   ]
 
 
@@ -46,6 +51,7 @@ class Clips:
     split: splits.Split,
     share: float,
     seed: int,
+    dev: float = 0.0,
   ):
     """Reads all prompts; two hours take 500 MB.
 
@@ -58,7 +64,9 @@ class Clips:
     self._audio = []
     self.identity = {}
     for voice in voices:
-      found = of_voice(voice, data_dir=data_dir, split=split, share=share)
+      found = of_voice(
+        voice, data_dir=data_dir, split=split, share=share, dev=dev
+      )
       if not found:
         raise errors.UserError(
           f"{voice} has no prompt in split {split}; change data.heldout_share"

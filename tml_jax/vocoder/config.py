@@ -36,9 +36,16 @@ class VocoderDataConfig:
   windows: int  # of 200 ms in one example
   gain_db: float  # examples are played up to this much louder or softer
   seed: int
+  # Of prompts that nothing trains on; an interaction model chooses by them.
+  dev_share: float = 0.0
 
   def __post_init__(self):
     checks.require_positive(self, section="data", names="windows")
+    checks.require(
+      0 <= self.dev_share < 1 - self.heldout_share,
+      f"data.dev_share = {self.dev_share}: at least 0, and less than"
+      f" 1 - data.heldout_share = {1 - self.heldout_share:g}",
+    )
     checks.require(len(self.voices) > 0, "data.voices = (): name at least one")
     checks.require(
       0 < self.heldout_share < 1,

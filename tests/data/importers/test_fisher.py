@@ -1,10 +1,13 @@
 """Calls in SPHERE, with their texts as the LDC lays them out."""
 
+import collections
+
 import pytest
 import soundfile
 
 from tests.helpers import streamed, two_sides
 from tml_jax import errors
+from tml_jax.data.corpus import table
 from tml_jax.data.source import Reason
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.timeline import Role
@@ -59,6 +62,12 @@ def test_fisher(tmp_path):
   assert items[1].tracks[0].voice == "fe_03_11487 A"
   items, _ = streamed.read("fisher", tmp_path, user="each")
   assert len(items) == 4
+  # Both ways of a call are of one split: they are the same sound.
+  hashes = collections.defaultdict(set)
+  for item in items:
+    row = table.row_of(item, shard=0, first=0, records=1, budget=0)
+    hashes[item.id.partition("#")[0]].add(row.split_hash)
+  assert [len(found) for found in hashes.values()] == [1, 1]
 
 
 def test_fisher_that_is_broken(tmp_path):

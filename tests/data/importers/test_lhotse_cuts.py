@@ -15,6 +15,7 @@ from tests.helpers import streamed, two_sides
 from tml_jax import errors
 from tml_jax.data.source import Reason
 from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams.document import PART_OF
 from tml_jax.streams.timeline import Role
 
 GIVEN = {"language": "en", "licence": "CC0"}
@@ -143,6 +144,7 @@ def test_channels_of_one_recording_and_stretches_of_it(tmp_path):
   cut_off = next(item for item in items if item.id != "whole")
   check(whole, "whole")
   assert cut_off.duration == 2.0
+  assert cut_off.metadata[PART_OF] == whole.metadata[PART_OF] == "a"
   assert cut_off.track(Role.AGENT).spans[0].start == pytest.approx(0.6)
   assert (
     cut_off.track(Role.AGENT).audio == whole.track(Role.AGENT).audio[16_000:]

@@ -15,6 +15,7 @@ from tml_jax.data import source
 from tml_jax.data.source import Reason
 from tml_jax.streams import framing
 from tml_jax.streams import timeline as timeline_lib
+from tml_jax.streams.document import PART_OF
 from tml_jax.streams.timeline import EventKind, Role
 
 METADATA = {"kind": "speech_text", "licence": "CC0", "language": "en"}
@@ -107,6 +108,11 @@ def test_stretches_of_a_recording(tmp_path):
   spectrum = np.abs(np.fft.rfft(found["high"].tracks[0].audio[:8000]))
   assert abs(int(spectrum.argmax()) * 2 - 900) < 20
   assert found["whole"].tracks[0].spans[-1].end > 2.5
+  # Stretches of one recording are of one split.
+  assert {found[key].metadata[PART_OF] for key in ("low", "high")} == {
+    "long.wav"
+  }
+  assert PART_OF not in found["whole"].metadata
   assert reasons(bad) == sorted([Reason.EMPTY, Reason.BROKEN_METADATA])
 
 

@@ -33,6 +33,7 @@ from tml_jax.data import media, pairs, records, samples, source, stored
 from tml_jax.data import options as options_lib
 from tml_jax.data.source import BadRecording, Part, Reason
 from tml_jax.streams import clock
+from tml_jax.streams.document import PART_OF
 from tml_jax.streams.timeline import Timeline
 
 LAYOUTS = ("jsonl", "tsv", "kaldi", "librispeech", "emilia", "webdataset")
@@ -121,11 +122,15 @@ class SpeechText:
       else sound.shape[1]
       for s in (pair.start, pair.stop)
     )
+    metadata = self._options.metadata("speech_text", language=pair.language)
+    if pair.start > 0 or math.isfinite(pair.stop):
+      # Other stretches of the recording are of the same split.
+      metadata[PART_OF] = source.as_text(posixpath.basename(pair.sound))
     about = pairs.About(
       id=pair.name,
       text=" ".join(pair.text.split()),
       delay=self._delay,
-      metadata=self._options.metadata("speech_text", language=pair.language),
+      metadata=metadata,
       voice=pair.voice,
     )
     speech = pairs.mono(sound[:, start:stop])
