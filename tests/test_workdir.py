@@ -10,6 +10,7 @@ from experiments import interaction, topologies
 from tests.helpers import commands
 from tml_jax import errors, workdir
 from tml_jax.config import text as config_text
+from tml_jax.config.data import Damaged, OnChange
 
 
 def _with(config, *, section: str, **changes):
@@ -84,6 +85,24 @@ def test_a_run_is_resumed_by_its_own_config_only(tmp_path):
 
 # A row that memory forces to learn otherwise (experiments/topologies.py).
 LEARNS_OTHERWISE = ("tml_interaction_small", "v6e:16x16")
+
+
+def test_data_may_change_where_it_is_said_how(tmp_path):
+  config = interaction.tiny()
+  workdir.create(str(tmp_path), config)
+  (tmp_path / workdir.CHECKPOINTS / "100").mkdir(parents=True)
+  skipping = _with(config, section="data", damaged=Damaged.SKIP)
+  workdir.create(str(tmp_path), skipping)
+  other = _with(skipping, section="data", mixture=("count:1.0",))
+  with pytest.raises(errors.UserError, match="data.mixture.*on_change=go_on"):
+    workdir.create(str(tmp_path), other)
+  going_on = _with(other, section="data", on_change=OnChange.GO_ON)
+  workdir.create(str(tmp_path), going_on)
+  assert workdir.load_config(str(tmp_path)) == going_on
+  # Nothing else is free by that.
+  other = _with(going_on, section="data", seed=7)
+  with pytest.raises(errors.UserError, match="data.seed: 0 -> 7"):
+    workdir.create(str(tmp_path), other)
 
 
 def test_a_run_may_move_between_topologies_of_its_size():

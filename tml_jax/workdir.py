@@ -68,9 +68,22 @@ FREE_FIELDS = (
   "train.evaluate_every",
   "train.skip_batches",
   "data.workers",
+  # What to do where the data is not what it was; the loader sees to it.
+  "data.damaged",
+  "data.on_change",
   # Of sessions alone.
   "turns.resume_after_false_s",
   "turns.start",
+)
+# With `data.on_change=go_on`, these too: the loader begins what has changed
+# where the old mixture stands.
+GO_ON = "go_on"
+GO_ON_FIELDS = (
+  "data.mixture",
+  "data.schedule",
+  "data.max_epochs",
+  "data.augment",
+  "data.inverse_temperature",
 )
 _PACKAGES = (
   "jax",
@@ -221,17 +234,22 @@ def _is_step(name: str) -> bool:
 
 def check_resume(old: Any, *, new: Any, source: str) -> None:
   """Raises `errors.UserError` with a diff when `new` cannot resume `old`."""
+  free = FREE_FIELDS
+  if getattr(new.data, "on_change", "") == GO_ON:
+    free += GO_ON_FIELDS
   changes = {
     name: change
     for name, change in config_text.diff(old, new=new).items()
     if name in LAYOUT_FIELDS
-    or not (name in FREE_FIELDS or name.startswith(FREE_SECTIONS))
+    or not (name in free or name.startswith(FREE_SECTIONS))
   }
   if changes:
     lines = "; ".join(f"{name}: {text}" for name, text in changes.items())
+    other = ", or go on with --config.data.on_change=go_on"
     raise errors.UserError(
       f"{source} holds a run of another config ({lines}): undo"
       " the change, or give another --workdir"
+      + (other if {*changes} <= {*GO_ON_FIELDS} else "")
     )
 
 

@@ -1,6 +1,7 @@
 """Weights that change, limits of epochs, and a mixture that is another one."""
 
 import collections
+import functools
 import json
 import shutil
 
@@ -17,9 +18,15 @@ LENGTHS = {"a": 1000, "b": 100}
 
 def plan(weights=None, begin=stages.BEGIN, **data):
   config = small_data.config(**data)
+  positions = {name: SIZES[name].positions * LENGTHS[name] for name in SIZES}
   return stages.plan(
     config,
     weights=weights or {"a": 1.0, "b": 1.0},
+    temper=functools.partial(
+      shares.tempered,
+      positions=positions,
+      power=config.data.inverse_temperature,
+    ),
     sizes=SIZES,
     lengths=LENGTHS,
     begin=begin,
@@ -61,6 +68,18 @@ def test_weights_by_step():
   assert third.draws["b"] * 50 / (third.draws["a"] * 100) == pytest.approx(
     3, rel=0.01
   )
+
+
+def test_a_scheduled_weight_is_tempered_like_that_of_the_mixture():
+  # b's own weight, once more: its share of the positions stays 1 of 20.
+  first, second = plan(inverse_temperature=1.0, schedule=("100:b:1",))
+  for stage in (first, second):
+    positions = {
+      name: stage.draws[name] * SIZES[name].positions for name in "ab"
+    }
+    assert positions["b"] / sum(positions.values()) == pytest.approx(
+      1 / 21, rel=0.02
+    )
 
 
 @pytest.mark.parametrize(

@@ -165,21 +165,24 @@ def open_mixture(
     tokenizer_file=tokenizer.path(data_dir, given=tokenizer_file),
   )
   lengths = {entry: len(found) for entry, found in sources.items()}
-  if len(wanted) > 1:
-    wanted = shares.tempered(
-      wanted,
-      positions={
-        entry: sizes[entry].positions * lengths[entry]
-        for entry, found in sources.items()
-        if isinstance(found, subset.Subset)
-      },
-      power=config.data.inverse_temperature,
-    )
+  positions = {
+    entry: sizes[entry].positions * lengths[entry]
+    for entry, found in sources.items()
+    if sizes and isinstance(found, subset.Subset)
+  }
+  temper = functools.partial(
+    shares.tempered, positions=positions, power=config.data.inverse_temperature
+  )
   stages = stages_lib.plan(
-    config, weights=wanted, sizes=sizes, lengths=lengths, begin=begin
+    config,
+    weights=wanted,
+    temper=temper,
+    sizes=sizes,
+    lengths=lengths,
+    begin=begin,
   )
   if len(wanted) > 1:
-    shares.log(wanted, sizes=sizes, drawn=stages[0].draws)
+    shares.log(temper(wanted), sizes=sizes, drawn=stages[0].draws)
   seconds = {entry: _seconds(found) for entry, found in sources.items()}
   letters = {entry: _letters(found) for entry, found in sources.items()}
 

@@ -117,7 +117,7 @@ def tempered(
   """
   total = sum(weights[name] for name in positions)
   raw = {name: weights[name] * size**power for name, size in positions.items()}
-  scale = total / sum(raw.values()) if raw else 1.0
+  scale = total / sum(raw.values()) if total else 1.0
   return {
     name: raw[name] * scale if name in raw else weight
     for name, weight in weights.items()

@@ -97,6 +97,7 @@ def plan(
   config: Config,
   *,
   weights: Mapping[str, float],
+  temper: Callable[[Mapping[str, float]], Mapping[str, float]],
   sizes: Mapping[str, shares.Size],
   lengths: Mapping[str, int],
   begin: Begin,
@@ -106,6 +107,7 @@ def plan(
   Args:
     config: `data.schedule` and `data.max_epochs`.
     weights: by entry, before the schedule.
+    temper: `shares.tempered`, of the weights of the schedule, too.
     sizes: of an item of each entry; none where there is one entry alone.
     lengths: items of each entry in an epoch.
     begin: where the mixture begins.
@@ -130,7 +132,7 @@ def plan(
       _, name, weight = changes.pop(0)
       if drawn[name] < limits.get(name, float("inf")) * lengths[name]:
         now[name] = weight
-    alive = {name: weight for name, weight in now.items() if weight > 0}
+    alive = {name: weight for name, weight in temper(now).items() if weight > 0}
     if not alive:
       raise errors.UserError(
         f"data.mixture has nothing left after {current:,} elements:"
