@@ -66,7 +66,7 @@ class Times:
 
   @property
   def overlapped_s(self) -> float:
-    """Every collective hidden behind other work."""
+    """Every collective hidden behind other work, and none behind another."""
     return max(self.instructions_s, self.ici_s, self.dcn_s, self.host_s)
 
   @property
