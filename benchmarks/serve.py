@@ -124,7 +124,8 @@ def _server(pipe, *, clients: int, light: bool) -> None:
         pathlib.Path(tempfile.mkdtemp(prefix="serve")), seconds=60.0
       ),
       recorder=None,
-      limits=operations.Limits(sessions_per_client=clients),
+      # A session that is over before its client would be one that was cut.
+      limits=operations.Limits(sessions_per_client=clients, hours=24.0),
       rules=house_lib.Rules(slots=clients, busy=100.0, patience=60.0),
       rehearsed=rehearsed,
     )
