@@ -125,7 +125,7 @@ def _server(pipe, *, clients: int, light: bool) -> None:
       ),
       recorder=None,
       # A session that is over before its client would be one that was cut.
-      limits=operations.Limits(sessions_per_client=clients, hours=24.0),
+      limits=operations.Limits(sessions_per_client=clients, seconds=1e6),
       rules=house_lib.Rules(slots=clients, busy=100.0, patience=60.0),
       rehearsed=rehearsed,
     )
