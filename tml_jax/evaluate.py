@@ -179,6 +179,11 @@ def _of_run(config: Config) -> None:
   """Holds the conversations of a run's model."""
   start = time.monotonic()
   workdir = config_flags.WORKDIR.value
+  if sweep_flags.SWEEP.value and _SUITE.value in _OUTSIDE:
+    raise errors.UserError(
+      f"--sweep={sweep_flags.SWEEP.value[0]} --suite={_SUITE.value}: settings"
+      " are chosen on our own users; leave --suite out"
+    )
   trained.check(workdir)
   data_dir = config_flags.data_dir()
   name = (

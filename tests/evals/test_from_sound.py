@@ -219,6 +219,17 @@ def test_silence_and_other_languages(tmp_path):
   assert "1 conversations in languages" in text
 
 
+def test_who_only_marks_knows_nothing_of_languages(tmp_path):
+  by = from_sound.By(measure=quality.Measure.DNSMOS)
+  suite, logs = _heard(tmp_path, by=by)
+  found = from_sound.rows(_report(suite, logs), suite=suite)
+  assert [(row.conversations, row.unknown) for row in found.values()] == [
+    (1, 0)
+  ] * 2
+  assert found["says"].values["ovrl"] > 1
+  assert "learned" not in from_sound.text(found)
+
+
 def test_the_recorded_agent_is_that_of_the_script(tmp_path):
   """Whatever became of it with a user who waits."""
   script = _timeline(0)

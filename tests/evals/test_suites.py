@@ -112,6 +112,8 @@ def test_of_a_long_recording_the_beginning_is_held():
 def test_what_is_refused(config, data_dir):
   with pytest.raises(errors.UserError, match="--families=repply: .*'reply'"):
     suite(config, data_dir, families=("repply",))
+  with pytest.raises(errors.UserError, match="=draw,reply,draw .*'draw' twice"):
+    suite(config, data_dir, families=("draw", "reply", "draw"))
   with pytest.raises(errors.UserError, match="--suite=fdp: no such suite"):
     suites.check_name("fdp")
   suites.check_name("interactivity")

@@ -48,6 +48,8 @@ def test_a_grid_is_every_combination():
     (["sample.onset_bias=nan"], "onset_bias = nan: it takes a finite number"),
     (["sample.onset_bias=200"], "at least -100.0, at most 100.0"),
     (["turns.endpoint_s=0.3"] * 2, "turns.endpoint_s is swept twice"),
+    (["turns.endpoint_s=0.5,0.3,0.50"], "the value 0.5 is there twice"),
+    (["turns.start=at_end,at_end"], "the value at_end is there twice"),
     (["turns.maximum_silence_s=0.2"], "at least turns.endpoint_s = 0.5"),
   ],
 )

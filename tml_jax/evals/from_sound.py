@@ -95,7 +95,7 @@ def _measure() -> quality.Dnsmos:
 
 
 class FromSound(suites.Suite):
-  """A suite whose sessions are heard, too."""
+  """A suite whose sessions are heard, too; `by` says who hears."""
 
   def __init__(
     self,
@@ -117,7 +117,8 @@ class FromSound(suites.Suite):
       errors.UserError: see `By.check`.
     """
     by.check()
-    self._suite, self._by = suite, by
+    self.by = by
+    self._suite = suite
     self._folder, self._render = folder, render
     self.users, self.agents = suite.users, suite.agents
     self.left_out = suite.left_out
@@ -156,11 +157,11 @@ class FromSound(suites.Suite):
     sound = report.agent_audio(frames, render=self._render)
     found: dict[str, Any] = {"of": self._of(log)}
     track = Track(Role.AGENT, sound, (), spans(log), "agent")
-    found["agent"] = listen(track, by=self._by, timeline=timeline)
+    found["agent"] = listen(track, by=self.by, timeline=timeline)
     script = self._scripts[timeline.id]()
     recorded = script.track(Role.AGENT)
     if recorded is not None and len(recorded.audio):
-      found["recorded"] = listen(recorded, by=self._by, timeline=script)
+      found["recorded"] = listen(recorded, by=self.by, timeline=script)
       words = " ".join(word.text for word in recorded.words)
       found["recorded"]["said"] = words
       found["recorded"]["series"] = self._recorded(script, found["recorded"])
@@ -177,7 +178,7 @@ class FromSound(suites.Suite):
     return found if found and found.get("of") == self._of(log) else None
 
   def _of(self, log: ticks.Log) -> dict[str, Any]:
-    return {"log": log.provenance, "by": self._by.to_json()}
+    return {"log": log.provenance, "by": self.by.to_json()}
 
   def _path(self, log: ticks.Log) -> pathlib.Path:
     family = log.family or "all"
@@ -276,7 +277,8 @@ class Row:
 
   Attributes:
     conversations: that were heard.
-    unknown: of these, in languages that the recogniser has not learned.
+    unknown: of these, in languages that the recogniser has not learned; none
+      where there is no recogniser.
     words: in the model's text, of the others.
     values: by name, see the module; without what nobody measured.
   """
@@ -332,7 +334,7 @@ def _row(result: Report, family: str, *, suite: FromSound) -> Row:
     for name in _MARKS:
       mean = np.mean([mark[name] for mark in marks]) if marks else math.nan
       values[f"{prefix}{name}"] = float(mean)
-  unknown = len(found) - len(known)
+  unknown = len(found) - len(known) if suite.by.recogniser else 0
   kept = {k: v for k, v in values.items() if not math.isnan(v)}
   return Row(len(found), unknown, count, kept)
 

@@ -169,11 +169,17 @@ class Interactivity(Suite):
         wait for, never do.
 
     Raises:
-      errors.UserError: an unknown family, or data that are missing.
+      errors.UserError: a family is unknown or named twice, or data are
+        missing.
     """
     mixed = tuple(mixture.weights(config))
     known = list(dict.fromkeys([*scenarios.FAMILIES, *mixed]))
     for family in families:
+      if families.count(family) > 1:
+        raise errors.UserError(
+          f"--families={','.join(families)} names {family!r} twice, and its"
+          " conversations would count twice: leave out one"
+        )
       index = pathlib.Path(data_dir, family, corpus.INDEX)
       if family not in known and not index.is_file():
         raise errors.UserError(

@@ -80,6 +80,11 @@ def points(config: Config, *, grid: Sequence[str]) -> list[Point]:
     if path in axes:
       raise errors.UserError(f"--sweep={entry}: {path} is swept twice")
     axes[path] = [_value(each, path=path) for each in values.split(",")]
+    for k, value in enumerate(axes[path]):
+      if value in axes[path][:k]:
+        raise errors.UserError(
+          f"--sweep={entry}: the value {value} is there twice; leave out one"
+        )
   made = []
   for values in itertools.product(*axes.values()):
     changes = dict(zip(axes, values, strict=True))

@@ -99,7 +99,6 @@ def run(
     "config": config.name,
     "step": trained.step,
     "agent": agent,
-    **{"split": "", "count": 0},  # a suite of another may have none
     **source,
   }
   found = [part.report.summary(panel.ALL) for part in parts.values()]
