@@ -2,14 +2,16 @@
 
 import json
 import shlex
+import sys
 
 import pytest
 
 from experiments import ablations, interaction, scaling
 from tests.helpers import commands
+from tml_jax import ablate as ablate_lib
 from tml_jax import errors
 from tml_jax.config import text as config_text
-from tml_jax.evals import ablation
+from tml_jax.evals import ablation, archive
 
 BASICS = ("-m", "tml_jax.ablate", "--data_dir=nowhere")
 
@@ -18,19 +20,21 @@ def ablate(*flags, timeout=120.0):
   return commands.run(*BASICS, *flags, timeout=timeout)
 
 
-def write_result(out, row, seed, *, step=2400, split="dev"):
+def write_result(out, row, seed, *, step=2400, split="dev", **source):
+  """What an evaluation without other flags leaves; returns its JSON file."""
   path = out / row / f"seed_{seed}" / "evaluation.json"
   path.parent.mkdir(parents=True)
   model = {"responded": dict(value=0.5 + seed / 4)}
-  numbers = dict(
-    step=step,
-    git="abc",
-    config=f"interactive_{row}",
-    split=split,
-    metrics={"all": {"model": model}},
-    content={"all": {"mel_db": None}},
+  source = dict(step=step, git="abc", config=f"interactive_{row}") | source
+  source |= dict(split=split, count=64, users="reacting")
+  command = f"python -m tml_jax.evaluate --config=x --split={split}"
+  head = archive.Head(source, command=command, config="", seeds={})
+  archive.write(path.with_suffix(".xz"), head=head, parts={})
+  numbers = source | dict(
+    metrics={"all": {"model": model}}, content={"all": {"mel_db": None}}
   )
   path.write_text(json.dumps(numbers))
+  return path
 
 
 @pytest.mark.parametrize("module", [ablations, scaling])
@@ -183,6 +187,8 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   )
   assert row in result.stdout
   assert row in (tmp_path / "table.md").read_text()
+  users = "Split: dev. Conversations of a family: 64. Users: reacting."
+  assert users in result.stdout
   assert "silence_1" in (tmp_path / "table.csv").read_text()
   assert (tmp_path / "table.png").read_bytes()[1:4] == b"PNG"
 
@@ -198,6 +204,42 @@ def test_what_is_there_is_kept_and_tabulated(tmp_path):
   assert (
     "| `silence_1` |" in result.stdout and "| `no_clock` |" in result.stdout
   )
+
+
+def test_what_another_command_made_is_made_again(tmp_path):
+  config = ablations.get_config("base")
+  path = write_result(tmp_path, "base", 0, step=config.train.steps)
+  job = ablate_lib.Job("base", 0, config, [], {}, path.parent)
+  of = [sys.executable, "-m", "tml_jax.evaluate", f"--workdir={tmp_path}"]
+  of += ["--data_dir=elsewhere", f"--json={path}", "--split=dev"]
+
+  def is_kept(*flags):
+    return ablate_lib._is_evaluated(job, [*of, *flags])
+
+  assert is_kept() and is_kept("--split=heldout", "--split=dev")
+  for flag in (
+    *("--count=16", "--users=scripted", "--conditions=all", "--agent=turns"),
+    *("--endpoint=0.3", "--config.sample.onset_bias=1.0"),
+  ):
+    assert not is_kept(flag), flag
+
+
+def test_a_result_without_its_archive_is_made_again(tmp_path):
+  """As an evaluation that was killed has left it."""
+  config = ablations.get_config("base")
+  steps = config.train.steps
+  path = write_result(tmp_path, "base", 0, step=steps)
+  other = write_result(tmp_path, "other", 0, step=steps, git="older")
+  job = ablate_lib.Job("base", 0, config, [], {}, path.parent)
+  command = [f"--json={path}", "--split=dev"]
+  assert ablate_lib._is_evaluated(job, command)
+  packed = path.with_suffix(".xz")
+  whole = packed.read_bytes()
+  for content in (other.with_suffix(".xz").read_bytes(), whole[:40], b""):
+    packed.write_bytes(content)
+    assert not ablate_lib._is_evaluated(job, command)
+  packed.unlink()
+  assert not ablate_lib._is_evaluated(job, command)
 
 
 @pytest.mark.slow

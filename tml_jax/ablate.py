@@ -4,11 +4,12 @@ For: all rows of an experiment file, trained and evaluated one after the other
 for every seed, and the table of them. Not for: one row (`train`, `evaluate`).
 Start reading at `main`. A row is trained by `train` into DIR/ROW/seed_S and
 evaluated by `evaluate --json` there. The same command goes on where it was
-stopped: an evaluation that is there is kept, a cut run continues from its last
-checkpoint. Rows are compared to choose: on the dev split, where the base has
-one; --evaluate_flag=--split=heldout is for a table that nothing is chosen by.
---config=FILE.py names other rows (experiments/scaling.py);
---config.SECTION.FIELD=VALUE changes a field of all of them.
+stopped: an evaluation that is there, by the same flags and with its archive, is
+kept; a cut run continues from its last checkpoint. Rows are compared to choose:
+on the dev split, where the base has one; --evaluate_flag=--split=heldout is for
+a table that nothing is chosen by. --config=FILE.py names other rows
+(experiments/scaling.py); --config.SECTION.FIELD=VALUE changes a field of all of
+them.
 """
 
 import dataclasses
@@ -19,7 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import tqdm
 from absl import flags
@@ -29,7 +31,7 @@ from tml_jax import workdir as workdir_lib
 from tml_jax.config import Config
 from tml_jax.config import flags as config_flags
 from tml_jax.config import text as config_text
-from tml_jax.evals import ablation, curve
+from tml_jax.evals import ablation, archive, curve
 
 _ROWS = flags.DEFINE_list("rows", [], "Names of rows, A,B,C; `all` = all.")
 _SEEDS = flags.DEFINE_integer(
@@ -324,15 +326,35 @@ def _json_of(command: list[str]) -> str:
 
 
 def _is_evaluated(job: Job, command: list[str]) -> bool:
-  """Whether the numbers are there, of weights that have all their steps."""
+  """Whether the numbers are there, of weights that have all their steps.
+
+  With their archive, and as the command would make them: other users, another
+  --count or other flags of the row are other numbers.
+  """
   path = pathlib.Path(_json_of(command))
   if not path.exists():
     return False
-  found = ablation.read(path)
-  return (found.step, found.split) == (
-    job.config.train.steps,
-    split_of(job.config),
+  found, settings = ablation.read(path), _settings(command)
+  head = archive.beside(path)
+  return (
+    (found.step, found.split) == (job.config.train.steps, settings["split"])
+    and head is not None
+    and _settings(shlex.split(head.command)) == settings
   )
+
+
+# Flags of `evaluate` that say where something is; not what is evaluated.
+_PLACES = ("config", "workdir", "data_dir", "tokenizer", "plugins", "json")
+
+
+def _settings(command: list[str]) -> dict[str, str]:
+  """Flags of a command by name, the last of each, but for places."""
+  found = {}
+  for argument in command:
+    if argument.startswith("--"):
+      name, _, value = argument.removeprefix("--").partition("=")
+      found[name] = value
+  return {n: value for n, value in found.items() if n not in _PLACES}
 
 
 def _train(job: Job, runner: Runner, *, title: str) -> str:
@@ -352,6 +374,12 @@ def _train(job: Job, runner: Runner, *, title: str) -> str:
   if not problem and not job.is_trained:
     return f"stopped after step {curve.last_step(job.workdir)} of {steps}"
   return problem
+
+
+def _all(values: Iterable[Any]) -> str:
+  """Each value once; `unknown` for what old files do not say."""
+  names = {"unknown" if v in (None, "") else str(v) for v in values}
+  return ", ".join(sorted(names))
 
 
 class _Tabulate:
@@ -381,7 +409,9 @@ class _Tabulate:
     about = [
       f"Rows of `{self._file}`; mean ± standard deviation over seeds, family"
       f" `{_FAMILY.value}`.",
-      f"Split: {', '.join(sorted({r.split for r in table.results}))}. Code:"
+      f"Split: {', '.join(sorted({r.split for r in table.results}))}."
+      f" Conversations of a family: {_all(r.count for r in table.results)}."
+      f" Users: {_all(r.users for r in table.results)}. Code:"
       f" {', '.join(gits)}. Steps: {', '.join(map(str, steps))}. Configs:"
       f" {', '.join(sorted({r.config for r in table.results}))}.",
     ]

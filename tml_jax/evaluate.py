@@ -5,8 +5,9 @@ beside agents without a model. Not for: listening to it (`sample`).
 Definitions are in `evals/metrics`; the config is the run's own. Prints a
 table, writes FILE.json and FILE.html; FILE.xz, from which all these numbers
 follow without data or weights (`evals.archive`); and a tick log of every
-conversation, FILE/ticks/FAMILY/ID.jsonl: an evaluation that was cut goes on
-from these when it is started again. FILE is WORKDIR/evaluation.
+conversation, FILE/ticks/FAMILY/NAME.jsonl (`kept.file_name` of its id): that of
+a run, where it was cut, goes on from these when it is started again. FILE is
+WORKDIR/evaluation.
 --agent=NAME with one of `evals.agents.AGENTS` needs no run: its conversations
 are held at once, and written where --json says.
 --conditions=voices,pauses,rates,noise holds the held-out conversations again
@@ -143,7 +144,7 @@ def _without_model(config: Config) -> None:
   data_dir = config_flags.data_dir() if _SUITE.value not in _OUTSIDE else ""
   path = config_flags.JSON.value
   output = _check_output(path) if path else None
-  from tml_jax.evals import suites, without_model
+  from tml_jax.evals import kept, suites, without_model
   from tml_jax.logs import ticks
 
   suites.check_name(_SUITE.value)
@@ -158,8 +159,9 @@ def _without_model(config: Config) -> None:
   def hold(suite: suites.Suite, *, below: str) -> Report:
     def keep(family: str, log: ticks.Log) -> None:
       if output is not None:
-        folder = output.with_suffix("") / below / workdir_lib.TICKS / family
-        ticks.write(log, folder / f"{log.id.replace('/', '-')}.jsonl")
+        folder = output.with_suffix("") / below
+        path = kept.log_file(folder, family=family, identifier=log.id)
+        ticks.write(log, path)
 
     return without_model.evaluate(suite, name=name, keep=keep)
 
@@ -179,6 +181,11 @@ def _of_run(config: Config) -> None:
   """Holds the conversations of a run's model."""
   start = time.monotonic()
   workdir = config_flags.WORKDIR.value
+  if sweep_flags.SWEEP.value and _SUITE.value in _OUTSIDE:
+    raise errors.UserError(
+      f"--sweep={sweep_flags.SWEEP.value[0]} --suite={_SUITE.value}: settings"
+      " are chosen on our own users; leave --suite out"
+    )
   trained.check(workdir)
   data_dir = config_flags.data_dir()
   name = (
@@ -210,6 +217,7 @@ def _of_run(config: Config) -> None:
   load = functools.partial(
     trained.load, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
+  tuned = harness_flags.record()
   provenance = {
     "run": workdir_lib.start_ids(workdir)[:1],
     "tokenizer": tokenizer_lib.digest(tokenizer_file),
@@ -224,7 +232,7 @@ def _of_run(config: Config) -> None:
       tokenizer=tokenizer,
       agent=name,
       provenance=provenance,
-      source=_asked(),
+      source=_asked() | tuned,
     )
     return
   agent = load(config)
@@ -256,7 +264,7 @@ def _of_run(config: Config) -> None:
     output=output,
     start=start,
     title=f"{config.name}, step {agent.step}, {how}, {_SUITE.value}",
-    source={"config": config.name, "step": agent.step, "agent": how},
+    source={"config": config.name, "step": agent.step, "agent": how} | tuned,
   )
 
 
@@ -347,7 +355,7 @@ def _finish(
   written.write(
     parts,
     config=config,
-    source={**source, **asked},
+    source={**source, **asked, **_files_of(others)},
     output=output,
     packs=_SUITE.value not in _OUTSIDE,  # whose folders have all of it
     seconds=time.monotonic() - start,
@@ -356,6 +364,12 @@ def _finish(
     if isinstance(suite, from_sound.FromSound)
     else {},
   )
+
+
+def _files_of(others: Mapping[str, Any]) -> dict[str, str]:
+  """The digest of --noise_folder, where conditions have it."""
+  found = {other.condition.files for other in others.values()} - {""}
+  return {"noise_folder": found.pop()} if found else {}
 
 
 def _suite(config: Config, *, data_dir: str, tokenizer_file: str = ""):

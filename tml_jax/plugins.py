@@ -97,6 +97,27 @@ def check(recorded: list[dict[str, Any]], *, run: str) -> None:
       )
 
 
+def check_named(versions: Iterable[str], *, what: str) -> None:
+  """Refuses what was made with plugins that are not loaded here.
+
+  Args:
+    versions: names, of `versions`.
+    what: was made with them, for the message.
+
+  Raises:
+    errors.UserError: one is missing.
+  """
+  names = {plugin.name for plugin in _loaded.values()}
+  for name in versions:
+    if name not in names:
+      fix = "install it again"
+      if name.endswith(".py"):
+        fix = f"add --plugins=FOLDER/{name}"
+      raise errors.UserError(
+        f"{what} was made with the plugin {name}, which is not loaded: {fix}"
+      )
+
+
 def _load_file(file: str) -> None:
   path = os.path.abspath(file)
   if path in _loaded:

@@ -16,6 +16,7 @@ from tests.helpers import (
   commands,
   drawn,
   plugin_files,
+  small,
   small_data,
   small_run,
   sound,
@@ -25,7 +26,9 @@ from tml_jax import errors, plugins, prepare, tools
 from tml_jax import workdir as workdir_lib
 from tml_jax.data import corpus, loader, mixture, scenarios, source
 from tml_jax.data.splits import Split
+from tml_jax.evals import archive, report
 from tml_jax.evals.metrics import panel, statistics
+from tml_jax.logs import columns
 from tml_jax.streams import annotation
 from tml_jax.streams.annotation import Kind
 from tml_jax.streams.timeline import Role
@@ -218,6 +221,45 @@ def test_a_metric_stands_beside_the_others(tmp_path):
       "Of TURNs that were answered, those within 0.6 s of the user's end. Ours."
     )
   }
+
+
+def test_an_archive_names_its_plugins(tmp_path, monkeypatch):
+  """Without them its series would be refused, or deleted."""
+  path = plugin_files.write("at_once", tmp_path)
+  plugins.load([path])
+  log = drawn.log("uu.aa...", drawn.asks(Kind.TURN, 0, 2))
+  made = report.Report(
+    scored=[
+      report.Scored(
+        "turns",
+        log=log,
+        series={panel.MODEL: panel.measure(log)},
+        columns={panel.MODEL: columns.of(log)},
+      )
+    ],
+    sums={},
+    skipped={},
+    reused=0,
+    tick_seconds=np.zeros(0),
+    metrics=panel.metrics(),
+    agents=(),
+  )
+  file = tmp_path / "results" / "agents.xz"
+  head = archive.head(small.config({}), numbers={"git": "abc"})
+  archive.write(file, head=head, parts={"plain": archive.Part(made)})
+  assert list(archive.read(file).head.plugins) == ["at_once.py"]
+  numbers = archive.read(file).numbers()
+  assert "answered_at_once" in numbers["metrics"]["turns"][panel.MODEL]
+  before = file.read_bytes()
+
+  command = ("-m", "tml_jax.evals.results", f"--root={tmp_path}")
+  result = commands.run(*command, f"--numbers={file}", f"--plugins={path}")
+  assert result.returncode == 0, result.stderr
+  assert json.loads(result.stdout) == numbers
+  monkeypatch.setattr(plugins, "_loaded", {})
+  with pytest.raises(errors.UserError, match="add --plugins=FOLDER/at_once.py"):
+    archive.measure_again(file)
+  assert file.read_bytes() == before
 
 
 METRIC = """

@@ -214,6 +214,52 @@ def test_files_of_others(tmp_path):
     archive.read(path)
 
 
+@pytest.mark.parametrize("field", ["id", "family"])
+def test_agents_of_a_line_have_met_one_user(field, tmp_path):
+  """Also where no log says of which model and users it is."""
+  path = tmp_path / "all.xz"
+  log = dataclasses.replace(_LOG, provenance={})
+  series = panel.measure(log)
+  _write(path, _LOG)
+  (part,) = archive.read(path).parts.values()
+  scored = archive.Scored(
+    "test",
+    log=log,
+    series={panel.MODEL: series, "echo": series},
+    columns={panel.MODEL: columns.of(log), "echo": columns.of(log)},
+    of=_OF,
+  )
+  report = dataclasses.replace(
+    part.report, scored=[scored], agents=("echo",), provenance={}
+  )
+  head = archive.Head({}, command="", config="", seeds={})
+  archive.write(path, head=head, parts={"plain": archive.Part(report)})
+  archive.read(path).numbers()
+
+  def of_another(record):
+    record["logs"]["echo"][field] = "other"
+    return record
+
+  _edit(path, 3, of_another)
+  with pytest.raises(errors.UserError, match="line 3: .*echo has met"):
+    archive.read(path)
+
+
+def test_the_head_beside_a_json_file(tmp_path):
+  path = tmp_path / "all.json"
+  head, _ = _write(path.with_suffix(".xz"), _LOG)
+  path.write_text(json.dumps({"git": "abc", "metrics": {}}))
+  assert archive.beside(path) == head
+  for numbers in ({"git": "def"}, {}, []):
+    path.write_text(json.dumps(numbers))
+    assert archive.beside(path) is None
+  path.write_text('{"git": "ab')
+  assert archive.beside(path) is None
+  path.write_text('{"git": "abc"}')
+  path.with_suffix(".xz").unlink()
+  assert archive.beside(path) is None
+
+
 def test_logs_are_measured_again(tmp_path):
   """After a change of a metric what stands in a file is of the old one."""
   path = tmp_path / "all.xz"

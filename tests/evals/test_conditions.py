@@ -9,7 +9,14 @@ from tests.helpers import commands, small_data, sound
 from tml_jax import errors, prepare
 from tml_jax.data import scenarios, unheard
 from tml_jax.data.splits import Split
-from tml_jax.evals import agents, archive, conditions, suites, without_model
+from tml_jax.evals import (
+  agents,
+  archive,
+  conditions,
+  kept,
+  suites,
+  without_model,
+)
 from tml_jax.evals.metrics import panel, statistics
 from tml_jax.streams import clock
 from tml_jax.streams.timeline import Role
@@ -141,6 +148,35 @@ def test_noise_is_as_loud_as_it_says(name, wanted, suite_of, tmp_path):
       assert changed.metadata["annotations"] == plain.metadata["annotations"]
 
 
+def test_other_noises_are_other_users(suite_of, tmp_path):
+  """Logs with the noises of another folder are not gone on with."""
+  random = np.random.default_rng(0)
+  files = random.normal(0, 0.1, (2, 1, sound.RATE))
+
+  def of(**noises):
+    folder = tmp_path / "_".join(noises)
+    folder.mkdir(exist_ok=True)
+    for name, samples in noises.items():
+      sound.write_wav(folder / f"{name}.wav", samples)
+    found = [
+      kept.of_item(item, script=item.load())
+      for name in ("noise_10", "noise_0")
+      for item in suite_of(
+        name, families=("reply",), folder=str(folder)
+      ).items()
+    ]
+    return [each["input"] for each in found]
+
+  first = of(rain=files[0])
+  assert len(set(first)) == 2  # of two conditions
+  assert of(rain=files[0]) == first
+  assert set(of(wind=files[0])).isdisjoint(first)
+  assert set(of(rain=files[1])).isdisjoint(first)
+  assert set(of(rain=files[0], wind=files[1])).isdisjoint(first)
+  plain = suite_of("noise_10", families=("reply",)).items()[0]
+  assert plain.digest == "noise_10"
+
+
 def test_a_row_says_what_became_of_the_score(suite_of):
   reports = {
     name: without_model.evaluate(suite_of(name), name="recorded_late")
@@ -192,11 +228,18 @@ def test_the_command_writes_a_row_for_each(data_dir, tmp_path):
     f"--config.data.voices={','.join(small_data.VOICES)}",
     *("--families=reply", "--count=2", f"--json={out}"),
   ]
-  done = commands.run(*command, "--conditions=pauses,rates")
+  noises = tmp_path / "noises"
+  noises.mkdir()
+  samples = np.random.default_rng(0).normal(0, 0.1, (1, sound.RATE))
+  sound.write_wav(noises / "rain.wav", samples)
+  done = commands.run(
+    *(*command, "--conditions=pauses,rates,noise", f"--noise_folder={noises}")
+  )
   assert done.returncode == 0, done.stderr[-2000:]
   found = json.loads(out.read_text())
   plain, *names = found["conditions"]
-  assert (plain, names) == (conditions.PLAIN, NAMES[1:5])
+  assert (plain, names) == (conditions.PLAIN, NAMES[1:])
+  assert len(found["noise_folder"]) == 16
   for name, row in found["conditions"].items():
     assert {"summary_score", "done", "right", "holds", "quiet", "n"} <= (
       row["model"].keys()

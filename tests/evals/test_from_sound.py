@@ -147,7 +147,9 @@ def _heard(tmp_path, *, by=_BOTH, mel=None, count=1):
   for item in suite.items():
     item.load()
   for timeline, log in zip(timelines, logs, strict=True):
-    suite.keep(timeline, frames=_frames(timeline, mel=mel), log=log)
+    suite.keep(
+      timeline, frames=_frames(timeline, mel=mel), log=log, family="says"
+    )
   return suite, logs
 
 
@@ -181,16 +183,56 @@ def test_recorded_speech_is_better_than_noise(tmp_path):
 
 def test_what_was_heard_is_kept_with_its_log(tmp_path):
   suite, (log,) = _heard(tmp_path, by=_WORDS)
-  assert suite.is_kept(log)
+  assert suite.is_kept(log, family="says")
   again = dataclasses.replace(log, provenance={"step": 2})
-  assert not suite.is_kept(again)
+  assert not suite.is_kept(again, family="says")
   other = from_sound.FromSound(
     _Says(), by=_BOTH, folder=tmp_path / "sound", render=_RENDER
   )
-  assert not other.is_kept(log)
+  assert not other.is_kept(log, family="says")
   (path,) = (tmp_path / "sound").rglob("*.json")
   path.write_text(path.read_text()[:-20])
-  assert not suite.is_kept(log)
+  assert not suite.is_kept(log, family="says")
+
+
+def test_the_same_id_in_two_corpora(tmp_path):
+  """Recordings know no family: neither is written over the other."""
+  timelines = {family: _timeline(k) for k, family in enumerate("ab")}
+  timelines = {
+    family: dataclasses.replace(each, id="call/1", metadata={})
+    for family, each in timelines.items()
+  }
+
+  class Calls(suites.Suite):
+    def items(self):
+      return [
+        suites.Item(family, seed=0, load=lambda t=each: t)
+        for family, each in timelines.items()
+      ]
+
+  suite = from_sound.FromSound(
+    Calls(), by=from_sound.By(), folder=tmp_path, render=_RENDER
+  )
+  logs = {family: _log(each) for family, each in timelines.items()}
+  for item in suite.items():
+    item.load()
+  for family, each in timelines.items():
+    suite.keep(each, frames=[], log=logs[family], family=family)
+  said = [
+    suite.found(log, family=family)["recorded"]["said"]
+    for family, log in logs.items()
+  ]
+  assert said == [
+    " ".join(word.text for word in each.track(Role.AGENT).words)
+    for each in timelines.values()
+  ]
+  assert said[0] != said[1]
+  names = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json"))
+  assert names == ["a/call-1.json", "b/call-1.json"]
+  # Beside their tick logs, by the same names.
+  for family in timelines:
+    log = kept_lib.log_file(tmp_path, family=family, identifier="call/1")
+    assert str(log.relative_to(tmp_path / "ticks")) == f"{family}/call-1.jsonl"
 
 
 def test_silence_and_other_languages(tmp_path):
@@ -208,15 +250,26 @@ def test_silence_and_other_languages(tmp_path):
   ]
   for item in suite.items():
     item.load()
-  suite.keep(silent, frames=frames, log=quiet)
+  suite.keep(silent, frames=frames, log=quiet, family="says")
   log = _log(french)
-  suite.keep(french, frames=_frames(french), log=log)
+  suite.keep(french, frames=_frames(french), log=log, family="says")
   found = from_sound.rows(_report(suite, [quiet, log]), suite=suite)["says"]
   assert (found.conversations, found.unknown, found.words) == (2, 1, 0)
   assert "word_error" not in found.values
   assert found.values["right_sound"] == 0
   text = from_sound.text({panel.ALL: found})
   assert "1 conversations in languages" in text
+
+
+def test_who_only_marks_knows_nothing_of_languages(tmp_path):
+  by = from_sound.By(measure=quality.Measure.DNSMOS)
+  suite, logs = _heard(tmp_path, by=by)
+  found = from_sound.rows(_report(suite, logs), suite=suite)
+  assert [(row.conversations, row.unknown) for row in found.values()] == [
+    (1, 0)
+  ] * 2
+  assert found["says"].values["ovrl"] > 1
+  assert "learned" not in from_sound.text(found)
 
 
 def test_the_recorded_agent_is_that_of_the_script(tmp_path):
@@ -231,8 +284,8 @@ def test_the_recorded_agent_is_that_of_the_script(tmp_path):
     script, tracks=(script.track(Role.USER),), metadata={"family": "says"}
   )
   log = observe.from_activity(held, agent=np.zeros(12, bool))
-  suite.keep(held, frames=[], log=log)
-  found = suite.found(log)
+  suite.keep(held, frames=[], log=log, family="says")
+  found = suite.found(log, family="says")
   assert found["recorded"]["said"] == " ".join(
     word.text for word in script.track(Role.AGENT).words
   )

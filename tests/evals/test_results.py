@@ -1,6 +1,8 @@
 """Pages of results: every cell follows from archives, and from nothing else."""
 
 import dataclasses
+import json
+import lzma
 import re
 import shutil
 
@@ -72,10 +74,10 @@ def _with_agent(report):
   return dataclasses.replace(report, scored=scored, agents=("echo",))
 
 
-def _write(path, changed=compared.BIAS, **parts):
+def _write(path, changed=compared.BIAS, step=5, split="heldout", **parts):
   numbers = {
-    **{"config": "small", "step": 5, "agent": path.parent.name, "git": "g"},
-    **{"suite": "interactivity", "split": "heldout", "users": "reacting"},
+    **{"config": "small", "step": step, "agent": path.parent.name, "git": "g"},
+    **{"suite": "interactivity", "split": split, "users": "reacting"},
   }
   archive.write(
     path,
@@ -277,11 +279,66 @@ def test_archives_are_taken_from_a_folder_of_ablations(root, tmp_path):
     del row["echo"]
   assert found["conditions"]["plain"].pop("echo")
   assert found == whole
-  agent = source / "base/seed_0/evaluation.xz"
+  agent = tmp_path / "echo.xz"
+  _write(agent, step=None, plain=both, noise_0=both)
   assert results.take(agent, root=root) == [folder / results.AGENTS]
+  assert (folder / results.AGENTS).read_bytes() == agent.read_bytes()
+  # A run is no agent without a model.
+  run = source / "base/seed_0/evaluation.xz"
+  with pytest.raises(errors.UserError, match="is of a run, at step 5, and"):
+    results.take(run, root=root)
   assert (folder / results.AGENTS).read_bytes() == agent.read_bytes()
   with pytest.raises(errors.UserError, match="has no ROW/seed_S/evaluation"):
     results.take(tmp_path / "nothing", root=root)
+
+
+def _contents(folder):
+  return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_broken_archive_replaces_none(root, tmp_path):
+  """Also where only its last log does not bear out what it says."""
+  source = tmp_path / "out"
+  for seed in range(2):
+    path = source / f"base/seed_{seed}/evaluation.xz"
+    _write(path, plain=_report("late"), noise_0=_report("late"))
+  lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+  record = json.loads(lines[-1])
+  record["logs"]["model"]["agent"][0] += 1
+  lines[-1] = json.dumps(record)
+  path.write_bytes(lzma.compress("\n".join(lines).encode()))
+  before = _contents(root / results.FOLDER)
+  with pytest.raises(errors.UserError, match="seed_1/evaluation.xz, line"):
+    results.take(source, root=root)
+  assert _contents(root / results.FOLDER) == before
+
+
+def test_an_evaluation_that_was_cut_is_not_taken(root, tmp_path):
+  """Its JSON file is there; its archive is not, or is of another."""
+  source = tmp_path / "out"
+  for seed in range(2):
+    path = source / f"base/seed_{seed}/evaluation.xz"
+    _write(path, plain=_report("late"))
+    numbers = archive.read(path).numbers()
+    path.with_suffix(".json").write_text(json.dumps(numbers))
+  assert len(results.take(source, root=root)) == 2
+  before = _contents(root / results.FOLDER)
+  newer = json.dumps(numbers | {"git": "newer"})
+  path.with_suffix(".json").write_text(newer)
+  with pytest.raises(errors.UserError, match="are not of one evaluation"):
+    results.take(source, root=root)
+  path.unlink()
+  with pytest.raises(errors.UserError, match="are not of one evaluation"):
+    results.take(source, root=root)
+  assert _contents(root / results.FOLDER) == before
+
+
+def test_plain_users_are_of_the_split_of_the_arms(root):
+  for path in (root / results.FOLDER).glob("*/seed_?.xz"):
+    _write(path, split="dev", plain=_report("well"), noise_0=_report("late"))
+  results.write(results.gather(root), root=root)
+  text = (root / results.FOLDER / results.PAGE).read_text()
+  assert "`plain` are the dev users of the table" in text
 
 
 def test_without_arms_the_pages_have_the_agents(root):

@@ -83,7 +83,7 @@ class _Hums(suites.Suite):
       timeline.metadata.pop(annotation.KEY)
     return timeline
 
-  def keep(self, timeline, *, frames, log):
+  def keep(self, timeline, *, frames, log, family):
     self.kept.append((timeline.id, len(frames)))
 
 

@@ -8,7 +8,7 @@ import pytest
 from tml_jax import errors
 from tml_jax.data import corpus
 from tml_jax.data.splits import Split
-from tml_jax.evals import excerpt, suites
+from tml_jax.evals import excerpt, kept, suites, sums
 from tml_jax.streams import annotation, clock
 from tml_jax.streams import timeline as timeline_lib
 from tml_jax.streams.timeline import (
@@ -97,6 +97,39 @@ def test_recorded_conversations_are_compared_without_annotations(
   assert not both.asks(dataclasses.replace(one, tracks=one.tracks[:1]))
 
 
+def test_calls_that_were_mended_are_others(config, data_dir, tmp_path):
+  """Under the same ids; neither logs nor predictions of old sound are used."""
+  calls = [_call(i, seconds=1.5) for i in range(60)]
+
+  def of(name, calls):
+    corpus.write(calls, path=tmp_path / name / "calls")
+    (item,) = suite(mixed(config, "calls:1"), tmp_path / name, count=1).items()
+    script = item.load()
+    return script.id, kept.of_item(item, script=script)
+
+  def mended(**fields):
+    return [
+      dataclasses.replace(
+        call,
+        tracks=(dataclasses.replace(call.tracks[0], **fields), call.tracks[1]),
+      )
+      for call in calls
+    ]
+
+  louder = np.full(len(calls[0].tracks[0].audio), 0.1, np.float32)
+  name, first = of("first", calls)
+  assert of("again", calls) == (name, first)
+  folder = kept.Kept(tmp_path, provenance={"step": 1})
+  folder.write_content(sums.nothing(), family="calls", of={name: first})
+  assert folder.find_content("calls", {name: first}) is not None
+  for k, fields in enumerate(
+    ({"audio": louder}, {"spans": (Span(0.3, 1.5),)}, {"words": ()})
+  ):
+    other, found = of(str(k), mended(**fields))
+    assert other == name and found != first
+    assert folder.find_content("calls", {name: found}) is None
+
+
 def test_of_a_long_recording_the_beginning_is_held():
   long, short = _call(0, seconds=130.0), _call(1, seconds=1.5)
   assert excerpt.beginning(short) is short
@@ -112,6 +145,8 @@ def test_of_a_long_recording_the_beginning_is_held():
 def test_what_is_refused(config, data_dir):
   with pytest.raises(errors.UserError, match="--families=repply: .*'reply'"):
     suite(config, data_dir, families=("repply",))
+  with pytest.raises(errors.UserError, match="=draw,reply,draw .*'draw' twice"):
+    suite(config, data_dir, families=("draw", "reply", "draw"))
   with pytest.raises(errors.UserError, match="--suite=fdp: no such suite"):
     suites.check_name("fdp")
   suites.check_name("interactivity")

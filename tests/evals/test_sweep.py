@@ -48,6 +48,8 @@ def test_a_grid_is_every_combination():
     (["sample.onset_bias=nan"], "onset_bias = nan: it takes a finite number"),
     (["sample.onset_bias=200"], "at least -100.0, at most 100.0"),
     (["turns.endpoint_s=0.3"] * 2, "turns.endpoint_s is swept twice"),
+    (["turns.endpoint_s=0.5,0.3,0.50"], "the value 0.5 is there twice"),
+    (["turns.start=at_end,at_end"], "the value at_end is there twice"),
     (["turns.maximum_silence_s=0.2"], "at least turns.endpoint_s = 0.5"),
   ],
 )
@@ -81,6 +83,7 @@ def _write(path, **changes):
   point = {"changes": {"turns.endpoint_s": 0.3}, "rows": {}}
   numbers = {
     "agent": "turns",
+    "config": _CONFIG.name,
     "split": "dev",
     "points": [point],
     "choice": {"turns.endpoint_s": 0.3},
@@ -91,17 +94,25 @@ def _write(path, **changes):
 
 def test_what_was_chosen_on_dev_is_used(tmp_path):
   path = tmp_path / "sweep.json"
-  assert sweep.tuned(_write(path)) == {"turns.endpoint_s": 0.3}
+  tuned = functools.partial(sweep.tuned, config=_CONFIG, agent="turns")
+  assert tuned(_write(path)) == {"turns.endpoint_s": 0.3}
+  digest = sweep.digest(str(path))
+  assert digest != sweep.digest(_write(path, by="latency_p50"))
+  assert digest == sweep.digest(_write(path))
   with pytest.raises(errors.UserError, match="chosen on dev: sweep with"):
-    sweep.tuned(_write(path, split="heldout"))
+    tuned(_write(path, split="heldout"))
+  with pytest.raises(errors.UserError, match="the agent duplex, and this is t"):
+    tuned(_write(path, agent="duplex"))
+  with pytest.raises(errors.UserError, match="the config medium, and this is"):
+    tuned(_write(path, config="medium"))
   with pytest.raises(errors.UserError, match="none of its points"):
-    sweep.tuned(_write(path, choice={"turns.endpoint_s": 0.5}))
+    tuned(_write(path, choice={"turns.endpoint_s": 0.5}))
   for text in ("[]", "{", '{"points": []}'):
     path.write_text(text)
     with pytest.raises(errors.UserError, match="--tuned=.*sweep again"):
-      sweep.tuned(str(path))
+      tuned(str(path))
   with pytest.raises(errors.UserError, match="sweep again"):
-    sweep.tuned(str(tmp_path / "nowhere.json"))
+    tuned(str(tmp_path / "nowhere.json"))
 
 
 class _Hums(suites.Suite):

@@ -300,8 +300,17 @@ def test_messages_take_no_time_until_they_do():
   sounding, frames, _ = _scripted(
     _timeline([(1.0, 2.0)]), [show] * 6 + [[_SPEAK]]
   )
-  assert [len(f.text_out) for f in frames[12:16]] == [4, 1, 1, 0]
-  assert sounding == [16]
+  assert [len(f.text_out) for f in frames[12:15]] == [4, 2, 0]
+  assert sounding == [14]
+  # In the middle of a reply, too: what sounds goes on in the next window.
+  sounding, frames, seen = _scripted(
+    _timeline([(1.0, 2.0)]),
+    [[_SPEAK], show, show, [_SPEAK], [_SPEAK], [_QUIET]],
+  )
+  assert sounding == [13, 14, 15]
+  assert [len(f.text_out) for f in frames[12:16]] == [0, 2, 0, 0]
+  own = [f.own_dmel is not None for _, f in seen[6:]]
+  assert own == [False, True, False, False, True, True]
 
 
 def test_typed_text_is_a_turn_and_is_read_to_its_end():

@@ -73,6 +73,8 @@ class Result:
     git: of the code that evaluated.
     config: its name.
     split: whose conversations.
+    count: of each family, at most; None where the file does not say it.
+    users: how they met the model; "" where it does not.
     families: {family: {metric: number}} of the model, without what was not
       measured.
   """
@@ -81,6 +83,8 @@ class Result:
   git: str
   config: str
   split: str
+  count: int | None
+  users: str
   families: dict[str, dict[str, Measured]]
 
 
@@ -106,6 +110,8 @@ def read(path: pathlib.Path) -> Result:
       str(values["git"]),
       str(values["config"]),
       str(values.get("split", "heldout")),  # the only one there once was
+      None if values.get("count") is None else int(values["count"]),
+      str(values.get("users", "")),
       families,
     )
   except (

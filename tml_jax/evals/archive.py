@@ -11,6 +11,7 @@ point of a sweep), a line for each, followed by a line for each conversation:
 the logs of the model and of all agents without one by columns
 (`logs.columns`), and their series. Series are measured again from the logs
 when they are asked for, and what stands in the file is compared with them.
+What was heard of the sound (`from_sound`) is in the JSON file alone.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from tml_jax import errors, files
+from tml_jax import errors, files, plugins
 from tml_jax.config import Config
 from tml_jax.config import text as config_text
 from tml_jax.evals import as_json, conditions
@@ -52,12 +53,14 @@ class Head:
     command: as it was typed.
     config: as run, text.
     seeds: by name, of training and data.
+    plugins: versions by name, as metrics may be theirs.
   """
 
   numbers: Mapping[str, Any]
   command: str
   config: str
   seeds: Mapping[str, int]
+  plugins: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def head(config: Config, *, numbers: Mapping[str, Any]) -> Head:
@@ -68,6 +71,7 @@ def head(config: Config, *, numbers: Mapping[str, Any]) -> Head:
     command=shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
     config=config_text.to_text(config),
     seeds=seeds,
+    plugins=plugins.versions(),
   )
 
 
@@ -130,8 +134,23 @@ class Archive:
       )
     return self.parts[conditions.PLAIN].report
 
+  def measure(self) -> None:
+    """Measures all series, which are else measured when asked for.
+
+    Raises:
+      errors.UserError: naming the line of one that does not follow from its
+        log.
+    """
+    for part in self.parts.values():
+      for item in part.report.scored:
+        for agent in item.columns:
+          item.series[agent]
+
   def numbers(self) -> dict[str, Any]:
-    """What `evaluate --json` wrote, to the last bit."""
+    """What `evaluate --json` wrote, to the last bit.
+
+    But `from_sound`: an archive has no sound, and nothing that was heard of it.
+    """
     plain = self.plain
     rows = {
       name: conditions.row(part.report, plain=plain)
@@ -158,10 +177,11 @@ def numbers(
 
 def write(path: pathlib.Path, *, head: Head, parts: Mapping[str, Part]) -> None:
   """All of it or nothing, also when killed half-way."""
+  about = dataclasses.asdict(head)
+  if not head.plugins:
+    del about["plugins"]  # as in files from before there were any
   records = [
-    {"schema": SCHEMA, "version": VERSION}
-    | dataclasses.asdict(head)
-    | {"parts": len(parts)}
+    {"schema": SCHEMA, "version": VERSION} | about | {"parts": len(parts)}
   ]
   for name, part in parts.items():
     report = part.report
@@ -247,6 +267,43 @@ def read(
     ) from error
   lines = _lines(path, text.removesuffix("\n").split("\n"))
   _, first = next(lines)
+  head, count = _head(path, first)
+  plugins.check_named(head.plugins, what=str(path))
+  parts: dict[str, Part] = {}
+  for number, record in lines:
+    name = record.get("part")
+    if not isinstance(name, str) or name in parts:
+      raise _broken(
+        path, number, f"part {name!r}: it has no name, or is there twice"
+      )
+    parts[name] = _part(path, number, record, lines=lines, compares=compares)
+  if len(parts) != count:
+    raise _broken(path, 1, f"{len(parts)} parts follow, not {count}")
+  return Archive(path, head, parts)
+
+
+def beside(path: pathlib.Path) -> Head | None:
+  """The head of the archive beside a JSON file of the same evaluation.
+
+  None where there is no such archive: of one that was cut, or of another.
+  """
+  packed = path.with_suffix(SUFFIX)
+  try:
+    numbers = files.load_json(path)
+    with (
+      packed.open("rb") as raw,
+      lzma.open(raw, "rt", encoding="utf-8") as file,
+    ):
+      _, first = next(_lines(packed, [file.readline()]))
+    head, _ = _head(packed, first)
+    is_same = all(numbers[n] == value for n, value in head.numbers.items())
+  except (OSError, lzma.LZMAError, EOFError, errors.UserError, *_BROKEN):
+    return None
+  return head if is_same else None
+
+
+def _head(path: pathlib.Path, first: Mapping[str, Any]) -> tuple[Head, int]:
+  """Of the first line; and how many parts follow."""
   if (first.get("schema"), first.get("version")) != (SCHEMA, VERSION):
     raise _broken(
       path,
@@ -260,21 +317,12 @@ def read(
       command=ticks.exactly(str, first["command"]),
       config=ticks.exactly(str, first["config"]),
       seeds=ticks.exactly(dict, first["seeds"]),
+      plugins=ticks.exactly(dict, first.get("plugins", {})),
     )
     count = ticks.exactly(int, first["parts"])
   except _BROKEN as error:
     raise _broken(path, 1, f"the head: {error!r}") from error
-  parts: dict[str, Part] = {}
-  for number, record in lines:
-    name = record.get("part")
-    if not isinstance(name, str) or name in parts:
-      raise _broken(
-        path, number, f"part {name!r}: it has no name, or is there twice"
-      )
-    parts[name] = _part(path, number, record, lines=lines, compares=compares)
-  if len(parts) != count:
-    raise _broken(path, 1, f"{len(parts)} parts follow, not {count}")
-  return Archive(path, head, parts)
+  return head, count
 
 
 def _part(
@@ -349,6 +397,9 @@ def _scored(
     columns = {
       agent: ticks.exactly(dict, record["logs"][agent]) for agent in agents
     }
+    for agent, found in columns.items():
+      if (found["id"], found["family"]) != (log.id, log.family):
+        raise ValueError(f"{agent} has met {found['id']!r}, not {log.id!r}")
     said = None
     if compares is Compares.FILE:
       said = {

@@ -90,11 +90,19 @@ class Opened:
     condition: as said.
     shift: for the families.
     change: of a composed item.
+    files: digest of those of a folder; "" where there is none.
   """
 
   condition: Condition
   shift: shift.Shift | None
   change: Callable[[Timeline], Timeline]
+  files: str = ""
+
+  @property
+  def digest(self) -> str:
+    """Of all that it changes an item by."""
+    name = self.condition.name
+    return f"{name}/{self.files}" if self.files else name
 
 
 def opened(
@@ -130,7 +138,8 @@ def opened(
       common={},
     )
     noise = augment_noise.Noise(options)
-    return Opened(condition, None, functools.partial(_from_folder, noise=noise))
+    change = functools.partial(_from_folder, noise=noise)
+    return Opened(condition, None, change, files=noise.digest())
   return Opened(
     condition,
     None,

@@ -37,7 +37,7 @@ import numpy as np
 from tml_jax import files
 from tml_jax.data import source, unheard
 from tml_jax.data.mend import recognition
-from tml_jax.evals import quality, suites
+from tml_jax.evals import kept, quality, suites
 from tml_jax.evals.metrics import heard, panel, statistics
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.report import Report
@@ -95,7 +95,7 @@ def _measure() -> quality.Dnsmos:
 
 
 class FromSound(suites.Suite):
-  """A suite whose sessions are heard, too."""
+  """A suite whose sessions are heard, too; `by` says who hears."""
 
   def __init__(
     self,
@@ -117,12 +117,14 @@ class FromSound(suites.Suite):
       errors.UserError: see `By.check`.
     """
     by.check()
-    self._suite, self._by = suite, by
+    self.by = by
+    self._suite = suite
     self._folder, self._render = folder, render
     self.users, self.agents = suite.users, suite.agents
     self.left_out = suite.left_out
-    # As composed: a user who reacts to the agent has another conversation.
-    self._scripts: dict[str, Callable[[], Timeline]] = {}
+    # By family and id, as composed: a user who reacts to the agent has another
+    # conversation.
+    self._scripts: dict[tuple[str, str], Callable[[], Timeline]] = {}
 
   @property
   def metrics(self) -> tuple[panel.Metric, ...]:
@@ -140,7 +142,7 @@ class FromSound(suites.Suite):
 
   def _load(self, item: suites.Item) -> Timeline:
     script = item.load()
-    self._scripts[script.id] = item.load
+    self._scripts[item.family, script.id] = item.load
     return script
 
   def asks(self, timeline: Timeline) -> bool:
@@ -150,38 +152,45 @@ class FromSound(suites.Suite):
     return self._suite.measure(log)
 
   def keep(
-    self, timeline: Timeline, *, frames: list[Frame], log: ticks.Log
+    self,
+    timeline: Timeline,
+    *,
+    frames: list[Frame],
+    log: ticks.Log,
+    family: str,
   ) -> None:
-    self._suite.keep(timeline, frames=frames, log=log)
+    self._suite.keep(timeline, frames=frames, log=log, family=family)
     sound = report.agent_audio(frames, render=self._render)
     found: dict[str, Any] = {"of": self._of(log)}
     track = Track(Role.AGENT, sound, (), spans(log), "agent")
-    found["agent"] = listen(track, by=self._by, timeline=timeline)
-    script = self._scripts[timeline.id]()
+    found["agent"] = listen(track, by=self.by, timeline=timeline)
+    script = self._scripts[family, timeline.id]()
     recorded = script.track(Role.AGENT)
     if recorded is not None and len(recorded.audio):
-      found["recorded"] = listen(recorded, by=self._by, timeline=script)
+      found["recorded"] = listen(recorded, by=self.by, timeline=script)
       words = " ".join(word.text for word in recorded.words)
       found["recorded"]["said"] = words
       found["recorded"]["series"] = self._recorded(script, found["recorded"])
-    path = self._path(log)
+    path = self._path(log, family=family)
     files.make_parents(path)
     files.write_atomically(path, content=json.dumps(found) + "\n")
 
-  def is_kept(self, log: ticks.Log) -> bool:
-    return self._suite.is_kept(log) and self.found(log) is not None
+  def is_kept(self, log: ticks.Log, *, family: str) -> bool:
+    return (
+      self._suite.is_kept(log, family=family)
+      and self.found(log, family=family) is not None
+    )
 
-  def found(self, log: ticks.Log) -> dict[str, Any] | None:
+  def found(self, log: ticks.Log, *, family: str) -> dict[str, Any] | None:
     """What was heard of a session; None where it was not, or by others."""
-    found = files.read_json(self._path(log))
+    found = files.read_json(self._path(log, family=family))
     return found if found and found.get("of") == self._of(log) else None
 
   def _of(self, log: ticks.Log) -> dict[str, Any]:
-    return {"log": log.provenance, "by": self._by.to_json()}
+    return {"log": log.provenance, "by": self.by.to_json()}
 
-  def _path(self, log: ticks.Log) -> pathlib.Path:
-    family = log.family or "all"
-    name = log.id.removeprefix(f"{family}/").replace("/", "-")
+  def _path(self, log: ticks.Log, *, family: str) -> pathlib.Path:
+    name = kept.file_name(family, identifier=log.id)
     return self._folder / family / f"{name}.json"
 
   def _recorded(self, script: Timeline, found: dict[str, Any]) -> list[Any]:
@@ -276,7 +285,8 @@ class Row:
 
   Attributes:
     conversations: that were heard.
-    unknown: of these, in languages that the recogniser has not learned.
+    unknown: of these, in languages that the recogniser has not learned; none
+      where there is no recogniser.
     words: in the model's text, of the others.
     values: by name, see the module; without what nobody measured.
   """
@@ -296,7 +306,10 @@ def rows(result: Report, *, suite: FromSound) -> dict[str, Row]:
 
 
 def _row(result: Report, family: str, *, suite: FromSound) -> Row:
-  pairs = [(item.log, suite.found(item.log)) for item in result.items(family)]
+  pairs = [
+    (item.log, suite.found(item.log, family=item.family))
+    for item in result.items(family)
+  ]
   found = [(log, each) for log, each in pairs if each is not None]
   known = [p for p in found if p[1]["agent"]["words"] is not None]
   values: dict[str, float] = {}
@@ -332,9 +345,9 @@ def _row(result: Report, family: str, *, suite: FromSound) -> Row:
     for name in _MARKS:
       mean = np.mean([mark[name] for mark in marks]) if marks else math.nan
       values[f"{prefix}{name}"] = float(mean)
-  unknown = len(found) - len(known)
-  kept = {k: v for k, v in values.items() if not math.isnan(v)}
-  return Row(len(found), unknown, count, kept)
+  unknown = len(found) - len(known) if suite.by.recogniser else 0
+  measured = {k: v for k, v in values.items() if not math.isnan(v)}
+  return Row(len(found), unknown, count, measured)
 
 
 def _plain(text: str) -> list[str]:

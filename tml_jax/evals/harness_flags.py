@@ -93,7 +93,7 @@ def with_settings(config: Config, *, agent: str) -> Config:
   if TUNED.value:
     from tml_jax.evals import sweep
 
-    changes = sweep.tuned(TUNED.value)
+    changes = sweep.tuned(TUNED.value, config=config, agent=agent)
   changes |= {
     f"turns.{field}": flag.value
     for field, flag in _HARNESS.items()
@@ -101,6 +101,13 @@ def with_settings(config: Config, *, agent: str) -> Config:
   }
   refuse(changes, agent=agent)
   return config_text.with_fields(config, changes)
+
+
+def record() -> dict[str, str]:
+  """Which file of --tuned was used, for the JSON file."""
+  from tml_jax.evals import sweep
+
+  return {"tuned": sweep.digest(TUNED.value)} if TUNED.value else {}
 
 
 def refuse(changes: Iterable[str], *, agent: str) -> None:

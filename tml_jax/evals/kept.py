@@ -10,6 +10,7 @@ import hashlib
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from tml_jax import errors, files
@@ -21,6 +22,9 @@ from tml_jax.logs import columns, ticks
 from tml_jax.streams import annotation
 from tml_jax.streams.frame import Kind
 from tml_jax.streams.timeline import Timeline
+
+# By id of the timeline, what else names an item: `of_item`.
+Recordings = Mapping[str, Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +42,7 @@ class Kept:
   provenance: dict[str, Any]
 
   def path(self, family: str, identifier: str) -> pathlib.Path:
-    name = f"{_name(family, identifier)}.jsonl"
-    return self.directory / workdir_lib.TICKS / family / name
+    return log_file(self.directory, family=family, identifier=identifier)
 
   def of(self, item: suites.Item, *, script: Timeline) -> dict[str, Any]:
     """What a log of an item must say; its own times may have moved."""
@@ -59,14 +62,14 @@ class Kept:
       return None
     return log
 
-  def find_content(self, family: str, names: list[str]) -> sums_lib.Sums | None:
+  def find_content(self, family: str, of: Recordings) -> sums_lib.Sums | None:
     """Forced predictions on these recordings, if they were made before."""
-    path = self._content_path(family, names)
-    if not names or not path.exists():
+    path = self._content_path(family, of)
+    if not of or not path.exists():
       return None
     try:
       found = files.load_json(path)
-      if found["of"] != self._of_content(names):
+      if found["of"] != self._of_content(of):
         return None
       return sums_lib.from_json(found["sums"])
     except (ValueError, KeyError, TypeError) as error:
@@ -75,21 +78,22 @@ class Kept:
       ) from error
 
   def write_content(
-    self, sums: sums_lib.Sums, *, family: str, names: list[str]
+    self, sums: sums_lib.Sums, *, family: str, of: Recordings
   ) -> None:
     """All or nothing, also when killed half-way."""
-    path = self._content_path(family, names)
+    path = self._content_path(family, of)
     files.make_parents(path)
-    text = {"of": self._of_content(names), "sums": sums_lib.to_json(sums)}
+    text = {"of": self._of_content(of), "sums": sums_lib.to_json(sums)}
     files.write_atomically(path, content=json.dumps(text) + "\n")
 
-  def _content_path(self, family: str, names: list[str]) -> pathlib.Path:
-    first = _name(family, names[0]) if names else ""
+  def _content_path(self, family: str, of: Recordings) -> pathlib.Path:
+    first = file_name(family, identifier=next(iter(of), ""))
     return self.directory / workdir_lib.CONTENT / family / f"{first}.json"
 
-  def _of_content(self, names: list[str]) -> dict[str, Any]:
+  def _of_content(self, of: Recordings) -> dict[str, Any]:
     kinds = [kind.name for kind in Kind]  # what sums are sums of
-    return self.provenance | {"recordings": names, "kinds": kinds}
+    recordings = [[name, dict(each)] for name, each in of.items()]
+    return self.provenance | {"recordings": recordings, "kinds": kinds}
 
 
 def of_item(item: suites.Item, *, script: Timeline) -> dict[str, Any]:
@@ -100,12 +104,28 @@ def of_item(item: suites.Item, *, script: Timeline) -> dict[str, Any]:
     "seed": item.seed,
     "asks": hashlib.sha256(text.encode()).hexdigest()[:16],
   }
-  digest = {"input": item.digest} if item.digest else {}
-  return found | digest
+  digest = item.digest_of(script) if item.digest_of else item.digest
+  return found | ({"input": digest} if digest else {})
 
 
-def _name(family: str, identifier: str) -> str:
-  """An id as the name of a file."""
+def log_file(
+  directory: pathlib.Path, *, family: str, identifier: str
+) -> pathlib.Path:
+  """Where an evaluation below `directory` has the log of an item."""
+  name = f"{file_name(family, identifier=identifier)}.jsonl"
+  return directory / workdir_lib.TICKS / family / name
+
+
+def file_name(family: str, *, identifier: str) -> str:
+  """Of whatever is kept of an item, in a folder of its family.
+
+  The id without the family, and a dash for all but letters, digits, `_`, `.`
+  and `-`; the ending is the caller's.
+
+  Args:
+    family: of the item, which a recording's timeline does not know.
+    identifier: of the timeline.
+  """
   return re.sub(r"[^\w.-]+", "-", identifier.removeprefix(f"{family}/"))
 
 
@@ -151,7 +171,7 @@ class Known:
     self.columns[index] = {n: columns.of(log) for n, log in logs.items()}
     self.of[index] = of_item(item, script=timeline)
     log = kept.find(item, timeline) if kept else None
-    if log is None or not suite.is_kept(log):
+    if log is None or not suite.is_kept(log, family=item.family):
       self.waiting.append(index)
     else:
       self.logs[index] = log

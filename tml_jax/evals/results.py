@@ -13,6 +13,7 @@ evaluating (`evaluate` leaves an archive). Start at `gather`, then `write`.
 Archives are results/ROW/seed_S.xz of a row of an experiment file, as `ablate`
 names them, results/ROW/sweep_S.xz of its sweep, and results/agents.xz of agents
 without a model. Text outside of the marked blocks is by hand, and is kept.
+Metrics of yours: --plugins=FILE.py, as of the evaluation.
 """
 
 import json
@@ -21,9 +22,10 @@ import re
 
 from absl import app, flags
 
-from tml_jax import errors, files
+from tml_jax import errors, files, plugins
 from tml_jax import workdir as workdir_lib
 from tml_jax.config import command
+from tml_jax.config import flags as config_flags
 from tml_jax.evals import (
   archive,
   compared,
@@ -39,6 +41,7 @@ FOLDER, PAGE, FRONT = "results", "README.md", "README.md"
 AGENTS = f"agents{archive.SUFFIX}"
 _NAME = re.compile(rf"(seed|sweep)_(\d+){re.escape(archive.SUFFIX)}")
 
+flags.adopt_module_key_flags(config_flags)  # of these, --plugins
 _ROOT = flags.DEFINE_string(
   "root", ".", "Checkout whose results/ and README.md are meant."
 )
@@ -92,7 +95,8 @@ def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
   conditions they take most of the space, and do the same beside every arm.
 
   Raises:
-    errors.UserError: there are none, or one is broken.
+    errors.UserError: there are none, one is broken or of a run in place of an
+      agent, or beside it is the JSON file of another evaluation.
   """
   folder = root / FOLDER
   copies = {}
@@ -103,7 +107,9 @@ def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
     (workdir_lib.SWEEP, "sweep"),
   ):
     file = pathlib.Path(name).with_suffix(archive.SUFFIX).name
-    for path in sorted(source.glob(f"*/seed_*/{file}")):
+    numbers = source.glob(f"*/seed_*/{pathlib.Path(name).name}")
+    made = {path.with_suffix(archive.SUFFIX) for path in numbers}
+    for path in sorted({*source.glob(f"*/seed_*/{file}"), *made}):
       number = path.parent.name.removeprefix("seed_")
       row = path.parent.parent.name
       copies[path] = folder / row / f"{kind}_{number}{archive.SUFFIX}"
@@ -112,8 +118,15 @@ def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
       f"--take={source} has no ROW/seed_S/evaluation{archive.SUFFIX}: name the"
       " --out of `ablate`, or the archive of an agent without a model"
     )
-  # A broken one replaces none.
-  found = {copy: archive.read(path) for path, copy in copies.items()}
+  # A broken one replaces none: all is measured before anything is written.
+  found = {copy: _whole(path) for path, copy in copies.items()}
+  agents = found.get(folder / AGENTS)
+  if agents is not None and agents.head.numbers.get("step") is not None:
+    raise errors.UserError(
+      f"--take={source} is of a run, at step {agents.head.numbers['step']}, and"
+      f" {folder / AGENTS} is of agents without a model: give the --out of"
+      " `ablate`, or an archive of `evaluate --agent=NAME`"
+    )
   for copy, each in found.items():
     parts = each.parts
     if copy.name != AGENTS:
@@ -123,6 +136,23 @@ def take(source: pathlib.Path, *, root: pathlib.Path) -> list[pathlib.Path]:
       }
     archive.write(copy, head=each.head, parts=parts)
   return list(copies.values())
+
+
+def _whole(path: pathlib.Path) -> archive.Archive:
+  """An archive that was read and measured to its end.
+
+  Raises:
+    errors.UserError: it is broken, or not what is beside it.
+  """
+  numbers = path.with_suffix(".json")
+  if numbers.is_file() and archive.beside(numbers) is None:
+    raise errors.UserError(
+      f"{numbers} and {path} are not of one evaluation, as one that was cut"
+      " leaves them: the command that made them makes them again"
+    )
+  found = archive.read(path)
+  found.measure()
+  return found
 
 
 def pages(results: Results, *, root: pathlib.Path) -> dict[pathlib.Path, str]:
@@ -223,6 +253,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown argument {argv[1]!r}")
   root = pathlib.Path(_ROOT.value)
+  plugins.load(flags.FLAGS["plugins"].value)
   if _NUMBERS.value:
     numbers = archive.read(_NUMBERS.value).numbers()
     print(json.dumps(numbers, indent=1, allow_nan=False))

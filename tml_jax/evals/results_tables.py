@@ -207,11 +207,12 @@ def _conditions(results: Results) -> list[str]:
   rows = {m.name: m for m in panel.METRICS}
   shown = [rows[n] for n in ("summary_score", "done", "unasked_seconds")]
   score = shown[0]
+  split = arms[BASE][0].head.numbers.get("split", "")
   lines = [
     "## Users unlike those of training",
     "",
     "Of each arm the summary score, what was done in time, and unasked speech;"
-    " then the scores' difference. `plain` are the held-out users of the table"
+    f" then the scores' difference. `plain` are the {split} users of the table"
     " above. What differs in a row:"
     " [docs/panel.md](../docs/panel.md#users-unlike-those-of-training).",
     "",

@@ -97,9 +97,10 @@ def evaluate(
       seconds=held.seconds,
       provenance=kept.of(items[index], script=held.script) if kept else {},
     )
-    suite.keep(held.timeline, frames=held.frames, log=log)
+    family = items[index].family
+    suite.keep(held.timeline, frames=held.frames, log=log, family=family)
     if kept:
-      ticks.write(log, kept.path(items[index].family, log.id))
+      ticks.write(log, kept.path(family, log.id))
     logs[index] = log
     like_model(index, held.script)
 
@@ -162,8 +163,8 @@ def _forced(
       sums.setdefault(family, sums_lib.nothing())
     # Where there is no recorded agent, there is nothing to predict.
     predicted = [i for i in asked if loaded[i].track(Role.AGENT)]
-    names = [loaded[i].id for i in predicted]
-    found = kept.find_content(family, names) if kept else None
+    of = {loaded[i].id: known.of[i] for i in predicted}
+    found = kept.find_content(family, of) if kept else None
     if found is None and predicted:
       found = content.forced(
         config,
@@ -183,7 +184,7 @@ def _forced(
         ],
       )
       if kept:
-        kept.write_content(found, family=family, names=names)
+        kept.write_content(found, family=family, of=of)
     if found is not None:
       sums[family] += found
   return known, sums

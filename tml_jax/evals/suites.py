@@ -10,6 +10,7 @@ import abc
 import collections
 import dataclasses
 import functools
+import hashlib
 import itertools
 import pathlib
 import types
@@ -47,6 +48,7 @@ class Item:
     load: makes the timeline; called more than once, so that not all of an
       evaluation lies in memory.
     digest: of the files that it is made of; "" where the seed says all.
+    digest_of: the same, of what `load` made; None where `digest` says it.
     recorded: makes it with the agent on the model's grid, to be predicted; None
       where `load` does.
   """
@@ -55,6 +57,7 @@ class Item:
   seed: int
   load: Callable[[], Timeline]
   digest: str = ""
+  digest_of: Callable[[Timeline], str] | None = None
   recorded: Callable[[], Timeline] | None = None
 
 
@@ -122,7 +125,12 @@ class Suite(abc.ABC):
     return panel.measure(log)
 
   def keep(
-    self, timeline: Timeline, *, frames: list[Frame], log: ticks.Log
+    self,
+    timeline: Timeline,
+    *,
+    frames: list[Frame],
+    log: ticks.Log,
+    family: str,
   ) -> None:
     """Called with every session that was held, before its log is written.
 
@@ -130,7 +138,7 @@ class Suite(abc.ABC):
     """
     del timeline, frames, log  # the log says all
 
-  def is_kept(self, log: ticks.Log) -> bool:
+  def is_kept(self, log: ticks.Log, *, family: str) -> bool:
     """Whether what `keep` has left of a session is still there."""
     del log
     return True
@@ -169,11 +177,17 @@ class Interactivity(Suite):
         wait for, never do.
 
     Raises:
-      errors.UserError: an unknown family, or data that are missing.
+      errors.UserError: a family is unknown or named twice, or data are
+        missing.
     """
     mixed = tuple(mixture.weights(config))
     known = list(dict.fromkeys([*scenarios.FAMILIES, *mixed]))
     for family in families:
+      if families.count(family) > 1:
+        raise errors.UserError(
+          f"--families={','.join(families)} names {family!r} twice, and its"
+          " conversations would count twice: leave out one"
+        )
       index = pathlib.Path(data_dir, family, corpus.INDEX)
       if family not in known and not index.is_file():
         raise errors.UserError(
@@ -184,7 +198,7 @@ class Interactivity(Suite):
     self._count, self.users = count, users
     self.agents = agents_lib.among(users)
     self.families = families or mixed
-    self._condition = condition
+    self.condition = condition
     if condition:
       self.families = tuple(f for f in self.families if f in scenarios.FAMILIES)
       if not self.families:
@@ -218,7 +232,7 @@ class Interactivity(Suite):
         mixture.open_entry,
         family,
         voices=voices,
-        shift=self._condition.shift if self._condition else None,
+        shift=self.condition.shift if self.condition else None,
         **self._arguments,
       )
       opened = open_on(grid=clock.TICKS)  # users are the same for all models
@@ -230,14 +244,28 @@ class Interactivity(Suite):
           seed=i,
           load=self._loader(opened, i),
           recorded=None if recorded is None else self._loader(recorded, i),
-          digest=self._condition.condition.name if self._condition else "",
+          digest=self.condition.digest if self.condition else "",
+          digest_of=recording_digest if family in self.corpora else None,
         )
         result.append(item)
     return result
 
   def _loader(self, opened: source.Source, index: int) -> "_Loader":
-    change = self._condition.change if self._condition else excerpt.beginning
+    change = self.condition.change if self.condition else excerpt.beginning
     return _Loader(opened, index=index, change=change)
+
+
+def recording_digest(timeline: Timeline) -> str:
+  """Names what is heard and said in a recording.
+
+  After it was mended, or prepared anew, it may have the same id.
+  """
+  digest = hashlib.sha256()
+  for track in timeline.tracks:
+    digest.update(repr((track.role, track.words, track.spans)).encode())
+    digest.update(track.audio.tobytes())
+  digest.update(repr((timeline.muted, timeline.events)).encode())
+  return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

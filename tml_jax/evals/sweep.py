@@ -12,6 +12,7 @@ of equal ones again the first of the grid.
 import collections
 import dataclasses
 import enum
+import hashlib
 import itertools
 import math
 import pathlib
@@ -80,6 +81,11 @@ def points(config: Config, *, grid: Sequence[str]) -> list[Point]:
     if path in axes:
       raise errors.UserError(f"--sweep={entry}: {path} is swept twice")
     axes[path] = [_value(each, path=path) for each in values.split(",")]
+    for k, value in enumerate(axes[path]):
+      if value in axes[path][:k]:
+        raise errors.UserError(
+          f"--sweep={entry}: the value {value} is there twice; leave out one"
+        )
   made = []
   for values in itertools.product(*axes.values()):
     changes = dict(zip(axes, values, strict=True))
@@ -238,11 +244,17 @@ def _metric(name: str) -> panel.Metric:
   return known[name]
 
 
-def tuned(path: str) -> dict[str, Any]:
+def tuned(path: str, *, config: Config, agent: str) -> dict[str, Any]:
   """Values by path that a sweep on dev has chosen.
 
+  Args:
+    path: of the file.
+    config: of the run, which must be of the same name as that of the sweep.
+    agent: how it meets its users, as in the sweep.
+
   Raises:
-    errors.UserError: no such file, or chosen on conversations of a table.
+    errors.UserError: no such file, chosen on conversations of a table, or for
+      another agent or config.
   """
   numbers = read(files.path(path), flag="tuned")
   if numbers["split"] != Split.DEV:
@@ -250,7 +262,18 @@ def tuned(path: str) -> dict[str, Any]:
       f"--tuned={path}: swept on --split={numbers['split']}; what is chosen is"
       " chosen on dev: sweep with --split=dev"
     )
+  for what, wanted in (("agent", agent), ("config", config.name)):
+    if numbers[what] != wanted:
+      raise errors.UserError(
+        f"--tuned={path}: it was chosen for the {what} {numbers[what]}, and"
+        f" this is {wanted}: sweep that with --split=dev"
+      )
   return dict(numbers["choice"])
+
+
+def digest(path: str) -> str:
+  """Names the content of a file that `tuned` has read."""
+  return hashlib.sha256(files.path(path).read_bytes()).hexdigest()[:16]
 
 
 def read(path: pathlib.Path, *, flag: str) -> dict[str, Any]:
@@ -266,7 +289,7 @@ def read(path: pathlib.Path, *, flag: str) -> dict[str, Any]:
     is_one = dict(numbers["choice"]) in changes and len(rows) > 0
     if not is_one or not isinstance(numbers["split"], str):
       raise ValueError("its choice is none of its points")
-    return numbers | {"agent": str(numbers["agent"])}
+    return numbers | {n: str(numbers[n]) for n in ("agent", "config")}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise errors.UserError(
       f"--{flag}={path}: no file of `evaluate --sweep` ({error!r}); sweep again"

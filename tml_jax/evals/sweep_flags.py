@@ -52,7 +52,8 @@ def run(
   Args:
     config: of the run.
     suite: whose users.
-    output: the JSON file; the picture, the archive and logs go beside it.
+    output: the JSON file, written last; the picture, the archive and logs go
+      beside it.
     load: opens the run.
     tokenizer: of the run.
     agent: `harness_flags.agent_of`.
@@ -99,7 +100,6 @@ def run(
     "config": config.name,
     "step": trained.step,
     "agent": agent,
-    **{"split": "", "count": 0},  # a suite of another may have none
     **source,
   }
   found = [part.report.summary(panel.ALL) for part in parts.values()]
@@ -116,13 +116,14 @@ def run(
     }
   )
   text = json.dumps(numbers, indent=1, allow_nan=False)
-  files.write_atomically(output, content=text + "\n")
+  output.unlink(missing_ok=True)  # which says that all is there
   packed = output.with_suffix(archive.SUFFIX)
   archive.write(packed, head=archive.head(config, numbers=source), parts=parts)
   picture = output.with_suffix(".png")
   sweep_picture.draw(
     [sweep_picture.Arm.of(each) for each in (numbers, *beside)], path=picture
   )
+  files.write_atomically(output, content=text + "\n")
   print(sweep.table(found, names=[p.name for p in points], best=best))
   print(f"* best {_BY.value}; all took {time.monotonic() - start:.0f} s")
   print(f"wrote {output}, {packed} and {picture}")

@@ -13,11 +13,12 @@ Every 200 ms, at the end of a window, one of `_State`:
              yet. It is asked again in every window of silence, at most
              `TurnsConfig.asks` times; then, or where the user goes on:
              LISTENING. When it speaks, or has not ended a message: REPLYING.
-  REPLYING   One window of the model after another, without microphone, until
-             it says `<quiet>` and writes nothing; or until the user has spoken
-             for `minimum_interruption_s`: then it is made quiet at once, and
-             what it had said stays in its context. Turns that are shorter
-             wait for the end of the reply.
+  REPLYING   One window of the model after another, without microphone, of
+             those in which it writes and does not speak up to `_ASKED` at once,
+             until it says `<quiet>` and writes nothing; or until the user has
+             spoken for `minimum_interruption_s`: then it is made quiet at
+             once, and what it had said stays in its context. Turns that are
+             shorter wait for the end of the reply.
 
 An interruption was false where the model, given what the user said, answered
 nothing until `resume_after_false_s` of silence. It goes on where it was cut,
@@ -255,10 +256,16 @@ class Turns:
       self._asks = 0
       past = Past.KEPT if self._is_cut else Past.ALL
       answer = yield dataclasses.replace(_NOTHING, is_asked=False, past=past)
-    else:
+      window.own = answer.frame.own_dmel
+      self._took(window, answer)
+      return
+    for k in range(_ASKED):  # messages take no time, until one speaks
       answer = yield _NOTHING
-    window.own = answer.frame.own_dmel
-    self._took(window, answer)
+      if k == 0:  # in which it sounds what was decided before
+        window.own = answer.frame.own_dmel
+      self._took(window, answer)
+      if answer.frame.speak or self._state is not _State.REPLYING:
+        break
 
   def _deliver(self) -> _Windows:
     """The model perceives what waits, and typed text to its end."""

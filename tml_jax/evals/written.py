@@ -30,7 +30,9 @@ def write(
   title: str,
   sound: Mapping[str, from_sound.Row],
 ) -> None:
-  """Prints the tables; writes `output`, its page and its archive.
+  """Prints the tables; writes a page, an archive, and at last `output`.
+
+  So whoever finds `output` finds what is beside it, also after a kill.
 
   Args:
     parts: the plain one, then those of conditions.
@@ -56,11 +58,11 @@ def write(
     if sound:
       numbers |= as_json.without_nan({"from_sound": from_sound.as_json(sound)})
     text = json.dumps(numbers, indent=1, allow_nan=False)
-    files.write_atomically(output, content=text + "\n")
+    page_text = show.html(report, title=title, conditions=rows)
+    # The JSON file says that all is there: an older one goes first.
+    output.unlink(missing_ok=True)
     page = output.with_suffix(".html")
-    files.write_atomically(
-      page, content=show.html(report, title=title, conditions=rows)
-    )
+    files.write_atomically(page, content=page_text)
     beside = [str(page)]
     if packs:
       packed = output.with_suffix(archive.SUFFIX)
@@ -68,6 +70,7 @@ def write(
         packed, head=archive.head(config, numbers=source), parts=parts
       )
       beside.append(str(packed))
+    files.write_atomically(output, content=text + "\n")
     wrote = (
       f"wrote {output}, {', '.join(beside)} and"
       f" {output.with_suffix('')}/{workdir_lib.TICKS}"

@@ -88,11 +88,13 @@ def test_outputs_are_in_time_with_the_input(root):
   folder = root / clip.folder
   words = [Word(0.6, 0.9, "ab"), Word(0.9, 1.2, " cd")]
   held = _held(clip, speaks=[(3, 6), (9, 10)], words=words)
-  assert not suite.is_kept(held["log"])
-  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
-  assert suite.is_kept(held["log"])
+  assert not suite.is_kept(held["log"], family=clip.task)
+  suite.keep(
+    held["timeline"], frames=held["frames"], log=held["log"], family=clip.task
+  )
+  assert suite.is_kept(held["log"], family=clip.task)
   assert not suite.is_kept(
-    dataclasses.replace(held["log"], provenance={"step": 2})
+    dataclasses.replace(held["log"], provenance={"step": 2}), family=clip.task
   )
   (sound,) = media.sound(folder / bench.OUTPUT)
   assert len(sound) == clip.num_samples
@@ -108,11 +110,13 @@ def test_outputs_are_in_time_with_the_input(root):
   # Cut in the middle of writing: it is not taken for finished.
   with open(folder / bench.OUTPUT, "r+b") as file:
     file.truncate(1000)
-  assert not suite.is_kept(held["log"])
+  assert not suite.is_kept(held["log"], family=clip.task)
   # A silent agent has an output, too.
   clip = clips["icc_backchannel/0"]
   held = _held(clip, speaks=[])
-  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
+  suite.keep(
+    held["timeline"], frames=held["frames"], log=held["log"], family=clip.task
+  )
   (sound,) = media.sound(root / clip.folder / bench.OUTPUT)
   assert len(sound) == clip.num_samples and not sound.any()
   found = json.loads((root / clip.folder / bench.WORDS).read_text())
@@ -133,15 +137,17 @@ def test_outputs_are_not_written_through_links(root, tmp_path):
     (folder / f"{name}.partial").symlink_to(
       bench.INPUT if name == bench.OUTPUT else outside
     )
-  assert not suite.is_kept(held["log"])
-  suite.keep(held["timeline"], frames=held["frames"], log=held["log"])
-  assert suite.is_kept(held["log"])
+  assert not suite.is_kept(held["log"], family=clip.task)
+  suite.keep(
+    held["timeline"], frames=held["frames"], log=held["log"], family=clip.task
+  )
+  assert suite.is_kept(held["log"], family=clip.task)
   assert outside.read_text() == "kept"
   assert (folder / bench.INPUT).read_bytes() == sound
   # A link to outputs that somebody else wrote is not taken for ours.
   (folder / bench.OUTPUT).rename(tmp_path / "sound")
   (folder / bench.OUTPUT).symlink_to(tmp_path / "sound")
-  assert not suite.is_kept(held["log"])
+  assert not suite.is_kept(held["log"], family=clip.task)
   # Nor are folders links out of where outputs go, before anything is held.
   out = tmp_path / "out"
   (out / clip.folder.parent).mkdir(parents=True)

@@ -111,6 +111,20 @@ def test_the_same_seed_makes_the_same_clips(written, tmp_path):
     assert all(same) if alike else not any(same)
 
 
+def test_what_a_killed_command_left_is_made_anew(written, tmp_path):
+  left = tmp_path / "fdb.part" / "v1.0" / str(Task.TURN) / "1"
+  left.mkdir(parents=True)
+  (left / "half").write_text("")
+  voices = {"a": _sentences("a"), "b": _sentences("b")}
+  unheard.write(tmp_path / "fdb", voices=voices, clips=CLIPS)
+  names = [
+    {str(p.relative_to(root)) for p in root.rglob("*")}
+    for root in (written, tmp_path / "fdb")
+  ]
+  assert names[0] == names[1]
+  assert not left.exists()
+
+
 def test_a_voice_with_too_few_sentences(tmp_path):
   with pytest.raises(errors.UserError, match="the voice a has 5"):
     unheard.write(tmp_path / "x", voices={"a": _sentences("a")[:5]}, clips=1)

@@ -151,6 +151,24 @@ def test_the_ideal_keeps_every_time(clips):
     assert not sum(v for v, _ in series.get("gt_early", []))
 
 
+@pytest.mark.parametrize("number", ["ten", "thirty"])
+def test_the_ideal_has_room_for_a_slow_tempo(clips, number):
+  clip = clips[Family.TEMPO_INTERVAL]
+  said = [
+    dataclasses.replace(
+      word, text={"one": number, "second": "seconds"}.get(word.text, word.text)
+    )
+    for word in clip.words
+  ]
+  slow = dataclasses.replace(clip, words=tuple(said))
+  assert slow.asked == {"ten": 10, "thirty": 30}[number]
+  log = scores.ideal(slow.load(), clip=slow)
+  found = scores.measure(log, clip=slow)
+  assert found["gt_interval"] == [(1.0, 1)]
+  onsets = np.flatnonzero(np.diff(log.agent.astype(int)) == 1)
+  assert len(onsets) == bench.GAPS + 1
+
+
 @pytest.mark.parametrize("name", ["silent", "always_talking", "blink_1_3"])
 def test_who_hears_nothing_keeps_no_time(clips, name):
   """But for the user's last word, which a clock may hit."""

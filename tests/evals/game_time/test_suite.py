@@ -59,7 +59,7 @@ def _keep(suite, *, first, stop):
   made = list(log.ticks)
   made[first] = dataclasses.replace(made[first], agent_text=" one two")
   log = dataclasses.replace(log, ticks=tuple(made), provenance={"step": 1})
-  suite.keep(timeline, frames=frames, log=log)
+  suite.keep(timeline, frames=frames, log=log, family="sequence")
   return timeline, log
 
 
@@ -97,16 +97,30 @@ def test_outputs_are_in_time_with_the_input(root, tmp_path):
   # What was written is read as an alignment, too.
   words = bench.read_words(base / "alignments" / f"{task}.jsonl")
   assert len(words) == 7
-  assert suite.is_kept(log)
+  assert suite.is_kept(log, family="sequence")
   (base / "audios" / f"{task}.wav").unlink()
-  assert not suite.is_kept(log)
+  assert not suite.is_kept(log, family="sequence")
+
+
+def test_outputs_of_another_run_are_made_again(root, tmp_path):
+  """Two runs with one folder: the judge reads what the last one said."""
+  suite = _suite(root, out=str(tmp_path / "out"), tasks=("sequence",))
+  _, first = _keep(suite, first=20, stop=30)
+  second = dataclasses.replace(first, provenance={"step": 2})
+  assert suite.is_kept(first, family="sequence")
+  assert not suite.is_kept(second, family="sequence")
+  (of,) = (tmp_path / "out").glob("*/provenance/*/test/0.json")
+  of.write_text(json.dumps({"provenance": second.provenance}))
+  assert not suite.is_kept(first, family="sequence")
+  of.unlink()
+  assert not suite.is_kept(first, family="sequence")
 
 
 def test_without_a_folder_nothing_is_written(root, tmp_path):
   before = sorted(root.rglob("*"))
   suite = _suite(root)
   _, log = _keep(suite, first=20, stop=22)
-  assert suite.is_kept(log)
+  assert suite.is_kept(log, family="sequence")
   assert sorted(root.rglob("*")) == before
 
 

@@ -5,6 +5,7 @@ Start at `Folder`.
 """
 
 import collections
+import hashlib
 import pathlib
 import threading
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class Folder:
         ending of one that is none.
     """
     root = pathlib.Path(path)
-    self._what = what
+    self._what, self._root = what, root
     if not root.is_dir():
       raise errors.UserError(
         f"{what}: there is no folder {path}; give one with files of sound"
@@ -61,6 +62,16 @@ class Folder:
   def name(self, number: int) -> str:
     """Of the file, without its folder."""
     return self._files[number].name
+
+  def digest(self) -> str:
+    """Of all files: their names below the folder, and their bytes."""
+    found = hashlib.sha256()
+    for file in self._files:
+      name = file.relative_to(self._root).as_posix()
+      with open(file, "rb") as opened:
+        content = hashlib.file_digest(opened, "sha256").hexdigest()
+      found.update(f"{name}\0{content}\n".encode())
+    return found.hexdigest()[:16]
 
   def sound(
     self, number: int, *, make: Callable[[np.ndarray], np.ndarray]

@@ -43,6 +43,10 @@ class Noise(transform.Transform):
         options["folder"], what=options.where("folder")
       )
 
+  def digest(self) -> str:
+    """Of the files of the folder; "" where there is none."""
+    return self._folder.digest() if self._folder else ""
+
   def apply(
     self,
     timeline: Timeline,

@@ -96,7 +96,12 @@ class FullDuplexBench(suites.Suite):
     return panel.measure(log) | scores.measure(log, clip=clip, human=human)
 
   def keep(
-    self, timeline: Timeline, *, frames: list[Frame], log: ticks.Log
+    self,
+    timeline: Timeline,
+    *,
+    frames: list[Frame],
+    log: ticks.Log,
+    family: str,
   ) -> None:
     """Writes the outputs; `output.json`, the last, says that all are there."""
     clip = self._clips[timeline.id]
@@ -109,7 +114,7 @@ class FullDuplexBench(suites.Suite):
       provenance=log.provenance,
     )
 
-  def is_kept(self, log: ticks.Log) -> bool:
+  def is_kept(self, log: ticks.Log, *, family: str) -> bool:
     """Whether both outputs are there, whole and of this log."""
     clip = self._clips[log.id]
     folder = self._folder(clip)

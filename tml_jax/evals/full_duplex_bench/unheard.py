@@ -25,6 +25,7 @@ asked: the distance to it compares agents, and says nothing of humans.
 import dataclasses
 import json
 import pathlib
+import shutil
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
@@ -212,6 +213,7 @@ def write(
         " --unheard` with a --config whose data.voices do)"
       )
   part = root.with_name(f"{root.name}.part")
+  shutil.rmtree(part, ignore_errors=True)  # of one that was killed
   files.make(part, what=f"--out={root}")
   names, listens = sorted(voices), {}
   for task, compose in LAYOUTS.items():

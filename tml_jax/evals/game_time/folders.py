@@ -63,6 +63,7 @@ OVERLAPPING = (Family.SHADOW, Family.CUE)
 
 # Seconds of silence behind an instruction, for what is to be said.
 ROOM, SHORT_ROOM, REST = 20.0, 4.0, 10.0
+GAPS = 3  # between sounds in a tempo, for which there is room
 # Seconds of silence between words of an example, at least, and words of it.
 EXAMPLE_GAP, EXAMPLE_WORDS = 0.3, 3
 
@@ -133,8 +134,10 @@ class Clip:
   def duration(self) -> float:
     """Of the session, in seconds: the instruction, and room behind it."""
     room = SHORT_ROOM if self.family in OVERLAPPING else ROOM
-    if self.family in TIMED and self.asked is not None:
-      room = max(room, 2 * self.asked + REST)
+    if self.asked is not None:
+      in_tempo = self.family in (Family.TEMPO_INTERVAL, Family.TEMPO_ADHERE)
+      times = GAPS if in_tempo else 2
+      room = max(room, times * self.asked + REST)
     return max(self.num_samples / clock.SAMPLE_RATE, self.end) + room
 
   def load(self) -> Timeline:

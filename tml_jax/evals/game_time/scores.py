@@ -42,7 +42,7 @@ import collections
 
 import numpy as np
 
-from tml_jax.evals.game_time.folders import Clip, Family
+from tml_jax.evals.game_time.folders import GAPS, Clip, Family
 from tml_jax.evals.metrics import heard, panel
 from tml_jax.evals.metrics.floor import Series
 from tml_jax.evals.metrics.panel import Better, Metric
@@ -202,10 +202,9 @@ def ideal(timeline: Timeline, *, clip: Clip) -> Log:
     case Family.TIME_SILENCE:
       agent[end + ticks : end + ticks + 5] = True
     case Family.TEMPO_INTERVAL:
-      for k in range(FEWEST + 1):
-        agent[end + k * (ticks + 1)] = True
+      agent[end : end + GAPS * (ticks + 1) + 1 : ticks + 1] = True
     case Family.TEMPO_ADHERE:
-      agent[end : end + FEWEST * ticks + 1 : ticks] = True
+      agent[end : end + GAPS * ticks + 1 : ticks] = True
     case Family.SHADOW:
       for word in clip.words:
         first = clock.TICKS.window_of(word.start)

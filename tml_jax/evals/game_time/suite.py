@@ -34,6 +34,8 @@ class GameTime(suites.Suite):
   outputs of systems: KIND/audios/TASK/test/ID.wav, the user left and the agent
   right, and KIND/alignments/TASK/test/ID.jsonl, a line of words of each. The
   agent's words are its own, and share the time of its sound by their letters.
+  KIND/provenance/TASK/test/ID.json, the last to be written, says of which log
+  they are.
   """
 
   metrics = scores.TABLE
@@ -89,9 +91,14 @@ class GameTime(suites.Suite):
     return panel.measure(log) | scores.measure(log, clip=clip)
 
   def keep(
-    self, timeline: Timeline, *, frames: list[Frame], log: ticks.Log
+    self,
+    timeline: Timeline,
+    *,
+    frames: list[Frame],
+    log: ticks.Log,
+    family: str,
   ) -> None:
-    """Writes sound, then words, which say that both are there."""
+    """Writes sound, words, then whose they are: so both are there."""
     if self._out is None:
       return
     clip = self._clips[timeline.id]
@@ -99,10 +106,10 @@ class GameTime(suites.Suite):
     assert track is not None  # of a clip
     samples = round(timeline.duration * clock.SAMPLE_RATE)
     agent = report.agent_audio(frames, render=self._render)[:samples]
-    path, words = self._places(clip)
-    for each in (path, words):
+    path, words, of = self._places(clip)
+    for each in (path, words, of):
       each.parent.mkdir(parents=True, exist_ok=True)
-    words.unlink(missing_ok=True)
+    of.unlink(missing_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)  # a link would be written through
     sides = [
@@ -116,15 +123,23 @@ class GameTime(suites.Suite):
       _line(words_lib.words(log), "AGENT"),
     ]
     files.write_atomically(words, content="".join(lines))
+    content = json.dumps({"provenance": log.provenance}, indent=1)
+    files.write_atomically(of, content=content + "\n")
 
-  def is_kept(self, log: ticks.Log) -> bool:
-    """Whether the outputs are there; they are replaced with the log."""
+  def is_kept(self, log: ticks.Log, *, family: str) -> bool:
+    """Whether the outputs are there, and of this log."""
     if self._out is None:
       return True
-    return all(path.is_file() for path in self._places(self._clips[log.id]))
+    *outputs, of = self._places(self._clips[log.id])
+    if of.is_symlink() or not all(path.is_file() for path in outputs):
+      return False
+    found = files.read_json(of)
+    return found is not None and found.get("provenance") == log.provenance
 
-  def _places(self, clip: bench.Clip) -> tuple[pathlib.Path, pathlib.Path]:
-    """Of sound and words.
+  def _places(
+    self, clip: bench.Clip
+  ) -> tuple[pathlib.Path, pathlib.Path, pathlib.Path]:
+    """Of sound, words and their provenance.
 
     Raises:
       errors.UserError: links lead out of the directory for outputs.
@@ -132,11 +147,15 @@ class GameTime(suites.Suite):
     assert self._out is not None
     found = tuple(
       self._out / clip.folder / kind / clip.task / "test" / f"{clip.id}.{end}"
-      for kind, end in (("audios", "wav"), ("alignments", "jsonl"))
+      for kind, end in (
+        ("audios", "wav"),
+        ("alignments", "jsonl"),
+        ("provenance", "json"),
+      )
     )
     for path in found:
       files.check_inside(path, root=self._out, what=f"--out={self._out}")
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 def _line(words: tuple[Word, ...] | list[Word], speaker: str) -> str:
