@@ -38,7 +38,9 @@ def _workdir(tmp_path):
     ({"vocoder": "/nowhere"}, "--vocoder=/nowhere: there is no such"),
     ({"vocoder": "griffin_lim"}, "makes its sound after the session"),
     ({"host": "0.0.0.0"}, "lets others in: give a --token"),
-    ({"token": "two words"}, "without spaces"),
+    ({"token": "two words"}, "letters and digits"),
+    ({"token": "a/b="}, "letters and digits"),
+    ({"token": "a,b"}, "letters and digits"),
     ({"tls_cert": "a.pem"}, "go together"),
     ({"tls_cert": "/no.pem", "tls_key": "/no.key"}, "give PEM files"),
     ({"tools": ["calculate"]}, "--tools=calculate: no such tool"),
@@ -131,9 +133,7 @@ def test_a_mesh_serves_the_tokens_of_one_device(data_dir, tmp_path):
   mesh = ("--config.mesh.data=2", "--config.mesh.expert=4", rules)
   found = {}
   for devices, flags_of in ((1, ()), (8, mesh)):
-    process, port = _start(
-      tmp_path, *flags_of, slots=8, devices=devices
-    )
+    process, port = _start(tmp_path, *flags_of, slots=8, devices=devices)
     found[devices] = asyncio.run(talk(port))
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=120)
