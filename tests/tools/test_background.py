@@ -282,3 +282,11 @@ def test_a_call_that_has_ended_keeps_only_what_is_new():
       len(entry.ticket.call.conversation) for entry in session.tools._entries
     ]
     assert max(kept) <= 4
+
+
+def test_a_log_has_no_words_of_a_call(caplog):
+  with background.Runner({"fail": Tool(ValueError("of the tool"))}) as runner:
+    session = Session(runner)
+    session.tick("fail with my secret")
+    session.until(lambda: session.read[Control.RESULT])
+  assert "'fail'" in caplog.text and "my secret" not in caplog.text

@@ -380,3 +380,11 @@ _WATCH = """async (it) => {
 
 def test_only_windows_keep_the_line_alive(page):
   assert _run(page, "connection", _WATCH) == [0, 1]
+
+
+def test_lines_are_items_of_a_list_within_the_log(page):
+  """The role of a log would take that of the list, and so of its items."""
+  role = "(id) => document.getElementById(id).getAttribute('role')"
+  assert page.evaluate(role, "words") == "log"
+  assert page.evaluate(role, "lines") is None
+  assert page.evaluate("document.querySelector('#lines').tagName") == "OL"
