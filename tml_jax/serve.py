@@ -13,6 +13,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import re
 import resource
 import signal
 import ssl
@@ -30,6 +31,7 @@ from tml_jax.training import run_tokenizer, trained
 from tml_jax.vocoder import flags as vocoder_flags
 
 _TOKEN_VARIABLE = "TML_JAX_SERVE_TOKEN"
+_TOKEN_LETTERS = re.compile(r"[A-Za-z0-9._~-]+")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _TINY = 50e6  # parameters
@@ -68,6 +70,14 @@ _REST_DIR = flags.DEFINE_string(
 )
 _REST_SECONDS = flags.DEFINE_float(
   "rest_seconds", 300.0, "That they may be resumed for.", 0.0, 1e7
+)
+_REST_SESSIONS = flags.DEFINE_integer(
+  "rest_sessions",
+  256,
+  "That rest at a time, in all, and four times --client_sessions of one"
+  " address; the oldest are forgotten.",
+  1,
+  1_000_000,
 )
 _HOURS = flags.DEFINE_float(
   "hours", 1.0, "That a session lasts at most.", 1e-4, 1e4
@@ -185,7 +195,12 @@ async def _serve(
 
   mesh = _mesh(config)
   tokenizer = tokenizer_lib.load(tokenizer_file, config=config.streams)
-  rest = resting.Resting(places.rest, seconds=_REST_SECONDS.value)
+  rest = resting.Resting(
+    places.rest,
+    seconds=_REST_SECONDS.value,
+    most=_REST_SESSIONS.value,
+    most_of_address=4 * _CLIENT_SESSIONS.value,
+  )
   agent = trained.load(
     config, path=workdir, data_dir=data_dir, tokenizer_file=tokenizer_file
   )
@@ -398,10 +413,11 @@ def _token() -> str:
       f"--host={_HOST.value} lets others in: give a --token, or set"
       f" ${_TOKEN_VARIABLE}; --token=none means everybody"
     )
-  if token and not (
-    token.isascii() and token.isprintable() and " " not in token
-  ):
-    raise errors.UserError("--token: letters, digits and signs without spaces")
+  if token and not _TOKEN_LETTERS.fullmatch(token):
+    raise errors.UserError(
+      "--token: browsers send it as the name of a subprotocol, which has the"
+      " letters and digits of English and . _ ~ - and nothing else"
+    )
   return token
 
 

@@ -288,7 +288,9 @@ class Server:
     if wanted and f"openai-insecure-api-key.{wanted}" not in protocols:
       return web.Response(status=401)
     known = {f"t{s.number}": s for s in self.sessions}
-    session = known.get(request.query.get("resume", ""))
+    given = [each.strip() for each in protocols.split(",")]
+    tokens = [each.removeprefix("tml-resume.") for each in given]
+    session = next((known[t] for t in tokens if t in known), None)
     if session is None and not self._free:
       return web.Response(status=503, headers={"Retry-After": "30"})
     resumed = session is not None

@@ -266,3 +266,20 @@ def test_a_session_whose_name_is_no_text_is_written(held, tmp_path):
   held = dataclasses.replace(held, timeline=timeline, title=name)
   report.write(held, directory=out, tokenizer=_TOKENIZER)
   assert len([*out.iterdir()]) == 5
+
+
+def test_a_record_of_hours_keeps_what_a_call_is_told():
+  text = lambda text, complete: (  # noqa: E731
+    Burst(Control.SHOW, tuple(_TOKENIZER.encode(text)), complete),
+  )
+  written = {k: text("line" + "ab"[k % 2] * k, True) for k in range(50)}
+  written |= {k: text("x" * 500, False) for k in range(50, 70)}
+  frames = _frames("q" * 70, messages=written)
+  whole = transcript.Record(_TOKENIZER, grid=clock.TICKS)
+  bounded = transcript.Record(_TOKENIZER, grid=clock.TICKS, most=7)
+  for frame in frames:
+    whole.observe(frame)
+    bounded.observe(frame)
+    assert whole.lines(last=7)[-7:] == bounded.lines(last=7)[-7:]
+  assert len(bounded._done) == 7
+  assert all(len(tokens) <= 4096 for _, tokens in bounded._open.values())

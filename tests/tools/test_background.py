@@ -245,3 +245,48 @@ def test_whatever_tools_say_is_read_in_order(texts, room):
       if wanted.endswith(calls.GOES_ON):
         wanted = wanted.removesuffix(calls.GOES_ON)
       assert got == wanted
+
+
+def test_calls_go_on_counting_in_another_process():
+  with background.Runner({"wait": Tool(30.0)}) as runner:
+    before = Session(runner)
+    before.tick("wait a")
+    before.tick("wait b")
+    state = json.loads(json.dumps(before.tools.state()))
+    before.tools.close()
+    after = Session(runner)
+    for tokens in after.tools.restore(state):
+      after.queue.push(Control.RESULT, tokens)
+    after.until(lambda: len(after.read[Control.RESULT]) >= 2)
+    assert after.read[Control.RESULT] == ["1: cancelled", "2: cancelled"]
+    after.tick("wait c")
+    after.tick()
+    (call,) = after.tools.to_json()
+    assert call["call"] == 3
+    after.tools.close()
+  for wrong in ({}, state | {"open": [9]}, state | {"count": "x"}):
+    with pytest.raises((KeyError, ValueError)):
+      Session(runner).tools.restore(wrong)
+
+
+def test_a_call_that_has_ended_keeps_only_what_is_new():
+  with background.Runner({"add": Tool("7")}) as runner:
+    session = Session(runner)
+    for k in range(6):
+      session.tick(f"add {k}", say=f"word {k}")
+      session.until(lambda k=k: len(session.read[Control.RESULT]) == k + 1)
+    whole = session.tools.to_json()
+    told = [line["text"] for call in whole for line in call["conversation"]]
+    assert len(told) == len({*told}) >= 10
+    kept = [
+      len(entry.ticket.call.conversation) for entry in session.tools._entries
+    ]
+    assert max(kept) <= 4
+
+
+def test_a_log_has_no_words_of_a_call(caplog):
+  with background.Runner({"fail": Tool(ValueError("of the tool"))}) as runner:
+    session = Session(runner)
+    session.tick("fail with my secret")
+    session.until(lambda: session.read[Control.RESULT])
+  assert "'fail'" in caplog.text and "my secret" not in caplog.text

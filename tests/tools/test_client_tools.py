@@ -102,3 +102,19 @@ def test_a_call_waits_for_its_client():
 
   assert tool.answer("noon") and not tool.answer("midnight")
   assert asyncio.run(run()) == ["noon"]
+
+
+@pytest.mark.parametrize(
+  "text", ['{"x": NaN}', '{"x": [1e999]}', '{"x": -Infinity}']
+)
+def test_what_no_client_can_read_is_no_json(text):
+  tool = client_tools.declared(
+    name="go",
+    description="",
+    parameters={
+      "properties": {"x": {"type": "number"}, "y": {"type": "number"}}
+    },
+  )
+  json.dumps(tool.arguments(text), allow_nan=False)
+  given = tool.arguments("1e999 NaN")
+  assert given == {"x": "1e999", "y": "NaN"}

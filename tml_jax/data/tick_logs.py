@@ -16,6 +16,7 @@ from tml_jax.streams.timeline import Event, EventKind
 
 SIDES = ("user", "agent")
 _SECONDS = 0.2
+_GOES_ON = "0"  # a part of the result before, as `logs.observe` writes it
 _STOP = "###STOP###"  # how tau2's user ends a conversation; nobody says it
 
 
@@ -62,6 +63,7 @@ def read(ticks: Sequence[Mapping[str, Any]], *, notes: calls.Notes) -> Read:
       starts=starts,
     )
   numbers: dict[str, int] = {}
+  results: list[Event] = []
   for k, tick in enumerate(ticks):
     notes[Note.USER_TOOLS] += len(tick.get("user_tool_calls") or ())
     middle = (starts[k] + starts[k + 1]) / 2
@@ -75,9 +77,14 @@ def read(ticks: Sequence[Mapping[str, Any]], *, notes: calls.Notes) -> Read:
       )
       found.events.append(Event(middle, EventKind.CALL, text))
     for result in tick.get("agent_tool_results") or ():
-      number = numbers[str(result["id"])]
-      text = call_texts.result_text(number, str(result.get("content") or ""))
-      found.events.append(Event(middle, EventKind.RESULT, text))
+      name, text = str(result["id"]), str(result.get("content") or "")
+      if name == _GOES_ON and results:
+        before = results.pop()
+        results.append(dataclasses.replace(before, text=before.text + text))
+      else:
+        text = call_texts.result_text(numbers[name], text)
+        results.append(Event(middle, EventKind.RESULT, text))
+  found.events += results
   found.events.sort(key=lambda event: event.time)
   return found
 

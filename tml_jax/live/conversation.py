@@ -48,12 +48,15 @@ class Guest:
     seed: of every draw of the model.
     tools: of this conversation.
     done: called when it is over.
+    most_unfinished: tokens of one message that does not end, of which the
+      first are kept; None keeps all.
   """
 
   transport: Transport
   seed: int
   tools: Tools = dataclasses.field(default_factory=NoTools)
   done: Callable[[], None] = lambda: None
+  most_unfinished: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Conversation:
         continue
       tokens = self.unfinished.setdefault(burst.channel, [])
       tokens += burst.tokens
+      if self.guest.most_unfinished is not None:
+        del tokens[self.guest.most_unfinished :]
       if burst.complete:
         text = tokenizer.decode(self.unfinished.pop(burst.channel))
         complete.append((burst.channel, text))

@@ -76,7 +76,10 @@ class Replay:
       )
     self._id, self.seed = header.id, header.seed
     self.fingerprint = header.fingerprint
-    sound = recording.user_side(self._directory / recording.SOUND)
+    path = self._directory / recording.SOUND
+    if not path.is_file():
+      raise self._wrong(f"it has no {recording.SOUND}: copy the whole folder")
+    sound = recording.user_side(path)
     size = self.grid.samples
     self._samples = sound[: len(self._records) * size].reshape(-1, size)
     # A server that was killed may not have written its last window.

@@ -5,6 +5,7 @@ Not for: sound (`report`).
 """
 
 import bisect
+import collections
 import dataclasses
 
 from tml_jax import errors
@@ -17,6 +18,7 @@ AGENT = "agent"
 TYPED = "user types"
 RESULT = "result"
 _LAST_TOKENS = 1024
+_MOST_TOKENS = 4096  # of one line where not all is kept
 _NOT_PRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -96,10 +98,21 @@ class Record:
   Holds text and no frames, so that it lasts an hour.
   """
 
-  def __init__(self, tokenizer: Tokenizer, *, grid: clock.Grid):
+  def __init__(
+    self, tokenizer: Tokenizer, *, grid: clock.Grid, most: int | None = None
+  ):
+    """Starts empty.
+
+    Args:
+      tokenizer: of the run.
+      grid: of the windows.
+      most: lines that are kept, the last ones, and of what is not over its
+        last tokens: for a session whose end nobody knows. None keeps all.
+    """
     self._tokenizer = tokenizer
     self._seconds = grid.seconds
-    self._done: list[Line] = []
+    self._done: collections.deque[Line] = collections.deque(maxlen=most)
+    self._is_bounded = most is not None
     # Start and tokens of what is not over yet, by who says it.
     self._open: dict[str, tuple[float, list[int]]] = {}
     self._last: Frame | None = None
@@ -118,6 +131,7 @@ class Record:
     if AGENT in self._open or frame.say or frame.speak:
       start, tokens = self._open.pop(AGENT, (decided, []))
       tokens += frame.say
+      self._bound(tokens)
       if frame.speak:
         self._open[AGENT] = (start, tokens)
       else:
@@ -129,7 +143,7 @@ class Record:
     With `last` only so many lines, and of what is not over its last tokens:
     work that does not grow with the session.
     """
-    result = self._done[-last:] if last else list(self._done)
+    result = list(self._done)[-last:] if last else list(self._done)
     for who, (start, tokens) in self._open.items():
       if last:
         tokens = tokens[-_LAST_TOKENS:]
@@ -152,11 +166,16 @@ class Record:
     """One part of a message; one that spans frames is one line."""
     start, tokens = self._open.pop(who, (start, []))
     tokens += burst.tokens
+    self._bound(tokens)
     if burst.complete:
       text = spell(tokens, tokenizer=self._tokenizer)
       self._done.append(Line(start, end, who, text))
     else:
       self._open[who] = (start, tokens)
+
+  def _bound(self, tokens: list[int]) -> None:
+    if self._is_bounded:
+      del tokens[:-_MOST_TOKENS]
 
 
 def spell(tokens: list[int], *, tokenizer: Tokenizer) -> str:

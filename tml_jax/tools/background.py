@@ -392,7 +392,8 @@ async def _run(
   except Failure as error:
     outcome, reason = Outcome.FAILED, str(error)
   except BaseException as error:  # a tool is anybody's code, and may exit
-    logging.exception("call %r failed", ticket.call.text[:200])
+    # Its arguments may have what somebody said: a log is not to.
+    logging.exception("a call of %r failed", ticket.call.name[:40])
     outcome, reason = Outcome.FAILED, type(error).__name__
     with contextlib.suppress(Exception):  # an error that cannot say what it is
       reason += f": {error}"

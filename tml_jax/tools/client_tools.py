@@ -15,6 +15,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import json
+import math
 import re
 import shlex
 from collections.abc import AsyncIterator
@@ -72,7 +73,7 @@ class Declared:
     """
     if text.startswith("{"):
       try:
-        found = json.loads(text)
+        found = _json(text)
       except (ValueError, RecursionError):
         found = None
       if isinstance(found, dict):
@@ -149,6 +150,23 @@ def _kind(schema: Any) -> str:
   return kind if isinstance(kind, str) else "string"
 
 
+def _json(text: str) -> Any:
+  """The value of a JSON text that any client can read.
+
+  Raises:
+    ValueError: no JSON; NaN and what is infinite are none.
+    RecursionError: too deep.
+  """
+  return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+  number = float(text)
+  if not math.isfinite(number):
+    raise ValueError(f"{text} is no JSON")
+  return number
+
+
 def _words(text: str) -> list[str]:
   """Words of a call, quoted ones together."""
   try:
@@ -162,7 +180,7 @@ def _value(text: str, kind: str) -> Any:
   if kind == "string":
     return text
   try:
-    found = json.loads(text.lower() if kind == "boolean" else text)
+    found = _json(text.lower() if kind == "boolean" else text)
   except (ValueError, RecursionError):
     return text
   types: dict[str, tuple[type, ...]] = {

@@ -55,6 +55,7 @@ class _Entry:
   Attributes:
     ticket: of the running call.
     due: window from which its result may come in.
+    news: lines of its conversation that the call before was not told.
     waiting: text that has not been handed out.
     since: window in which `waiting` became more than nothing.
     result: all text that came.
@@ -64,6 +65,7 @@ class _Entry:
 
   ticket: Ticket
   due: int
+  news: tuple[Line, ...]
   waiting: str = ""
   since: int = 0
   result: str = ""
@@ -131,7 +133,10 @@ class SessionTools:
     self._heard = heard
     self._clock = background.SessionClock()
     self._grid = clock.of(config)
-    self._record = transcript.Record(tokenizer, grid=self._grid)
+    # By the clock on the wall a session may last for hours.
+    most = limits.lines if isinstance(arrival, Live) else None
+    self._record = transcript.Record(tokenizer, grid=self._grid, most=most)
+    self._told: tuple[Line, ...] = ()  # to the call before
     self._message: list[int] = []  # a call that is not complete
     self._entries: list[_Entry] = []
     self._count = 0  # of calls, also of those that are not written down
@@ -192,6 +197,36 @@ class SessionTools:
       told.update(call.conversation)
     return result
 
+  def state(self) -> dict[str, Any]:
+    """What outlives the process that runs the calls, as JSON."""
+    return {
+      "count": self._count,
+      "open": [entry.ticket.call.number for entry in self._turns],
+      "message": list(map(int, self._message)),
+    }
+
+  def restore(self, state: dict[str, Any]) -> list[list[int]]:
+    """Goes on for a process that has ended, before the first `step`.
+
+    Returns:
+      `<result>` messages to be queued: what ran then was cancelled.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is no such state.
+    """
+    count, most = int(state["count"]), self._limits.unread_calls
+    numbers = [int(number) for number in state["open"]][:most]
+    if not all(1 <= number <= count for number in numbers):
+      raise ValueError(f"calls {numbers[:4]} of {count}")
+    self._count = count
+    self._message = [int(token) for token in state["message"]][:_CALL_TOKENS]
+    messages = [
+      self._tokenizer.encode(calls_lib.result_text(n, calls_lib.CANCELLED))
+      for n in numbers
+    ]
+    self._unread += sum(map(len, messages))
+    return messages
+
   def _calls(self, frame: Frame) -> list[str]:
     """Texts of the calls that this frame completes."""
     texts = []
@@ -235,7 +270,9 @@ class SessionTools:
       )
     else:
       ticket = self._runner.start(call, chars=self._limits.result_chars)
-    entry = _Entry(ticket, due)
+    told, self._told = self._told, call.conversation
+    news = tuple(line for line in call.conversation if line not in {*told})
+    entry = _Entry(ticket, due, news)
     if self._count <= self._limits.all_calls:
       self._entries.append(entry)
     if len(self._turns) < self._limits.unread_calls:
@@ -266,6 +303,10 @@ class SessionTools:
     outcome, reason = entry.ticket.outcome, entry.ticket.reason
     if outcome != Outcome.RUNNING:
       entry.ended = self._now
+      # `to_json` needs no more, and every call was told the same again.
+      entry.ticket.call = dataclasses.replace(
+        entry.ticket.call, conversation=entry.news
+      )
     entry.result += text
     if outcome == Outcome.CUT:
       text += f" {calls_lib.CUT}"

@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers import sound, streamed, two_sides
 from tml_jax import errors
+from tml_jax.data import calls, tick_logs
 from tml_jax.data.source import Reason
 from tml_jax.logs import sound as sound_lib
 from tml_jax.logs import ticks as ticks_lib
@@ -174,3 +175,15 @@ def test_sessions_that_are_broken(tmp_path):
   ]
   with pytest.raises(errors.UserError, match="ends in conversation.wav"):
     streamed.read("sessions", tmp_path / "mono" / "agent.wav")
+
+
+def test_a_result_that_goes_on_in_the_next_tick_is_one():
+  result = lambda number, text: {"id": number, "content": text}  # noqa: E731
+  ticks = [
+    {"agent_tool_calls": [{"id": "1", "name": "add", "arguments": "3 4"}]},
+    {"agent_tool_results": [result("1", "sev")]},
+    {"agent_tool_results": [result("0", "en")]},
+  ]
+  found = tick_logs.read(ticks, notes=calls.Notes())
+  told = [(event.kind, event.text) for event in found.events]
+  assert told == [(EventKind.CALL, "add 3 4"), (EventKind.RESULT, "1: seven")]

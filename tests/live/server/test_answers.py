@@ -3,6 +3,7 @@
 import base64
 
 import numpy as np
+import pytest
 
 from tests.helpers.frames import ByteTokenizer
 from tml_jax.live.server import answers, attached, formats
@@ -21,7 +22,15 @@ _SOUND = np.full(3200, 0.25, np.float32)
 
 
 def _passed(
-  window, *, speak=False, say="", bursts=(), heard=ABSENT, made=(), late=0.0
+  window,
+  *,
+  speak=False,
+  say="",
+  bursts=(),
+  heard=ABSENT,
+  made=(),
+  late=0.0,
+  is_cancelled=False,
 ):
   frame = Frame(
     window=window,
@@ -48,7 +57,13 @@ def _passed(
     ended=0.2 * (window + 1), wall=0.0, waited=0.001, ticked=0.05, late=late
   )
   return Passed(
-    answer=answer, heard=heard, timing=timing, made=made, lost=0, newly_lost=0
+    answer=answer,
+    heard=heard,
+    timing=timing,
+    made=made,
+    lost=0,
+    newly_lost=0,
+    is_cancelled=is_cancelled,
   )
 
 
@@ -231,3 +246,48 @@ def test_strokes_stand_for_themselves():
       part.startswith(f"M{x:g} {y:g}") or reader.segments[first].kind == "M"
     )
   assert attached.path_data(reader.segments, first=99) == ""
+
+
+def _done(events):
+  return next(e["response"] for e in events if e["type"] == "response.done")
+
+
+def test_why_a_response_was_cut():
+  teller = _teller()
+  teller.tell(_passed(0, speak=True))
+  wanted = teller.tell(_passed(1, is_cancelled=True))
+  assert _done(wanted)["status"] == "cancelled"
+  assert _done(wanted)["status_details"] == {
+    "type": "cancelled",
+    "reason": "client_cancelled",
+  }
+  assert len(_samples(wanted)) == 0
+  teller.tell(_passed(2, speak=True))
+  gave_way = teller.tell(_passed(3, heard=_LOUD))
+  assert _done(gave_way)["status_details"]["reason"] == "turn_detected"
+  teller.tell(_passed(4, speak=True))
+  assert "status_details" not in _done(teller.tell(_passed(5)))
+
+
+def test_somebody_who_speaks_has_an_item_of_their_own():
+  teller = _teller()
+  begun = teller.tell(_passed(0, speak=True))
+  started = teller.tell(_passed(1, heard=_LOUD))[0]
+  stopped = teller.tell(_passed(2))[0]
+  assert started["item_id"] == stopped["item_id"]
+  assert started["item_id"] not in {e.get("item_id") for e in begun}
+  teller.tell(_passed(3, speak=True))
+  again = teller.tell(_passed(4, heard=_LOUD))[0]
+  assert again["item_id"] != started["item_id"]
+
+
+def test_parts_are_as_the_official_client_reads_them():
+  realtime = pytest.importorskip("openai.types.realtime")
+  teller = _teller()
+  events = teller.tell(_passed(0, speak=True)) + teller.tell(_passed(1))
+  for name in ("Added", "Done"):
+    kind = getattr(realtime, f"ResponseContentPart{name}Event")
+    (event,) = (
+      e for e in events if e["type"] == f"response.content_part.{name.lower()}"
+    )
+    kind.model_validate(event | {"event_id": "e"}, strict=True)

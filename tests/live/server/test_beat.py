@@ -1,5 +1,6 @@
 """The clock of a pool: slow ticks, pauses, those who come and go, faults."""
 
+import dataclasses
 import threading
 import time
 
@@ -24,6 +25,7 @@ class _Slow:
     self._pool = pool
     self.sleeps = {}  # seconds, by the number of the tick
     self.fails = set()
+    self.last = None  # called in the fifth tick
     self.ticks = 0
 
   def __getattr__(self, name):
@@ -31,6 +33,8 @@ class _Slow:
 
   def tick(self, inputs, **more):
     number, self.ticks = self.ticks, self.ticks + 1
+    if number == 4 and self.last is not None:
+      self.last()
     if number in self.fails:
       raise RuntimeError("a device is gone")
     time.sleep(self.sleeps.get(number, 0.0))
@@ -195,10 +199,78 @@ def test_a_session_that_rested_is_the_same(held):
   held.call(lambda: held.beat.go_on(line))
   held.until(4)
   snapshot = held.call(lambda: held.beat.rest(line))
-  assert held.beat.seats == 0
+  assert not held.beat._seats
   assert snapshot.state["seed"] == 7 and snapshot.state["window"] >= 4
   held.call(lambda: held.beat.come_back(line, snapshot))
   again = held.call(lambda: held.beat.rest(line))
   assert again.state == snapshot.state
   for one, two in zip(again.arrays, snapshot.arrays, strict=True):
     np.testing.assert_array_equal(one, two)
+
+
+def test_nobody_waits_for_a_thread_that_has_given_up(pool):
+  held = _Held(pool)
+  line = held.line()
+  held.pool.fails = set(range(100))
+  waiting = []
+
+  def ask():  # in the last window that fails
+    waiting.append(held.beat.call(lambda: None))
+    raise RuntimeError("a device is gone")
+
+  held.pool.last = ask
+  held.call(lambda: held.beat.go_on(line))
+  end = time.monotonic() + 60
+  while not held.beat.is_broken and time.monotonic() < end:
+    time.sleep(0.05)
+  (future,) = waiting
+  with pytest.raises(beat_lib.Ended, match="failed 5 times"):
+    future.result(5)
+  with pytest.raises(beat_lib.Ended, match="failed 5 times"):
+    held.beat.call(lambda: None)
+  held.beat.close()
+  held.runner.close()
+  for session in pool.sessions:
+    pool.leave(session)
+
+
+def test_a_snapshot_that_fails_gives_its_slot_back(held):
+  line = held.line()
+
+  def fail(session):
+    raise RuntimeError("a device is gone")
+
+  held.pool.snapshot = fail
+  with pytest.raises(RuntimeError, match="is gone"):
+    held.call(lambda: held.beat.rest(line))
+  assert not held.pool.sessions and not held.beat._seats
+
+
+def test_a_state_that_is_none_takes_no_slot(held):
+  line = held.line()
+  held.call(lambda: held.beat.go_on(line))
+  held.until(2)
+  snapshot = held.call(lambda: held.beat.rest(line))
+  for wrong in (
+    {"unfinished": [[99, [1]]]},
+    {"line": {"choices": {"heard": 7}}},
+  ):
+    line.seconds = 0.0  # as in a server that is new
+    bad = dataclasses.replace(snapshot, state=snapshot.state | wrong)
+    with pytest.raises(errors.UserError, match="no state of a line"):
+      held.call(lambda bad=bad: held.beat.come_back(line, bad))
+    assert not held.pool.sessions
+
+
+def test_what_is_said_in_a_pause_is_not_heard_after_it(held):
+  line = held.line()
+  held.call(lambda: held.beat.go_on(line))
+  held.until(1)
+  for _ in range(20):
+    line.hear(served.noise(0, seconds=0.2, rate=16_000))
+  held.call(lambda: held.beat.pause(line))
+  count = len(held.passed(line))
+  held.call(lambda: held.beat.go_on(line))
+  held.until(len(held.rounds) + 3)
+  heard = [p.heard.heard for p in held.passed(line)[count:]]
+  assert heard and set(heard) == {Heard.ABSENT}

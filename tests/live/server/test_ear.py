@@ -166,3 +166,17 @@ def test_levels():
   assert ear_lib.level_db(np.zeros(100, np.int16)) == -96.0
   full = np.full(100, 32767, np.int16)
   assert ear_lib.level_db(full) == pytest.approx(0.0, abs=1e-3)
+
+
+def test_a_clock_that_is_stopped_keeps_no_backlog():
+  """Neither while it stands nor from before; ten seconds at most wait."""
+  ear = ear_lib.Ear(clock.TICKS)
+  ear.start(_START, now=_START)
+  ear.push(np.ones(5 * _RATE, np.int16), now=_START)
+  ear.stop()
+  for k in range(300):
+    ear.push(np.ones(_RATE, np.int16), now=_START + k)
+  assert len(ear._buffer) <= 10 * _RATE and not ear._late
+  ear.stop()
+  ear.start(_START + 300, now=_START + 300)
+  assert ear.take(now=_START + 300.2).heard is Heard.ABSENT

@@ -292,10 +292,99 @@ def test_both_sides_of_the_download_lie_where_they_sounded(page):
   assert files["video/00000.050_camera.jpg"] == b"\xff"
 
 
-def test_the_token_goes_as_a_subprotocol(page):
+def test_tokens_go_as_subprotocols(page):
   body = """(it) => it.address(new URL("https://a.test/x?y"),
-    {resume: "r&1", token: "secret"})"""
+    {resume: "r_1", token: "secret"})"""
   assert _run(page, "events", body) == {
-    "url": "wss://a.test/v1/realtime?client=page&resume=r%261",
-    "protocols": ["realtime", "openai-insecure-api-key.secret"],
+    "url": "wss://a.test/v1/realtime?client=page",
+    "protocols": [
+      "realtime",
+      "tml-resume.r_1",
+      "openai-insecure-api-key.secret",
+    ],
   }
+  is_token = "(it, all) => all.map((each) => it.isToken(each))"
+  given = ["aZ0._~-", "", "a/b", "a=", "a,b", "a b", "ä"]
+  assert _run(page, "events", is_token, given) == [True] + [False] * 6
+
+
+_CONNECT = """async (it, token) => {
+  const states = [];
+  const connection = new it.Connection({
+    event() {}, state: (name, about) => states.push([name, about]),
+  });
+  connection.open({ token });
+  while (states.length < 2) await new Promise((done) => setTimeout(done, 20));
+  return states;
+}"""
+
+
+def test_a_token_that_no_browser_can_send_is_refused_and_not_thrown(page):
+  _, (name, about) = _run(page, "connection", _CONNECT, "a/b=")
+  assert (name, about["session"]) == ("refused", {"status": 401})
+
+
+_WORDS = """(it) => {
+  const log = document.createElement("div");
+  const list = document.createElement("ol");
+  log.append(list);
+  const words = new it.WordsView(log, list);
+  words.areWordsRead = true;
+  words.grow("i", "model", "half a sent", { seconds: 0.1 });
+  const cut = words.finishAll("cut off");
+  words.reset();
+  return [cut, words.open.size, words.areWordsRead];
+}"""
+
+
+def test_lines_that_grow_end_with_the_line(page):
+  cut, left, is_read = _run(page, "words_view", _WORDS)
+  assert cut == [{"kind": "model", "text": "half a sent"}]
+  assert left == 0
+  assert is_read, "what the person chose outlives a conversation"
+
+
+_DELTAS = """(it) => {
+  const played = [];
+  const views = { strip: { reset() {}, repaint() {} } };
+  const session = new it.Session(views, { ready() {}, send() {} });
+  session.audio = { play: (item) => played.push(item), end() {}, now: 0 };
+  session.views.words = { finishAll: () => [] };
+  const type = "response.output_audio.delta";
+  const delta = (item) =>
+    session.handle({ type, item_id: item, delta: "AAA=" }, 0, 1);
+  delta("before");
+  session.handle({ type: "session.updated" }, 0, 1);
+  delta("agreed");
+  session.interrupt();
+  delta("resumed");
+  return played;
+}"""
+
+
+def test_sound_is_played_once_its_format_is_agreed(page):
+  assert _run(page, "session", _DELTAS) == ["agreed"]
+
+
+_WATCH = """async (it) => {
+  const connection = new it.Connection({ event() {}, state() {} });
+  let watched = 0;
+  connection.watch = () => (watched += 1);
+  const pong = JSON.stringify({ type: "tml.pong", sent: 1 });
+  for (let i = 0; i < 9; i++) connection.receive(pong);
+  const before = watched;
+  connection.receive(JSON.stringify({ type: "tml.tick" }));
+  return [before, watched];
+}"""
+
+
+def test_only_windows_keep_the_line_alive(page):
+  assert _run(page, "connection", _WATCH) == [0, 1]
+
+
+def test_lines_are_items_of_a_list_within_the_log(page):
+  """The role of a log would take that of the list, and so of its items."""
+  role = "(id) => document.getElementById(id).getAttribute('role')"
+  assert page.evaluate(role, "words") == "log"
+  assert page.evaluate(role, "lines") is None
+  assert page.evaluate("document.querySelector('#lines').tagName") == "OL"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pathlib
+import threading
 
 import numpy as np
 import pytest
@@ -197,3 +198,63 @@ def _remove(folder: pathlib.Path):
   for path in sorted(folder.rglob("*"), reverse=True):
     path.rmdir() if path.is_dir() else path.unlink()
   folder.rmdir()
+
+
+def test_a_folder_without_its_sound(tmp_path):
+  header = {
+    "schema": recording.SCHEMA,
+    "version": recording.VERSION,
+    "id": "s",
+    "seed": 1,
+    "first_window": 0,
+    "window_ms": 200,
+    "name": "small",
+    "step": 1,
+    "fingerprint": "f",
+  }
+  (tmp_path / "inputs.jsonl").write_text(json.dumps(header) + "\n")
+  with pytest.raises(errors.UserError, match="has no conversation.wav"):
+    replay.Replay(str(tmp_path), config=served.config())
+
+
+def test_the_users_side_is_read_in_blocks(tmp_path, monkeypatch):
+  monkeypatch.setattr(recording, "_BLOCK", 7)
+  samples = np.arange(40, dtype="<i2").reshape(20, 2)
+  path = tmp_path / "conversation.wav"
+  path.write_bytes(recording.wav_header(20) + samples.tobytes() + b"x")
+  np.testing.assert_array_equal(
+    recording.user_side(path), formats.to_float(samples[:, 0])
+  )
+
+
+@served.run
+async def test_a_recording_that_ends_keeps_nobody_waiting(
+  pool, tmp_path, monkeypatch
+):
+  """The other one is written while it is finished."""
+  record, go_on = tmp_path / "record", threading.Event()
+  finish = recording._Folder.close
+
+  def slow(folder, made):
+    go_on.wait(60)
+    finish(folder, made)
+
+  monkeypatch.setattr(recording._Folder, "close", slow)
+  with served.serving(
+    tmp_path / "rest", made_pool=pool, recorder=_recorder(record)
+  ) as server:
+    async with served.client(server) as one, served.client(server) as two:
+      for client in (one, two):
+        await client.send(type="tml.record", allowed=True)
+        await client.send(type="response.create")
+        await client.windows(2)
+      await one.send(type="tml.record", allowed=False)
+      await one.windows(2)
+      name = two.events[1]["session_id"]
+      path = record / name / "inputs.jsonl"
+      before = len(path.read_text().splitlines())
+      await two.windows(4)
+      assert len(path.read_text().splitlines()) >= before + 2
+    go_on.set()
+  for folder in record.iterdir():
+    assert (folder / "ticks.jsonl").stat().st_size

@@ -75,18 +75,21 @@ class _Response:
       "content": [part],
     }
 
-  def to_json(self, status: str) -> Event:
+  def to_json(self, status: str, *, reason: str = "") -> Event:
     output = []
     if status != "in_progress":
       word = "completed" if status == "completed" else "incomplete"
       output = [self.item(word), *self.outputs]
-    return {
+    whole: Event = {
       "object": "realtime.response",
       "id": self.id,
       "status": status,
       "output": output,
       "output_modalities": ["audio"],
     }
+    if reason:
+      whole["status_details"] = {"type": status, "reason": reason}
+    return whole
 
 
 class Teller:
@@ -100,7 +103,7 @@ class Teller:
     self._pending = ""  # words before the sound they belong to
     self._shown: tuple[str, _Text] | None = None
     self._response: _Response | None = None
-    self._is_user_speaking = False  # as far as the client was told
+    self._user_item = ""  # of who speaks, as far as the client was told
 
   @property
   def played(self) -> Format:
@@ -124,40 +127,38 @@ class Teller:
       events.append(error("invalid_input", str(passed.answer.refused)))
     return events
 
-  def end(self, *, status: str = "cancelled") -> list[Event]:
-    """Ends a response that is not over."""
-    return self._done(status)
-
   def _speech(self, passed: Passed) -> list[Event]:
     frame, sound = passed.answer.frame, passed.answer.sound
     events: list[Event] = []
     words = self._said.more(frame.say)
-    item_id = self._response.item_id if self._response else ""
     gives_way = (
       self._response is not None
       and not frame.speak
       and passed.heard.heard is Heard.SOUND
     )
     if gives_way:  # what the client still has is not to be heard
-      self._is_user_speaking = True
+      self._user_item = self._user_item or f"item_{secrets.token_hex(8)}"
       start = passed.timing.ended - self._grid.seconds
       events.append(
         {
           "type": "input_audio_buffer.speech_started",
           "audio_start_ms": round(1000 * start),
-          "item_id": item_id,
+          "item_id": self._user_item,
         }
       )
-      events += self._done("cancelled")
-    elif self._is_user_speaking and passed.heard.heard is not Heard.SOUND:
-      self._is_user_speaking = False
+    elif self._user_item and passed.heard.heard is not Heard.SOUND:
       events.append(
         {
           "type": "input_audio_buffer.speech_stopped",
           "audio_end_ms": round(1000 * passed.timing.ended),
-          "item_id": item_id,
+          "item_id": self._user_item,
         }
       )
+      self._user_item = ""
+    if passed.is_cancelled and not frame.speak:
+      events += self._done("cancelled", reason="client_cancelled")
+    elif gives_way:
+      events += self._done("cancelled", reason="turn_detected")
     if frame.speak and self._response is None:
       events += self._begin()
       words, self._pending = self._pending + words, ""
@@ -201,11 +202,11 @@ class Teller:
       made.where
       | {
         "type": "response.content_part.added",
-        "part": {"type": "output_audio", "transcript": ""},
+        "part": {"type": "audio", "transcript": ""},
       },
     ]
 
-  def _done(self, status: str) -> list[Event]:
+  def _done(self, status: str, *, reason: str = "") -> list[Event]:
     made, self._response = self._response, None
     if made is None:
       return []
@@ -219,7 +220,7 @@ class Teller:
       made.where
       | {
         "type": "response.content_part.done",
-        "part": {"type": "output_audio"} | transcript,
+        "part": {"type": "audio"} | transcript,
       },
       {
         "type": "response.output_item.done",
@@ -227,7 +228,10 @@ class Teller:
         "output_index": 0,
         "item": made.item(word),
       },
-      {"type": "response.done", "response": made.to_json(status)},
+      {
+        "type": "response.done",
+        "response": made.to_json(status, reason=reason),
+      },
     ]
 
   def _texts(self, frame: Frame) -> list[Event]:

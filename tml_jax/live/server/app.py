@@ -15,6 +15,7 @@ from absl import logging
 from aiohttp import web
 
 from tml_jax.live.server import house as house_lib
+from tml_jax.live.server import operations
 from tml_jax.live.server.connection import Connection
 from tml_jax.live.server.house import House, NoRoom
 from tml_jax.live.server.operations import Access
@@ -48,9 +49,11 @@ class _Routes:
     """A conversation."""
     house, address = self._house, request.remote or ""
     try:
-      house.check(resumes=request.query.get("resume", ""))
+      resumes = operations.resumes(request)
+      house.check(resumes=resumes)
       most = house.limits.sessions_per_client
-      if self._connected[address] >= most:
+      # A page that is loaded again takes the place of its own connection.
+      if self._connected[address] >= most and not house.is_in(resumes):
         raise NoRoom(
           f"{most} sessions of one client are enough", seconds=60, why="client"
         )

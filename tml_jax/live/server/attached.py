@@ -183,6 +183,14 @@ class Attached:
     """Every call and what became of it."""
     return self._tools.to_json()
 
+  def state(self) -> dict[str, Any]:
+    """What another server has to know of the calls, as JSON."""
+    return self._tools.state()
+
+  def restore(self, state: dict[str, Any]) -> list[list[int]]:
+    """See `session_tools.SessionTools.restore`."""
+    return self._tools.restore(state)
+
   def close(self) -> None:
     """Ends what runs."""
     self._tools.close()

@@ -22,11 +22,12 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
 
+from tml_jax import errors
 from tml_jax.live.conversation import Conversation, Guest, Room
 from tml_jax.live.pool import SessionPool
 from tml_jax.live.saved import Snapshot
@@ -38,7 +39,13 @@ from tml_jax.streams.frame import Control
 MOST_BEHIND = 1.0  # seconds
 _REMEMBERED = 200  # ticks
 _MOST_FAILED = 5  # windows of the pool in a row, before it is given up
+# Tokens of a shown or drawn message that does not end: minutes of it.
+_MOST_UNFINISHED = 1 << 16
 T = TypeVar("T")
+
+
+class Ended(errors.UserError):
+  """The pool's thread does nothing any more."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +65,31 @@ class Round:
   waited: float
   missed: bool
   stood_still: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Errand:
+  """What another thread wants to be done.
+
+  Attributes:
+    do: on the pool's thread.
+    future: of what it returns.
+  """
+
+  do: Callable[[], Any]
+  future: "concurrent.futures.Future[Any]"
+
+  def run(self) -> None:
+    if not self.future.set_running_or_notify_cancel():
+      return
+    try:
+      self.future.set_result(self.do())
+    except BaseException as error:
+      self.future.set_exception(error)
+
+  def fail(self, error: Exception) -> None:
+    if self.future.set_running_or_notify_cancel():
+      self.future.set_exception(error)
 
 
 @dataclasses.dataclass
@@ -94,7 +126,7 @@ class Beat:
   """A pool's thread and clock.
 
   Attributes:
-    is_broken: the thread has given up.
+    is_broken: the thread has given up; errands fail from then on.
   """
 
   def __init__(
@@ -122,31 +154,29 @@ class Beat:
     self._origin = now()  # where window 0 of the pool begins
     self._next = 0  # the pool's window that ends next
     self._seats: dict[Line, _Seat] = {}
-    self._errands: collections.deque[Callable[[], None]] = collections.deque()
+    self._errands: collections.deque[_Errand] = collections.deque()
     self._is_closing = False
     self.is_broken = False
-    self._wake = threading.Condition()  # of the two above
+    self._wake = threading.Condition()  # of the three above
     self._recent = collections.deque(rehearsed, maxlen=_REMEMBERED)
     self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
     self._thread.start()
 
   # ------------------------------------------------------ for other threads
   def call(self, errand: Callable[[], T]) -> "concurrent.futures.Future[T]":
-    """Runs `errand` on the pool's thread between two ticks."""
+    """Runs `errand` on the pool's thread between two ticks.
+
+    Raises:
+      Ended: nobody would run it. An errand that waits when the thread gives up
+        fails with this.
+    """
     future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-    def run() -> None:
-      if not future.set_running_or_notify_cancel():
-        return
-      try:
-        future.set_result(errand())
-      except BaseException as error:
-        future.set_exception(error)
-
     with self._wake:
+      if self.is_broken:
+        raise _broken()
       if self._is_closing:
-        raise RuntimeError("the pool's thread has ended")
-      self._errands.append(run)
+        raise Ended("the server is going down: connect to the next one")
+      self._errands.append(_Errand(errand, future))
       self._wake.notify()
     return future
 
@@ -174,40 +204,61 @@ class Beat:
     Raises:
       errors.UserError: no slot is free.
     """
-    guest = Guest(line, seed=line.seed, tools=line.attached)
-    self._seats[line] = _Seat(self._room.join(guest))
+    self._seats[line] = _Seat(self._room.join(_guest(line, seed=line.seed)))
 
   def leave(self, line: Line) -> None:
     """The session is over."""
     self._room.leave(self._seats.pop(line).conversation)
 
   def rest(self, line: Line) -> Snapshot:
-    """All of a session, which leaves its slot."""
+    """All of a session, which leaves its slot, also where that fails."""
     seat = self._seats.pop(line)
-    snapshot = self._room.pool.snapshot(seat.conversation.session)
+    line.stop()
+    try:
+      snapshot = self._room.pool.snapshot(seat.conversation.session)
+    finally:
+      self._room.leave(seat.conversation)
     waiting = {int(c): list(t) for c, t in seat.conversation.unfinished.items()}
-    self._room.leave(seat.conversation)
-    state = snapshot.state | {"unfinished": list(waiting.items())}
+    state = snapshot.state | {
+      "unfinished": list(waiting.items()),
+      "line": line.state(),
+    }
     return dataclasses.replace(snapshot, state=state)
 
   def come_back(self, line: Line, snapshot: Snapshot) -> None:
     """The session of `rest`, which rests until `go_on`.
 
+    A line that is new, because the server is, takes what the snapshot has of
+    the old one; calls that were open then are cancelled.
+
     Raises:
       errors.UserError: no slot is free, or it is no such session.
     """
+    try:
+      unfinished = {
+        Control(channel): list(map(int, tokens))
+        for channel, tokens in snapshot.state.get("unfinished", [])
+      }
+      results = line.restore(snapshot.state.get("line", {}))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+      raise errors.UserError(
+        f"no state of a line: {error!r:.80}: begin another session"
+      ) from error
     session = self._room.pool.revive(snapshot)
-    guest = Guest(line, seed=session.seed, tools=line.attached)
-    unfinished = {
-      Control(channel): list(map(int, tokens))
-      for channel, tokens in snapshot.state.get("unfinished", [])
-    }
+    try:
+      for tokens in results:
+        session.type(Control.RESULT, tokens)
+    except errors.UserError:
+      self._room.pool.leave(session)
+      raise
+    line.seconds = session.window * self._grid.seconds
+    guest = _guest(line, seed=session.seed)
     self._seats[line] = _Seat(Conversation(session, guest, unfinished))
 
   def go_on(self, line: Line) -> None:
     """Windows pass from now on; a pool that rested takes the line's beat."""
-    seat = self._seats[line]
-    if seat.goes_on:
+    seat = self._seats.get(line)
+    if seat is None or seat.goes_on:  # None: it has just left
       return
     if not any(other.goes_on for other in self._seats.values()):
       self._origin, self._next = self._now() - line.lead, 0
@@ -215,12 +266,10 @@ class Beat:
     line.begin(self._end - self._grid.seconds)
 
   def pause(self, line: Line) -> None:
-    """No windows pass."""
-    self._seats[line].goes_on = False
-
-  @property
-  def seats(self) -> int:
-    return len(self._seats)
+    """No windows pass, and what waits to be heard is not."""
+    if line in self._seats:
+      self._seats[line].goes_on = False
+      line.stop()
 
   @property
   def _end(self) -> float:
@@ -244,7 +293,7 @@ class Beat:
           self._wake.wait(left)
           continue
       if errand is not None:
-        errand()
+        errand.run()
         if self._end > self._now():
           continue
       if any(seat.goes_on for seat in self._seats.values()):
@@ -256,8 +305,16 @@ class Beat:
           self._next += 1
           failed += 1
           if failed == _MOST_FAILED:
-            self.is_broken = True
+            self._give_up()
             return
+
+  def _give_up(self) -> None:
+    """Nobody waits for a thread that has ended."""
+    with self._wake:
+      self.is_broken = True
+      errands, self._errands = self._errands, collections.deque()
+    for errand in errands:
+      errand.fail(_broken())
 
   def _tick(self) -> None:
     going = {line: s for line, s in self._seats.items() if s.goes_on}
@@ -310,3 +367,16 @@ class Beat:
       if seat.goes_on:
         line.shift(seconds)
     return seconds
+
+
+def _guest(line: Line, *, seed: int) -> Guest:
+  return Guest(
+    line, seed=seed, tools=line.attached, most_unfinished=_MOST_UNFINISHED
+  )
+
+
+def _broken() -> Ended:
+  return Ended(
+    f"the model of this server failed {_MOST_FAILED} times in a row: its log"
+    " says why; start the server again"
+  )

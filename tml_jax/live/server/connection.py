@@ -7,13 +7,16 @@ outlives the socket: it rests when that ends, whatever ended it.
 
 import asyncio
 import collections
+import functools
 import json
 from typing import Any
 
 from absl import logging
 from aiohttp import WSMsgType, web
 
-from tml_jax.live.server import answers, events, operations, talk
+from tml_jax.live.server import answers, events, operations
+from tml_jax.live.server import talk as talk_lib
+from tml_jax.live.server.beat import Ended
 from tml_jax.live.server.house import House, NoRoom
 from tml_jax.live.server.line import Passed
 from tml_jax.live.server.operations import Pace
@@ -31,6 +34,7 @@ class Connection:
 
   def __init__(self, house: House, *, request: web.Request, facts: Event):
     """`facts` is what tml.session says of the run and the server."""
+    self.address = request.remote or ""
     self._house = house
     self._request = request
     self._facts = facts
@@ -47,12 +51,21 @@ class Connection:
     self._replies = 0
     self._has_outgoing = asyncio.Event()
     self._teller: answers.Teller | None = None
-    self._talk: Talk | None = None
+    self._is_resumed = False
     self._errors = 0
     self._count = 0  # events sent
     self._closing: asyncio.Task[None] | None = None
 
   # ------------------------------------------------------ from the house
+  def greet(self, talk: Talk, *, is_resumed: bool) -> None:
+    """The first that the client is told: what session it has."""
+    self._is_resumed = is_resumed
+    operations.log(
+      "connected", session=talk.line.session_id, resumed=is_resumed
+    )
+    self._teller = talk_lib.teller(talk, setting=self._house.setting)
+    self._reply(self._greeting(talk, is_resumed=is_resumed))
+
   def put(self, passed: Passed) -> None:
     """A window to be told; who does not read is dropped."""
     self._outgoing.append(passed)
@@ -89,24 +102,22 @@ class Connection:
     seed = int(given) if given.isdecimal() and len(given) < 10 else None
     await self._socket.prepare(self._request)
     try:
-      self._talk, is_resumed = await self._house.admit(
-        self, resumes=query.get("resume", ""), seed=seed
+      made = await self._house.admit(
+        self, resumes=operations.resumes(self._request), seed=seed
       )
     except NoRoom as error:  # somebody was faster
       self._house.setting.metrics.refused.labels(error.why).inc()
       await self.close(1013, str(error))
       return self._socket
-    made = self._talk
     session_id = made.line.session_id
-    operations.log("connected", session=session_id, resumed=is_resumed)
-    self._teller = talk.teller(made, setting=self._house.setting)
-    self._reply(self._greeting(made, is_resumed=is_resumed))
     writer = asyncio.ensure_future(self._write())
     is_over = False
     try:
-      if is_resumed:
+      if self._is_resumed:
         await made.go_on()
       is_over = await self._read(made)
+    except Ended as error:
+      self._drop(str(error), code=1011)
     finally:
       writer.cancel()
       if self._closing is not None:  # else the socket ends with its own code
@@ -141,6 +152,7 @@ class Connection:
       try:
         parsed = events.parse(message.data)
         command, event_id = parsed.command, parsed.event_id
+        made.refuse = functools.partial(self._refuse_later, event_id=event_id)
         replies = await made.obey(command)
       except events.Refused as error:
         error.event_id = error.event_id or event_id
@@ -167,6 +179,10 @@ class Connection:
     self._reply(
       [answers.error(error.code, str(error), event_id=error.event_id)]
     )
+
+  def _refuse_later(self, error: events.Refused, *, event_id: str) -> None:
+    error.event_id = error.event_id or event_id
+    self._refuse(error)
 
   def _reply(self, replies: list[Event]) -> None:
     if replies:

@@ -116,6 +116,11 @@ class Ear:
       self._last_push = now
       self._anchor(waiting, part=len(waiting), now=now)
 
+  def stop(self) -> None:
+    """No windows pass until `start`; what waits is not heard."""
+    self._base = None
+    self.clear()
+
   def shift(self, seconds: float) -> None:
     """The clock of the session stood still for so long."""
     if self._base is not None:

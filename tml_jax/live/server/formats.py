@@ -45,6 +45,18 @@ PCMU, PCMA = Format("audio/pcmu", 8_000), Format("audio/pcma", 8_000)
 FORMATS = (PCM_24, PCM_16, PCMU, PCMA)
 
 
+def of_json(value: dict[str, str | int]) -> Format:
+  """The format whose `to_json` this is.
+
+  Raises:
+    ValueError: there is none.
+  """
+  for form in FORMATS:
+    if form.to_json() == value:
+      return form
+  raise ValueError(f"{value!r:.80} is no format")
+
+
 def _ulaw_table() -> np.ndarray:
   """[256] int16, the sample of each byte of u-law."""
   code = ~np.arange(256, dtype=np.int32) & 0xFF

@@ -13,16 +13,18 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from absl import logging
+
 from tml_jax import errors
 from tml_jax.live.conversation import Room
 from tml_jax.live.pool import SessionPool
 from tml_jax.live.server import operations
 from tml_jax.live.server.attached import Attached
-from tml_jax.live.server.beat import Beat, Round
+from tml_jax.live.server.beat import Beat, Ended, Round
 from tml_jax.live.server.line import Line, Passed
 from tml_jax.live.server.operations import Limits, Metrics
 from tml_jax.live.server.recording import Recorder
-from tml_jax.live.server.resting import Resting
+from tml_jax.live.server.resting import Rested, Resting
 from tml_jax.live.server.talk import Setting, Talk
 from tml_jax.streams import clock
 from tml_jax.streams.tokenizer import Tokenizer
@@ -32,6 +34,9 @@ _REMEMBERED = 50  # sessions, for how long one lasts
 _SECONDS_TO_WAIT = (5, 300)
 # Ticks of a pool are looked at when there are so many.
 _LEAST_TICKS = 25
+# Close code: the session rests, and its token is still good (RFC 6455 leaves
+# 4000 to 4999 to applications).
+RESTS = 4000
 
 
 class NoRoom(Exception):
@@ -48,8 +53,21 @@ class NoRoom(Exception):
     self.why = why
 
 
+def _draining() -> NoRoom:
+  return NoRoom("the server is going down", seconds=5, why="draining")
+
+
 class Client(Protocol):
-  """A connection, as the house knows it."""
+  """A connection, as the house knows it.
+
+  Attributes:
+    address: of the other end.
+  """
+
+  address: str
+
+  def greet(self, talk: Talk, *, is_resumed: bool) -> None:
+    """Takes the session that it gets; does not wait."""
 
   def put(self, passed: Passed) -> None:
     """Takes a window to be told; does not wait."""
@@ -101,7 +119,9 @@ class House:
     self._pool = pool
     self._runner = runner
     self._clients: dict[Line, Client] = {}
-    self._coming = 0
+    # Those that come in, by the token of their session if it rested.
+    self._coming: dict[str, asyncio.Task[tuple[Talk, bool]]] = {}
+    self._closing: set[asyncio.Task[None]] = set()
     self._lasted: list[float] = []
     setting.metrics.slots.set(rules.slots)
 
@@ -109,7 +129,7 @@ class House:
   @property
   def free(self) -> int:
     """Slots."""
-    return max(0, self.rules.slots - len(self.talks) - self._coming)
+    return max(0, self.rules.slots - len(self.talks) - len(self._coming))
 
   def seconds_to_wait(self) -> int:
     """For a slot: by how long sessions last here, 0 where one is free."""
@@ -119,6 +139,10 @@ class House:
     least, most = _SECONDS_TO_WAIT
     return round(min(most, max(least, typical / self.rules.slots)))
 
+  def is_in(self, token: str) -> bool:
+    """Whether a token's session has a slot, or is just getting one."""
+    return token in self.talks or token in self._coming
+
   def check(self, *, resumes: str) -> None:
     """Refuses a client before its socket is opened.
 
@@ -126,8 +150,12 @@ class House:
       NoRoom: why, and how long to wait.
     """
     if self.is_draining:
-      raise NoRoom("the server is going down", seconds=5, why="draining")
-    if resumes in self.talks:
+      raise _draining()
+    if self.setting.beat.is_broken:
+      raise NoRoom(
+        "the model of this server has failed", seconds=30, why="broken"
+      )
+    if self.is_in(resumes):
       return  # it takes the place of its own connection
     beat = self.setting.beat
     if not self.free:
@@ -151,36 +179,70 @@ class House:
 
   async def admit(
     self, client: Client, *, resumes: str, seed: int | None
-  ) -> tuple[Talk, bool]:
-    """The session of a client, and whether it had rested.
+  ) -> Talk:
+    """The session of a client, who has been greeted with it.
+
+    One who asks for a session that is just brought back for somebody waits
+    for that, and takes it over.
 
     Raises:
       NoRoom: somebody was faster.
     """
-    talk = self.talks.get(resumes)
-    if talk is not None:  # a page that was loaded again, or a dead connection
-      before = self._clients.get(talk.line)
-      self._clients[talk.line] = client
+    found: tuple[Talk, bool] | None = None
+    if resumes not in self.talks:
+      found = await self._come_in(resumes, seed=seed)
+    talk = found[0] if found else self.talks[resumes]
+    if self.is_draining:  # since we asked; it lets all of them rest
+      raise _draining()
+    is_resumed = found is None or found[1]
+    # A page that was loaded again, or a dead connection.
+    before = self._clients.get(talk.line)
+    if is_resumed:
       talk.reconnected()
-      if before is not None:
-        await before.close(1000, "the session goes on in another connection")
-      self.setting.metrics.resumed.inc()
-      return talk, True
-    self.check(resumes=resumes)
-    self._coming += 1
-    try:
-      talk = await self._resume(resumes) if resumes else None
-      is_resumed = talk is not None
-      if talk is None:
-        talk = await self._begin(seed)
-    finally:
-      self._coming -= 1
-    self.talks[talk.token] = talk
+    client.greet(talk, is_resumed=is_resumed)  # before its first window
     self._clients[talk.line] = client
+    if before is not None:
+      self._dismiss(before, 1000, "the session goes on in another connection")
     metrics = self.setting.metrics
     (metrics.resumed if is_resumed else metrics.started).inc()
     self._count()
-    return talk, is_resumed
+    return talk
+
+  async def _come_in(
+    self, resumes: str, *, seed: int | None
+  ) -> tuple[Talk, bool]:
+    """A session that is not in the pool, and whether it had rested."""
+    task = self._coming.get(resumes)
+    if task is None:
+      self.check(resumes=resumes)
+      rested = self.resting.take(resumes) if resumes else None
+      # Of those with a token that is none, each has a session of its own.
+      key = resumes if rested else secrets.token_hex(8)
+      task = asyncio.ensure_future(
+        self._enter(key, token=resumes, rested=rested, seed=seed)
+      )
+      self._coming[key] = task
+    return await asyncio.shield(task)
+
+  async def _enter(
+    self, key: str, *, token: str, rested: Rested | None, seed: int | None
+  ) -> tuple[Talk, bool]:
+    """Finds a slot; from then on the session is one of `talks`."""
+    try:
+      talk = await self._resume(token, rested) if rested else None
+      is_resumed = talk is not None
+      if talk is None:
+        talk = await self._begin(seed)
+      self.talks[talk.token] = talk
+      return talk, is_resumed
+    finally:
+      del self._coming[key]
+
+  def _dismiss(self, client: Client, code: int, reason: str) -> None:
+    """Closes a connection; nobody waits for that."""
+    task = asyncio.ensure_future(client.close(code, reason))
+    self._closing.add(task)
+    task.add_done_callback(self._closing.discard)
 
   def _line(self, session_id: str, *, seed: int) -> Line:
     setting = self.setting
@@ -204,6 +266,8 @@ class House:
     beat = self.setting.beat
     try:
       await asyncio.wrap_future(beat.call(lambda: beat.join(line)))
+    except Ended as error:
+      raise NoRoom(str(error), seconds=30, why="broken") from error
     except errors.UserError as error:
       raise NoRoom(str(error), seconds=5, why="full") from error
     now = asyncio.get_running_loop().time()
@@ -211,11 +275,8 @@ class House:
       line, token=secrets.token_urlsafe(24), setting=self.setting, now=now
     )
 
-  async def _resume(self, token: str) -> Talk | None:
-    """The session that rests under a token; None where there is none."""
-    rested = self.resting.take(token)
-    if rested is None:
-      return None
+  async def _resume(self, token: str, rested: Rested) -> Talk | None:
+    """A session that rested; None where it cannot go on."""
     beat = self.setting.beat
     line = rested.line or self._line(rested.session_id, seed=0)
     try:
@@ -225,27 +286,47 @@ class House:
       await asyncio.wrap_future(
         beat.call(lambda: beat.come_back(line, snapshot))
       )
-    except errors.UserError as error:
+    except Exception as error:
       operations.log("not resumed", session=rested.session_id, why=str(error))
-      self.resting.forget(rested)
+      if not isinstance(error, errors.UserError):
+        logging.exception("%s is not resumed", rested.session_id)
+      self._finish(line)
+      if not isinstance(error, Ended):  # else the next server may have it
+        self.resting.forget(rested)
       return None
     self.resting.forget(rested)
     now = asyncio.get_running_loop().time()
-    talk = Talk(line, token=token, setting=self.setting, now=now)
-    talk.reconnected()
-    return talk
+    return Talk(line, token=token, setting=self.setting, now=now)
 
   # ------------------------------------------------------------ who goes out
   async def rest(self, talk: Talk, *, client: Client) -> None:
-    """A client has gone: its session rests, if it is still that client's."""
+    """A client has gone: its session rests, if it is still that client's.
+
+    One in which nothing has happened ends.
+    """
     if self._clients.get(talk.line) is not client:
       return
-    self._remove(talk)
+    if talk.line.is_untouched:
+      await self.end(talk, client=client)
+    else:
+      self._rest(talk)
+
+  def _rest(self, talk: Talk) -> None:
+    client = self._remove(talk)
     beat, line = self.setting.beat, talk.line
-    resting = beat.call(lambda: beat.rest(line))
-    self.resting.put(
-      talk.token, line=line, snapshot=asyncio.wrap_future(resting)
+    try:
+      resting = beat.call(lambda: beat.rest(line))
+    except Ended as error:
+      operations.log("lost", session=line.session_id, why=str(error))
+      self._finish(line)
+      return
+    gone = self.resting.put(
+      talk.token,
+      line=line,
+      snapshot=asyncio.wrap_future(resting),
+      address=client.address if client else "",
     )
+    self._forgotten(gone)
     self._count()
 
   async def end(self, talk: Talk, *, client: Client) -> None:
@@ -254,15 +335,17 @@ class House:
       return
     self._remove(talk)
     beat, line = self.setting.beat, talk.line
-    await asyncio.wrap_future(beat.call(lambda: beat.leave(line)))
+    with contextlib.suppress(Ended):
+      await asyncio.wrap_future(beat.call(lambda: beat.leave(line)))
     self._finish(line)
     self._count()
 
-  def _remove(self, talk: Talk) -> None:
-    del self._clients[talk.line]
+  def _remove(self, talk: Talk) -> Client | None:
+    """Takes a session from the table; returns its client, if it has one."""
     del self.talks[talk.token]
     now = asyncio.get_running_loop().time()
     self._lasted = [*self._lasted, now - talk.began][-_REMEMBERED:]
+    return self._clients.pop(talk.line, None)
 
   def _finish(self, line: Line) -> None:
     """Nothing of a session goes on."""
@@ -270,35 +353,66 @@ class House:
     if self.setting.recorder is not None:
       self.setting.recorder.end(line)
 
-  async def look(self) -> None:
-    """Once a second: whose time is over."""
-    for rested in self.resting.expire():
+  def _forgotten(self, gone: Sequence[Rested]) -> None:
+    for rested in gone:
       if rested.line is not None:
         self._finish(rested.line)
       operations.log("forgotten", session=rested.session_id)
+
+  async def look(self) -> None:
+    """Once a second: whose time is over."""
+    self._forgotten(self.resting.expire())
+    if self.setting.beat.is_broken:
+      self._give_up()
     now = asyncio.get_running_loop().time()
     for talk in list(self.talks.values()):
-      client = self._clients[talk.line]
-      if now - talk.began > self.limits.seconds:
+      client = self._clients.get(talk.line)
+      if client is None or talk.token not in self.talks:
+        continue  # it comes in just now, or has gone meanwhile
+      # Of a session that was resumed the windows tell.
+      lasted = max(now - talk.began, talk.line.seconds)
+      if lasted > self.limits.seconds:
         await self.end(talk, client=client)
-        await client.close(1000, "a session lasts no longer here")
+        self._dismiss(client, 1000, "a session lasts no longer here")
       elif (
         talk.rests_since is not None
         and now - talk.rests_since > self.limits.idle_seconds
       ):
+        is_untouched = talk.line.is_untouched
         await self.rest(talk, client=client)
-        await client.close(
-          1000, "it was paused for too long; it can be resumed"
-        )
+        if is_untouched:
+          self._dismiss(client, 1000, "nothing happened in it for too long")
+        else:
+          self._dismiss(client, RESTS, "it was paused for too long; it rests")
     self._count()
+
+  def _give_up(self) -> None:
+    """The pool has failed for good: everybody is told."""
+    for talk in list(self.talks.values()):
+      if talk.token not in self.talks:
+        continue
+      client = self._remove(talk)
+      if client is not None:
+        self._dismiss(client, 1011, "the model of this server has failed")
+      self._finish(talk.line)
 
   async def drain(self) -> None:
     """Every session rests on disk, and nobody is let in."""
     self.is_draining = True
+    if self._coming:  # those are in the table then, or have failed
+      await asyncio.wait(list(self._coming.values()))
+    clients = dict(self._clients)
     for talk in list(self.talks.values()):
-      client = self._clients[talk.line]
-      await self.rest(talk, client=client)
-      await client.close(1001, "the server is going down; it can be resumed")
+      if talk.token in self.talks:
+        self._rest(talk)
+    await asyncio.gather(
+      *(
+        client.close(1001, "the server is going down; it can be resumed")
+        for client in clients.values()
+      ),
+      *self._closing,
+      return_exceptions=True,
+    )
     await self.resting.settle()
     if self.setting.recorder is not None:
       await asyncio.to_thread(self.setting.recorder.close)
@@ -350,6 +464,8 @@ def open_house(
     rules: who is let in.
     rehearsed: see `beat.rehearse`.
   """
+  # Named now: it reads all weights, for which no tick is to wait.
+  _ = pool.fingerprint
   loop, streams = asyncio.get_running_loop(), pool.config.streams
   grid = clock.of(streams)
 

@@ -11,17 +11,56 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tml_jax.live.server import ear as ear_lib
 from tml_jax.live.server import formats
 from tml_jax.live.server.attached import Attached, Made
+from tml_jax.live.server.formats import Format
 from tml_jax.live.transport import Answer, Arrived
 from tml_jax.streams import clock, patches
 from tml_jax.streams.frame import Control
 
 MOST_WAITING = 4096  # tokens of typed text that were not read
+
+
+@dataclasses.dataclass
+class Choices:
+  """What clients of a session have set; the next client finds it so.
+
+  Attributes:
+    heard: how their sound is coded.
+    played: how the agent's is.
+    instructions: that the model was told last.
+    is_paused: windows do not pass before a client says so.
+  """
+
+  heard: Format = formats.PCM_24
+  played: Format = formats.PCM_24
+  instructions: str = ""
+  is_paused: bool = False
+
+  def state(self) -> dict[str, Any]:
+    """JSON values."""
+    return {
+      "heard": self.heard.to_json(),
+      "played": self.played.to_json(),
+      "instructions": self.instructions,
+      "is_paused": self.is_paused,
+    }
+
+  def restore(self, state: dict[str, Any]) -> None:
+    """The inverse.
+
+    Raises:
+      KeyError, TypeError, ValueError: it is no such state.
+    """
+    self.heard = formats.of_json(state["heard"])
+    self.played = formats.of_json(state["played"])
+    self.instructions = str(state["instructions"])
+    self.is_paused = bool(state["is_paused"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +93,7 @@ class Passed:
     made: calls, results and strokes.
     lost: windows so far that were absent although there was a microphone.
     newly_lost: of these, since the window before.
+    is_cancelled: the client did not want the model to be asked.
   """
 
   answer: Answer
@@ -62,6 +102,7 @@ class Passed:
   made: tuple[Made, ...]
   lost: int
   newly_lost: int
+  is_cancelled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +127,8 @@ class Line:
     session_id: for people and files.
     seed: of the session.
     attached: tools and drawing.
+    choices: of its clients.
+    seconds: of the session that have passed, windows only.
     keep: given every window, on the pool's thread; None keeps nothing.
   """
 
@@ -101,6 +144,8 @@ class Line:
     self.session_id = session_id
     self.seed = seed
     self.attached = attached
+    self.choices = Choices()
+    self.seconds = 0.0
     self.keep: Callable[[Taken], None] | None = None
     self._now = now
     self._lock = threading.Lock()  # of all below
@@ -169,7 +214,44 @@ class Line:
     with self._lock:
       return self._ear.lead
 
+  @property
+  def is_untouched(self) -> bool:
+    """Nothing has happened in it: no window, and nothing was typed."""
+    with self._lock:
+      return not self.seconds and not self._unread
+
   # ---------------------------------------------------- on the pool's thread
+  def state(self) -> dict[str, Any]:
+    """JSON values from which `restore` makes another line go on."""
+    with self._lock:
+      typed = [list(map(int, tokens)) for _, tokens in self._typed]
+    return {
+      "typed": typed,  # what no window has taken
+      "choices": self.choices.state(),
+      "attached": self.attached.state(),
+    }
+
+  def restore(self, state: dict[str, Any]) -> list[list[int]]:
+    """Takes the state of a line that is gone; one that was kept stays.
+
+    Returns:
+      `<result>` messages that the model is to read.
+
+    Raises:
+      AttributeError, KeyError, TypeError, ValueError: it is no such state.
+    """
+    if self.seconds or not state:
+      return []
+    self.choices.restore(state["choices"])
+    for tokens in state["typed"]:
+      self.type([int(token) for token in tokens])
+    return self.attached.restore(state["attached"])
+
+  def stop(self) -> None:
+    """No windows pass until `begin`."""
+    with self._lock:
+      self._ear.stop()
+
   def begin(self, at: float) -> None:
     """The next window begins at a time of the clock."""
     with self._lock:
@@ -228,9 +310,11 @@ class Line:
       made=self.attached.made(),
       lost=lost,
       newly_lost=newly_lost,
+      is_cancelled=not self._arrived.is_asked,
     )
     keep = self.keep  # another thread may end it now
     if keep is not None:
       keep(Taken(self._arrived, self._results, passed))
     self._results = results
+    self.seconds = timing.ended
     return passed

@@ -12,8 +12,10 @@ import urllib.parse
 from collections.abc import Mapping
 
 import prometheus_client as prometheus
+from aiohttp import web
 
 _SUBPROTOCOL = "openai-insecure-api-key."  # how browsers send a token
+_RESUMES = "tml-resume."  # and that of a session: addresses are written down
 _MS = (5, 10, 20, 40, 60, 80, 100, 120, 150, 200, 300, 500, 1000, 2000)
 _BUCKETS = tuple(ms / 1000 for ms in _MS)
 
@@ -73,12 +75,24 @@ class Access:
     if not self.token:
       return True
     given = headers.get("Authorization", "").removeprefix("Bearer ")
-    for each in headers.get("Sec-WebSocket-Protocol", "").split(","):
-      if each.strip().startswith(_SUBPROTOCOL):
-        given = each.strip().removeprefix(_SUBPROTOCOL)
+    given = _protocol(headers, _SUBPROTOCOL) or given
     return hmac.compare_digest(
       given.encode(errors="replace"), self.token.encode()
     )
+
+
+def resumes(request: web.BaseRequest) -> str:
+  """The token of the session that a client asks for, or ""."""
+  given = _protocol(request.headers, _RESUMES)
+  return given or request.query.get("resume", "")
+
+
+def _protocol(headers: Mapping[str, str], prefix: str) -> str:
+  """The rest of the subprotocol that begins so, or ""."""
+  for each in headers.get("Sec-WebSocket-Protocol", "").split(","):
+    if each.strip().startswith(prefix):
+      return each.strip().removeprefix(prefix)
+  return ""
 
 
 class Pace:
@@ -160,7 +174,6 @@ class Metrics:
     self.sessions = _gauge("sessions", "In the pool.", r)
     self.resting = _gauge("sessions_resting", "That may be resumed.", r)
     self.slots = _gauge("slots", "Of the pool.", r)
-    self.unsent = _gauge("unsent_windows", "The longest queue to a client.", r)
     self.voice = prometheus.Info("tml_voice", "What makes sound.", registry=r)
 
   def text(self) -> bytes:

@@ -20,7 +20,9 @@ import concurrent.futures
 import dataclasses
 import json
 import pathlib
+import pickle
 import struct
+import tempfile
 from typing import IO, Any
 
 import numpy as np
@@ -46,6 +48,7 @@ SCHEMA, VERSION = "tml_jax.inputs", 1
 _HEADER = struct.Struct("<4sI4s4sIHHIIHH4sI")
 _CHANNELS, _WIDTH = 2, 2
 _HEARD = np.zeros((0, clock.MEL_CHANNELS), np.uint8)  # stands for sound
+_BLOCK = 1 << 20  # samples that are read at a time
 _UNWRITTEN = 50  # windows that may wait for the disk
 
 
@@ -83,6 +86,10 @@ class Recorder:
     self._open: dict[Line, _Folder] = {}
     self._hand = concurrent.futures.ThreadPoolExecutor(
       1, thread_name_prefix="record"
+    )
+    # One that ends is read once more, for which nobody else is to wait.
+    self._finishing = concurrent.futures.ThreadPoolExecutor(
+      1, thread_name_prefix="finish"
     )
 
   def begin(self, line: Line) -> None:
@@ -122,14 +129,20 @@ class Recorder:
     """No more of this session; what there is is finished."""
     line.keep = None
     folder = self._open.pop(line, None)
-    if folder is not None:
-      self._hand.submit(folder.close, line.attached.to_json())
+    if folder is None:
+      return
+
+    def finish() -> None:
+      self._finishing.submit(lambda: folder.close(line.attached.to_json()))
+
+    self._hand.submit(finish)  # behind its last window
 
   def close(self) -> None:
     """Waits until all is written; nobody is recorded any more."""
     for line in list(self._open):
       self.end(line)
     self._hand.shutdown()
+    self._finishing.shutdown()
 
 
 def slim(taken: Taken) -> Taken:
@@ -176,8 +189,8 @@ class _Folder:
     self._agent = np.zeros(grid.samples, np.int16)
     self._skip = stream.DELAY
     self._samples = 0  # written
-    self._frames: list[Frame] = []
-    self._seconds: list[float] = []
+    # Frames and seconds of ticks wait on disk: there may be hours of them.
+    self._ticks: IO[bytes] | None = None
     self._first = 0
 
   def add(self, taken: Taken) -> None:
@@ -196,6 +209,7 @@ class _Folder:
       self._inputs = open(self._path / INPUTS, "w", encoding="utf-8")
       # No buffer: what is written is there if the process ends.
       self._sound = open(self._path / SOUND, "wb", buffering=0)  # noqa: SIM115
+      self._ticks = tempfile.TemporaryFile(dir=self._path)  # noqa: SIM115
       self._line(
         {
           "schema": SCHEMA,
@@ -233,8 +247,8 @@ class _Folder:
         "late_s": round(timing.late, 5),
       }
     )
-    self._frames.append(frame)
-    self._seconds.append(timing.ticked)
+    assert self._ticks is not None
+    pickle.dump((frame, timing.ticked), self._ticks)
 
   def _line(self, record: dict[str, Any]) -> None:
     assert self._inputs is not None
@@ -278,21 +292,35 @@ class _Folder:
     except Exception:
       self.has_failed = True
       logging.exception("%s is not finished", self._path)
+    finally:
+      if self._ticks is not None:
+        self._ticks.close()
+
+  def _waiting(self) -> tuple[list[Frame], list[float]]:
+    """Frames, and seconds of their ticks."""
+    assert self._ticks is not None
+    end = self._ticks.tell()
+    self._ticks.seek(0)
+    found = []
+    while self._ticks.tell() < end:
+      found.append(pickle.load(self._ticks))
+    return [frame for frame, _ in found], [seconds for _, seconds in found]
 
   def _log(self) -> ticks.Log:
+    frames, seconds = self._waiting()
     sound = user_side(self._path / SOUND)
     spans = audio.speech_spans(sound, name=self._line_id)
     timeline = Timeline(
       id=self._line_id,
-      duration=len(self._frames) * self._grid.seconds,
+      duration=len(frames) * self._grid.seconds,
       tracks=(Track(Role.USER, sound, (), tuple(spans), self._line_id),),
     )
     return observe.from_frames(
-      self._frames,
+      frames,
       timeline=timeline,
       tokenizer=self._tokenizer,
       grid=self._grid,
-      seconds=np.array(self._seconds),
+      seconds=np.array(seconds),
       provenance={
         "name": self._about.name,
         "step": self._about.step,
@@ -308,9 +336,17 @@ def outputs(frame: Frame, *, config: StreamsConfig) -> list[int]:
 
 
 def user_side(path: pathlib.Path) -> np.ndarray:
-  """[n] float32 of the user in a conversation.wav."""
-  data = np.fromfile(path, "<i2", offset=_HEADER.size)
-  return formats.to_float(data[::_CHANNELS])
+  """[n] float32 of the user in a conversation.wav, read in blocks."""
+  frame = _CHANNELS * _WIDTH
+  count = max(0, path.stat().st_size - _HEADER.size) // frame
+  sound = np.zeros(count, np.float32)
+  for at in range(0, count, _BLOCK):
+    size = min(_BLOCK, count - at)
+    data = np.fromfile(
+      path, "<i2", _CHANNELS * size, offset=_HEADER.size + frame * at
+    )
+    sound[at : at + size] = formats.to_float(data[::_CHANNELS])
+  return sound
 
 
 def wav_header(samples: int) -> bytes:

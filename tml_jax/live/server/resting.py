@@ -3,7 +3,8 @@
 For: `Resting`, on the loop of asyncio. Not for: how a session is written
 (`live.saved`). Start at `Resting.put`. A session rests on disk, so that it
 survives the server; what runs beside it (tools, a drawing) rests in memory and
-does not. Tokens are written as their hashes.
+does not. Tokens are written as their hashes. Only so many rest, in all and of
+one address: the oldest give way.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from tml_jax.live.saved import Snapshot
 from tml_jax.live.server.line import Line
 
 _NOTE = "rest.json"
+MOST = 256  # that rest at a time
 
 
 @dataclasses.dataclass
@@ -33,12 +35,14 @@ class Rested:
     session_id: of it.
     until: seconds since 1970; then it is gone.
     line: its other end; None after a restart of the server.
+    address: of its client; "" where nobody knows.
     written: done when it lies on disk.
   """
 
   session_id: str
   until: float
   line: Line | None
+  address: str = ""
   written: "asyncio.Future[None] | None" = None
 
 
@@ -49,12 +53,28 @@ def hash_of(token: str) -> str:
 class Resting:
   """All sessions that rest, by token."""
 
-  def __init__(self, directory: pathlib.Path, *, seconds: float):
-    """Finds those that a server before has left."""
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    *,
+    seconds: float,
+    most: int = MOST,
+    most_of_address: int = MOST,
+  ):
+    """Finds those that a server before has left.
+
+    Args:
+      directory: of all of them.
+      seconds: that a session rests.
+      most: that rest at a time.
+      most_of_address: of these, of one client's address.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     self._directory = directory
     self._seconds = seconds
-    self._rested: dict[str, Rested] = {}
+    self._most = most
+    self._most_of_address = most_of_address
+    self._rested: dict[str, Rested] = {}  # the oldest first
     for note in sorted(directory.glob(f"*/{_NOTE}")):
       found = files.read_json(note)
       try:
@@ -66,6 +86,23 @@ class Resting:
         continue
       if session_id == note.parent.name:
         self._rested[key] = Rested(session_id, until, None)
+    self._rested = dict(
+      sorted(self._rested.items(), key=lambda item: item[1].until)
+    )
+    self._sweep()
+
+  def _sweep(self) -> None:
+    """Removes what a server left that ended while it wrote."""
+    known = {rested.session_id for rested in self._rested.values()}
+    for path in self._directory.glob("sess_*"):
+      try:
+        names = {each.name.lstrip(".") for each in path.iterdir()}
+        is_old = path.stat().st_mtime < time.time() - self._seconds
+      except OSError:
+        continue
+      is_ours = all(name.startswith((saved.FILE, _NOTE)) for name in names)
+      if path.name not in known and is_ours and is_old and _NOTE not in names:
+        shutil.rmtree(path, ignore_errors=True)
 
   def __len__(self) -> int:
     return len(self._rested)
@@ -76,14 +113,22 @@ class Resting:
     return self._seconds
 
   def put(
-    self, token: str, *, line: Line, snapshot: Awaitable[Snapshot]
-  ) -> None:
+    self,
+    token: str,
+    *,
+    line: Line,
+    snapshot: Awaitable[Snapshot],
+    address: str = "",
+  ) -> list[Rested]:
     """A session rests from now on; it is written when its snapshot is there.
 
     A client that comes back at once waits for that.
+
+    Returns:
+      Those that rest no more, because too many did.
     """
     key, until = hash_of(token), time.time() + self._seconds
-    rested = Rested(line.session_id, until, line)
+    rested = Rested(line.session_id, until, line, address)
     self._rested[key] = rested
     directory = self._directory / line.session_id
     note = {
@@ -97,9 +142,34 @@ class Resting:
       files.write_atomically(directory / _NOTE, content=json.dumps(note))
 
     async def rest() -> None:
-      await asyncio.to_thread(write, await snapshot)
+      try:
+        await asyncio.to_thread(write, await snapshot)
+      except Exception as error:  # a full disk, a device that is gone
+        logging.warning("%s does not rest: %s", directory, error)
+        if isinstance(error, errors.UserError):
+          raise
+        raise errors.UserError(
+          f"{directory} cannot be written ({error!r:.200}): begin another"
+          " session"
+        ) from error
 
     rested.written = asyncio.ensure_future(rest())
+    # Logged above; whoever waits for it is told, too.
+    rested.written.add_done_callback(lambda done: done.exception())
+    return self._make_room(address)
+
+  def _make_room(self, address: str) -> list[Rested]:
+    """Forgets the oldest where there are too many, of all or of an address."""
+    over: list[str] = []
+    if address:
+      of_one = [k for k, r in self._rested.items() if r.address == address]
+      over += of_one[: max(0, len(of_one) - self._most_of_address)]
+    rest = [key for key in self._rested if key not in over]
+    over += rest[: max(0, len(rest) - self._most)]
+    gone = [self._rested.pop(key) for key in over]
+    for rested in gone:
+      self.forget(rested)
+    return gone
 
   def take(self, token: str) -> Rested | None:
     """Whose token it is; it rests no more."""
@@ -119,17 +189,22 @@ class Resting:
       await rested.written
 
   def forget(self, rested: Rested) -> None:
-    """Removes what lies on disk."""
-    shutil.rmtree(self.place(rested), ignore_errors=True)
+    """Removes what lies on disk, or will."""
+    place = self.place(rested)
+    if rested.written is not None and not rested.written.done():
+      rested.written.add_done_callback(
+        lambda _: shutil.rmtree(place, ignore_errors=True)
+      )
+    else:
+      shutil.rmtree(place, ignore_errors=True)
 
   def expire(self) -> list[Rested]:
     """Those whose time is over, which are gone."""
     over = {k: r for k, r in self._rested.items() if r.until < time.time()}
     for key, rested in over.items():
-      if rested.written is None or rested.written.done():
-        del self._rested[key]
-        self.forget(rested)
-    return [r for k, r in over.items() if k not in self._rested]
+      del self._rested[key]
+      self.forget(rested)
+    return list(over.values())
 
   async def settle(self) -> None:
     """Waits until all lie on disk."""

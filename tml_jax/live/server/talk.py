@@ -9,13 +9,14 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from tml_jax import errors
 from tml_jax.data import media
 from tml_jax.data.source import BadRecording
 from tml_jax.live.server import answers, events, formats
-from tml_jax.live.server.beat import Beat
+from tml_jax.live.server.beat import Beat, Ended
 from tml_jax.live.server.line import MOST_WAITING, Line
 from tml_jax.live.server.operations import Metrics
 from tml_jax.live.server.recording import Recorder
@@ -64,6 +65,7 @@ class Talk:
     began: seconds of the loop's clock.
     rests_since: of that clock, when windows ceased to pass; None while they
       do.
+    refuse: told of a frame of video that is none, once it was looked at.
   """
 
   def __init__(self, line: Line, *, token: str, setting: Setting, now: float):
@@ -72,11 +74,10 @@ class Talk:
     self.began = now
     self.rests_since: float | None = now
     self._setting = setting
-    self._decoder = formats.Decoder(formats.PCM_24)
-    self._played = formats.PCM_24
-    self._instructions = ""
-    self._is_looking = False  # at a picture
-    self._is_paused = False
+    self._choices = line.choices
+    self._decoder = formats.Decoder(line.choices.heard)
+    self._looking: asyncio.Task[None] | None = None  # at a frame of video
+    self.refuse: Callable[[events.Refused], None] = lambda refused: None
 
   async def obey(self, command: events.Command) -> list[Event]:
     """Does what a client asks; returns what it is told at once.
@@ -89,7 +90,7 @@ class Talk:
       case events.Sound():
         return await self._hear(command.data)
       case events.Picture():
-        await self._see(command.data, is_video=True)
+        self._watch(command.data)
       case events.Update():
         return self._update(command)
       case events.Message():
@@ -113,7 +114,7 @@ class Talk:
       case events.Mute():
         self.line.mute(command.muted)
       case events.Pause():
-        self._is_paused = command.paused
+        self._choices.is_paused = command.paused
         if command.paused:
           await self.pause()
         else:
@@ -133,7 +134,7 @@ class Talk:
   @property
   def played(self) -> formats.Format:
     """How the agent's sound is coded."""
-    return self._played
+    return self._choices.played
 
   def settings(self) -> Event:
     """What session.created and session.updated say of audio and tools."""
@@ -143,15 +144,15 @@ class Talk:
           "format": self._decoder.form.to_json(),
           "turn_detection": None,
         },
-        "output": {"format": self._played.to_json()},
+        "output": {"format": self._choices.played.to_json()},
       },
       "tools": [tool.to_json() for tool in self.line.attached.declared],
-      "instructions": self._instructions,
+      "instructions": self._choices.instructions,
     }
 
   async def go_on(self) -> None:
     """Windows pass, unless the client has paused them."""
-    if self.rests_since is not None and not self._is_paused:
+    if self.rests_since is not None and not self._choices.is_paused:
       self.rests_since = None
       beat, line = self._setting.beat, self.line
       await asyncio.wrap_future(beat.call(lambda: beat.go_on(line)))
@@ -164,10 +165,8 @@ class Talk:
       await asyncio.wrap_future(beat.call(lambda: beat.pause(line)))
 
   def reconnected(self) -> None:
-    """Another client, which has set nothing yet."""
-    self._decoder = formats.Decoder(formats.PCM_24)
-    self._played = formats.PCM_24
-    self._is_paused = False
+    """Another client, which finds formats and pause as they were."""
+    self._decoder = formats.Decoder(self._choices.heard)
     self.line.mute(False)
 
   async def _hear(self, data: bytes) -> list[Event]:
@@ -175,6 +174,8 @@ class Talk:
       samples = self._decoder.push(data)
     except ValueError as error:
       raise events.Refused("invalid_audio", str(error)) from error
+    if self._choices.is_paused:  # it would be heard late
+      return []
     surplus = self.line.hear(samples)
     await self.go_on()
     if surplus:
@@ -185,12 +186,26 @@ class Talk:
       )
     return []
 
-  async def _see(self, data: bytes, *, is_video: bool) -> None:
-    """Decodes a picture beside the loop; video that is too fast is skipped."""
-    if is_video and self._is_looking:
+  def _watch(self, data: bytes) -> None:
+    """Decodes a frame of video while sound comes in; skips what is too fast."""
+    if self._looking is not None and not self._looking.done():
       return
+    refuse = self.refuse  # of the client that sent it
+
+    async def look() -> None:
+      try:
+        await self._see(data)
+        await self.go_on()
+      except events.Refused as refused:
+        refuse(refused)
+      except Ended:  # the house tells the client
+        pass
+
+    self._looking = asyncio.ensure_future(look())
+
+  async def _see(self, data: bytes) -> None:
+    """Decodes a picture beside the loop."""
     setting = self._setting
-    self._is_looking = True
 
     def decode() -> Any:
       return media.picture_of_bytes(
@@ -206,21 +221,20 @@ class Talk:
       image = await loop.run_in_executor(setting.eyes, decode)
     except BadRecording as error:
       raise events.Refused("invalid_image", str(error)) from error
-    finally:
-      self._is_looking = False
     self.line.show(image)
-    await self.go_on()
 
   def _update(self, command: events.Update) -> list[Event]:
     if command.heard is not None and command.heard != self._decoder.form:
       self._decoder = formats.Decoder(command.heard)
+      self._choices.heard = command.heard
     if command.played is not None:
-      self._played = command.played
+      self._choices.played = command.played
     if command.tools is not None:
       self.line.attached.declare(command.tools)
     replies: list[Event] = [{"type": "session.updated"}]
-    if command.instructions and command.instructions != self._instructions:
-      self._instructions = command.instructions
+    said = self._choices.instructions
+    if command.instructions and command.instructions != said:
+      self._choices.instructions = command.instructions
       tools = [tool.usage for tool in self.line.attached.declared]
       tokens = self._setting.tokenizer.encode(
         "\n".join([command.instructions, *tools])
@@ -251,7 +265,7 @@ class Talk:
       if text.strip():
         self._type(text)
     for image in command.images:
-      await self._see(image, is_video=False)
+      await self._see(image)
     await self.go_on()
     content: list[Event] = [
       {"type": "input_text", "text": text} for text in command.texts
@@ -291,14 +305,9 @@ class Talk:
       raise events.Refused(
         "not_offered", "this server records nothing: it has no --record"
       )
-    beat, line = self._setting.beat, self.line
+    change = recorder.begin if allowed else recorder.end
     try:
-      if allowed:
-        begin = recorder.begin
-        await asyncio.wrap_future(beat.call(lambda: begin(line)))
-      else:
-        end = recorder.end
-        await asyncio.wrap_future(beat.call(lambda: end(line)))
+      await asyncio.to_thread(change, self.line)  # a disk keeps no tick
     except errors.UserError as error:
       raise events.Refused("not_recorded", str(error)) from error
     return []

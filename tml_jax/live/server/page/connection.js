@@ -12,7 +12,9 @@
 import * as events from "./events.js";
 
 const WAITS = [0.3, 1, 2, 4, 5]; // seconds; the last one repeats
-const SILENT_SECONDS = 6; // without any event: the line is dead
+const SILENT_SECONDS = 6; // without a window: the line is dead
+/** Events that say that windows pass, or are about to. */
+const SIGNS = ["tml.tick", "tml.session"];
 const MOST_WAITING = 1 << 16; // bytes that have not left
 
 /** Codes of a close, with what is to be done. */
@@ -20,6 +22,7 @@ const ENDED = 1000;
 const REFUSED = 1008;
 const TOO_LARGE = 1009;
 const FULL = 1013;
+const RESTS = 4000; // paused for too long; its token is still good
 
 /** One session's socket. */
 export class Connection {
@@ -55,7 +58,13 @@ export class Connection {
     clearTimeout(this.timer);
     this.on.state("connecting", {});
     const { url, protocols } = events.address(location, this);
-    const socket = new WebSocket(url, protocols);
+    let socket;
+    try {
+      socket = new WebSocket(url, protocols);
+    } catch (error) {
+      this.refuse(error); // a token that is none
+      return;
+    }
     this.socket = socket;
     this.wasOpen = false;
     this.watch();
@@ -72,9 +81,15 @@ export class Connection {
     };
   }
 
+  /** Nothing that could be opened. */
+  async refuse({ message: reason }) {
+    this.isWanted = false;
+    const session = await about(this.token);
+    this.on.state("refused", { code: 1006, reason, session });
+  }
+
   receive(data) {
     const now = performance.now();
-    this.watch();
     let event = null;
     try {
       event = JSON.parse(data);
@@ -82,6 +97,7 @@ export class Connection {
       console.warn("the server sent what is no JSON");
     }
     if (typeof event?.type !== "string") return;
+    if (SIGNS.includes(event.type)) this.watch();
     if (event.type === "tml.session") {
       this.resume = event.resume_token ?? "";
       this.rests = event.rests_seconds ?? this.rests;
@@ -92,7 +108,7 @@ export class Connection {
     this.on.event(event, now, data.length);
   }
 
-  /** Breaks a line that says nothing, though an answer or ticks are due. */
+  /** Breaks a line without windows, though an answer or ticks are due. */
   watch() {
     clearTimeout(this.watcher);
     if (this.isPaused && this.wasOpen) return;
@@ -112,7 +128,7 @@ export class Connection {
     clearTimeout(this.watcher);
     this.socket = null;
     if (!this.isWanted) return;
-    const isFinal = [ENDED, REFUSED, TOO_LARGE].includes(code);
+    const isFinal = [ENDED, REFUSED, TOO_LARGE, RESTS].includes(code);
     const isLost = !this.isHeld && (!this.wasOpen || code === FULL);
     if (isFinal || isLost) {
       this.isWanted = false;
@@ -178,6 +194,7 @@ export class Connection {
 
 /** What the server says of itself: {status, ...}; status 0 is no answer. */
 export async function about(token) {
+  if (token && !events.isToken(token)) return { status: 401 };
   try {
     const headers = token ? { Authorization: `Bearer ${token}` } : {};
     const answer = await fetch("/v1/session", { headers, cache: "no-store" });

@@ -9,14 +9,20 @@ import { encodePcm16 } from "./codec.js";
 
 const SUBPROTOCOL = "realtime";
 const TOKEN_PREFIX = "openai-insecure-api-key."; // OpenAI's own convention
+const RESUME_PREFIX = "tml-resume."; // addresses are written into logs
+
+/** Whether a server may have such a token: it goes as a subprotocol. */
+export function isToken(text) {
+  return /^[A-Za-z0-9._~-]+$/.test(text);
+}
 
 /** Address and subprotocols of the socket; `place` is a Location or URL. */
 export function address(place, { resume = "", token = "" } = {}) {
   const url = new URL("/v1/realtime", place.href);
   url.protocol = place.protocol === "https:" ? "wss:" : "ws:";
   url.searchParams.set("client", "page");
-  if (resume) url.searchParams.set("resume", resume);
   const protocols = [SUBPROTOCOL];
+  if (resume) protocols.push(RESUME_PREFIX + resume);
   if (token) protocols.push(TOKEN_PREFIX + token);
   return { url: url.href, protocols };
 }

@@ -27,7 +27,7 @@ const PING_MS = 1000;
 
 const panel = new Panel();
 const views = {
-  words: new WordsView(element("words")),
+  words: new WordsView(element("words"), element("lines")),
   drawing: new DrawingView(element("drawing")),
   strip: new StripView(element("strip"), {
     state: new StripState(),
@@ -134,8 +134,8 @@ async function ready(about, isFirst) {
 function tellChoices() {
   if (session.about.recording?.offered) send(events.record(choice.recorded));
   send(events.mute(choice.muted));
-  if (choice.paused) send(events.pause(true));
-  else send(events.begin());
+  send(events.pause(choice.paused)); // the session remembers the last one
+  if (!choice.paused) send(events.begin());
 }
 
 /** Once a second. */
@@ -177,6 +177,7 @@ function follow(name, details) {
  */
 function end(says, { mayRest = false } = {}) {
   clearInterval(timer);
+  session?.interrupt();
   connection.close();
   video.stop();
   audio?.close();

@@ -118,6 +118,8 @@ export class Session {
 
   /** The line broke: what was to come does not. */
   interrupt() {
+    for (const { kind, text } of this.views.words.finishAll("cut off"))
+      this.log.line(this.seconds, kind, text);
     this.isReady = false;
     this.isOpen = false;
     this.figures.interrupt();
@@ -140,7 +142,8 @@ const HANDLERS = {
   },
 
   "response.output_audio.delta"({ item_id: item, delta }) {
-    if (this.cut.has(item) || !this.audio) return;
+    // Before, a server that goes on for us may use another rate.
+    if (!this.isReady || this.cut.has(item) || !this.audio) return;
     this.item = item;
     this.isOpen = true;
     this.audio.play(item, decodePcm16(delta));

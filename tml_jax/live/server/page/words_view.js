@@ -19,17 +19,18 @@ const NAMES = {
 const MOST_LINES = 500; // on the page; the download has all
 const NEAR_END = 48; // pixels: whoever reads there goes along
 
-/** Lines in an <ol>. */
+/** Lines in an <ol>, which the element `log` scrolls and has read. */
 export class WordsView {
-  constructor(list) {
+  constructor(log, list) {
+    this.log = log;
     this.list = list;
+    this.areWordsRead = false;
     this.reset();
   }
 
   reset() {
     this.list.replaceChildren();
     this.open = new Map(); // lines that still grow, by id
-    this.areWordsRead = false;
   }
 
   /** Adds `text` to the line `id`, which is made where there is none. */
@@ -43,7 +44,7 @@ export class WordsView {
     line.words.textContent += text;
     if (isDone) this.finish(id);
     this.trim();
-    if (isNear) this.list.scrollTop = this.list.scrollHeight;
+    if (isNear) this.log.scrollTop = this.log.scrollHeight;
     return line.words.textContent;
   }
 
@@ -67,6 +68,14 @@ export class WordsView {
     return line.words.textContent;
   }
 
+  /** No line grows any more. Returns them as {kind, text}. */
+  finishAll(note) {
+    return [...this.open].map(([id, { kind }]) => ({
+      kind,
+      text: this.finish(id, note),
+    }));
+  }
+
   make(kind, seconds) {
     const item = document.createElement("li");
     item.className = `growing ${kind}`;
@@ -86,7 +95,7 @@ export class WordsView {
     }
     item.append(name, " ", words);
     this.list.append(item);
-    return { item, words };
+    return { item, words, kind };
   }
 
   /** The lines that are whole, as {kind, text, seconds}. */
@@ -105,7 +114,7 @@ export class WordsView {
   }
 
   isNearEnd() {
-    const { scrollTop, clientHeight, scrollHeight } = this.list;
+    const { scrollTop, clientHeight, scrollHeight } = this.log;
     return scrollHeight - scrollTop - clientHeight < NEAR_END;
   }
 }
