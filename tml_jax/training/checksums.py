@@ -155,7 +155,7 @@ def of_block(data: Any, before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
 def _names(directory: pathlib.Path) -> list[str]:
   """Files of a step, without those that Orbax changes when it names it."""
   if buckets.is_url(directory):
-    names = [name for name in buckets.sizes(directory) if name[-1] != "/"]
+    names = list(buckets.sizes(directory))
   else:
     names = [
       path.relative_to(directory).as_posix()
