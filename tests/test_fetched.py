@@ -6,7 +6,7 @@ import shutil
 import fsspec
 import pytest
 
-from tests.helpers import object_store
+from tests.helpers import commands, object_store
 from tml_jax import buckets, errors, fetched, files
 
 NAMES = ("tokenizer.model", "web/index.json", "web/units/a.array_record")
@@ -101,6 +101,24 @@ def _is_read(line: str) -> bool:
   return line.startswith("GET") and any(
     name.rpartition("/")[2] in line for name in NAMES
   )
+
+
+def test_a_process_asks_the_bucket_once(url, store, tmp_path):
+  run = (
+    "import sys; from absl import flags;"
+    "from tml_jax.config import flags as config_flags; flags.FLAGS(sys.argv);"
+    "assert config_flags.data_dir() == config_flags.data_dir()"
+  )
+  start = len(store.asked)
+  result = commands.run(
+    *("-c", run, f"--data_dir={url}", f"--data_cache={tmp_path}")
+  )
+  assert result.returncode == 0, result.stderr
+  first = store.asked[start:]
+  start = len(store.asked)
+  fetch(url, tmp_path)
+  lists = [line for line in first if line in store.asked[start:]]
+  assert len(lists) == len({*lists}) > 0
 
 
 def test_objects_that_stand_for_folders_are_no_files(url, tmp_path):
