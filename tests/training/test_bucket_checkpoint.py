@@ -1,5 +1,6 @@
 """Checkpoints in buckets of real servers: whole, or absent."""
 
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,6 +109,27 @@ def test_a_connection_lost_in_a_save_leaves_the_save_before(run, server):
   again.save(2, state=state(2), loader_state=LOADER)
   again.close()
   assert workdir.checkpoint_steps(run) == [1, 2]
+
+
+@pytest.mark.slow
+def test_a_connection_lost_in_a_comparison_is_no_damage(run, server):
+  save(run, 1)
+  directory = files.path(run) / workdir.CHECKPOINTS / "1"
+  server.cut_at("GET .*manifest.ocdbt")
+  with pytest.raises(errors.TransientError, match="1 cannot be read"):
+    checksums.damage(directory)
+  server.mend()
+  assert checksums.damage(directory) == ""
+
+
+def test_folder_markers_are_no_files_of_a_step(run):
+  save(run, 1)
+  directory = files.path(run) / workdir.CHECKPOINTS / "1"
+  store, root = fsspec.core.url_to_fs(str(directory))
+  for marker in ("/", "/state/"):
+    store.pipe_file(f"{root}{marker}", b"")
+  checksums.write(directory)
+  assert checksums.damage(directory) == ""
 
 
 def test_all_damage_is_seen_and_set_aside(run, caplog):
