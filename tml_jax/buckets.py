@@ -103,7 +103,11 @@ def sizes(folder: pathlib.Path) -> dict[str, int]:
 
 
 def tags(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
-  """The same, with a tag of the bytes of each: ETag, or Google's MD5."""
+  """The same, with a tag of the bytes of each: ETag, or Google's MD5.
+
+  Without objects that only stand for a folder, whose names end in "/": a
+  console makes them, and gcsfuse.
+  """
   store, root = _opened(folder)
   try:
     found = store.find(root, detail=True)
@@ -116,7 +120,7 @@ def tags(folder: pathlib.Path) -> dict[str, tuple[int, str]]:
       str(entry.get("md5Hash") or entry.get("ETag") or entry.get("etag")),
     )
     for name, entry in sorted(found.items())
-    if name.startswith(f"{root}/")
+    if name.startswith(f"{root}/") and not name.endswith("/")
   }
 
 

@@ -10,6 +10,7 @@ texts of others on a terminal.
 import enum
 import errno
 import json
+import socket
 
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # of letters
 
@@ -71,10 +72,13 @@ _TRANSIENT = frozenset(
     *(errno.EMFILE, errno.ENFILE, errno.EADDRINUSE, errno.ECONNREFUSED),
   )
 )
+_TRANSIENT_KINDS = (TimeoutError, ConnectionError, socket.gaierror)
 
 
 def is_transient(error: BaseException) -> bool:
   """Whether it is a fault of a disk or network that may pass by itself."""
+  if isinstance(error, _TRANSIENT_KINDS):  # some have no number
+    return True
   return isinstance(error, OSError) and error.errno in _TRANSIENT
 
 

@@ -125,7 +125,7 @@ def main(config: Config) -> None:
         )
     prepare(
       config,
-      data_dir=config_flags.data_dir(),
+      data_dir=config_flags.data_dir_to_write(),
       sounds_root=_SOUNDS_ROOT.value,
       processes=_PROCESSES.value,
       verify=_VERIFY.value is not False,

@@ -72,6 +72,9 @@ def main(
   with processes.together():
     begun = check(task, processes=processes)
     requested = profile_flags.requested(steps=train.steps)
+  with processes.waiting():  # a host reads its share of the checksums
+    if init_from and not begun and not workdir_lib.has_checkpoints(workdir):
+      check_weights(task, path=init_from, processes=processes)
   with processes.together():  # none writes before all have been checked
     if processes.is_first:
       lock = lock_lib.Lock(workdir, flag="--workdir", does="trains")
@@ -143,7 +146,7 @@ def main(
     data.set_state(resumed.loader_state)
     logging.info("resumed from step %d of %s", start, resumed.path)
   elif init_from:
-    with processes.together():
+    with processes.waiting():  # the checksums again
       weights = checkpoint.Weights(
         init_from, index=processes.index, count=processes.count
       )
@@ -343,7 +346,7 @@ def facts(config: Any) -> dict[str, object]:
 
 
 def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
-  """Refuses what cannot be trained before anything is written.
+  """Refuses at once what cannot be trained, before anything is written.
 
   Returns:
     Whether the run has local checkpoints on this host.
@@ -354,12 +357,7 @@ def check(task: task_lib.Task, *, processes: processes_lib.Processes) -> bool:
     check_places(task)
   local_directory.check(task.config.train, directory=local_dir)
   task.check()
-  begun = local_directory.holds(local_dir, workdir=workdir)
-  if (
-    _INIT_FROM.value and not begun and not workdir_lib.has_checkpoints(workdir)
-  ):
-    check_weights(task, path=_INIT_FROM.value, processes=processes)
-  return begun
+  return local_directory.holds(local_dir, workdir=workdir)
 
 
 def check_places(task: task_lib.Task) -> None:
@@ -488,9 +486,9 @@ def run(config: Any, *, task: Callable[[Any], task_lib.Task]) -> None:
     contextlib.ExitStack() as cleanup,
     processes.ending_all(explain=failures.explain),
   ):
-    status = main(
-      task(config), processes=processes, cleanup=cleanup, failures=failures
-    )
+    with processes.waiting():  # a host may copy its data to --data_cache
+      made = task(config)
+    status = main(made, processes=processes, cleanup=cleanup, failures=failures)
   sys.exit(status)
 
 

@@ -126,6 +126,13 @@ _BAD = [
   ([_TINY, "--workdir=a\nb"], "give another"),
   ([_TINY, "--workdir=\udcff"], "give another"),
   ([_TINY, "--config.train.skip_batches=0"], "steps begin at 1"),
+  (
+    [_TINY, "--data_dir=data", "--data_cache=c"],
+    "--data_cache=c is for a --data_dir in a bucket (gs://, s3://), and data is"
+    " none",
+  ),
+  ([_TINY, "--data_cache", "c"], "and none is given: leave it out"),
+  ([_TINY, "--data_dir=data", "--data_cache_gib=1"], "bounds --data_cache"),
 ]
 
 

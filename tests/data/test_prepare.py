@@ -386,6 +386,11 @@ def test_command_line(tmp_path):
   result = commands.run(*common)
   assert result.returncode == 2 and "--data_dir is missing" in result.stderr
   result = commands.run(
+    *common, "--data_dir=gs://bucket/data", f"--data_cache={tmp_path}"
+  )
+  assert result.returncode == 2
+  assert "gs://bucket/data: this command writes there" in result.stderr
+  result = commands.run(
     *common, f"--data_dir={tmp_path}", "--config.data.voices=procedual:low"
   )
   assert result.returncode == 2

@@ -1,6 +1,7 @@
 """launch/*.sh with commands of the cloud that record what they are told."""
 
 import fnmatch
+import os
 import re
 import shlex
 import subprocess
@@ -610,6 +611,46 @@ def test_what_may_get_better_is_run_again(tmp_path, status):
   result = _until_done("--max_restarts=1", script=f"echo y; exit {status}")
   assert (result.returncode, result.stdout) == (status, "y\n" * 2)
   assert "was run again 1 times" in result.stderr
+
+
+_AT = """
+count=0
+at() {
+  [[ "$BASH_COMMAND" == %s* ]] && ((++count == %d)) || return 0
+  trap - DEBUG
+  kill -TERM $$
+}
+trap at DEBUG
+"""
+
+
+@pytest.mark.parametrize(
+  "before, time_of_it, script",
+  [
+    ("printf", 1, "exit 1"),  # it has ended, the pause is to begin
+    ("'child=$!'", 2, "exit 1"),  # the number of the pause is not known
+    ("'child=$!'", 1, "exec sleep 60"),  # that of the command is not known
+  ],
+)
+def test_sigterm_between_two_commands_of_the_script(
+  tmp_path, before, time_of_it, script
+):
+  """It comes when bash is about to do `before`."""
+  debug = tmp_path / "debug.sh"
+  debug.write_text(_AT % (before, time_of_it))
+  start = time.monotonic()
+  result = subprocess.run(
+    ["bash", LAUNCH / "until_done.sh", "--pause_seconds=60"]
+    + ["--", "sh", "-c", f"echo ran; {script}"],
+    env=os.environ | {"BASH_ENV": str(debug)},
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=150,
+  )
+  assert result.returncode == errors.Status.STOPPED, result.stderr
+  assert result.stdout.count("ran") < 2
+  assert time.monotonic() - start < 30
 
 
 def test_sigterm_reaches_the_command_and_nothing_is_run_again(tmp_path):

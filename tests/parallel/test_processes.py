@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from tests.helpers import processes
+from tests.helpers import processes, slow_host
 from tml_jax import errors
 from tml_jax.parallel import processes as processes_lib
+from tml_jax.training import checkpoint
 
 MODULE = ("-m", "tests.helpers.agreeing")
 
@@ -69,6 +70,25 @@ def test_a_step_that_hangs_ends_the_run():
     assert "--step_timeout" in errors_of(log)[0]
   # Who is first to notice says where it hung.
   assert any('agreeing.py", line' in log for _, log in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", ["task", "program"])
+def test_a_host_that_copies_or_compares_for_long_is_waited_for(slow, tmp_path):
+  trainer = checkpoint.Checkpointer(str(tmp_path / "old"), keep=1)
+  trainer.save(1, state={"params": slow_host.WEIGHTS}, loader_state={})
+  trainer.close()
+  found = processes.start(
+    *("-m", "tests.helpers.slow_host", f"--slow={slow}"),
+    *(f"--workdir={tmp_path}/run", f"--init_from={tmp_path}/old"),
+    "--connect_timeout=20",
+    count=2,
+    devices=1,
+    cache="",
+  ).finish()
+  for status, log in found:
+    assert status == errors.Status.BAD_INPUT, log[-3000:]
+    assert errors_of(log) == ["error: all have come to the data"]
 
 
 def test_half_of_the_flags_are_refused():

@@ -1,16 +1,20 @@
 """Checkpoints in buckets of real servers: whole, or absent."""
 
+import re
+
+import fsspec
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from orbax.checkpoint._src.path import gcs_utils
 from orbax.checkpoint.experimental import v1
 
-from tests.helpers import object_store, small_run
+from tests.helpers import commands, object_store, small_run
 from tml_jax import buckets, errors, files, workdir
 from tml_jax.parallel import processes as processes_lib
-from tml_jax.training import checkpoint, checksums, tiers
+from tml_jax.training import bucket_arrays, checkpoint, checksums, tiers
 
 LOADER = {"identity": {}, "shards": {"0": 3}}
 
@@ -110,6 +114,27 @@ def test_a_connection_lost_in_a_save_leaves_the_save_before(run, server):
   assert workdir.checkpoint_steps(run) == [1, 2]
 
 
+@pytest.mark.slow
+def test_a_connection_lost_in_a_comparison_is_no_damage(run, server):
+  save(run, 1)
+  directory = files.path(run) / workdir.CHECKPOINTS / "1"
+  server.cut_at("GET .*manifest.ocdbt")
+  with pytest.raises(errors.TransientError, match="1 cannot be read"):
+    checksums.damage(directory)
+  server.mend()
+  assert checksums.damage(directory) == ""
+
+
+def test_folder_markers_are_no_files_of_a_step(run):
+  save(run, 1)
+  directory = files.path(run) / workdir.CHECKPOINTS / "1"
+  store, root = fsspec.core.url_to_fs(str(directory))
+  for marker in ("/", "/state/"):
+    store.pipe_file(f"{root}{marker}", b"")
+  checksums.write(directory)
+  assert checksums.damage(directory) == ""
+
+
 def test_all_damage_is_seen_and_set_aside(run, caplog):
   save(run, 1, 2)
   step = files.path(run) / workdir.CHECKPOINTS / "2"
@@ -175,3 +200,14 @@ def test_what_older_code_saved_on_a_disk_is_read(tmp_path):
   )
   assert_equal(later["state"], state(4))
   assert later["loader"] == LOADER
+
+
+def test_another_release_of_orbax_is_told_which_one_is_needed(monkeypatch):
+  text = (commands.ROOT / "setup.py").read_text(encoding="utf-8")
+  monkeypatch.delattr(gcs_utils, "get_kvstore_for_gcs")
+  with pytest.raises(errors.UserError) as error:
+    bucket_arrays.prepare()
+  needed = re.search(r"'(orbax-checkpoint[^']+)'", str(error.value))[1]
+  for name in ("_S3", "_GCS"):  # as the extras have it
+    line = re.search(rf"^{name} = .*", text, re.MULTILINE)[0]
+    assert f'"{needed}"' in line

@@ -63,3 +63,41 @@ def test_weights_of_another_depth_say_so_in_one_line(tmp_path):
     weights.check(wanted, config=config)
   weights.close()
   assert "of another model (model.num_layers 9 -> 2): give" in str(error.value)
+
+
+def _abstract(state):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+
+
+def test_another_model_is_told_from_a_disk_that_fails(tmp_path):
+  state = {
+    "params": {"x": jnp.ones((3, 2)), "y": jnp.ones(4)},
+    "opt_state": ({"x": jnp.ones((3, 2))}, ()),
+  }
+  trainer = checkpoint.Checkpointer(str(tmp_path), keep=1)
+  trainer.save(1, state=state, loader_state={"at": 3})
+  trainer.wait()
+  assert trainer.restore(_abstract(state), step=1)[1] == {"at": 3}
+  weights = checkpoint.Weights(str(tmp_path))
+  wider = state | {"params": {"x": jnp.ones((3, 5)), "z": jnp.ones(4)}}
+  with pytest.raises(errors.UserError) as error:
+    trainer.restore(_abstract(wider), step=1)
+  assert error.value.status is errors.Status.BAD_INPUT
+  words = "params/x: (3, 2) in the checkpoint, (3, 5) in the config"
+  assert "does not fit this config" in str(error.value)
+  assert words in str(error.value) and "params/z: absent" in str(error.value)
+  with pytest.raises(errors.UserError, match="of another model") as error:
+    weights.restore({"params": _abstract(wider["params"])})
+  assert words in str(error.value)
+
+  for path in (tmp_path / workdir.CHECKPOINTS).glob("1/state/**/d/*"):
+    path.unlink()  # after it was found whole
+  with pytest.raises(errors.TransientError, match="1 cannot be read"):
+    trainer.restore(_abstract(state), step=1)
+  some = {"params": {"y": _abstract(state["params"]["y"])}}
+  with pytest.raises(errors.TransientError, match="1 cannot be read"):
+    weights.restore(some)
+  weights.close()
+  trainer.close()

@@ -115,6 +115,31 @@ def test_the_tier_on_the_host_falls_back_alike(saved, tmp_path, caplog):
   assert "index.json has" in caplog.text
 
 
+def test_what_is_said_of_the_last_save_is_where_it_lies(tmp_path):
+  found = damage_lib.opened(tmp_path / "run", local_every=50)
+  assert found.resume(damage_lib.abstract()) is None and found.last == ""
+  for step, tier in ((1, Tier.WORKDIR), (2, Tier.LOCAL)):
+    state, loader = damage_lib.state_of(step), {"identity": {}, "shards": {}}
+    found.save(step, tier=tier, state=state, loader_state=loader)
+    found.wait()
+    assert os.path.exists(f"{found.last}/{workdir.CHECKSUMS}")
+    assert os.path.basename(found.last) == str(step)
+  found.close()
+  again = damage_lib.opened(tmp_path / "run", local_every=50)
+  assert again.resume(damage_lib.abstract()).step == 2
+  assert again.last == found.last
+  again.close()
+
+
+def test_a_share_of_another_index_goes_with_the_next_start(saved, tmp_path):
+  run = shutil.copytree(saved, tmp_path / "run")
+  local = shutil.copytree(saved.with_name("run_local"), tmp_path / "run_local")
+  (mine,) = local.glob("*/0_of_1")
+  old = mine.rename(mine.with_name("3_of_8"))
+  assert damage_lib.resumed_step(run) == 3
+  assert mine.exists() and not old.exists()
+
+
 def test_weights_of_a_damaged_step_are_one_error(run):
   bad = run / workdir.CHECKPOINTS / "3"
   damage_lib.damage(bad / "state" / "manifest.ocdbt", kind="cut")

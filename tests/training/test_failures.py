@@ -60,7 +60,7 @@ def test_before_the_first_step_nothing_is_counted(tmp_path):
 def test_not_finite_ends_with_1_and_again_with_4(tmp_path, bad, caplog):
   waited = []
   checkpoints = types.SimpleNamespace(
-    wait=lambda: waited.append(1), path="RUN/checkpoints"
+    wait=lambda: waited.append(1), last="RUN/checkpoints/4"
   )
   for status in (errors.Status.FAILED, errors.Status.DEAD_END):
     check = failures_lib.FiniteOnly(

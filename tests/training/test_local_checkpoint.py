@@ -93,8 +93,25 @@ def test_killed_saves_and_other_process_counts_leave_nothing(tmp_path):
   (saver.path / "2.partial").mkdir()
   assert opened(tmp_path).usable(abstract(state)).keys() == {1}
   assert not (saver.path / "2.partial").exists()
-  assert not opened(tmp_path, count=2).usable(abstract(state))
+  again = opened(tmp_path, start="second", count=2)
+  assert not again.usable(abstract(state))
+  again.remove_others()
   assert not saver.path.exists()
+
+
+def test_a_host_with_another_index_keeps_shares_of_this_start_alone(tmp_path):
+  state = state_on(shardings(4, 2))
+  for index in (3, 7):
+    saver = opened(tmp_path, index=index, count=8)
+    saver.save(1, state=state, loader_state=LOADER)
+    saver.wait()
+  (tmp_path / "2_of_8" / "5").mkdir(parents=True)  # of an older version
+  here = opened(tmp_path, start="second", index=5, count=8)
+  other = opened(tmp_path, start="second", index=7, count=8)
+  for each in (here, other):
+    each.remove_others()
+  assert sorted(os.listdir(tmp_path)) == ["5_of_8", "7_of_8"]
+  assert other.usable(abstract(state)) == {1: "first"}
 
 
 def test_a_changed_byte_and_a_full_disk_are_said(tmp_path):

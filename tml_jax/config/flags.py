@@ -15,6 +15,7 @@ accelerator.
 import dataclasses
 import difflib
 import enum
+import functools
 import importlib.util
 import math
 import os
@@ -146,6 +147,7 @@ def parse_config(
     text = str(error).removeprefix("ERROR:: ")
     raise errors.UserError(f"--flagfile: {text}") from error
   _check_paths(argv)
+  _check_data_cache(argv)
   # Before the flags are parsed: a tool may have some of its own.
   files = value_of("plugins", argv=argv).split(",")
   plugins.load(file.strip() for file in files if file.strip())
@@ -183,7 +185,9 @@ def data_dir(*, default: str = "", is_needed: bool = True) -> str:
 
   Where nothing of it `is_needed` it may be missing, which gives "".
 
-  Of a bucket: where --data_cache holds it, which this waits for.
+  Of a bucket: where --data_cache holds it, which the first call of a process
+  waits for, perhaps for hours. It copies once: what others write into the
+  bucket meanwhile does not change data that is read.
 
   Raises:
     errors.UserError: neither is given, or it cannot be copied.
@@ -197,13 +201,30 @@ def data_dir(*, default: str = "", is_needed: bool = True) -> str:
     )
   if not buckets.is_url(_DATA_DIR.value):
     return _DATA_DIR.value
-  return str(
-    fetched.fetch(
-      _DATA_DIR.value,
-      directory=_DATA_CACHE.value,
-      most_bytes=_DATA_CACHE_GIB.value * 2**30,
-    )
+  return _fetched(
+    _DATA_DIR.value, _DATA_CACHE.value, _DATA_CACHE_GIB.value * 2**30
   )
+
+
+@functools.cache
+def _fetched(url: str, directory: str, most_bytes: float) -> str:
+  return str(fetched.fetch(url, directory=directory, most_bytes=most_bytes))
+
+
+def data_dir_to_write() -> str:
+  """The value of --data_dir, for a command that writes there.
+
+  Raises:
+    errors.UserError: it is not given, or a bucket, whose copy in --data_cache
+      would lose what is written.
+  """
+  if buckets.is_url(_DATA_DIR.value):
+    raise errors.UserError(
+      f"--data_dir={_DATA_DIR.value}: this command writes there, and to a disk"
+      " alone: give a directory, then copy that to the bucket"
+      " (docs/run_on_tpu.md)"
+    )
+  return data_dir()
 
 
 def overrides() -> dict[str, Any]:
@@ -357,6 +378,25 @@ def _check_paths(argv: list[str]) -> None:
         r" with any of * ? [ ] \ or an unprintable letter in its name; give"
         " another"
       )
+
+
+def _check_data_cache(argv: list[str]) -> None:
+  """Refuses flags of a copy where nothing is copied."""
+  of_data, cache, most = (
+    value_of(name, argv=argv)
+    for name in ("data_dir", "data_cache", "data_cache_gib")
+  )
+  if cache and not buckets.is_url(of_data):
+    raise errors.UserError(
+      f"--data_cache={cache} is for a --data_dir in a bucket (gs://, s3://),"
+      f" and {of_data or 'none'} is {'none' if of_data else 'given'}: leave it"
+      " out"
+    )
+  if most and not cache:
+    raise errors.UserError(
+      f"--data_cache_gib={most} bounds --data_cache, which is not given: leave"
+      " it out, or give both"
+    )
 
 
 def _add_config_of_workdir(argv: list[str]) -> list[str]:

@@ -204,7 +204,11 @@ class Processes:
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """What one process does inside, however long, the others wait for."""
+    """What one process does inside, however long, the others wait for.
+
+    Every process must come here, not within `together`. An error inside ends
+    the others once this process ends (`ending_all`), whatever they do inside.
+    """
     if self.count == 1:
       yield
       return

@@ -21,6 +21,7 @@ from tml_jax import buckets, errors
 ATOMICITY = options_lib.AtomicityOptions(
   mode=options_lib.AtomicityMode.COMMIT_FILE
 )
+_RELEASES = ">=0.12.8,<0.13"  # as the extras s3 and gcs have it
 _REPLACED = (
   (tensorstore_utils, "_use_gcs_driver"),
   (tensorstore_utils, "_normalize_path"),
@@ -38,7 +39,8 @@ def prepare() -> None:
     if not hasattr(module, name):
       raise errors.UserError(
         f"this orbax-checkpoint has no {name}, so that it cannot be taught"
-        " buckets: install one that setup.py allows (0.12 was tested)"
+        " buckets: pip install"
+        f" 'orbax-checkpoint{_RELEASES}'"
       )
   tensorstore_utils._use_gcs_driver = buckets.is_url
   tensorstore_utils._normalize_path = _normalized

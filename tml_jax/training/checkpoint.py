@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from flax import traverse_util
 
 from tml_jax import buckets, errors, files
 from tml_jax import workdir as workdir_lib
@@ -28,6 +27,7 @@ from tml_jax.streams import tokenizer
 from tml_jax.training import checksums
 from tml_jax.training import state as state_lib
 
+_STATE = "state"  # the folder of a step that the arrays are in
 _LISTED = 6  # differences in one message
 
 
@@ -37,7 +37,7 @@ def _is_not_chatter(record) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-  return str(error).strip().splitlines()[0][:300]
+  return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 class Sealing:
@@ -131,8 +131,19 @@ class Checkpointer:
 
     Raises:
       errors.UserError: the checkpoint is of another model.
+      errors.TransientError: it cannot be read now.
     """
-    try:
+    directory = self._directory / str(step)
+    with _reading(directory):
+      handler = ocp.StandardCheckpointHandler()
+      kept = _shapes(handler.metadata(directory / _STATE).tree)
+    if problems := _differences(kept, wanted=_shapes(abstract_state)):
+      raise errors.UserError(
+        f"checkpoint {directory} does not fit this config"
+        f" ({_listed(problems)}); use the run's own config, or delete that"
+        " directory to go back to the one before"
+      )
+    with _reading(directory):
       restored = self._manager.restore(
         step,
         args=ocp.args.Composite(
@@ -140,12 +151,6 @@ class Checkpointer:
           loader=ocp.args.JsonRestore(),
         ),
       )
-    except (ValueError, OSError, KeyError, TypeError) as error:
-      raise errors.UserError(
-        f"checkpoint {self._directory / str(step)} does not fit this"
-        f" config ({_first_line(error)}); use the run's own config, or delete"
-        " that directory to go back to the one before"
-      ) from error
     return restored["state"], restored["loader"]
 
   def wait(self) -> None:
@@ -207,10 +212,7 @@ class Weights:
     tree = self._manager.item_metadata(self.step)["state"].tree
     self._params = "ema" if tree.get("ema") else "params"
     tree = {"params": tree[self._params], "router": tree.get("router") or {}}
-    self.shapes = {
-      path: tuple(leaf.shape)
-      for path, leaf in traverse_util.flatten_dict(tree).items()
-    }
+    self.shapes = _shapes(tree)
 
   def check(self, abstract: dict[str, Any], *, config: Any) -> None:
     """Compares with the shapes of a model.
@@ -223,22 +225,14 @@ class Weights:
       errors.UserError: they differ; names the fields of the config that do,
         where the run still has one, else some of the tensors.
     """
-    wanted = traverse_util.flatten_dict(abstract)
-    problems = [
-      f"{'/'.join(path)}: {_shape(self.shapes, path)} in the checkpoint,"
-      f" {_shape(wanted, path)} in the config"
-      for path in sorted(wanted.keys() | self.shapes.keys())
-      if _shape(self.shapes, path) != _shape(wanted, path)
-    ]
-    if problems:
-      problems = self._changed_fields(config) or problems
-      more = len(problems) - _LISTED
-      if more > 0:
-        problems = [*problems[:_LISTED], f"and {more} more"]
-      raise errors.UserError(
-        f"the weights of {self.path}/{self.step} are of another model"
-        f" ({'; '.join(problems)}): give the config that they were made with"
-      )
+    if problems := _differences(self.shapes, wanted=_shapes(abstract)):
+      raise self._is_other(self._changed_fields(config) or problems)
+
+  def _is_other(self, problems: list[str]) -> errors.UserError:
+    return errors.UserError(
+      f"the weights of {self.path}/{self.step} are of another model"
+      f" ({_listed(problems)}): give the config that they were made with"
+    )
 
   def _changed_fields(self, config: Any) -> list[str]:
     """Fields of the model, "NAME OLD -> NEW"; none where that is unknown."""
@@ -261,13 +255,18 @@ class Weights:
     without gives a numpy array.
 
     Raises:
-      errors.UserError: the checkpoint is broken.
+      errors.UserError: the checkpoint is of another model.
+      errors.TransientError: it cannot be read now.
     """
+    wanted = _shapes(abstract)
+    kept = {path: x for path, x in self.shapes.items() if path in wanted}
+    if problems := _differences(kept, wanted=wanted):
+      raise self._is_other(problems)
     item = {
       self._params if collection == "params" else collection: leaves
       for collection, leaves in abstract.items()
     }
-    try:
+    with _reading(files.path(self.path) / str(self.step)):
       restored = self._manager.restore(
         self.step,
         args=ocp.args.Composite(
@@ -278,11 +277,6 @@ class Weights:
           )
         ),
       )["state"]
-    except (ValueError, OSError, KeyError, TypeError) as error:
-      first = str(error).strip().splitlines()[0][:300]
-      raise errors.UserError(
-        f"checkpoint {self.path}/{self.step} is broken ({first})"
-      ) from error
     return {
       collection: restored[
         self._params if collection == "params" else collection
@@ -333,10 +327,53 @@ def check_whole(
   )
 
 
-def _shape(tree: dict[tuple[str, ...], Any], path: tuple[str, ...]) -> Any:
-  if path not in tree:
-    return "absent"
-  return tuple(getattr(tree[path], "shape", tree[path]))
+@contextlib.contextmanager
+def _reading(directory: pathlib.Path) -> Iterator[None]:
+  """A step that is whole and of this model: what fails is outside of it.
+
+  Raises:
+    errors.TransientError: the next start may read it.
+  """
+  try:
+    yield
+  except Exception as error:
+    is_of_orbax = isinstance(error, (ValueError, KeyError, TypeError))
+    if not is_of_orbax and not files.is_fault(error):
+      raise
+    raise errors.TransientError(
+      f"checkpoint {directory} cannot be read ({_first_line(error)}): see to"
+      " the disk or the connection, then run the same command again"
+    ) from error
+
+
+def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+  """Of each leaf, by the names on the way to it, as Orbax has them."""
+  return {
+    tuple(jax.tree_util.keystr((key,), simple=True) for key in path): tuple(
+      leaf.shape
+    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def _differences(
+  kept: dict[tuple[str, ...], tuple[int, ...]],
+  *,
+  wanted: dict[tuple[str, ...], tuple[int, ...]],
+) -> list[str]:
+  return [
+    f"{'/'.join(path)}: {kept.get(path, 'absent')} in the checkpoint,"
+    f" {wanted.get(path, 'absent')} in the config"
+    for path in sorted(wanted.keys() | kept.keys())
+    if kept.get(path) != wanted.get(path)
+  ]
+
+
+def _listed(problems: list[str]) -> str:
+  more = len(problems) - _LISTED
+  return "; ".join(
+    [*problems[:_LISTED], *([f"and {more} more"] if more > 0 else [])]
+  )
 
 
 def _restore_args(leaf: jax.ShapeDtypeStruct) -> ocp.RestoreArgs:

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tml_jax import buckets, errors
+from tml_jax import buckets
 from tml_jax import files as files_lib
 from tml_jax import workdir as workdir_lib
 
@@ -113,10 +113,9 @@ def _damage(
 ) -> str:
   try:
     return _first_damage(directory, chosen=chosen)
-  except OSError as error:
-    raise errors.of_system(
-      error, f"checkpoint {directory} cannot be read ({error})"
-    ) from error
+  except Exception as error:  # clients of buckets have their own kinds
+    what = f"checkpoint {directory} cannot be read"
+    raise files_lib.fault(error, what=what) from error
 
 
 def _first_damage(
@@ -155,7 +154,7 @@ def of_block(data: Any, before: tuple[int, int] = (0, 0)) -> tuple[int, int]:
 def _names(directory: pathlib.Path) -> list[str]:
   """Files of a step, without those that Orbax changes when it names it."""
   if buckets.is_url(directory):
-    names = [name for name in buckets.sizes(directory) if name[-1] != "/"]
+    names = list(buckets.sizes(directory))
   else:
     names = [
       path.relative_to(directory).as_posix()

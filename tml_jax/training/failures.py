@@ -97,8 +97,7 @@ class FiniteOnly:
       return
     self.checkpoints.wait()  # the save of a good step may still be running
     last = (
-      f"the last good checkpoint is step {saved} in"
-      f" {self.checkpoints.path}/{saved}"
+      f"the last good checkpoint is step {saved} in {self.checkpoints.last}"
       if saved
       else "no checkpoint had been saved"
     )
@@ -132,8 +131,4 @@ def describe(error: Exception) -> str:
 
 def _is_outside(error: Exception) -> bool:
   """Whether the world may be another one at the next start."""
-  return (
-    errors.is_transient(error)
-    or isinstance(error, ConnectionError)
-    or buckets.is_fault(error)
-  )
+  return errors.is_transient(error) or buckets.is_fault(error)

@@ -8,7 +8,9 @@ plain one writes numpy arrays on one process only. Start at `LocalCheckpointer`.
 DIR/RUN/INDEX_of_COUNT/STEP holds `state.bin`, the blocks one after another,
 `index.json`, which says what they are, and the checksums of both. Nothing is
 exchanged to save; to restore, all processes must hold the same step of the same
-start.
+start. `opened_by` beside the steps names the start whose process has the share:
+what none of this start has is removed, as a host that comes back with another
+INDEX would else keep all that it ever had.
 """
 
 import json
@@ -29,6 +31,7 @@ from tml_jax.training import state as state_lib
 _KEPT = 2  # a process may be killed between the others' saves of a step
 _INDEX, _STATE = workdir_lib.LOCAL_INDEX, workdir_lib.LOCAL_STATE
 _PARTIAL = ".partial"
+_OPENED_BY = "opened_by"
 Block = tuple[tuple[int, int], ...]  # start and stop of each dim
 
 
@@ -40,7 +43,7 @@ class LocalCheckpointer:
   """
 
   def __init__(self, root: pathlib.Path, *, start: str, index: int, count: int):
-    """Removes what a killed save and other numbers of processes left.
+    """Takes this process's share; removes what a killed save left in it.
 
     Args:
       root: of this run (`local_directory.of_run`).
@@ -54,11 +57,25 @@ class LocalCheckpointer:
     self._error: OSError | None = None
     self.damaged: dict[int, str] = {}
     self.path.mkdir(parents=True, exist_ok=True)
-    for other in root.glob(f"{index}_of_*"):
-      if other != self.path:
-        shutil.rmtree(other, ignore_errors=True)
+    files.write_atomically(self.path / _OPENED_BY, content=start)
     for item in self.path.glob(f"*{_PARTIAL}"):
       shutil.rmtree(item, ignore_errors=True)
+
+  def remove_others(self) -> None:
+    """Removes shares of no process of this start; all must have opened theirs.
+
+    Those of other processes on this host stay, whatever their number: each
+    has written its start.
+    """
+    for other in self.path.parent.glob("*_of_*"):
+      try:
+        start = (other / _OPENED_BY).read_text()
+      except FileNotFoundError:  # it was never opened by this version
+        start = None
+      except OSError:  # it cannot be known: the next start may
+        continue
+      if start != self._start:
+        shutil.rmtree(other, ignore_errors=True)
 
   def usable(self, abstract_state: state_lib.TrainState) -> dict[int, str]:
     """Steps with every block that `abstract_state` wants here.

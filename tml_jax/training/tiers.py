@@ -45,7 +45,12 @@ class Resumed:
 
 
 class Tiers:
-  """The checkpoints of one run, as one process sees them."""
+  """The checkpoints of one run, as one process sees them.
+
+  Attributes:
+    last: where the newest save lies, or what the run goes on from; "" if
+      there is neither.
+  """
 
   def __init__(
     self,
@@ -60,12 +65,13 @@ class Tiers:
     self._processes = processes
     self._run = files.absolute(workdir)
     self.path = str(self._run / workdir_lib.CHECKPOINTS)
+    self.last = ""
     self._workdir: checkpoint.Checkpointer | None = None  # until `resume`
     self._local = None
     if train.local_checkpoint_every:
       self._local = local_checkpoint.LocalCheckpointer(
         local_directory.of_run(local_dir, workdir=workdir),
-        start=workdir_lib.start_ids(workdir)[-1],
+        start=processes.all_of(workdir_lib.start_ids(workdir)[-1])[0],
         index=processes.index,
         count=processes.count,
       )
@@ -107,6 +113,7 @@ class Tiers:
       self._local.discard_after(step)
     if tier == Tier.NONE:
       return None
+    self.last = self._place(step, tier=tier)
     if tier == Tier.LOCAL:
       state, loader_state = self._local.restore(abstract_state, step=step)
       return Resumed(step, state, loader_state, str(self._local.path))
@@ -133,6 +140,7 @@ class Tiers:
     Raises:
       errors.UserError: this save or the one before cannot be written.
     """
+    self.last = self._place(step, tier=tier)
     if tier == Tier.LOCAL:
       self._local.save(step, state=state, loader_state=loader_state)
       return
@@ -155,6 +163,10 @@ class Tiers:
     if self._local is not None:
       self._local.wait()
 
+  def _place(self, step: int, *, tier: Tier) -> str:
+    root = self._local.path if tier == Tier.LOCAL else self.path
+    return f"{root}/{step}"
+
   def _candidates(
     self, abstract_state: state_lib.TrainState
   ) -> list[tuple[int, Tier]]:
@@ -165,6 +177,7 @@ class Tiers:
     if self._local is not None:
       mine = self._local.usable(abstract_state)
       texts = self._processes.all_of(json.dumps(mine))
+      self._local.remove_others()  # all have opened theirs
       sets = [set(json.loads(text).items()) for text in texts]
       for step, _ in set.intersection(*sets):  # of the same start
         result.setdefault(int(step), Tier.LOCAL)
