@@ -24,7 +24,9 @@ from tml_jax.config import ExpertWeights
 
 _DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
 _ONLY = flags.DEFINE_list("only", [], "Rows to run; empty runs all.")
-_RUN = flags.DEFINE_bool("run", True, "Compile, or only write the tables.")
+_COMPILE = flags.DEFINE_bool(
+  "compile", True, "Compile, or only write the tables."
+)
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _SMALL = "--config=experiments/interaction.py:tml_interaction_small"
@@ -422,7 +424,7 @@ def main(argv: list[str]) -> None:
     if name not in names:
       sys.exit(f"--only={name}: write one of {', '.join(names)}")
   for row in (*ROWS, *_TICKS):
-    if _RUN.value and (not _ONLY.value or row.name in _ONLY.value):
+    if _COMPILE.value and (not _ONLY.value or row.name in _ONLY.value):
       run(row, directory=directory)
   reports = read(directory)
   text = tables(reports) + "\n"

@@ -57,6 +57,7 @@ def test_backchannels_are_of_who_listens(tmp_path):
   assert second.track(Role.USER).words == agent.words
   assert first.metadata == {
     "kind": "conversation",
+    "part_of": "train/0/a",
     "language": "en",
     "licence": "CC-BY-4.0",
     "narrative": "Ann asks Ben.",

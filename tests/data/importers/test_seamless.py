@@ -68,6 +68,7 @@ def test_each_is_the_user_once(tmp_path):
       "language": "en",
       "licence": "CC-BY-NC-4.0",
       "left out": {"words without times": 2},
+      "part_of": NAME,
     }
   (item,), _ = streamed.read(
     "seamless", tmp_path, user="second", video="no", **GIVEN
