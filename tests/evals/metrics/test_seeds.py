@@ -55,6 +55,33 @@ def test_a_number_is_the_mean_of_its_seeds_and_events_are_of_one():
   assert found["unasked_seconds"].high == pytest.approx(19.145, abs=1e-3)
 
 
+def test_a_number_lies_in_its_interval_whatever_its_unit():
+  def arm(*shares):
+    random = np.random.default_rng(0)
+    return [
+      [
+        {
+          **{n: [(float(random.random() < share), 1.0)] for n in names},
+          "unasked_seconds": [(0.1, 0.5)],
+        }
+        for _ in range(40)
+      ]
+      for share in shares
+    ]
+
+  names = ("done", "done_turn", "right", "right_turn", "speech_iou")
+  rows = tuple(
+    m
+    for m in panel.METRICS
+    if m.name in ("summary_score", "done", "speech_iou", "unasked_seconds")
+  )
+  found = seeds.summarise(arm(0.7, 0.8, 0.6), metrics=rows)
+  assert len(found) == 4 and 60 < found["summary_score"].value < 100
+  for value in found.values():
+    assert value.low <= value.value <= value.high
+  assert found["summary_score"].high <= 100 and found["done"].high <= 1
+
+
 def test_a_share_is_as_wide_as_that_of_one_seed():
   found = seeds.summarise([_items(1.1)] * 3, metrics=_ROWS)["responded"]
   low, _ = statistics.clopper_pearson(40, 40)

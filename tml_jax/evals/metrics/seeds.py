@@ -152,14 +152,13 @@ def _found(metric: Metric, arm: Arm, weights_RI: np.ndarray) -> np.ndarray:
   )
 
 
-def _difference(ours_SR: np.ndarray, *others_SR: np.ndarray) -> Difference:
-  """Of the mean over seeds, or of it and that of another arm."""
-  arms = [ours_SR, *others_SR]
-  signs = [1.0, -1.0]
-  apart_R = sum(
-    sign * found_SR.mean(axis=0)
-    for sign, found_SR in zip(signs, arms, strict=False)
-  )
+def _difference(
+  ours_SR: np.ndarray, theirs_SR: np.ndarray | None = None
+) -> Difference:
+  """Of the mean over seeds, less that of another arm if there is one."""
+  arms, apart_R = [ours_SR], ours_SR.mean(axis=0)
+  if theirs_SR is not None:
+    arms, apart_R = [ours_SR, theirs_SR], apart_R - theirs_SR.mean(axis=0)
   found = statistics.difference(apart_R)
   if min(map(len, arms)) == 1 or np.isnan(found.value):
     return found
@@ -188,7 +187,7 @@ def _difference(ours_SR: np.ndarray, *others_SR: np.ndarray) -> Difference:
 
 def _bounds(metric: Metric, arm: Arm) -> tuple[float, float]:
   """What a metric cannot be below or above."""
-  most = 1.0 if metric.unit in ("%", "0..100", "0..1") else np.inf
+  most = {"%": 1.0, "0..1": 1.0, "0..100": 100.0}.get(metric.unit, np.inf)
   events = (
     value
     for items in arm
