@@ -22,7 +22,7 @@ from typing import Any
 from absl import logging
 
 from tml_jax import buckets, errors, files, lock, plugins
-from tml_jax.config import Config, LoopConfig, Schedule
+from tml_jax.config import Config, LoopConfig, OnChange, Schedule
 from tml_jax.config import text as config_text
 
 CONFIG = config_text.FILE_NAME
@@ -77,7 +77,6 @@ FREE_FIELDS = (
 )
 # With `data.on_change=go_on`, these too: the loader begins what has changed
 # where the old mixture stands.
-GO_ON = "go_on"
 GO_ON_FIELDS = (
   "data.mixture",
   "data.schedule",
@@ -235,7 +234,7 @@ def _is_step(name: str) -> bool:
 def check_resume(old: Any, *, new: Any, source: str) -> None:
   """Raises `errors.UserError` with a diff when `new` cannot resume `old`."""
   free = FREE_FIELDS
-  if getattr(new.data, "on_change", "") == GO_ON:
+  if getattr(new.data, "on_change", None) == OnChange.GO_ON:
     free += GO_ON_FIELDS
   changes = {
     name: change

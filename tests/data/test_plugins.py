@@ -228,21 +228,15 @@ def test_an_archive_names_its_plugins(tmp_path, monkeypatch):
   path = plugin_files.write("at_once", tmp_path)
   plugins.load([path])
   log = drawn.log("uu.aa...", drawn.asks(Kind.TURN, 0, 2))
-  made = report.Report(
-    scored=[
+  made = drawn.report(
+    [
       report.Scored(
         "turns",
         log=log,
         series={panel.MODEL: panel.measure(log)},
         columns={panel.MODEL: columns.of(log)},
       )
-    ],
-    sums={},
-    skipped={},
-    reused=0,
-    tick_seconds=np.zeros(0),
-    metrics=panel.metrics(),
-    agents=(),
+    ]
   )
   file = tmp_path / "results" / "agents.xz"
   head = archive.head(small.config({}), numbers={"git": "abc"})

@@ -6,7 +6,6 @@ import lzma
 import re
 import shutil
 
-import numpy as np
 import pytest
 
 from tests.helpers import commands, drawn
@@ -14,7 +13,7 @@ from tests.helpers.drawn import asks
 from tml_jax import errors
 from tml_jax.evals import archive, compared, results, results_tables
 from tml_jax.evals.metrics import panel, statistics
-from tml_jax.evals.report import Report, Scored
+from tml_jax.evals.report import Scored
 from tml_jax.logs import columns
 from tml_jax.streams.annotation import Kind
 
@@ -48,15 +47,7 @@ def _report(*kinds, users="reacting"):
         of=of,
       )
     )
-  return Report(
-    scored=scored,
-    sums={},
-    skipped={},
-    reused=0,
-    tick_seconds=np.zeros(0),
-    metrics=panel.metrics(),
-    agents=(),
-  )
+  return drawn.report(scored)
 
 
 def _with_agent(report):

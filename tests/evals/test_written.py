@@ -2,14 +2,13 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from tests.helpers import drawn, small
 from tests.helpers.drawn import asks
 from tml_jax.evals import archive, conditions, written
 from tml_jax.evals.metrics import panel
-from tml_jax.evals.report import Report, Scored
+from tml_jax.evals.report import Scored
 from tml_jax.logs import columns
 from tml_jax.streams.annotation import Kind
 
@@ -20,15 +19,7 @@ _SCORED = Scored(
   series={panel.MODEL: panel.measure(_LOG)},
   columns={panel.MODEL: columns.of(_LOG)},
 )
-_REPORT = Report(
-  scored=[_SCORED],
-  sums={},
-  skipped={},
-  reused=0,
-  tick_seconds=np.zeros(0),
-  metrics=panel.metrics(),
-  agents=(),
-)
+_REPORT = drawn.report([_SCORED])
 
 
 def _write(output, *, step):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from tml_jax.evals.metrics import panel, speech
+from tml_jax.evals.report import Report, Scored
 from tml_jax.logs import ticks
 from tml_jax.streams.annotation import Annotation, Kind
 
@@ -58,3 +59,16 @@ def values(drawing, *annotations, **rest) -> dict[str, list[float]]:
   """The values of all series, without their weights."""
   series = panel.measure(log(drawing, *annotations, **rest))
   return {name: [value for value, _ in found] for name, found in series.items()}
+
+
+def report(scored: list[Scored]) -> Report:
+  """A report of these items of the model alone, of the whole panel."""
+  return Report(
+    scored=scored,
+    sums={},
+    skipped={},
+    reused=0,
+    tick_seconds=np.zeros(0),
+    metrics=panel.metrics(),
+    agents=(),
+  )

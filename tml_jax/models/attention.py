@@ -24,7 +24,7 @@ from tml_jax.models.execution import Execution
 
 # Queries of a cell, and cells of a sequence at most, as each is compiled for
 # itself. On two cores cells of 128 take half the time of one of 896
-# (benchmarks/attention.py).
+# (benchmarks/README.md).
 _QUERIES, _MOST_CELLS = 128, 8
 # A window of twice so many is cut into two cells.
 _LOCAL_QUERIES = 64
