@@ -94,7 +94,7 @@ _EVAL = [  # benchmarks/vocoder.py, --vad=silero, --speech_quality=dnsmos
 _DOCS = ["pdoc>=16.0,<17"]  # launch/api_pages.sh
 _TPU = [  # libtpu: to run on TPUs, and to compile
   "jax[tpu]>=0.8.0,<0.11",
-  "qwix>=0.1.8,<0.2",  # sample.expert_weights = int8
+  "qwix>=0.1.8,<0.2",  # train.low_precision, sample.expert_weights
 ]
 
 setuptools.setup(

@@ -63,7 +63,7 @@ ROWS = (
   ),
 )
 
-# Live sessions: the same weights, experts over all chips.
+# Live sessions: the same weights, experts over all devices.
 _TICKS = tuple(
   Row(
     f"tick-{topology.replace(':', '-')}-{sessions}-{weights}",
@@ -73,17 +73,18 @@ _TICKS = tuple(
       "--program=tick",
       f"--sessions={sessions}",
       "--config.mesh.fsdp=1",
-      f"--config.mesh.expert={chips}",
+      f"--config.mesh.expert={devices}",
       f"--config.sample.expert_weights={weights}",
     ),
   )
-  for topology, chips, sessions in (
-    ("v5p:2x2x2", 8, 16),
-    ("v5p:2x2x4", 16, 16),
-    ("v5p:2x2x4", 16, 64),
-    ("v6e:8x8", 64, 64),
+  for topology, devices, sessions, eight_bits in (
+    ("v5p:2x2x2", 8, 16, ExpertWeights.INT8),
+    ("v5p:2x2x4", 16, 16, ExpertWeights.INT8),
+    ("v5p:2x2x4", 16, 64, ExpertWeights.INT8),
+    ("v6e:8x8", 64, 64, ExpertWeights.INT8),
+    ("tpu7x:2x2x1", 8, 16, ExpertWeights.FP8),
   )
-  for weights in ExpertWeights
+  for weights in (ExpertWeights.MODEL, eight_bits)
 )
 
 
@@ -267,8 +268,8 @@ def _live(reports: dict[str, dict]) -> list[str]:
     "token is counted in the bounds, each further one costs about what is",
     "written behind them, five in a window are many. Bytes are all of HBM of a",
     "chip, as if kernels read every expert each time; they read the chosen",
-    "ones (moe_tpu.md). There is no fp8 form: experts in `float8_e4m3fn` are",
-    "written out in float32 first by libtpu 0.0.42, six times the bytes.",
+    "ones (moe_tpu.md). 8 bits are those that the chip multiplies: of the",
+    "others libtpu 0.0.42 writes float32 out first, six times the bytes.",
     "",
     "| slice | chips | mesh | sessions | experts | HBM, GiB | cache, GiB |"
     " read and written, GB | bound, ms | exposed, ms | of it a token, ms |"
@@ -290,7 +291,7 @@ def _live(reports: dict[str, dict]) -> list[str]:
       f"{r['chips']:,}",
       " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1),
       f"{r['sessions']}",
-      "int8" if row.flags[-1].endswith(ExpertWeights.INT8) else "bfloat16",
+      _experts(row),
       f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
       f"{r['hbm_by_category_gib']['cache']:.2f}",
       f"{r['hbm_gb_moved_per_chip']:.1f}",
@@ -302,6 +303,12 @@ def _live(reports: dict[str, dict]) -> list[str]:
     )
     lines.append("| " + " | ".join(cells) + " |")
   return [*lines, "", "```", *commands, "```", ""] if commands else []
+
+
+def _experts(row: Row) -> str:
+  """What they are held in."""
+  weights = row.flags[-1].rpartition("=")[2]
+  return "bfloat16" if weights == ExpertWeights.MODEL else weights
 
 
 def _token_seconds(r: dict) -> float:

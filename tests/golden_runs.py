@@ -19,6 +19,7 @@ import pathlib
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -140,6 +141,19 @@ def prepared(directory: str) -> str:
 
 def losses(config: Config, *, data_dir: str) -> Golden:
   """Loss and gradient norm of the first steps of a run."""
+  lines = [
+    f"{number} loss {loss!r} grad_norm {norm!r}"
+    for number, (loss, norm) in enumerate(
+      trained(config, data_dir=data_dir, steps=STEPS), start=1
+    )
+  ]
+  return Golden(machine(), tuple(lines))
+
+
+def trained(
+  config: Config, *, data_dir: str, steps: int
+) -> Iterator[tuple[float, float]]:
+  """Loss and gradient norm of each step from new weights."""
   import jax
 
   from tml_jax.data import loader as loader_lib
@@ -156,8 +170,7 @@ def losses(config: Config, *, data_dir: str) -> Golden:
   step = program.compile(program.lower())
   rows = range(config.train.global_batch_size)
   loader = loader_lib.Loader(config, data_dir=data_dir, split=Split.TRAIN)
-  lines = []
-  for number in range(1, STEPS + 1):
+  for _ in range(steps):
     batch = hosts.put(
       next(loader),
       rows=rows,
@@ -165,10 +178,8 @@ def losses(config: Config, *, data_dir: str) -> Golden:
       size=config.train.global_batch_size,
     )
     state, values = step(state, batch)
-    loss, norm = float(values["loss"]), float(values["grad_norm"])
-    lines.append(f"{number} loss {loss!r} grad_norm {norm!r}")
+    yield float(values["loss"]), float(values["grad_norm"])
   loader.close()
-  return Golden(machine(), tuple(lines))
 
 
 def session() -> Golden:

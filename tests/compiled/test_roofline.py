@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tml_jax import errors
 from tml_jax.compiled import collectives, costs, executed, hlo, roofline
 from tml_jax.parallel import chips
 
@@ -37,6 +38,48 @@ def test_square_products_are_as_fast_as_they_were_measured(size, teraflops):
     teraflops, rel=0.02
   )
   assert work.at_peak.seconds == pytest.approx(2 * size**3 / 1153.5e12)
+
+
+@pytest.mark.parametrize(
+  "dtypes, faster",
+  [
+    (("s8", "s8"), (V5P, V6E)),
+    (("f8e4m3fn", "f8e4m3fn"), (TPU7X,)),
+    (("f8e5m2", "f8e4m3fn"), (TPU7X,)),
+    (("bf16", "s8"), ()),  # as wide as the wider one
+  ],
+)
+def test_8_bits_at_twice_the_rate_where_the_chip_has_them(dtypes, faster):
+  left, right = (f"{dtype}[4096,4096]" for dtype in dtypes)
+  text = f"""ENTRY %e (a: {left}, b: {right}) -> f32[4096,4096] {{
+  %a = {left} parameter(0)
+  %b = {right} parameter(1)
+  ROOT %c = f32[4096,4096] dot(%a, %b), lhs_contracting_dims={{1}}, \
+rhs_contracting_dims={{0}}
+}}
+"""
+  for chip in (V5P, V6E, TPU7X):
+    work = _work(text, chip=chip)
+    peak = chip.peak_flops / chip.devices * (2 if chip in faster else 1)
+    assert work.flops == 2 * 4096**3
+    assert work.at_peak.compute_s == pytest.approx(2 * 4096**3 / peak)
+    assert work.reached.compute_s == pytest.approx(
+      2 * 4096**3 / (0.82 * peak) + 7.5e-6
+    )
+
+
+def test_a_chip_that_lacks_a_precision_says_which_it_has():
+  with pytest.raises(errors.UserError, match="v5p .*no float8.*write int8"):
+    chips.require("TPU v5", dtype="float8_e4m3fn", what="sample.x = fp8")
+  with pytest.raises(errors.UserError, match="tpu7x .*no int8.*write fp8"):
+    chips.require("TPU7x", dtype="int8", what="sample.x = int8")
+  for kind, dtype in (
+    ("TPU v6 lite", "int8"),
+    ("TPU7x", "float8_e5m2"),
+    ("cpu", "int8"),
+    ("cpu", "float8_e4m3fn"),
+  ):
+    chips.require(kind, dtype=dtype, what="")
 
 
 def test_a_narrow_product_fills_half_of_a_matrix_unit():

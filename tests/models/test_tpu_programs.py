@@ -19,8 +19,10 @@ from tml_jax.config import (
   MeshConfig,
   MoeDispatch,
   MoeMatmul,
+  Precision,
   RematPolicy,
 )
+from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import grouped, tiled
 from tml_jax.parallel import chips, topology
 from tml_jax.parallel import mesh as mesh_lib
@@ -101,7 +103,7 @@ def kernels(module: hlo.Module, name: str) -> list[hlo.Instruction]:
   ]
 
 
-def layer(execution, *, name: str, tokens: int = TOKENS):
+def layer(execution, *, name: str, tokens: int = TOKENS, form=None):
   """Gradients of one layer of experts for a slice, and its devices."""
   config = mesh_config(**axes_of(name))
   mesh = mesh_of(name, config=config)
@@ -122,7 +124,7 @@ def layer(execution, *, name: str, tokens: int = TOKENS):
   chosen = array((*rows, PER_TOKEN), "batch", "time", "none", dtype="int32")
 
   def step(x, weights, shares, chosen, dy):
-    def form(x, weights, shares):
+    def experts(x, weights, shares):
       return tiled.apply(
         x,
         weights=weights,
@@ -130,9 +132,10 @@ def layer(execution, *, name: str, tokens: int = TOKENS):
         shares_BTk=shares,
         tile=128,
         execution=execution,
+        form=form,
       )
 
-    y, pull = jax.vjp(form, x, weights, shares)
+    y, pull = jax.vjp(experts, x, weights, shares)
     return y, pull(dy)
 
   module = compiled(
@@ -159,6 +162,30 @@ def test_gathered_tokens_and_grouped_kernels(name):
   assert executed_flops(module) == pytest.approx(needed(again=0), rel=0.01)
   found = collectives.find(module, num_devices=mesh.size)
   assert {"all-gather", "reduce-scatter"} <= {one.kind for one in found}
+
+
+@pytest.mark.parametrize(
+  "name, precision",
+  [
+    (SLICES[0], Precision.INT8),
+    (SLICES[1], Precision.INT8),
+    (SLICES[2], Precision.FP8),
+  ],
+)
+def test_experts_in_8_bits(name, precision):
+  """Two of three products run at the rate of 8 bits; none in float32."""
+  execution = execution_of(MoeDispatch.ALL_GATHER, buffer=1.0)
+  form = low_precision.FORMS[precision]
+  module, mesh = layer(execution, name=name, form=form)
+  assert not kernels(module, "gmm")
+  assert len(kernels(module, "tgmm")) == 3  # gradients of weights
+  assert executed_flops(module) == pytest.approx(needed(again=0), rel=0.01)
+  chip = chips.of(name)
+  analysis = roofline.analyse(module, chip=chip, place=roofline.place_of(mesh))
+  in_bfloat16 = needed(again=0) / (chip.peak_flops / chip.devices)
+  assert analysis.times.compute_s == pytest.approx(
+    in_bfloat16 * (2 / 2 + 1) / 3, rel=0.01
+  )
 
 
 @pytest.mark.parametrize("name", SLICES)

@@ -86,10 +86,12 @@ class Product:
   Attributes:
     flops: of all of them.
     sizes: what is known of rows, columns and depth.
+    dtype: of the wider operand, in XLA's words.
   """
 
   flops: float
   sizes: tuple[int, ...]
+  dtype: str
 
   def filled(self, mxu: int) -> float:
     """FLOPs with every size filled up to whole matrix units of `mxu`.
@@ -133,12 +135,16 @@ def products(
     if "matmul" in target.lower():  # CPU libraries: [.., M, K] @ [.., K, N]
       return _last_by_last(item, scope)
     known = estimate(item)
-    if known is None:
-      return None
     arrays = [a for o in scope.operands_of(item) for a in o.arrays if a.dims]
-    largest = max(arrays, key=lambda a: a.bytes, default=None)
-    width = () if largest is None else (max(1, largest.dims[-1]),)
-    return [Product(known.flops, width)] if known.flops else []
+    if known is None:
+      # Of indices alone: the plan of a ragged product.
+      is_plan = {a.dtype for a in (*arrays, *item.arrays)} == {"s32"}
+      return [] if is_plan else None
+    if not known.flops or not arrays:
+      return []
+    by_size = sorted(arrays, key=lambda a: -a.elements)
+    width = (max(1, by_size[0].dims[-1]),)
+    return [Product(known.flops, width, _wider(*by_size[:2]))]
   if item.opcode == "fusion":
     inner = module.computations[item.called["calls"][0]]
     total: list[Product] = []
@@ -151,15 +157,22 @@ def products(
   return []
 
 
+def _wider(*operands: hlo.Array) -> str:
+  """Dtype of the operand whose elements have more bits."""
+  return max(operands, key=lambda a: a.bytes / max(1, a.elements)).dtype
+
+
 def _last_by_last(
   item: hlo.Instruction, scope: hlo.Computation
 ) -> list[Product]:
   """[.., rows, depth] @ [.., depth, columns]."""
-  depth = scope.by_name[item.operands[0]].arrays[0].dims[-1]
+  left, right = (scope.by_name[name].arrays[0] for name in item.operands[:2])
+  depth = left.dims[-1]
   out = item.arrays[0]
   if not out.elements * depth:
     return []
-  return [Product(2.0 * out.elements * depth, (*out.dims[-2:], depth))]
+  sizes = (*out.dims[-2:], depth)
+  return [Product(2.0 * out.elements * depth, sizes, _wider(left, right))]
 
 
 def _numbers(text: str | None) -> list[int]:
@@ -167,7 +180,7 @@ def _numbers(text: str | None) -> list[int]:
 
 
 def _dot(item: hlo.Instruction, scope: hlo.Computation) -> list[Product]:
-  left = scope.by_name[item.operands[0]].arrays[0]
+  left, right = (scope.by_name[name].arrays[0] for name in item.operands[:2])
   contracting = _numbers(item.attribute("lhs_contracting_dims"))
   batch = _numbers(item.attribute("lhs_batch_dims"))
   depth = math.prod(left.dims[dim] for dim in contracting)
@@ -180,7 +193,8 @@ def _dot(item: hlo.Instruction, scope: hlo.Computation) -> list[Product]:
   if not elements * depth:
     return []
   columns = elements // rows // math.prod(left.dims[dim] for dim in batch)
-  return [Product(2.0 * elements * depth, (rows, columns, depth))]
+  sizes = (rows, columns, depth)
+  return [Product(2.0 * elements * depth, sizes, _wider(left, right))]
 
 
 def _convolution(
@@ -212,7 +226,9 @@ def _convolution(
     return []
   return [
     Product(
-      2.0 * batch * features * depth * positions, (batch, features, depth)
+      2.0 * batch * features * depth * positions,
+      (batch, features, depth),
+      _wider(left, right),
     )
   ]
 

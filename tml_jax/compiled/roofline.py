@@ -5,12 +5,12 @@ and the least time they take on a chip. Not for: a prediction; nothing here
 was timed, and latencies are not counted. Start reading at `analyse`.
 
 The bound lets every instruction run at the peak of matrix units or of HBM,
-whichever takes longer, and every collective at the full rate of the links that
-its group spans. `reachable` is the same sum with what was measured of a chip
-(`chips.REACHED`): a share of the peaks, matrix products filled up to whole
-matrix units and each a little later, collectives over the rings that the
-compiler chose, with a latency for every hop. Still no prediction: nothing waits
-for anything else.
+whichever takes longer (products of 8 bits at the chip's peak for those), and
+every collective at the full rate of the links that its group spans. `reachable`
+is the same sum with what was measured of a chip (`chips.REACHED`): a share of
+the peaks, matrix products filled up to whole matrix units and each a little
+later, collectives over the rings that the compiler chose, with a latency for
+every hop. Still no prediction: nothing waits for anything else.
 """
 
 import collections
@@ -227,9 +227,14 @@ def works(walk: executed.Walk, *, chip: chips.Chip) -> Iterator[Work]:
     moved, at_peak, reached = 0.0, _NOTHING, _NOTHING
     if not (_is_exchange(item, module=module) or step.is_async or host):
       moved = costs.hbm_bytes(item, scope=scope, module=module)
-      filled = sum(p.filled(chip.mxu) for p in products or ())
       ramp = limits.ramp_seconds if products else 0.0
-      at_peak = Rated((flops or 0.0) / peak, moved / bandwidth)
+      at_peak = Rated(
+        sum(p.flops / chip.speed(p.dtype) for p in products or ()) / peak,
+        moved / bandwidth,
+      )
+      filled = sum(
+        p.filled(chip.mxu) / chip.speed(p.dtype) for p in products or ()
+      )
       reached = Rated(
         filled / (limits.matmul * peak) + ramp,
         moved / (limits.hbm * bandwidth),

@@ -15,7 +15,9 @@ class ExpertWeights(enum.StrEnum):
   """In what routed experts are held while sessions run."""
 
   MODEL = "model"  # train.dtype
-  INT8 = "int8"  # a scale for each expert and output: half the bytes
+  # A scale for each expert and output: half the bytes.
+  INT8 = "int8"  # v5p, v6e and CPUs
+  FP8 = "fp8"  # TPU7x
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -105,6 +105,12 @@ def _require_execution(config: Config) -> None:
     " train.execution.attention=cells and"
     " train.execution.moe_dispatch=automatic",
   )
+  checks.require(
+    config.numerics is Numerics.DEFAULT or not config.train.low_precision,
+    f"numerics = invariant with train.low_precision ="
+    f" {config.train.low_precision}: sessions would multiply otherwise than"
+    " training; leave train.low_precision empty",
+  )
   pattern = model.attention_pattern
   checks.require(
     config.train.remat_policy is not train_config.RematPolicy.OFFLOAD

@@ -6,7 +6,9 @@ for: where arrays lie (`config/mesh.py`). Start reading at `TrainConfig`.
 
 import dataclasses
 import enum
+import re
 
+from tml_jax import errors
 from tml_jax.config import checks
 
 
@@ -96,6 +98,17 @@ PLAIN = ExecutionConfig(
   loss_chunk=4096,
   attention=AttentionForm.CELLS,
 )
+
+
+class Precision(enum.StrEnum):
+  """Of a product with weights, forward and to the gradients of its inputs.
+
+  A scale for each row and each output.
+  """
+
+  INT8 = "int8"  # v5p, v6e
+  FP8 = "fp8"  # TPU7x: e4m3, gradients e5m2
+  FP8_FIXED = "fp8_fixed"  # the same; rows clipped to 224, with no maximum
 
 
 class Optimizer(enum.StrEnum):
@@ -204,6 +217,22 @@ class LoopConfig:
     )
 
 
+def _require_rule(rule: str) -> None:
+  regex, _, name = rule.rpartition("=")
+  checks.require(
+    bool(regex) and name in list(Precision),
+    f"train.low_precision: {rule!r}: write REGEX=PRECISION with PRECISION one"
+    f" of {', '.join(Precision)}, for instance trunk/.*/experts=fp8",
+  )
+  try:
+    re.compile(regex)
+  except re.error as error:
+    raise errors.UserError(
+      f"train.low_precision: {rule!r}: {regex!r} is no regular expression"
+      f" ({error})"
+    ) from error
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(LoopConfig):
   """How the interaction model is trained."""
@@ -220,9 +249,22 @@ class TrainConfig(LoopConfig):
   # Of what the layers of model.num_mtp_layers predict, their mean; DeepSeek-V3:
   # 0.3, towards the end 0.1 (arXiv 2412.19437, section 4.2). 0: not trained.
   mtp_loss_weight: float = 0.0
+  # What is multiplied in 8 bits: REGEX=PRECISION of the whole name of a product
+  # (models/precision.py has them), the first that matches. For instance
+  # trunk/.*/(experts|shared|query|key|value|output)=fp8. Sessions and
+  # evaluations multiply in `dtype`.
+  low_precision: tuple[str, ...] = ()
+
+  @property
+  def precision_rules(self) -> tuple[tuple[str, Precision], ...]:
+    """`low_precision` as pairs."""
+    split = (rule.rpartition("=") for rule in self.low_precision)
+    return tuple((regex, Precision(name)) for regex, _, name in split)
 
   def __post_init__(self) -> None:
     super().__post_init__()
+    for rule in self.low_precision:
+      _require_rule(rule)
     checks.require_range(
       self,
       section="train",

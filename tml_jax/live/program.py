@@ -22,11 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from tml_jax.config import Config, ExpertWeights, RematPolicy
+from tml_jax.config import Config, RematPolicy
 from tml_jax.live import tick as tick_lib
 from tml_jax.live.session import Senses
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import interaction, moe
+from tml_jax.parallel import chips
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import clock
 from tml_jax.streams.batch import Chunk, Packed
@@ -80,8 +81,9 @@ class Program:
     Raises:
       errors.UserError: 8-bit experts without the package that makes them.
     """
-    if self.config.sample.expert_weights is ExpertWeights.INT8:
-      variables = moe.quantize_experts(variables)
+    variables = moe.quantize_experts(
+      variables, weights=self.config.sample.expert_weights
+    )
     if self.places is None:
       return jax.tree.map(jnp.asarray, variables)
     return jax.tree.map(
@@ -243,7 +245,12 @@ def on_device(
   sessions: int,
   text_pieces: int,
 ) -> Program:
-  """The tick of `sessions` sessions on one device; allocates nothing."""
+  """The tick of `sessions` sessions on one device; allocates nothing.
+
+  Raises:
+    errors.UserError: experts in 8 bits that the device does not multiply.
+  """
+  _check_chip(config, device=jax.local_devices()[0])
   return Program(
     config=config,
     model=model,
@@ -273,8 +280,10 @@ def on_mesh(
     text_pieces: of the tokenizer.
 
   Raises:
-    errors.UserError: sessions or a weight that the mesh cannot divide.
+    errors.UserError: sessions or a weight that the mesh cannot divide, or
+      experts in 8 bits that its devices do not multiply.
   """
+  _check_chip(config, device=mesh.devices.flat[0])
   rules = config.mesh.axis_rules
   rows = mesh_lib.sharding(
     ("batch",), shape=(sessions,), mesh=mesh, rules=rules, what="--sessions"
@@ -287,11 +296,11 @@ def on_mesh(
       scan_layers=False,
       moe_buffer=float(whole),
       remat_policy=RematPolicy.NONE,
+      precision=(),
     ),
   )
   boxed = jax.eval_shape(model.init, jax.random.key(0), example)
-  if config.sample.expert_weights is ExpertWeights.INT8:
-    boxed = moe.quantize_experts(boxed)
+  boxed = moe.quantize_experts(boxed, weights=config.sample.expert_weights)
   shardings = mesh_lib.variable_shardings(boxed, mesh=mesh, rules=rules)
   cast = functools.partial(_cast, dtype=str(config.train.dtype))
   variables = jax.tree_util.tree_map_with_path(
@@ -304,6 +313,16 @@ def on_mesh(
     text_pieces=text_pieces,
     places=Places(mesh=mesh, variables=variables, rows=rows),
   )
+
+
+def _check_chip(config: Config, *, device: jax.Device) -> None:
+  weights = config.sample.expert_weights
+  if weights in moe.EXPERT_DTYPES:
+    chips.require(
+      device.device_kind,
+      dtype=moe.EXPERT_DTYPES[weights],
+      what=f"sample.expert_weights = {weights}",
+    )
 
 
 def _cast(

@@ -17,9 +17,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tml_jax.config import AttentionForm, ModelConfig, Numerics, Position
+from tml_jax.kernels import low_precision
 from tml_jax.kernels.attention import blockwise, cells, flash
 from tml_jax.models import cache as cache_lib
-from tml_jax.models import cached, invariant, norm, rotary, short_conv
+from tml_jax.models import (
+  cached,
+  invariant,
+  norm,
+  precision,
+  rotary,
+  short_conv,
+)
 from tml_jax.models.execution import Execution
 
 # Queries of a cell, and cells of a sequence at most, as each is compiled for
@@ -233,15 +241,22 @@ class Attention(nn.Module):
     )
 
   def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
-    kernels = (self.query, self.key, self.value)
-    kernels += (self.relative,) if self.has_bias else ()
-    dtype = self.execution.dtype
-    q, k, v, *r = (
-      jnp.einsum("btd,dnh->btnh", x_BTD, kernel.astype(dtype))
-      for kernel in kernels
-    )
+    names = ("query", "key", "value") + ("relative",) * self.has_bias
+    q, k, v, *r = (self._heads(x_BTD, name) for name in names)
     no_bias = (*q.shape[:3], self.config.d_rel)
     return q, k, v, *(r or [jnp.zeros(no_bias, q.dtype)])
+
+  def _heads(self, x_BTD: jax.Array, name: str) -> jax.Array:
+    kernel, form = getattr(self, name), self._form(name)
+    if form is None or name not in precision.ATTENTION:
+      kernel = kernel.astype(self.execution.dtype)
+      return jnp.einsum("btd,dnh->btnh", x_BTD, kernel)
+    return precision.times(x_BTD, kernel, form=form, inputs=1)
+
+  def _form(self, name: str) -> low_precision.Form | None:
+    return precision.form_of(
+      self.execution.precision, path=self.path, product=name
+    )
 
   def _normed(self, x_BTNH, *, scale):
     eps = self.config.rms_norm_eps
@@ -316,6 +331,9 @@ class Attention(nn.Module):
     return self._output(out)
 
   def _output(self, out_BTNH: jax.Array) -> jax.Array:
+    form = self._form("output")
+    if form is not None:
+      return precision.times(out_BTNH, self.output, form=form, inputs=2)
     output = self.output.astype(self.execution.dtype)
     return jnp.einsum("btnh,nhd->btd", out_BTNH, output)
 

@@ -6,7 +6,13 @@ For: `InteractionModel` and the modules below it, which have it beside their
 
 import dataclasses
 
-from tml_jax.config import Config, ExecutionConfig, Numerics, RematPolicy
+from tml_jax.config import (
+  Config,
+  ExecutionConfig,
+  Numerics,
+  Precision,
+  RematPolicy,
+)
 from tml_jax.config import train as train_config
 from tml_jax.streams import clock, frame
 
@@ -21,6 +27,7 @@ class Execution(ExecutionConfig):
     numerics: whether results may depend on what is computed beside them.
     grid: of the windows, each one micro-turn.
     turn_token: row of `<turn>` in the vocabulary, -1 where there is none.
+    precision: rules of products in 8 bits (`models/precision.py`).
   """
 
   dtype: str
@@ -28,6 +35,7 @@ class Execution(ExecutionConfig):
   numerics: Numerics
   grid: clock.Grid
   turn_token: int
+  precision: tuple[tuple[str, Precision], ...] = ()
 
   @classmethod
   def of(cls, config: Config) -> "Execution":
@@ -40,12 +48,16 @@ class Execution(ExecutionConfig):
       numerics=config.numerics,
       grid=clock.of(config.streams),
       turn_token=frame.token_id(frame.Control.TURN, config=config.streams),
+      precision=train.precision_rules,
     )
 
   def on_one_device(self) -> "Execution":
     """The same model to use and not to train: its layers one by one."""
     return dataclasses.replace(
-      self, **vars(train_config.PLAIN), remat_policy=RematPolicy.NONE
+      self,
+      **vars(train_config.PLAIN),
+      remat_policy=RematPolicy.NONE,
+      precision=(),
     )
 
 

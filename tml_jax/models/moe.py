@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import ad_checkpoint
 
-from tml_jax.config import ModelConfig
+from tml_jax.config import ExpertWeights, ModelConfig
+from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import quantized, tiled
-from tml_jax.models import norm
+from tml_jax.models import norm, precision
 from tml_jax.models.execution import Execution
 
 _ROUTED = ("gate", "up", "down")
@@ -123,28 +124,42 @@ def load_balance(
   return num_experts * (share_BE * score_BE).sum(axis=-1)
 
 
-def quantize_experts(variables: Any) -> Any:
-  """Variables with the weights of routed experts in 8 bits.
+# Of `sample.expert_weights`.
+EXPERT_DTYPES = {
+  ExpertWeights.INT8: "int8",
+  ExpertWeights.FP8: "float8_e4m3fn",
+}
+
+
+def quantize_experts(variables: Any, *, weights: ExpertWeights) -> Any:
+  """Variables with the weights of routed experts as sessions hold them.
 
   Args:
     variables: of a model whose layers are not stacked; arrays, or the abstract
       boxes that `jax.eval_shape(model.init, ...)` gives.
+    weights: in what; MODEL leaves them as they are.
 
   Raises:
     errors.UserError: the package that does it is missing.
   """
+  dtype = EXPERT_DTYPES.get(weights)
+  return variables if dtype is None else _in_8_bits(variables, dtype)
+
+
+def _in_8_bits(variables: Any, dtype: str) -> Any:
   if not isinstance(variables, Mapping):
     return variables
-  made = {name: quantize_experts(each) for name, each in variables.items()}
+  made = {name: _in_8_bits(each, dtype) for name, each in variables.items()}
   if {"router", *_ROUTED} <= set(made):
-    made |= {name: _quantized(made[name]) for name in _ROUTED}
+    made |= {name: _quantized(made[name], dtype) for name in _ROUTED}
   return made
 
 
-def _quantized(weight: Any) -> quantized.Quantized:
+def _quantized(weight: Any, dtype: str) -> quantized.Quantized:
+  quantize = functools.partial(quantized.quantize, dtype=dtype)
   if not isinstance(weight, nn.LogicallyPartitioned):
-    return quantized.quantize(weight)
-  abstract = jax.eval_shape(quantized.quantize, weight.value)
+    return quantize(weight)
+  abstract = jax.eval_shape(quantize, weight.value)
   experts, _, outputs = weight.names
   return quantized.Quantized(
     values_EIO=weight.replace(value=abstract.values_EIO),
@@ -174,11 +189,16 @@ class MLP(nn.Module):
     self.scale = declare("scale", (1,), ("norm",), nn.initializers.ones)
 
   def __call__(self, x_BTD: jax.Array) -> jax.Array:
-    dtype = self.execution.dtype
-    gate = x_BTD @ self.gate.astype(dtype)
-    up = x_BTD @ self.up.astype(dtype)
-    out = (jax.nn.silu(gate) * up) @ self.down.astype(dtype)
-    return out * self.scale.astype(dtype)
+    gate = self._times(x_BTD, "gate")
+    up = self._times(x_BTD, "up")
+    out = self._times(jax.nn.silu(gate) * up, "down")
+    return out * self.scale.astype(self.execution.dtype)
+
+  def _times(self, x, product: str) -> jax.Array:
+    form = precision.form_of(
+      self.execution.precision, path=self.path, product=product
+    )
+    return precision.plain_or_low(x, getattr(self, product), form=form)
 
 
 class MoE(nn.Module):
@@ -266,15 +286,22 @@ class MoE(nn.Module):
         tile=config.moe_tile,
         execution=self.execution,
         numerics=self.execution.numerics,
+        form=self._form(precision.EXPERTS),
       )
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk
 
+  def _form(self, product: str) -> low_precision.Form | None:
+    return precision.form_of(
+      self.execution.precision, path=self.path, product=product
+    )
+
   def _shared(self, x_BTD, shares_BTS):
     # As one dense product of S * F columns.
-    flat, dtype = (x_BTD.shape[-1], -1), self.execution.dtype
-    gate = x_BTD @ self.shared_gate.astype(dtype).reshape(flat)
-    up = x_BTD @ self.shared_up.astype(dtype).reshape(flat)
+    flat, form = (x_BTD.shape[-1], -1), self._form(precision.SHARED)
+    times = functools.partial(precision.plain_or_low, form=form)
+    gate = times(x_BTD, self.shared_gate.reshape(flat))
+    up = times(x_BTD, self.shared_up.reshape(flat))
     shares = jnp.repeat(shares_BTS, self.config.expert_d_ff, axis=-1)
-    hidden = jax.nn.silu(gate) * up * shares.astype(dtype)
-    return hidden @ self.shared_down.astype(dtype).reshape(flat[::-1])
+    hidden = jax.nn.silu(gate) * up * shares.astype(gate.dtype)
+    return times(hidden, self.shared_down.reshape(flat[::-1]))

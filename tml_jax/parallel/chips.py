@@ -3,6 +3,10 @@
 For: limits and speeds that `aot` and `training/flops.py` judge a program by.
 Not for: measurements. Start at `CHIPS`.
 
+Products of 8 bits run at twice the rate of bfloat16, by the same documentation:
+of integers on v5p and v6e, of floats on TPU7x. Of the other kind libtpu 0.0.42
+makes float32 first.
+
 Speeds are the figures that Google Cloud publishes for each family
 (documentation of v5p, v6e and TPU7x, "System architecture"). A link carries
 100 GB/s in each direction by them; 90 is what is reached (Austin et al., How
@@ -41,6 +45,7 @@ class Chip:
     dcn_bytes_per_second: of the chip, between slices.
     host_bytes_per_second: of the chip, to and from its host, each way.
     mxu: rows and columns of a matrix unit.
+    eight_bits: what it multiplies at twice `peak_flops`: "int8" or "float8".
   """
 
   device_kind: str
@@ -53,6 +58,14 @@ class Chip:
   dcn_bytes_per_second: float
   host_bytes_per_second: float
   mxu: int
+  eight_bits: str
+
+  def speed(self, dtype: str) -> float:
+    """How much faster than bfloat16 it multiplies; `dtype` as XLA names it."""
+    kind = {"s8": "int8", "u8": "int8"}.get(dtype, "")
+    if dtype.startswith("f8"):
+      kind = "float8"
+    return 2.0 if kind == self.eight_bits else 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +99,7 @@ CHIPS = {
     dcn_bytes_per_second=50e9 / 8,
     host_bytes_per_second=16e9,
     mxu=128,
+    eight_bits="int8",
   ),
   "v6e": Chip(
     device_kind="TPU v6 lite",
@@ -98,6 +112,7 @@ CHIPS = {
     dcn_bytes_per_second=100e9 / 8,
     host_bytes_per_second=32e9,
     mxu=256,
+    eight_bits="int8",
   ),
   "tpu7x": Chip(
     device_kind="TPU7x",
@@ -110,6 +125,7 @@ CHIPS = {
     dcn_bytes_per_second=100e9 / 8,
     host_bytes_per_second=32e9,
     mxu=256,
+    eight_bits="float8",
   ),
 }
 
@@ -127,3 +143,23 @@ def of(topology: str) -> Chip:
       f"{', '.join(CHIPS)}, for instance v5p:8x8x8"
     )
   return CHIPS[family]
+
+
+def require(device_kind: str, *, dtype: str, what: str) -> None:
+  """That a chip multiplies 8 bits of this kind; others than CHIPS pass.
+
+  Args:
+    device_kind: of a device, in JAX.
+    dtype: JAX's name.
+    what: setting and value that ask for it.
+
+  Raises:
+    errors.UserError: it does not.
+  """
+  kind = "float8" if dtype.startswith("float8") else dtype
+  for family, chip in CHIPS.items():
+    if device_kind == chip.device_kind and kind != chip.eight_bits:
+      raise errors.UserError(
+        f"{what}: {family} multiplies no {kind}, its 8 bits are"
+        f" {chip.eight_bits}; write {'fp8' if kind == 'int8' else 'int8'}"
+      )

@@ -23,6 +23,8 @@ from tml_jax.config import (
   MoeDispatch,
   MoeMatmul,
 )
+from tml_jax.models import precision
+from tml_jax.parallel import chips
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.training import losses, optim
 from tml_jax.training import objective as objective_lib
@@ -97,13 +99,19 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
   """That of pretraining; nothing is traced but the initialisation.
 
   Raises:
-    errors.UserError: as `of`, or a choice for TPUs where there are none.
+    errors.UserError: as `of`, or a choice that these devices have not.
   """
-  platform = mesh.devices.flat[0].platform
-  _check_platform(config.train.execution, platform=platform)
+  device = mesh.devices.flat[0]
+  _check_platform(config.train.execution, platform=device.platform)
+  for regex, eight_bits in config.train.precision_rules:
+    chips.require(
+      device.device_kind,
+      dtype=precision.dtype(eight_bits),
+      what=f"train.low_precision: {regex}={eight_bits}",
+    )
   model = state_lib.create_model(config)
   example = functools.partial(state_lib.example_batch, config)
-  return of(
+  program = of(
     model,
     config=config,
     mesh=mesh,
@@ -111,6 +119,9 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
     example=example,
     objective=losses.PRETRAINING,
   )
+  params = program.abstract.state.params
+  precision.check(config.train.precision_rules, params=params)
+  return program
 
 
 def of(

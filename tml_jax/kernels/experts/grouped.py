@@ -36,6 +36,7 @@ from jax import ad_checkpoint
 # The package hides the module behind a function of its name.
 from jax.experimental.pallas.ops.tpu.megablox.gmm import gmm, tgmm
 
+from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import quantized
 
 # Rows, contraction and columns of a kernel's tile: at d_model 4096 and
@@ -80,12 +81,14 @@ class Static:
     further: P of the others.
     tile: rows of a kernel's tile, which divide both.
     interpret: without a TPU.
+    form: of products in 8 bits.
   """
 
   rows: int
   further: int
   tile: int
   interpret: bool
+  form: low_precision.Form | None
 
 
 def grouped(
@@ -95,6 +98,7 @@ def grouped(
   experts_Nk: jax.Array,
   shares_Nk: jax.Array,
   rows: int,
+  form: low_precision.Form | None = None,
   interpret: bool = False,
 ) -> jax.Array:
   """Sum over a token's choices of share * expert(token), [N, D].
@@ -105,6 +109,7 @@ def grouped(
     experts_Nk: chosen experts; E stands for none.
     shares_Nk: float32.
     rows: P of the first turn, rounded up to whole tiles.
+    form: of products in 8 bits, forward and to the gradients of tokens.
     interpret: runs the kernels without a TPU, for tests.
   """
   tile = min(TILE[0], 8 * -(-rows // 8))
@@ -113,6 +118,7 @@ def grouped(
     further=tile * -(-rows // (_FURTHER * tile)),
     tile=tile,
     interpret=interpret,
+    form=form,
   )
   plan = _plan(experts_Nk, num_experts=weights.gate_EDF.shape[0], static=static)
   plan = ad_checkpoint.checkpoint_name(plan, "plan")
@@ -214,8 +220,10 @@ def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
 
 @jax.named_scope("product")
 def _product(rows, weights, turn, *, static: Static, transposed=False):
-  if quantized.is_quantized(weights):  # never trained, so never transposed
-    return weights.product(rows, size_E=turn.size_E)
+  if quantized.is_quantized(weights):
+    if transposed:
+      return weights.back(rows, size_E=turn.size_E, form=static.form)
+    return weights.product(rows, size_E=turn.size_E, form=static.form)
   width = weights.shape[1] if transposed else weights.shape[2]
   return gmm(
     rows,
@@ -326,6 +334,7 @@ def _grouped(static, x_ND, weights, shares_Nk, plan, first):
 
 
 def _grouped_forward(static, x_ND, weights, shares_Nk, plan, first):
+  weights = quantized.in_8_bits(weights, form=static.form)
   output = functools.partial(
     _output, weights=weights, shares_Nk=shares_Nk, static=static
   )

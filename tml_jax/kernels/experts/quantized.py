@@ -1,12 +1,17 @@
 """A layer's routed experts in 8 bits: half of their bytes in memory.
 
 For: `tiled` and `grouped`, which multiply by them; `live/program.py`, which
-makes them of trained weights. Not for: training. Start at `quantize`.
+makes them of trained weights. Not for: other weights (`low_precision.py`).
+Start at `quantize`.
 
-An integer and a scale for each expert and output: the scale multiplies the
-product, so that a TPU reads integers only. `jax.lax.ragged_dot` takes them as
-they are; with `float8_e4m3fn` libtpu 0.0.42 writes the weights out in float32
-first and reads six times the bytes, so there is no such form.
+8 bits and a scale for each expert and output: the scale multiplies the product,
+so that a TPU reads 8 bits only. `jax.lax.ragged_dot` takes them as they are
+where the chip multiplies them: int8 on v5p and v6e, float8 on TPU7x. Elsewhere
+libtpu 0.0.42 writes the weights out in float32 first and reads six times the
+bytes, so that is refused (`chips.require`).
+
+Rows are in a session's own dtype; a train step has them in 8 bits too, and
+goes back through the same weights (`low_precision.py` says how).
 
 Legend: E experts, I inputs, O outputs, P rows in order of experts.
 """
@@ -17,8 +22,16 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
-from tml_jax import errors
+from tml_jax.kernels import low_precision
+
+# Rows of P times the weights of their experts, over the weights' outputs.
+_OVER_OUTPUTS = jax.lax.RaggedDotDimensionNumbers(
+  dot_dimension_numbers=(((1,), (2,)), ((), ())),
+  lhs_ragged_dimensions=[0],
+  rhs_group_dimensions=[0],
+)
 
 
 @flax.struct.dataclass
@@ -26,7 +39,7 @@ class Quantized:
   """One weight of all experts; the weight is values * scales.
 
   Attributes:
-    values_EIO: int8.
+    values_EIO: int8 or a float8.
     scales_E1O: float32.
     dtype: of what comes out.
   """
@@ -48,42 +61,80 @@ class Quantized:
     values = self.values_EIO[experts].astype(self.dtype)
     return values * self.scales_E1O[experts].astype(self.dtype)
 
-  def product(self, rows_PI: jax.Array, *, size_E: jax.Array) -> jax.Array:
+  def product(
+    self,
+    rows_PI: jax.Array,
+    *,
+    size_E: jax.Array,
+    form: low_precision.Form | None = None,
+  ) -> jax.Array:
     """Each row times its expert's weights, [P, O]; for TPUs.
 
     Args:
       rows_PI: expert by expert.
       size_E: how many rows each expert has.
+      form: of a train step, which rounds rows too.
     """
+    made, scale, dtype = rows_PI, None, rows_PI.dtype
+    if form is not None:
+      made, scale = low_precision.rows(
+        rows_PI, form.values, calibration=form.calibration
+      )
+      dtype = low_precision.accumulator(made.dtype)
     product_PO = jax.lax.ragged_dot(
-      rows_PI,
+      made, self.values_EIO, size_E, preferred_element_type=dtype
+    )
+    scales_PO = self._scales(size_E, rows=len(rows_PI))
+    if scale is None:
+      return product_PO * scales_PO.astype(dtype)
+    return (product_PO * (scale * scales_PO)).astype(rows_PI.dtype)
+
+  def back(
+    self, rows_PO: jax.Array, *, size_E: jax.Array, form: low_precision.Form
+  ) -> jax.Array:
+    """Each row times its expert's transposed weights, [P, I]; for TPUs."""
+    scales_PO = self._scales(size_E, rows=len(rows_PO))
+    made, scale = low_precision.rows(rows_PO * scales_PO, form.gradients)
+    product_PI = jax.lax.ragged_dot_general(
+      made,
       self.values_EIO,
       size_E,
-      preferred_element_type=rows_PI.dtype,
+      _OVER_OUTPUTS,
+      preferred_element_type=low_precision.accumulator(made.dtype),
     )
-    place_P = jnp.arange(len(rows_PI))
+    return (product_PI * scale).astype(rows_PO.dtype)
+
+  def _scales(self, size_E: jax.Array, *, rows: int) -> jax.Array:
+    """Of each row's expert, float32 [P, O]."""
+    place_P = jnp.arange(rows)
     expert_P = jnp.sum(place_P[:, None] >= jnp.cumsum(size_E), axis=1)
-    scales_PO = jnp.take(self.scales_E1O[:, 0], expert_P, axis=0, mode="clip")
-    return product_PO * scales_PO.astype(product_PO.dtype)
+    return jnp.take(self.scales_E1O[:, 0], expert_P, axis=0, mode="clip")
 
 
 def is_quantized(leaf: Any) -> bool:
   return isinstance(leaf, Quantized)
 
 
-def quantize(weight_EIO: jax.Array) -> Quantized:
-  """The nearest integers; the largest weight of each output is 127.
+def quantize(weight_EIO: jax.Array, dtype: DTypeLike = jnp.int8) -> Quantized:
+  """The nearest of 8 bits; the largest weight of each output has the largest.
+
+  Args:
+    weight_EIO: any floats.
+    dtype: int8 or a float8.
 
   Raises:
     errors.UserError: qwix is not installed.
   """
-  try:
-    import qwix
-  except ImportError as error:
-    raise errors.UserError(
-      "sample.expert_weights = int8 needs qwix: pip install 'tml_jax[tpu]'"
-    ) from error
-  made = qwix.quantize(
-    jnp.asarray(weight_EIO, jnp.float32), jnp.int8, channelwise_axes=(0, 2)
+  values_EIO, scales_E1O = low_precision.quantize(
+    jnp.asarray(weight_EIO), dtype, axes=(0, 2)
   )
-  return Quantized(values_EIO=made.qvalue, scales_E1O=made.scale)
+  return Quantized(values_EIO=values_EIO, scales_E1O=scales_E1O)
+
+
+def in_8_bits(weights: Any, *, form: low_precision.Form | None) -> Any:
+  """Weights as a train step multiplies by them; as they are without a form."""
+  if form is None:
+    return weights
+  return jax.tree.map(
+    lambda w: quantize(w, form.values).astype(w.dtype), weights
+  )

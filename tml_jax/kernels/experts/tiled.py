@@ -31,6 +31,7 @@ from tml_jax.config import (
   MoeMatmul,
   Numerics,
 )
+from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import dispatch, exchange, grouped, quantized
 
 
@@ -175,10 +176,14 @@ def tiled(
   experts_Nk: jax.Array,
   shares_Nk: jax.Array,
   tile: int,
+  form: low_precision.Form | None = None,
 ) -> jax.Array:
-  """The fast form: see the top of this file."""
+  """The fast form: see the top of this file.
+
+  With a `form` it multiplies what a TPU multiplies in 8 bits, as floats.
+  """
   layout = plan(experts_Nk, num_experts=weights.gate_EDF.shape[0], tile=tile)
-  return _tiled(tile, x_ND, weights, shares_Nk, layout)
+  return _tiled(tile, form, x_ND, weights, shares_Nk, layout)
 
 
 @jax.named_scope("to_rows")
@@ -197,8 +202,29 @@ def _write(buffer, value, start):
   return jax.lax.dynamic_update_slice_in_dim(buffer, value, start, axis=0)
 
 
+def _rounded(x: jax.Array, *, form: low_precision.Form | None) -> jax.Array:
+  """Rows as 8 bits hold them."""
+  if form is None:
+    return x
+  values, scale = low_precision.rows(
+    x, form.values, calibration=form.calibration
+  )
+  return (values.astype(jnp.float32) * scale).astype(x.dtype)
+
+
+def _back(dy, weight, expert, *, form: low_precision.Form | None):
+  """Rows times an expert's transposed weights, as `Quantized.back`."""
+  if form is None:
+    return dy @ weight[expert].T
+  values, scale = low_precision.rows(
+    dy * weight.scales_E1O[expert], form.gradients
+  )
+  made = values.astype(dy.dtype) @ weight.values_EIO[expert].astype(dy.dtype).T
+  return (made * scale).astype(dy.dtype)
+
+
 @jax.named_scope("tiles")
-def _forward(tile, x_ND, weights, layout):
+def _forward(tile, form, x_ND, weights, layout):
   """Runs the tiles; keeps gate and up for the gradient."""
   x_PD = _rows(x_ND, layout.token_P)
   rows, d_ff = x_PD.shape[0], weights.gate_EDF.shape[-1]
@@ -207,10 +233,11 @@ def _forward(tile, x_ND, weights, layout):
     out, gates, ups = carry
     start = index * tile
     expert = layout.expert_I[index]
-    x = jax.lax.dynamic_slice_in_dim(x_PD, start, tile)
+    x = _rounded(jax.lax.dynamic_slice_in_dim(x_PD, start, tile), form=form)
     gate = x @ weights.gate_EDF[expert]
     up = x @ weights.up_EDF[expert]
-    y = (jax.nn.silu(gate) * up) @ weights.down_EFD[expert]
+    hidden = _rounded(jax.nn.silu(gate) * up, form=form)
+    y = hidden @ weights.down_EFD[expert]
     return (
       _write(out, y, start),
       _write(gates, gate, start),
@@ -224,19 +251,21 @@ def _forward(tile, x_ND, weights, layout):
   return x_PD, out_PD, gate_PF, up_PF
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _tiled(tile, x_ND, weights, shares_Nk, layout):
-  _, out_PD, _, _ = _forward(tile, x_ND, weights, layout)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _tiled(tile, form, x_ND, weights, shares_Nk, layout):
+  weights = quantized.in_8_bits(weights, form=form)
+  _, out_PD, _, _ = _forward(tile, form, x_ND, weights, layout)
   return _combine(out_PD, shares_Nk, layout)
 
 
-def _tiled_forward(tile, x_ND, weights, shares_Nk, layout):
-  x_PD, out_PD, gate_PF, up_PF = _forward(tile, x_ND, weights, layout)
+def _tiled_forward(tile, form, x_ND, weights, shares_Nk, layout):
+  weights = quantized.in_8_bits(weights, form=form)
+  x_PD, out_PD, gate_PF, up_PF = _forward(tile, form, x_ND, weights, layout)
   saved = (x_PD, out_PD, gate_PF, up_PF, weights, shares_Nk, layout)
   return _combine(out_PD, shares_Nk, layout), saved
 
 
-def _tiled_backward(tile, saved, dy_ND):
+def _tiled_backward(tile, form, saved, dy_ND):
   x_PD, out_PD, gate_PF, up_PF, weights, shares_Nk, layout = saved
   d_shares = jnp.einsum(
     "nkd,nd->nk",
@@ -256,9 +285,9 @@ def _tiled_backward(tile, saved, dy_ND):
       for rows in (x_PD, dy_PD, gate_PF, up_PF)
     )
     activation, pull = jax.vjp(lambda g, u: jax.nn.silu(g) * u, gate, up)
-    d_gate, d_up = pull(dy @ weights.down_EFD[expert].T)
-    dx = d_gate @ weights.gate_EDF[expert].T
-    dx += d_up @ weights.up_EDF[expert].T
+    d_gate, d_up = pull(_back(dy, weights.down_EFD, expert, form=form))
+    dx = _back(d_gate, weights.gate_EDF, expert, form=form)
+    dx += _back(d_up, weights.up_EDF, expert, form=form)
     parts = Weights(
       gate_EDF=x.T @ d_gate, up_EDF=x.T @ d_up, down_EFD=activation.T @ dy
     )
@@ -270,12 +299,17 @@ def _tiled_backward(tile, saved, dy_ND):
     return _write(dx_PD, dx, start), grads
 
   # Sums over tiles are kept in float32 whatever the activations are.
-  zeros = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32), weights)
+  zeros = Weights(
+    *(
+      jnp.zeros(w.shape, jnp.float32)
+      for w in (weights.gate_EDF, weights.up_EDF, weights.down_EFD)
+    )
+  )
   dx_PD, grads = jax.lax.fori_loop(
     0, layout.used_tiles, body, (jnp.zeros_like(x_PD), zeros)
   )
   dx_ND = jnp.sum(dx_PD[layout.slot_Nk], axis=1)
-  grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, weights)
+  grads = grads.astype(weights.gate_EDF.dtype)
   return dx_ND, grads, d_shares.astype(shares_Nk.dtype), None
 
 
@@ -297,6 +331,7 @@ def apply(
   tile: int,
   execution: ExecutionConfig = PLAIN,
   numerics: Numerics = Numerics.DEFAULT,
+  form: low_precision.Form | None = None,
 ) -> jax.Array:
   """Sum over a token's choices of share * expert(token), shaped as x.
 
@@ -308,15 +343,16 @@ def apply(
     tile: the largest tile of the tiled form.
     execution: which form, and how tokens reach it.
     numerics: invariant takes tiles of one size, however many tokens.
+    form: of products in 8 bits.
   """
   if execution.moe_dispatch is MoeDispatch.AUTOMATIC:
     if numerics is Numerics.INVARIANT:
-      form = functools.partial(tiled, tile=tile)
-    elif experts_BTk.size <= GATHERED_CHOICES:
-      form = gathered
+      mixture = functools.partial(tiled, tile=tile)
+    elif experts_BTk.size <= GATHERED_CHOICES and form is None:
+      mixture = gathered
     else:
-      form = functools.partial(fitted, tile=tile)
-    y_ND = form(
+      mixture = functools.partial(fitted, tile=tile, form=form)
+    y_ND = mixture(
       x_BTD.reshape(-1, x_BTD.shape[-1]),
       weights=weights,
       experts_Nk=experts_BTk.reshape(-1, experts_BTk.shape[-1]),
@@ -327,9 +363,9 @@ def apply(
 
   def run(x_ND, *, equal_share, **keywords):
     if execution.moe_matmul is MoeMatmul.TILED:
-      return fitted(x_ND, tile=tile, **keywords)
+      return fitted(x_ND, tile=tile, form=form, **keywords)
     rows = math.ceil(execution.moe_buffer * equal_share)
-    return grouped.grouped(x_ND, rows=rows, **keywords)
+    return grouped.grouped(x_ND, rows=rows, form=form, **keywords)
 
   def local(x_ND, *, weights, experts_Nk, shares_Nk):
     here = weights.gate_EDF.shape[0]
@@ -365,6 +401,7 @@ def fitted(
   experts_Nk: jax.Array,
   shares_Nk: jax.Array,
   tile: int,
+  form: low_precision.Form | None = None,
 ) -> jax.Array:
   """`tiled`, with tiles no larger than an expert's mean share of the choices.
 
@@ -378,4 +415,5 @@ def fitted(
     experts_Nk=experts_Nk,
     shares_Nk=shares_Nk,
     tile=min(tile, fitting),
+    form=form,
   )
