@@ -186,6 +186,21 @@ def test_experts_in_8_bits(name, precision):
   assert analysis.times.compute_s == pytest.approx(
     in_bfloat16 * (2 / 2 + 1) / 3, rel=0.01
   )
+  # Weights travel in 8 bits, and once.
+  gathers = [
+    one
+    for one in collectives.find(module, num_devices=mesh.size)
+    if one.kind == "all-gather"
+    and collectives.axes(
+      one.group, mesh_shape=mesh.devices.shape, names=mesh.axis_names
+    )
+    == ("fsdp",)
+  ]
+  weights = 3 * EXPERTS // 2 * D_MODEL * D_FF
+  print([(g.bytes, g.count) for g in gathers], weights)
+  assert sum(g.bytes * g.count for g in gathers) == pytest.approx(
+    weights, rel=0.02
+  )
 
 
 @pytest.mark.parametrize("name", SLICES)

@@ -14,7 +14,7 @@ from flax import linen as nn
 PartitionSpec = jax.sharding.PartitionSpec
 
 
-def axes_of(name: str) -> tuple[str, ...]:
+def axes_of(name: str | None) -> tuple[str, ...]:
   """Mesh axes of a logical name."""
   axes = dict(nn.get_logical_axis_rules()).get(name) or ()
   return (axes,) if isinstance(axes, str) else tuple(axes)
@@ -62,15 +62,20 @@ class Frame:
   @jax.named_scope("gather_weights")
   def whole(self, weights: Any) -> Any:
     """Weights with all their dims, but for a part of experts and of F."""
+    return jax.tree.map(self.whole_of, weights, self.names)
+
+  def whole_of(
+    self, weight: jax.Array, dims: tuple[str | None, ...]
+  ) -> jax.Array:
+    """One of them."""
+    for dim, name in enumerate(dims):
+      weight = gather(weight, self.gathered(name), dim=dim)
+    return weight
+
+  def gathered(self, name: str | None) -> tuple[str, ...]:
+    """Mesh axes over which `whole` brings a dim together."""
     stay = (*self.experts, *axes_of("mlp"))
-
-    def one(weight, dims):
-      for dim, name in enumerate(dims):
-        axes = tuple(axis for axis in axes_of(name) if axis not in stay)
-        weight = gather(weight, axes, dim=dim)
-      return weight
-
-    return jax.tree.map(one, weights, self.names)
+    return tuple(axis for axis in axes_of(name) if axis not in stay)
 
   def sum_of_mlp(self, y_ND: jax.Array) -> jax.Array:
     """Sum over the devices that have other parts of expert_d_ff."""

@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tml_jax.kernels import mesh
+from tml_jax.kernels import low_precision, mesh
+from tml_jax.kernels.experts import quantized
 
 
 def all_gather(
@@ -30,6 +31,7 @@ def all_gather(
   experts_BTk: jax.Array,
   shares_BTk: jax.Array,
   local: Callable[..., jax.Array],
+  form: low_precision.Form | None = None,
 ) -> jax.Array:
   """Every device runs its experts on all tokens of its expert group.
 
@@ -39,7 +41,9 @@ def all_gather(
     names: logical names of their dims, the same tree.
     experts_BTk: chosen experts.
     shares_BTk: their shares, float32.
-    local: as `experts.reference`, but experts that are not here have number E.
+    local: as `experts.reference`, but experts that are not here have number E;
+      `low` are its weights in 8 bits, where there is a form.
+    form: of products in 8 bits.
 
   Raises:
     ValueError: there is no mesh, or tokens are not cut over the expert axes.
@@ -53,12 +57,20 @@ def all_gather(
         mesh.gather(array.reshape(-1, array.shape[-1]), expert, dim=0)
         for array in (x_BTD, experts_BTk, shares_BTk)
       ]
+    low = quantized.gathered(weights, frame=frame, form=form)
+    # With 8 bits nothing reads these: no gather, but the sum of gradients.
     weights = frame.whole(weights)
     here = jax.tree.leaves(weights)[0].shape[0]
     first = jax.lax.axis_index(expert) * here if expert else 0
     own_Nk = flat[1] - first
     own_Nk = jnp.where((own_Nk >= 0) & (own_Nk < here), own_Nk, here)
-    y_ND = local(flat[0], weights=weights, experts_Nk=own_Nk, shares_Nk=flat[2])
+    y_ND = local(
+      flat[0],
+      weights=weights,
+      low=low,
+      experts_Nk=own_Nk,
+      shares_Nk=flat[2],
+    )
     with jax.named_scope("scatter_tokens"):
       y_ND = frame.sum_of_mlp(y_ND)
       for axis in expert:

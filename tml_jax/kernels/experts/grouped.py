@@ -99,6 +99,7 @@ def grouped(
   shares_Nk: jax.Array,
   rows: int,
   form: low_precision.Form | None = None,
+  low=None,
   interpret: bool = False,
 ) -> jax.Array:
   """Sum over a token's choices of share * expert(token), [N, D].
@@ -110,6 +111,7 @@ def grouped(
     shares_Nk: float32.
     rows: P of the first turn, rounded up to whole tiles.
     form: of products in 8 bits, forward and to the gradients of tokens.
+    low: the weights in them; made here where they are not given.
     interpret: runs the kernels without a TPU, for tests.
   """
   tile = min(TILE[0], 8 * -(-rows // 8))
@@ -124,7 +126,9 @@ def grouped(
   plan = ad_checkpoint.checkpoint_name(plan, "plan")
   first = _turn(plan, 0, rows=static.rows)
   first = ad_checkpoint.checkpoint_name(first, "plan")
-  return _grouped(static, x_ND, weights, shares_Nk, plan, first)
+  if low is None:
+    low = quantized.in_8_bits(weights, form=form)
+  return _grouped(static, x_ND, weights, low, shares_Nk, plan, first)
 
 
 def _bits(choices: int) -> int:
@@ -329,12 +333,12 @@ def _further(plan: Plan, one_turn, first, *, static: Static):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _grouped(static, x_ND, weights, shares_Nk, plan, first):
-  return _grouped_forward(static, x_ND, weights, shares_Nk, plan, first)[0]
+def _grouped(static, x_ND, weights, low, shares_Nk, plan, first):
+  return _grouped_forward(static, x_ND, weights, low, shares_Nk, plan, first)[0]
 
 
-def _grouped_forward(static, x_ND, weights, shares_Nk, plan, first):
-  weights = quantized.in_8_bits(weights, form=static.form)
+def _grouped_forward(static, x_ND, weights, low, shares_Nk, plan, first):
+  weights = weights if low is None else low
   output = functools.partial(
     _output, weights=weights, shares_Nk=shares_Nk, static=static
   )
@@ -363,7 +367,7 @@ def _grouped_backward(static, saved, dy_ND):
     one_turn(first, hidden),
     static=static,
   )
-  return dx_ND, grads, d_shares_Nk.astype(shares_Nk.dtype), None, None
+  return dx_ND, grads, None, d_shares_Nk.astype(shares_Nk.dtype), None, None
 
 
 _grouped.defvjp(_grouped_forward, _grouped_backward)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from tml_jax.kernels import low_precision
+from tml_jax.kernels import low_precision, mesh
 
 # Rows of P times the weights of their experts, over the weights' outputs.
 _OVER_OUTPUTS = jax.lax.RaggedDotDimensionNumbers(
@@ -132,9 +132,39 @@ def quantize(weight_EIO: jax.Array, dtype: DTypeLike = jnp.int8) -> Quantized:
 
 
 def in_8_bits(weights: Any, *, form: low_precision.Form | None) -> Any:
-  """Weights as a train step multiplies by them; as they are without a form."""
+  """Weights as a train step multiplies by them; None without a form."""
   if form is None:
-    return weights
+    return None
   return jax.tree.map(
-    lambda w: quantize(w, form.values).astype(w.dtype), weights
+    lambda w: quantize(w, form.values).astype(w.dtype),
+    jax.lax.stop_gradient(weights),
   )
+
+
+@jax.named_scope("gather_weights")
+def gathered(
+  weights: Any, *, frame: mesh.Frame, form: low_precision.Form | None
+) -> Any:
+  """`in_8_bits` of `frame.whole(weights)`, of which 8 bits travel.
+
+  Args:
+    weights: the parts on this device, in a map over devices.
+    frame: of that map.
+    form: of the products.
+  """
+  if form is None:
+    return None
+
+  def one(weight_EIO, dims):
+    axes = frame.gathered(dims[1])
+    largest_E1O = jnp.max(jnp.abs(weight_EIO), axis=1, keepdims=True)
+    largest_E1O = jax.lax.pmax(largest_E1O, axes) if axes else largest_E1O
+    # Beside the largest of the whole, a part is rounded as the whole is.
+    low = quantize(jnp.concatenate([weight_EIO, largest_E1O], 1), form.values)
+    return Quantized(
+      values_EIO=frame.whole_of(low.values_EIO[:, :-1], dims),
+      scales_E1O=frame.whole_of(low.scales_E1O, (dims[0], None, dims[2])),
+      dtype=str(weight_EIO.dtype),
+    )
+
+  return jax.tree.map(one, jax.lax.stop_gradient(weights), frame.names)

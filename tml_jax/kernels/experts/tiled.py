@@ -177,13 +177,17 @@ def tiled(
   shares_Nk: jax.Array,
   tile: int,
   form: low_precision.Form | None = None,
+  low: Weights | None = None,
 ) -> jax.Array:
   """The fast form: see the top of this file.
 
-  With a `form` it multiplies what a TPU multiplies in 8 bits, as floats.
+  With a `form` it multiplies what a TPU multiplies in 8 bits, as floats; `low`
+  are the weights in them, made here where they are not given.
   """
   layout = plan(experts_Nk, num_experts=weights.gate_EDF.shape[0], tile=tile)
-  return _tiled(tile, form, x_ND, weights, shares_Nk, layout)
+  if low is None:
+    low = quantized.in_8_bits(weights, form=form)
+  return _tiled(tile, form, x_ND, weights, low, shares_Nk, layout)
 
 
 @jax.named_scope("to_rows")
@@ -252,14 +256,14 @@ def _forward(tile, form, x_ND, weights, layout):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _tiled(tile, form, x_ND, weights, shares_Nk, layout):
-  weights = quantized.in_8_bits(weights, form=form)
+def _tiled(tile, form, x_ND, weights, low, shares_Nk, layout):
+  weights = weights if low is None else low
   _, out_PD, _, _ = _forward(tile, form, x_ND, weights, layout)
   return _combine(out_PD, shares_Nk, layout)
 
 
-def _tiled_forward(tile, form, x_ND, weights, shares_Nk, layout):
-  weights = quantized.in_8_bits(weights, form=form)
+def _tiled_forward(tile, form, x_ND, weights, low, shares_Nk, layout):
+  weights = weights if low is None else low
   x_PD, out_PD, gate_PF, up_PF = _forward(tile, form, x_ND, weights, layout)
   saved = (x_PD, out_PD, gate_PF, up_PF, weights, shares_Nk, layout)
   return _combine(out_PD, shares_Nk, layout), saved
@@ -310,7 +314,7 @@ def _tiled_backward(tile, form, saved, dy_ND):
   )
   dx_ND = jnp.sum(dx_PD[layout.slot_Nk], axis=1)
   grads = grads.astype(weights.gate_EDF.dtype)
-  return dx_ND, grads, d_shares.astype(shares_Nk.dtype), None
+  return dx_ND, grads, None, d_shares.astype(shares_Nk.dtype), None
 
 
 _tiled.defvjp(_tiled_forward, _tiled_backward)
@@ -367,11 +371,12 @@ def apply(
     rows = math.ceil(execution.moe_buffer * equal_share)
     return grouped.grouped(x_ND, rows=rows, form=form, **keywords)
 
-  def local(x_ND, *, weights, experts_Nk, shares_Nk):
+  def local(x_ND, *, weights, low, experts_Nk, shares_Nk):
     here = weights.gate_EDF.shape[0]
     return run(
       x_ND,
       weights=weights,
+      low=low,
       experts_Nk=experts_Nk,
       shares_Nk=shares_Nk,
       equal_share=experts_Nk.size * here / num_experts,
@@ -384,7 +389,7 @@ def apply(
     shares_BTk=shares_BTk,
   )
   if execution.moe_dispatch is MoeDispatch.ALL_GATHER:
-    return dispatch.all_gather(x_BTD, local=local, **keywords)
+    return dispatch.all_gather(x_BTD, local=local, form=form, **keywords)
   return exchange.all_to_all(
     x_BTD,
     local=run,
@@ -402,6 +407,7 @@ def fitted(
   shares_Nk: jax.Array,
   tile: int,
   form: low_precision.Form | None = None,
+  low: Weights | None = None,
 ) -> jax.Array:
   """`tiled`, with tiles no larger than an expert's mean share of the choices.
 
@@ -416,4 +422,5 @@ def fitted(
     shares_Nk=shares_Nk,
     tile=min(tile, fitting),
     form=form,
+    low=low,
   )
