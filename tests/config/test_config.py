@@ -141,16 +141,6 @@ def test_a_dense_model_has_no_load_to_balance():
     _replace(dense, path="train.load_balance_loss_weight", value=0.01)
 
 
-def test_offload_is_refused_where_runs_of_layers_are_scanned():
-  config = interaction.tml_interaction_small()
-  offload = config_lib.RematPolicy.OFFLOAD
-  with pytest.raises(errors.UserError, match="scan_layers=False") as error:
-    _replace(config, path="train.remat_policy", value=offload)
-  assert "model.attention_pattern = LLLLLG" in str(error.value)
-  single = _replace(config, path="model.attention_pattern", value="LG")
-  _replace(single, path="train.remat_policy", value=offload)
-
-
 @pytest.mark.parametrize(
   "path, value",
   [

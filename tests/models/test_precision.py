@@ -37,13 +37,20 @@ def test_the_first_rule_that_matches_the_whole_name():
     ("trunk/.*", Precision.INT8),
   )
 
-  def of(product, path=("trunk", "layer_00", "attention")):
-    return precision.form_of(rules, path=path, product=product)
+  execution = dataclasses.replace(small_trunk.EXECUTION, precision=rules)
+  attention = ("trunk", "layer_00", "attention")
+
+  def of(product, path=attention, **changes):
+    return precision.form_of(
+      dataclasses.replace(execution, **changes), path=path, product=product
+    )
 
   assert of("key") == low_precision.FORMS[Precision.FP8]
   assert of("query") == _INT8
   assert of("key", path=("mtp", "layer")) is None
-  assert precision.form_of((), path=("trunk",), product="key") is None
+  assert of("query", path=("attention",)) is None
+  assert of("query", path=("attention",), within=attention[:2]) == _INT8
+  assert of("key", precision=()) is None
 
 
 def test_names_are_those_of_the_model():

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from tests.helpers import small_trunk
 from tml_jax.config import RematPolicy
-from tml_jax.models import interaction
+from tml_jax.models import interaction, moe
 from tml_jax.models import stacking as layers_lib
 
 # A dense period, two scanned blocks of a run and a layer, a rest of one layer.
@@ -63,10 +63,6 @@ def test_stack_and_unstack_are_inverse():
 @pytest.mark.parametrize("policy", RematPolicy)
 def test_scanned_equals_unrolled(policy):
   config = CONFIG
-  if policy is RematPolicy.OFFLOAD:  # refused in scans inside scans
-    config = small_trunk.config(
-      num_layers=5, attention_pattern="LG", num_dense_layers=0
-    )
   plain = small_trunk.model(config)
   scanned = small_trunk.model(config, scan_layers=True, remat_policy=policy)
   variables = small_trunk.variables(plain)
@@ -105,6 +101,32 @@ def test_scanned_equals_unrolled(policy):
     layers_lib.unstack(grads, layout=layout),
     plain_grads,
   )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", [RematPolicy.BLOCK, RematPolicy.OFFLOAD])
+def test_balance_of_every_layer_is_collected(policy):
+  plain = small_trunk.model(CONFIG)
+  scanned = small_trunk.model(CONFIG, scan_layers=True, remat_policy=policy)
+  variables = small_trunk.variables(plain)
+  layout = layers_lib.Layout.of(CONFIG, scan_layers=True)
+  stacked = {
+    name: layers_lib.stack(collection, layout=layout)
+    for name, collection in variables.items()
+  }
+  batch = small_trunk.batch([[13, 4], [11]], length=20)
+
+  def losses(model, variables):
+    """[layers, B], in any order of layers."""
+    _, collected = model.apply(
+      variables, batch, method="hidden", mutable=[moe.BALANCE]
+    )
+    rows = [leaf.reshape(-1, 2) for leaf in jax.tree.leaves(collected)]
+    return np.sort(np.concatenate(rows), axis=0)
+
+  want = losses(plain, variables)
+  assert len(want) == CONFIG.num_layers - 1  # the first is dense
+  np.testing.assert_allclose(losses(scanned, stacked), want, rtol=1e-5)
 
 
 def test_a_scanned_trunk_refuses_a_cache():

@@ -16,6 +16,7 @@ from tests.helpers import small_run
 from tml_jax.compiled import collectives, costs, executed, hlo, roofline, scopes
 from tml_jax.config import (
   PLAIN,
+  Dtype,
   MeshConfig,
   MoeDispatch,
   MoeMatmul,
@@ -333,3 +334,37 @@ def test_a_whole_train_step(dispatch):
   )
   ratio = run_flops * mesh.size / flops.step_flops(config)
   assert 1 < ratio < 3
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_inputs_of_scanned_layers_wait_in_host_memory(name):
+  """Runs of layers in blocks: there and back once, and nothing else."""
+  config = small_run.config(**axes_of(name))
+  model = dataclasses.replace(
+    config.model,
+    d_model=256,
+    expert_d_ff=128,
+    num_layers=6,
+    num_dense_layers=0,
+    attention_pattern="LLG",
+  )
+  execution = dataclasses.replace(
+    execution_of(MoeDispatch.ALL_GATHER, buffer=1.25), scan_layers=True
+  )
+  train = dataclasses.replace(
+    config.train,
+    execution=execution,
+    remat_policy=RematPolicy.OFFLOAD,
+    dtype=Dtype.BFLOAT16,
+  )
+  mesh_axes = dataclasses.replace(config.mesh, rules=topologies.RULES)
+  config = dataclasses.replace(config, model=model, train=train, mesh=mesh_axes)
+  mesh = mesh_of(name, config=config.mesh)
+  program = program_lib.create(config, mesh=mesh)
+  module = hlo.parse(program.compile(program.lower()).as_text())
+  analysis = roofline.analyse(
+    module, chip=chips.of(name), place=roofline.place_of(mesh)
+  )
+  tokens = train.global_batch_size * config.streams.seq_len // mesh.size
+  inputs = model.num_layers * tokens * model.d_model * 2
+  assert analysis.host_bytes == pytest.approx(2 * inputs, rel=0.01)

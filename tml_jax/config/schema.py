@@ -11,7 +11,6 @@ dataclass is built, naming the field, the value and the fix.
 import dataclasses
 import enum
 import math
-import re
 
 from tml_jax.config import checks
 from tml_jax.config import data as data_config
@@ -96,7 +95,7 @@ def _require_what_streams_make(config: Config) -> None:
 
 def _require_execution(config: Config) -> None:
   """How a step runs fits what it computes."""
-  execution, model = config.train.execution, config.model
+  execution = config.train.execution
   checks.require(
     config.numerics is Numerics.DEFAULT
     or (execution.attention, execution.moe_dispatch)
@@ -110,16 +109,6 @@ def _require_execution(config: Config) -> None:
     f"numerics = invariant with train.low_precision ="
     f" {config.train.low_precision}: sessions would multiply otherwise than"
     " training; leave train.low_precision empty",
-  )
-  pattern = model.attention_pattern
-  checks.require(
-    config.train.remat_policy is not train_config.RematPolicy.OFFLOAD
-    or not execution.scan_layers
-    or not re.search(r"(.)\1", pattern),
-    "train.remat_policy = offload: where equal layers are next to one another,"
-    f" as in model.attention_pattern = {pattern}, they are scanned inside the"
-    " scan of blocks, and libtpu cannot move arrays of two such dims to the"
-    " host; set train.execution.scan_layers=False, or remat_policy=block",
   )
 
 

@@ -27,9 +27,13 @@ class RematPolicy(enum.StrEnum):
   SAVE_EXPERTS = "save_experts"
   # Keep these and the outputs of all matmuls without batch dims.
   SAVE_MATMULS = "save_matmuls"
-  # As block; these inputs wait in host memory. Not where runs of layers are
-  # scanned inside blocks.
+  # As block, and as save_outputs; inputs of layers wait in host memory.
   OFFLOAD = "offload"
+  OFFLOAD_SAVE_OUTPUTS = "offload_save_outputs"
+
+  @property
+  def offloads(self) -> bool:
+    return self in (RematPolicy.OFFLOAD, RematPolicy.OFFLOAD_SAVE_OUTPUTS)
 
 
 class MoeDispatch(enum.StrEnum):

@@ -254,9 +254,7 @@ class Attention(nn.Module):
     return precision.times(x_BTD, kernel, form=form, inputs=1)
 
   def _form(self, name: str) -> low_precision.Form | None:
-    return precision.form_of(
-      self.execution.precision, path=self.path, product=name
-    )
+    return precision.form_of(self.execution, path=self.path, product=name)
 
   def _normed(self, x_BTNH, *, scale):
     eps = self.config.rms_norm_eps

@@ -28,6 +28,7 @@ class Execution(ExecutionConfig):
     grid: of the windows, each one micro-turn.
     turn_token: row of `<turn>` in the vocabulary, -1 where there is none.
     precision: rules of products in 8 bits (`models/precision.py`).
+    within: path of a module that is applied by itself.
   """
 
   dtype: str
@@ -36,6 +37,7 @@ class Execution(ExecutionConfig):
   grid: clock.Grid
   turn_token: int
   precision: tuple[tuple[str, Precision], ...] = ()
+  within: tuple[str, ...] = ()
 
   @classmethod
   def of(cls, config: Config) -> "Execution":

@@ -195,9 +195,7 @@ class MLP(nn.Module):
     return out * self.scale.astype(self.execution.dtype)
 
   def _times(self, x, product: str) -> jax.Array:
-    form = precision.form_of(
-      self.execution.precision, path=self.path, product=product
-    )
+    form = precision.form_of(self.execution, path=self.path, product=product)
     return precision.plain_or_low(x, getattr(self, product), form=form)
 
 
@@ -292,9 +290,7 @@ class MoE(nn.Module):
     return y_BTD, chosen_BTk
 
   def _form(self, product: str) -> low_precision.Form | None:
-    return precision.form_of(
-      self.execution.precision, path=self.path, product=product
-    )
+    return precision.form_of(self.execution, path=self.path, product=product)
 
   def _shared(self, x_BTD, shares_BTS):
     # As one dense product of S * F columns.

@@ -20,6 +20,7 @@ import jax
 from tml_jax import errors
 from tml_jax.config import Precision
 from tml_jax.kernels import low_precision
+from tml_jax.models.execution import Execution
 
 Rules = Sequence[tuple[str, Precision]]
 
@@ -29,11 +30,11 @@ EXPERTS, SHARED = "experts", "shared"
 
 
 def form_of(
-  rules: Rules, *, path: Sequence[str], product: str
+  execution: Execution, *, path: Sequence[str], product: str
 ) -> low_precision.Form | None:
   """Of a product of the module at `path`; None: in its own dtype."""
-  name = "/".join([*path, product])
-  for regex, precision in rules:
+  name = "/".join([*execution.within, *path, product])
+  for regex, precision in execution.precision:
     if re.fullmatch(regex, name):
       return low_precision.FORMS[precision]
   return None

@@ -7,6 +7,10 @@ as in Hugging Face transformers 5.23.
 Legend: B batch, T time, D d_model, L MoE layers, E experts, K kinds.
 """
 
+import dataclasses
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -124,17 +128,23 @@ def remat(policy: RematPolicy, *, in_scan: bool) -> type[nn.Module]:
     RematPolicy.SAVE_MATMULS: policies.save_from_both_policies(
       policies.dots_with_no_batch_dims_saveable, dear
     ),
-    RematPolicy.OFFLOAD: policies.save_and_offload_only_these_names(
-      names_which_can_be_saved=[],
-      names_which_can_be_offloaded=["layer_input"],
-      offload_src="device",
-      offload_dst="pinned_host",
-    ),
+    RematPolicy.OFFLOAD: _offloaded(saved=[]),
+    RematPolicy.OFFLOAD_SAVE_OUTPUTS: _offloaded(saved=["experts"]),
   }
   if policy is RematPolicy.NONE:
     return Layer
   # Inside a loop nothing can be merged with the forward pass anyway.
   return nn.remat(Layer, policy=saved[policy], prevent_cse=not in_scan)
+
+
+def _offloaded(*, saved: list[str]):
+  """Inputs of layers wait in host memory; what is `saved` does not."""
+  return jax.checkpoint_policies.save_and_offload_only_these_names(
+    names_which_can_be_saved=saved,
+    names_which_can_be_offloaded=["layer_input"],
+    offload_src="device",
+    offload_dst="pinned_host",
+  )
 
 
 def scan(module: type[nn.Module], *, length: int, dim: str):
@@ -175,10 +185,38 @@ class Block(nn.Module):
   def __call__(self, x_BTD, segment_ids_BT, positions_BT, times_BT):
     """The carry, and chosen experts of each run, [B, T, k] or [n, B, T, k]."""
     chosen = []
-    for run in self.runs:
-      x_BTD, experts_BTk = run(x_BTD, segment_ids_BT, positions_BT, times_BT)
+    offloads = self.execution.remat_policy.offloads
+    runs = layers_lib.runs(self.config.attention_pattern)
+    for run, layers in zip(runs, self.runs, strict=True):
+      if run.length > 1 and offloads and not self.is_initializing():
+        layers = functools.partial(self._one_by_one, run, layers)
+      x_BTD, experts_BTk = layers(x_BTD, segment_ids_BT, positions_BT, times_BT)
       chosen.append(experts_BTk)
     return x_BTD, chosen
+
+  def _one_by_one(self, run: layers_lib.Run, stacked: nn.Module, x_BTD, *past):
+    """The layers of a run, without a loop: libtpu 0.0.42 moves arrays of one
+    scanned dim to the host, and refuses those of two."""
+    layer = remat(self.execution.remat_policy, in_scan=True)(
+      self.config,
+      dataclasses.replace(self.execution, within=stacked.path),
+      is_global=self.config.is_global(run.start),
+      is_dense=False,
+      parent=None,
+    )
+    kept = [moe.BALANCE] if self.is_mutable_collection(moe.BALANCE) else []
+    chosen, losses = [], []
+    for i in range(run.length):
+      variables = jax.tree.map(operator.itemgetter(i), stacked.variables)
+      with jax.named_scope(run.name):
+        (x_BTD, experts_BTk), left = layer.apply(
+          variables, x_BTD, *past, mutable=kept
+        )
+      chosen.append(experts_BTk)
+      losses += jax.tree.leaves(left)
+    if kept:
+      self.sow(moe.BALANCE, f"{run.name}_loss", jnp.stack(losses))
+    return x_BTD, jnp.stack(chosen)
 
 
 class Trunk(nn.Module):
