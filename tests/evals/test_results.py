@@ -340,11 +340,22 @@ def test_without_arms_the_pages_have_the_agents(root):
   assert "Nothing has been measured yet." in (root / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_committed_pages_follow_from_committed_archives():
   """Every cell of results/README.md and of the README's table."""
   found = results.gather(commands.ROOT)
   assert len(list(found)) > 0
   results.check(found, root=commands.ROOT)
+
+
+def test_the_front_page_says_nothing_that_results_do_not():
+  """Which follow from archives by the slow test above."""
+  front = (commands.ROOT / results.FRONT).read_text(encoding="utf-8")
+  page = (commands.ROOT / results.FOLDER / "README.md").read_text("utf-8")
+  begin, end = (f"<!-- {w}: written by tml_jax.evals" for w in ("begin", "end"))
+  block = front.partition(begin)[2].partition(end)[0]
+  rows = [line for line in block.splitlines() if line.startswith("| ")]
+  assert len(rows) > 5 and not set(rows) - set(page.splitlines())
 
 
 def test_committed_archives_are_small():

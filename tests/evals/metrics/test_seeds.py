@@ -101,6 +101,17 @@ def test_a_difference_of_all_and_none_has_a_width():
   assert found.high == -found.low == pytest.approx(1 - low)
 
 
+def test_no_two_shares_are_further_apart_than_1():
+  ours, theirs = (
+    [_items(share, seed=seed) for seed, share in enumerate(shares)]
+    for shares in ((1.1, 0.7, 1.1), (-0.1, 0.4, -0.1))
+  )
+  found = seeds.compare(ours, theirs, metrics=_ROWS)["responded"]
+  assert found.low < found.value < found.high == 1.0
+  other_way = seeds.compare(theirs, ours, metrics=_ROWS)["responded"]
+  assert other_way.low == -1.0
+
+
 def test_what_one_seed_lacks_has_no_number():
   silent = [{"responded": [(0.0, 1.0)]} for _ in range(40)]
   found = seeds.summarise([_items(0.9), silent], metrics=_ROWS)

@@ -103,20 +103,18 @@ def compare(
     if np.isnan(found.value):
       continue
     ours, theirs = float(ours_SR[:, 0].mean()), float(theirs_SR[:, 0].mean())
-    low, high = _exact(metric, arm, mean=ours)
+    own_low, own_high = _exact(metric, arm, mean=ours)
     other_low, other_high = _exact(metric, other, mean=theirs)
+    low = np.fmin(
+      found.low, found.value - np.hypot(ours - own_low, other_high - theirs)
+    )
+    high = np.fmax(
+      found.high, found.value + np.hypot(own_high - ours, theirs - other_low)
+    )
+    least, most = _bounds(metric, arm)
+    apart = most - least  # no two values are further
     result[metric.name] = dataclasses.replace(
-      found,
-      low=float(
-        np.fmin(
-          found.low, found.value - np.hypot(ours - low, other_high - theirs)
-        )
-      ),
-      high=float(
-        np.fmax(
-          found.high, found.value + np.hypot(high - ours, theirs - other_low)
-        )
-      ),
+      found, low=float(max(low, -apart)), high=float(min(high, apart))
     )
   return result
 
