@@ -93,7 +93,7 @@ def test_a_model_in_8_bits_is_near_the_one_in_floats():
 
   def of(rules):
     model = small_trunk.model(config, precision=rules)
-    out = model.apply(variables, packed)
+    out = jax.jit(model.apply)(variables, packed)
     return np.asarray(jax.tree.leaves(out)[0], np.float64)
 
   floats = of(())
