@@ -115,6 +115,29 @@ rhs_batch_dims={0}, lhs_contracting_dims={2}, rhs_contracting_dims={1}
   assert product.filled(128) == 2 * product.flops
 
 
+@pytest.mark.parametrize("there, hbm", [("S(5)", 0), ("S(1)", 1), ("", 2)])
+def test_a_part_that_moves_to_another_memory_and_back(there, hbm):
+  """As libtpu 0.0.42 writes layers' inputs that wait in the host's memory."""
+  whole, part = (
+    f"bf16[4,512]{{1,0:T(8,128){there}}}",
+    "bf16[1,512]{1,0:T(8,128)}",
+  )
+  text = f"""ENTRY %e (p: bf16[1,512], i: s32[]) -> bf16[1,512] {{
+  %p = {part} parameter(0)
+  %i = s32[] parameter(1)
+  %w = {whole} custom-call(), custom_call_target="AllocateBuffer"
+  %t = (({whole}, {part}, s32[], s32[]), {whole}, u32[]) \
+dynamic-update-slice-start(%w, %p, %i, %i)
+  %d = {whole} dynamic-update-slice-done(%t)
+  %f = (({whole}, s32[], s32[]), {part}, u32[]) dynamic-slice-start(%d, %i, %i)
+  ROOT %g = {part} dynamic-slice-done(%f)
+}}
+"""
+  works = list(roofline.works(executed.Walk(hlo.parse(text)), chip=V5P))
+  assert sum(w.host_bytes for w in works) == (2048 if there == "S(5)" else 0)
+  assert sum(w.hbm_bytes for w in works) == 2048 * hbm
+
+
 def test_a_copy_to_the_host_costs_the_link_and_no_hbm_time():
   text = """ENTRY %e (a: f32[1024,1024]) -> f32[1024,1024] {
   %a = f32[1024,1024]{1,0:T(8,128)} parameter(0)

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import topologies
 from tests.helpers import experts as plain
-from tml_jax.config import PLAIN, MeshConfig, MoeDispatch
+from tml_jax.config import PLAIN, MoeDispatch
 from tml_jax.kernels.experts import exchange, grouped, tiled
-from tml_jax.parallel import mesh as mesh_lib
 
 SENT = dataclasses.replace(PLAIN, moe_dispatch=MoeDispatch.PADDED_ALL_TO_ALL)
 ONES = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
@@ -24,30 +22,6 @@ def close(actual, expected):
     actual,
     expected,
   )
-
-
-def on_a_mesh(form, x, weights, shares, *, chosen, axes):
-  """Values and gradients of `form` on eight devices."""
-  config = MeshConfig(rules=topologies.RULES, **(ONES | axes))
-  mesh = mesh_lib.create(config, devices=jax.devices()[:8])
-
-  @jax.jit
-  def run(x, weights, shares):
-    def flat(x, weights, shares):
-      y = form(
-        x.reshape(8, 32, -1),
-        weights=weights,
-        experts_BTk=chosen.reshape(8, 32, -1),
-        shares_BTk=shares.reshape(8, 32, -1),
-      )
-      return y.reshape(x.shape)
-
-    out, pull = jax.vjp(flat, x, weights, shares)
-    d_out = jnp.cos(jnp.arange(out.size)).reshape(out.shape)
-    return out, pull(d_out)
-
-  with mesh_lib.use(mesh, rules=config.axis_rules):
-    return jax.device_get(run(x, weights, shares))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +51,7 @@ def test_tokens_sent_to_their_experts_change_nothing(axes, buffer, skew):
     execution=dataclasses.replace(SENT, moe_buffer=buffer),
   )
   close(
-    on_a_mesh(form, x, weights, shares, chosen=chosen, axes=axes),
+    plain.on_a_mesh(form, x, weights, shares, chosen=chosen, axes=axes),
     plain.value_and_gradients(tiled.reference, x, weights, shares, chosen),
   )
 
@@ -98,7 +72,9 @@ def test_with_the_kernels_of_a_grouped_matmul():
     swap=exchange.padded,
   )
   close(
-    on_a_mesh(form, x, weights, shares, chosen=chosen, axes=dict(expert=8)),
+    plain.on_a_mesh(
+      form, x, weights, shares, chosen=chosen, axes=dict(expert=8)
+    ),
     plain.value_and_gradients(tiled.reference, x, weights, shares, chosen),
   )
 

@@ -4,16 +4,13 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import topologies
 from tests.helpers import experts as plain
-from tml_jax.config import PLAIN, MeshConfig, MoeDispatch
+from tml_jax.config import PLAIN, MoeDispatch
 from tml_jax.kernels.experts import grouped
 from tml_jax.kernels.experts import tiled as tiled_lib
-from tml_jax.parallel import mesh as mesh_lib
 
 GATHERED = dataclasses.replace(PLAIN, moe_dispatch=MoeDispatch.ALL_GATHER)
 
@@ -75,30 +72,11 @@ def test_the_exchange_on_a_mesh_changes_nothing(axes):
   expected = plain.value_and_gradients(
     tiled_lib.reference, x, weights, shares, chosen
   )
-  ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-  config = MeshConfig(rules=topologies.RULES, **(ones | axes))
-  mesh = mesh_lib.create(config, devices=jax.devices()[:8])
-
-  @jax.jit
-  def run(x, weights, shares):
-    def form(x, weights, shares):
-      y = tiled_lib.apply(
-        x.reshape(8, 8, -1),
-        weights=weights,
-        experts_BTk=chosen.reshape(8, 8, -1),
-        shares_BTk=shares.reshape(8, 8, -1),
-        tile=8,
-        execution=GATHERED,
-      )
-      return y.reshape(x.shape)
-
-    out, pull = jax.vjp(form, x, weights, shares)
-    d_out = jnp.cos(jnp.arange(out.size)).reshape(out.shape)
-    return out, pull(d_out)
-
-  with mesh_lib.use(mesh, rules=config.axis_rules):
-    actual = run(x, weights, shares)
-  close(jax.device_get(actual), expected)
+  form = functools.partial(tiled_lib.apply, tile=8, execution=GATHERED)
+  close(
+    plain.on_a_mesh(form, x, weights, shares, chosen=chosen, axes=axes),
+    expected,
+  )
 
 
 def test_the_exchange_needs_a_mesh():

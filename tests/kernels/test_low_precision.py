@@ -10,13 +10,11 @@ import pytest
 import qwix
 from flax import linen as nn
 
-from experiments import topologies
 from tests.helpers import experts as plain
-from tml_jax.config import PLAIN, MeshConfig, MoeDispatch, Precision
+from tml_jax.config import PLAIN, MoeDispatch, Precision
 from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import grouped
 from tml_jax.kernels.experts import tiled as tiled_lib
-from tml_jax.parallel import mesh as mesh_lib
 
 _FORMS = list(low_precision.FORMS.items())
 _IDS = [name.value for name, _ in _FORMS]
@@ -145,38 +143,29 @@ def test_experts_for_a_tpu_equal_those_for_a_cpu(name, rows):
 
 
 @pytest.mark.parametrize(
-  "axes", [dict(fsdp=4, expert=2), dict(fsdp=2, tensor=2)]
+  "dispatch, axes",
+  [
+    (MoeDispatch.ALL_GATHER, dict(fsdp=4, expert=2)),
+    (MoeDispatch.ALL_GATHER, dict(fsdp=2, tensor=2)),
+    (MoeDispatch.PADDED_ALL_TO_ALL, dict(fsdp=4, expert=2)),
+  ],
+  ids=["gathered", "cut", "sent"],
 )
 @pytest.mark.parametrize("name", [Precision.INT8, Precision.FP8])
-def test_parts_on_a_mesh_are_rounded_as_the_whole(axes, name):
-  """8 bits are gathered; each device has seen a part of every output."""
+def test_parts_on_a_mesh_are_rounded_as_the_whole(dispatch, axes, name):
+  """Each device has seen a part of every output."""
   form = low_precision.FORMS[name]
   x, weights, shares = plain.draw(7, tokens=64, num_experts=8)
   chosen = plain.choices(7, tokens=64, num_experts=8, skew=1.0)
   whole = functools.partial(tiled_lib.tiled, tile=8, form=form)
   want = plain.value_and_gradients(whole, x, weights, shares, chosen)
-  ones = dict(data=1, fsdp=1, expert=1, tensor=1, seq=1)
-  config = MeshConfig(rules=topologies.RULES, **(ones | axes))
-  size = int(np.prod(list(axes.values())))
-  mesh = mesh_lib.create(config, devices=jax.devices()[:size])
-  execution = dataclasses.replace(PLAIN, moe_dispatch=MoeDispatch.ALL_GATHER)
-
-  def on_mesh(x, *, weights, experts_Nk, shares_Nk):
-    y = tiled_lib.apply(
-      x.reshape(8, 8, -1),
-      weights=weights,
-      experts_BTk=experts_Nk.reshape(8, 8, -1),
-      shares_BTk=shares_Nk.reshape(8, 8, -1),
-      tile=8,
-      execution=execution,
-      form=form,
-    )
-    return y.reshape(x.shape)
-
-  with mesh_lib.use(mesh, rules=config.axis_rules):
-    got = plain.value_and_gradients(on_mesh, x, weights, shares, chosen)
-  for a, b in zip(
-    jax.tree.leaves(jax.device_get(got)), jax.tree.leaves(want), strict=True
-  ):
+  on_mesh = functools.partial(
+    tiled_lib.apply,
+    tile=8,
+    execution=dataclasses.replace(PLAIN, moe_dispatch=dispatch),
+    form=form,
+  )
+  got = plain.on_a_mesh(on_mesh, x, weights, shares, chosen=chosen, axes=axes)
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     # A part of the hidden values has a scale of its own.
     assert _away(a, b) < (2 * _ERROR[name] if "tensor" in axes else 0.01)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -32,18 +33,14 @@ def _in_8_bits(text: str) -> int:
 
 
 def test_the_first_rule_that_matches_the_whole_name():
-  rules = (
-    ("trunk/.*/key", Precision.FP8),
-    ("trunk/.*", Precision.INT8),
-  )
-
+  rules = (("trunk/.*/key", Precision.FP8), ("trunk/.*", Precision.INT8))
   execution = dataclasses.replace(small_trunk.EXECUTION, precision=rules)
   attention = ("trunk", "layer_00", "attention")
 
   def of(product, path=attention, **changes):
-    return precision.form_of(
-      dataclasses.replace(execution, **changes), path=path, product=product
-    )
+    changed = dataclasses.replace(execution, **changes)
+    module = types.SimpleNamespace(execution=changed, path=path)
+    return precision.form_of(module, product)
 
   assert of("key") == low_precision.FORMS[Precision.FP8]
   assert of("query") == _INT8
@@ -103,7 +100,7 @@ def test_a_model_in_8_bits_is_near_the_one_in_floats():
     assert 0 < away < most, name
 
 
-def _program(rules, *, kind=None):
+def _program(rules):
   config = small_run.config()
   train = dataclasses.replace(config.train, low_precision=rules)
   config = dataclasses.replace(config, train=train)

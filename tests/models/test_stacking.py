@@ -15,6 +15,14 @@ from tml_jax.models import stacking as layers_lib
 CONFIG = small_trunk.config(
   num_layers=10, attention_pattern="LLG", num_dense_layers=1, d_ff=16
 )
+LAYOUT = layers_lib.Layout.of(CONFIG, scan_layers=True)
+
+
+def _stacked(variables):
+  return {
+    name: layers_lib.stack(collection, layout=LAYOUT)
+    for name, collection in variables.items()
+  }
 
 
 def test_layout_of_the_sizes():
@@ -52,25 +60,19 @@ def test_runs_of_equal_layers_lie_together():
 @pytest.mark.slow
 def test_stack_and_unstack_are_inverse():
   variables = small_trunk.variables(small_trunk.model(CONFIG))
-  layout = layers_lib.Layout.of(CONFIG, scan_layers=True)
   for collection in variables.values():
-    stacked = layers_lib.stack(collection, layout=layout)
-    again = layers_lib.unstack(stacked, layout=layout)
+    stacked = layers_lib.stack(collection, layout=LAYOUT)
+    again = layers_lib.unstack(stacked, layout=LAYOUT)
     jax.tree.map(np.testing.assert_array_equal, again, collection)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", RematPolicy)
 def test_scanned_equals_unrolled(policy):
-  config = CONFIG
-  plain = small_trunk.model(config)
-  scanned = small_trunk.model(config, scan_layers=True, remat_policy=policy)
+  plain = small_trunk.model(CONFIG)
+  scanned = small_trunk.model(CONFIG, scan_layers=True, remat_policy=policy)
   variables = small_trunk.variables(plain)
-  layout = layers_lib.Layout.of(config, scan_layers=True)
-  stacked = {
-    name: layers_lib.stack(collection, layout=layout)
-    for name, collection in variables.items()
-  }
+  stacked = _stacked(variables)
   batch = small_trunk.batch([[13, 4], [11]], length=20)
   # The layout is the one that init makes.
   shapes = jax.eval_shape(scanned.init, jax.random.key(0), batch)
@@ -98,7 +100,7 @@ def test_scanned_equals_unrolled(policy):
   np.testing.assert_array_equal(load, plain_load)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5),
-    layers_lib.unstack(grads, layout=layout),
+    layers_lib.unstack(grads, layout=LAYOUT),
     plain_grads,
   )
 
@@ -109,11 +111,7 @@ def test_balance_of_every_layer_is_collected(policy):
   plain = small_trunk.model(CONFIG)
   scanned = small_trunk.model(CONFIG, scan_layers=True, remat_policy=policy)
   variables = small_trunk.variables(plain)
-  layout = layers_lib.Layout.of(CONFIG, scan_layers=True)
-  stacked = {
-    name: layers_lib.stack(collection, layout=layout)
-    for name, collection in variables.items()
-  }
+  stacked = _stacked(variables)
   batch = small_trunk.batch([[13, 4], [11]], length=20)
 
   def losses(model, variables):

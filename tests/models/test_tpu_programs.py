@@ -198,7 +198,6 @@ def test_experts_in_8_bits(name, precision):
     == ("fsdp",)
   ]
   weights = 3 * EXPERTS // 2 * D_MODEL * D_FF
-  print([(g.bytes, g.count) for g in gathers], weights)
   assert sum(g.bytes * g.count for g in gathers) == pytest.approx(
     weights, rel=0.02
   )

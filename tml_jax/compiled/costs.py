@@ -46,6 +46,7 @@ _NO_FLOPS = (
 _FREE = frozenset(
   """parameter constant tuple get-tuple-element bitcast while conditional call
   after-all partition-id replica-id iota opt-barrier domain token slice-done
+  dynamic-slice-done dynamic-update-slice-done
   async-start async-update async-done call-start call-done copy-done
   all-gather-done all-reduce-done collective-permute-done send recv send-done
   recv-done add-dependency rng-get-and-update-state""".split()
@@ -53,6 +54,8 @@ _FREE = frozenset(
 
 
 _HOST = 5  # memory space
+# A part of an array to another memory, or into an array in another one.
+_MOVES_A_PART = ("dynamic-slice-start", "dynamic-update-slice-start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +292,9 @@ def hbm_bytes(
   if item.opcode == "slice-start":  # ((source), destination, context)
     source, part = item.arrays[:2]
     return float(part.bytes * ((source.space == 0) + (part.space == 0)))
+  if item.opcode in _MOVES_A_PART:
+    whole, part = _whole_and_part(item)
+    return float(part.bytes * ((whole.space == 0) + (part.space == 0)))
   if item.opcode.endswith("-start"):  # (destination, source, context)
     return _sum(item.arrays[:1]) + sum(_sum(o.arrays) for o in operands)
   if item.opcode in ("dynamic-slice", "slice", "gather"):
@@ -311,7 +317,9 @@ def host_bytes(item: hlo.Instruction, *, scope: hlo.Computation) -> float:
     return 0.0
   operands = [a for o in scope.operands_of(item) for a in o.arrays]
   results = list(item.arrays)
-  if item.opcode in ("copy-start", "slice-start"):
+  if item.opcode in _MOVES_A_PART:
+    operands, results = [[each] for each in _whole_and_part(item)]
+  elif item.opcode in ("copy-start", "slice-start"):
     operands, results = operands[:1], results[:2]
   elif item.opcode == "dynamic-update-slice":
     operands, results = operands[1:2], results[:1]  # what is written, where
@@ -319,6 +327,16 @@ def host_bytes(item: hlo.Instruction, *, scope: hlo.Computation) -> float:
   if spaces != {True, False}:
     return 0.0
   return float(min(a.bytes for a in (*operands[:1], *results)))
+
+
+def _whole_and_part(item: hlo.Instruction) -> tuple[hlo.Array, hlo.Array]:
+  """Of a `_MOVES_A_PART`, beside whose arrays are scalars and a context."""
+  whole, *others = item.arrays
+  rank = len(whole.dims)
+  return whole, min(
+    (a for a in others if a.dtype == whole.dtype and len(a.dims) == rank),
+    key=lambda a: a.bytes,
+  )
 
 
 def _sum(arrays: tuple[hlo.Array, ...]) -> float:

@@ -8,8 +8,7 @@ take `FORMS` and `rows` from here (`kernels/experts/`), nor what a session reads
 A row has a scale, and so has an output of a weight; both multiply the result.
 In the backward pass the scale of the outputs goes to their gradient first,
 which is then rounded row by row: so the 8 bits of the weight serve again. The
-gradient of a weight is a product in the rows' own dtype: it sums over all
-tokens, where rounding would be seen, and its operands share no scale.
+gradient of a weight is a product in the rows' own dtype.
 
 The fixed form takes no maximum of the rows: they are clipped to 224, which is
 half of what e4m3 holds (the calibration that MaxText's `fp8_full` has).
@@ -30,10 +29,12 @@ from tml_jax.config import Precision
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-  """Attributes:
-  values: dtype of rows and weights.
-  gradients: dtype of what comes back.
-  calibration: of rows, in qwix's words.
+  """How a product is rounded.
+
+  Attributes:
+    values: dtype of rows and weights.
+    gradients: dtype of what comes back.
+    calibration: of rows, in qwix's words.
   """
 
   values: str

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tml_jax.config import AttentionForm, ModelConfig, Numerics, Position
-from tml_jax.kernels import low_precision
 from tml_jax.kernels.attention import blockwise, cells, flash
 from tml_jax.models import cache as cache_lib
 from tml_jax.models import (
@@ -242,19 +241,15 @@ class Attention(nn.Module):
 
   def _project(self, x_BTD: jax.Array) -> tuple[jax.Array, ...]:
     names = ("query", "key", "value") + ("relative",) * self.has_bias
-    q, k, v, *r = (self._heads(x_BTD, name) for name in names)
+    forms = {
+      name: precision.form_of(self, name) for name in precision.ATTENTION
+    }
+    q, k, v, *r = (
+      precision.times(x_BTD, getattr(self, name), form=forms.get(name))
+      for name in names
+    )
     no_bias = (*q.shape[:3], self.config.d_rel)
     return q, k, v, *(r or [jnp.zeros(no_bias, q.dtype)])
-
-  def _heads(self, x_BTD: jax.Array, name: str) -> jax.Array:
-    kernel, form = getattr(self, name), self._form(name)
-    if form is None or name not in precision.ATTENTION:
-      kernel = kernel.astype(self.execution.dtype)
-      return jnp.einsum("btd,dnh->btnh", x_BTD, kernel)
-    return precision.times(x_BTD, kernel, form=form, inputs=1)
-
-  def _form(self, name: str) -> low_precision.Form | None:
-    return precision.form_of(self.execution, path=self.path, product=name)
 
   def _normed(self, x_BTNH, *, scale):
     eps = self.config.rms_norm_eps
@@ -329,11 +324,8 @@ class Attention(nn.Module):
     return self._output(out)
 
   def _output(self, out_BTNH: jax.Array) -> jax.Array:
-    form = self._form("output")
-    if form is not None:
-      return precision.times(out_BTNH, self.output, form=form, inputs=2)
-    output = self.output.astype(self.execution.dtype)
-    return jnp.einsum("btnh,nhd->btd", out_BTNH, output)
+    form = precision.form_of(self, "output")
+    return precision.times(out_BTNH, self.output, form=form, inputs=2)
 
   def extend(
     self,

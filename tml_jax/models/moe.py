@@ -20,7 +20,6 @@ from flax import linen as nn
 from jax import ad_checkpoint
 
 from tml_jax.config import ExpertWeights, ModelConfig
-from tml_jax.kernels import low_precision
 from tml_jax.kernels.experts import quantized, tiled
 from tml_jax.models import norm, precision
 from tml_jax.models.execution import Execution
@@ -194,9 +193,10 @@ class MLP(nn.Module):
     out = self._times(jax.nn.silu(gate) * up, "down")
     return out * self.scale.astype(self.execution.dtype)
 
+  @nn.nowrap
   def _times(self, x, product: str) -> jax.Array:
-    form = precision.form_of(self.execution, path=self.path, product=product)
-    return precision.plain_or_low(x, getattr(self, product), form=form)
+    form = precision.form_of(self, product)
+    return precision.times(x, getattr(self, product), form=form)
 
 
 class MoE(nn.Module):
@@ -284,18 +284,18 @@ class MoE(nn.Module):
         tile=config.moe_tile,
         execution=self.execution,
         numerics=self.execution.numerics,
-        form=self._form(precision.EXPERTS),
+        form=precision.form_of(self, precision.EXPERTS),
       )
     y_BTD = ad_checkpoint.checkpoint_name(y_BTD + shared, "experts")
     return y_BTD, chosen_BTk
 
-  def _form(self, product: str) -> low_precision.Form | None:
-    return precision.form_of(self.execution, path=self.path, product=product)
-
   def _shared(self, x_BTD, shares_BTS):
     # As one dense product of S * F columns.
-    flat, form = (x_BTD.shape[-1], -1), self._form(precision.SHARED)
-    times = functools.partial(precision.plain_or_low, form=form)
+    flat, form = (
+      (x_BTD.shape[-1], -1),
+      precision.form_of(self, precision.SHARED),
+    )
+    times = functools.partial(precision.times, form=form)
     gate = times(x_BTD, self.shared_gate.reshape(flat))
     up = times(x_BTD, self.shared_up.reshape(flat))
     shares = jnp.repeat(shares_BTS, self.config.expert_d_ff, axis=-1)

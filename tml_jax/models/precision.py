@@ -16,11 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
 
 from tml_jax import errors
 from tml_jax.config import Precision
 from tml_jax.kernels import low_precision
-from tml_jax.models.execution import Execution
 
 Rules = Sequence[tuple[str, Precision]]
 
@@ -29,28 +30,25 @@ DENSE = ("gate", "up", "down")
 EXPERTS, SHARED = "experts", "shared"
 
 
-def form_of(
-  execution: Execution, *, path: Sequence[str], product: str
-) -> low_precision.Form | None:
-  """Of a product of the module at `path`; None: in its own dtype."""
-  name = "/".join([*execution.within, *path, product])
+def form_of(module: nn.Module, product: str) -> low_precision.Form | None:
+  """Of a product of a module with an `execution`; None: in its own dtype."""
+  execution = module.execution
+  name = "/".join([*execution.within, *module.path, product])
   for regex, precision in execution.precision:
     if re.fullmatch(regex, name):
       return low_precision.FORMS[precision]
   return None
 
 
-def products(params: Mapping[str, Any], *, path: tuple[str, ...] = ()):
+def products(
+  params: Mapping[str, Any], *, path: tuple[str, ...] = ()
+) -> Iterator[str]:
   """Names of all products that a rule can name, in order.
 
   Args:
-    params: of a model, arrays or whatever stands for them.
-    path: of the module whose they are.
+    params: of a module, arrays or whatever stands for them.
+    path: of the module.
   """
-  return list(_products(params, path=path))
-
-
-def _products(params: Mapping[str, Any], *, path) -> Iterator[str]:
   names: tuple[str, ...] = ()
   if {"router", *DENSE} <= params.keys():
     names = (EXPERTS, SHARED)
@@ -61,7 +59,7 @@ def _products(params: Mapping[str, Any], *, path) -> Iterator[str]:
   yield from ("/".join([*path, name]) for name in names)
   for name, child in params.items():
     if isinstance(child, Mapping):
-      yield from _products(child, path=(*path, name))
+      yield from products(child, path=(*path, name))
 
 
 def check(rules: Rules, *, params: Mapping[str, Any]) -> None:
@@ -70,7 +68,7 @@ def check(rules: Rules, *, params: Mapping[str, Any]) -> None:
   Raises:
     errors.UserError: one names none.
   """
-  names = products(params) if rules else []
+  names = list(products(params)) if rules else []
   for regex, precision in rules:
     if not any(re.fullmatch(regex, name) for name in names):
       raise errors.UserError(
@@ -85,31 +83,24 @@ def dtype(precision: Precision) -> str:
 
 
 def times(
-  x_BTI: jax.Array,
+  x: jax.Array,
   weight: jax.Array,
   *,
-  form: low_precision.Form,
-  inputs: int,
+  form: low_precision.Form | None,
+  inputs: int = 1,
 ) -> jax.Array:
-  """x times a weight whose first `inputs` dims are summed over, [B, T, ...].
+  """x times a weight whose first `inputs` dims are summed over.
 
   Args:
-    x_BTI: with as many last dims.
+    x: [B, T, ...], as many last dims.
     weight: float32.
-    form: of the product.
+    form: of the product; None: in the dtype of x.
     inputs: how many.
   """
-  batch, length = x_BTI.shape[:2]
-  outputs = weight.shape[inputs:]
-  rows = x_BTI.reshape(batch, length, -1)
-  y = low_precision.product(rows, weight.reshape(rows.shape[-1], -1), form=form)
-  return y.reshape(batch, length, *outputs)
-
-
-def plain_or_low(
-  x: jax.Array, weight_IO: jax.Array, *, form: low_precision.Form | None
-) -> jax.Array:
-  """x @ weight, in 8 bits where there is a form."""
   if form is None:
-    return x @ weight_IO.astype(x.dtype)
-  return low_precision.product(x, weight_IO, form=form)
+    return jnp.tensordot(x, weight.astype(x.dtype), inputs)
+  batch, length = x.shape[:2]
+  rows = x.reshape(batch, length, -1)
+  weight_IO = weight.reshape(rows.shape[-1], -1)
+  y = low_precision.product(rows, weight_IO, form=form)
+  return y.reshape(batch, length, *weight.shape[inputs:])

@@ -194,6 +194,7 @@ class Block(nn.Module):
       chosen.append(experts_BTk)
     return x_BTD, chosen
 
+  @nn.nowrap  # no scope of its own
   def _one_by_one(self, run: layers_lib.Run, stacked: nn.Module, x_BTD, *past):
     """The layers of a run, without a loop: libtpu 0.0.42 moves arrays of one
     scanned dim to the host, and refuses those of two."""
@@ -203,15 +204,15 @@ class Block(nn.Module):
       is_global=self.config.is_global(run.start),
       is_dense=False,
       parent=None,
+      name=run.name,
     )
     kept = [moe.BALANCE] if self.is_mutable_collection(moe.BALANCE) else []
     chosen, losses = [], []
     for i in range(run.length):
       variables = jax.tree.map(operator.itemgetter(i), stacked.variables)
-      with jax.named_scope(run.name):
-        (x_BTD, experts_BTk), left = layer.apply(
-          variables, x_BTD, *past, mutable=kept
-        )
+      (x_BTD, experts_BTk), left = layer.apply(
+        variables, x_BTD, *past, mutable=kept
+      )
       chosen.append(experts_BTk)
       losses += jax.tree.leaves(left)
     if kept:

@@ -4,8 +4,8 @@ For: limits and speeds that `aot` and `training/flops.py` judge a program by.
 Not for: measurements. Start at `CHIPS`.
 
 Products of 8 bits run at twice the rate of bfloat16, by the same documentation:
-of integers on v5p and v6e, of floats on TPU7x. Of the other kind libtpu 0.0.42
-makes float32 first.
+of integers on v5p and v6e, of floats on TPU7x. Ragged ones of the other kind
+libtpu 0.0.42 multiplies in float32.
 
 Speeds are the figures that Google Cloud publishes for each family
 (documentation of v5p, v6e and TPU7x, "System architecture"). A link carries
