@@ -34,7 +34,9 @@ def _assert_same(first, second, *, atol=0.0):
       assert (a is None) == (b is None), part
       if a is not None:
         allowed = atol if part == "target_mel" else 0
-        np.testing.assert_allclose(a, b, rtol=0, atol=allowed, err_msg=part)
+        np.testing.assert_allclose(
+          a, b, rtol=allowed, atol=allowed, err_msg=part
+        )
 
 
 @pytest.mark.parametrize(

@@ -415,7 +415,9 @@ def test_drafts_come_from_the_states_of_the_packed_forward():
     return jnp.stack(states)
 
   expected = np.asarray(packed(batch))
-  tolerance = 1e-6 * np.abs(expected).max()  # they are not normed
+  # They are not normed, and sums of other lengths round otherwise: by 1.2e-6
+  # of the largest with AVX2.
+  tolerance = 1e-5 * np.abs(expected).max()
   cache, done = new_cache(config, rows=2), np.zeros(2, np.int64)
   rng, checked = np.random.default_rng(0), 0
   while (done < lengths).any():

@@ -6,7 +6,9 @@ before general availability; its code is not here.
 
 import asyncio
 import base64
+import dataclasses
 import json
+import threading
 
 import aiohttp
 import numpy as np
@@ -33,22 +35,26 @@ _TOOL = {
 
 
 class _Calling:
-  """A pool whose model writes a call in its third window; all else is real."""
+  """A pool whose model writes a call when told to; all else is real."""
 
   def __init__(self, pool, text):
     self._pool, self._text = pool, text
+    self._due = threading.Event()
 
   def __getattr__(self, name):
     return getattr(self._pool, name)
 
-  def tick(self, inputs, **more):
-    import dataclasses
+  def call(self):
+    """In the next window: a client tells its tools first."""
+    self._due.set()
 
+  def tick(self, inputs, **more):
     ticked = self._pool.tick(inputs, **more)
     tokens = tuple(served.TOKENIZER.encode(self._text))
     for session, frame in ticked.frames.items():
       bursts = ()
-      if frame.window == 3:
+      if self._due.is_set():
+        self._due.clear()
         bursts = (Burst(Control.CALL, tokens, True),)
       ticked.frames[session] = dataclasses.replace(frame, text_out=bursts)
     return ticked
@@ -88,6 +94,8 @@ async def test_the_official_client(pool, tmp_path):
       async with asyncio.timeout(60):
         async for event in connection:
           found.append(event)
+          if event.type == "session.updated":
+            calling.call()
           if event.type == "response.function_call_arguments.done":
             call = event
             await connection.conversation.item.create(
@@ -151,6 +159,7 @@ async def test_the_adapter_of_a_benchmark(pool, tmp_path):
         )
         updated = await event({"session.updated", "error"})
         assert updated["type"] == "session.updated"
+        calling.call()
         assert updated["session"]["audio"]["input"]["format"] == {
           "type": "audio/pcmu"
         }
@@ -209,6 +218,8 @@ async def test_a_clients_tool_that_never_answers_fails(pool, tmp_path):
     async with served.client(server) as client:
       await client.send(type="session.update", session={"tools": [_TOOL]})
       await client.send(type="response.create")
+      await client.next("session.updated")
+      calling.call()
       call = await client.next("tml.call")
       assert call["where"] == "client"
       result = await client.next("tml.result")
@@ -238,6 +249,7 @@ def test_the_servers_tools(text, pool, tmp_path):
     ) as server:
       async with served.client(server) as client:
         await client.send(type="response.create")
+        calling.call()
         call = await client.next("tml.call")
         assert call["where"] == "server"
         result = await client.next("tml.result")

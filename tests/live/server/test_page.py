@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
 from tests.helpers import accessible, browser, echoing_server, sound
 
@@ -89,7 +90,9 @@ def _download(page):
 
 def test_one_click_begins_a_conversation_and_all_of_it_is_shown(opened):
   server, page, seen = opened()
-  assert page.inner_text("#tiny").startswith("The run behind this page is tiny")
+  expect(page.locator("#tiny")).to_contain_text(
+    "The run behind this page is tiny"
+  )
   _begin(page)
   page.click("#camera")
   page.fill("#typed", "hello <i>there</i>")
@@ -199,8 +202,8 @@ def test_a_refresh_goes_on_after_one_click(opened):
     page, "document.querySelector('#words').textContent.includes('Result 7')"
   )
   page.reload()
-  assert page.inner_text("#begin") == "Go on with the conversation"
-  assert "Result 7" in page.inner_text("#words"), "words are still there"
+  expect(page.locator("#begin")).to_have_text("Go on with the conversation")
+  expect(page.locator("#words")).to_contain_text("Result 7")  # still there
   windows = server.sessions[0].windows
   _begin(page)
   _wait_for_window(page, 10)
@@ -232,7 +235,7 @@ def test_mute_and_pause_reach_the_server(opened):
   _wait_for_window(page, 5)
   (session,) = server.sessions
   page.click("#mute")
-  assert page.get_attribute("#mute", "aria-pressed") == "true"
+  expect(page.locator("#mute")).to_have_attribute("aria-pressed", "true")
   page.wait_for_timeout(400)
   heard = len(session.samples)
   page.wait_for_timeout(800)
@@ -245,7 +248,7 @@ def test_mute_and_pause_reach_the_server(opened):
   page.wait_for_timeout(800)
   assert session.windows == windows
   page.click("#pause")
-  _wait_for_window(page, 10)
+  _wait_for_window(page, windows + 5)
   assert len(session.samples) > heard
 
 
@@ -255,11 +258,11 @@ def test_stop_ends_for_good_and_keeps_what_was_said(opened):
   _begin(page)
   _wait_for_window(page, 8)
   page.click("#stop")
-  assert page.inner_text("#problem") == "You ended the conversation."
+  expect(page.locator("#problem")).to_have_text("You ended the conversation.")
   assert _kinds(server.sessions[0])[-1] == "tml.close"
-  assert page.is_visible("#download")
+  expect(page.locator("#download")).to_be_visible()
   page.reload()
-  assert page.inner_text("#begin") == "Start talking"
+  expect(page.locator("#begin")).to_have_text("Start talking")
   assert page.evaluate("sessionStorage.getItem('words')") == ""
   assert page.evaluate("sessionStorage.getItem('resume')") == ""
   assert seen.console == []
@@ -276,12 +279,12 @@ def test_consent_is_asked_for_and_can_be_taken_back(opened):
   assert _last(session, "tml.record")["allowed"] is True
   kinds = _kinds(session)
   assert kinds.index("tml.record") < kinds.index("response.create")
-  assert "the server records" in page.inner_text("#status")
+  expect(page.locator("#status")).to_contain_text("the server records")
   page.click("#settings summary")
   page.uncheck("#recording")
   page.wait_for_timeout(300)
   assert _last(session, "tml.record")["allowed"] is False
-  assert "records" not in page.inner_text("#status")
+  expect(page.locator("#status")).not_to_contain_text("records")
   page.check("#recording")
   page.reload()
   _begin(page)
@@ -302,10 +305,10 @@ def test_where_nothing_is_recorded_nobody_is_asked(opened):
 def test_a_full_server_says_how_long_to_wait(opened):
   _, page, _ = opened(echoing_server.Rules(slots=0))
   wanted = "Every place is taken. Try again in about 30 s."
-  assert page.inner_text("#problem") == wanted
+  expect(page.locator("#problem")).to_have_text(wanted)
   page.click("#begin")
   page.wait_for_selector("#begin:has-text('Try again')")
-  assert page.inner_text("#problem") == wanted
+  expect(page.locator("#problem")).to_have_text(wanted)
 
 
 def test_a_token_is_asked_for_and_used(opened):
@@ -338,8 +341,8 @@ def test_a_refused_microphone_leaves_typing(driver, microphone):
     browser.open_page(chromium, server.url) as (page, _),
   ):
     _begin(page)
-    assert "microphone was refused" in page.inner_text("#trouble")
-    assert page.get_attribute("#mute", "aria-pressed") == "true"
+    expect(page.locator("#trouble")).to_contain_text("microphone was refused")
+    expect(page.locator("#mute")).to_have_attribute("aria-pressed", "true")
     page.fill("#typed", "hello")
     page.press("#typed", "Enter")
     _wait_for_window(page, 4)
@@ -353,7 +356,7 @@ def test_an_insecure_page_says_so_and_can_type(chromium):
   with echoing_server.Server(echoing_server.Rules()) as server:
     url = server.url.replace("127.0.0.1", "talk.test")
     with browser.open_page(chromium, url) as (page, seen):
-      assert "--tls_cert" in page.inner_text("#problem")
+      expect(page.locator("#problem")).to_contain_text("--tls_cert")
       _begin(page)
       page.fill("#typed", "hello")
       page.press("#typed", "Enter")
@@ -473,9 +476,10 @@ def test_a_server_that_went_away_is_said_and_may_come_back(opened):
   browser.wait_for(
     page, "document.querySelector('#status').textContent.includes('broke')"
   )
-  page.wait_for_selector("#problem", state="visible")
-  assert "longer than the session rests" in page.inner_text("#problem")
-  assert page.is_visible("#download"), "what was said is not lost"
+  expect(page.locator("#problem")).to_contain_text(
+    "longer than the session rests"
+  )
+  expect(page.locator("#download")).to_be_visible()  # what was said is not lost
 
 
 def test_a_page_without_storage_still_talks(opened, chromium):

@@ -7,6 +7,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from tests.helpers import answering, browser, served, small_session, speech
 from tests.helpers import sound as sound_lib
@@ -124,7 +125,7 @@ def test_a_refresh_resumes_the_session(opened):
     "+document.querySelector('#strip').getAttribute('aria-valuemax')"
   )
   page.reload()
-  assert page.inner_text("#begin") == "Go on with the conversation"
+  expect(page.locator("#begin")).to_have_text("Go on with the conversation")
   _begin(page)
   browser.wait_for(page, "measured().windows > 3")
   assert page.evaluate("measured().resumed") is True
@@ -142,6 +143,6 @@ def test_a_second_page_is_told_that_all_places_are_taken(opened, chromium):
   with browser.open_page(chromium, server.url) as (other, _):
     _begin(other)
     with browser.open_page(chromium, server.url) as (third, _):
-      assert third.inner_text("#problem").startswith(
+      expect(third.locator("#problem")).to_contain_text(
         "All 2 places are taken. Try again in about"
       )
