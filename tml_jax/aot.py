@@ -194,13 +194,19 @@ def program_of(config: Config, *, mesh: Any) -> tuple[Any, dict, float]:
 
 
 def argument_bytes(program: Any) -> dict[str, int]:
-  """Bytes of the arguments on one device, by what they are."""
+  """Bytes of the arguments on one device, by what they are.
+
+  What lies in the host's memory takes none.
+  """
   import jax
+
+  from tml_jax.training import state as state_lib
 
   def of(tree) -> int:
     return sum(
       leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
       for leaf in jax.tree.leaves(tree)
+      if leaf.sharding.memory_kind != state_lib.HOST
     )
 
   sizes = {name: of(tree) for name, tree in program.arguments.items()}

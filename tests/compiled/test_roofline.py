@@ -82,6 +82,17 @@ def test_a_chip_that_lacks_a_precision_says_which_it_has():
     chips.require(kind, dtype=dtype, what="")
 
 
+def test_a_host_without_room_is_said_with_both_sizes():
+  with pytest.raises(
+    errors.UserError, match="x = 1: 104.4 GiB .*v5p has 104.3"
+  ):
+    chips.require_host_memory("TPU v5", device_bytes=112.1e9, what="x = 1")
+  chips.require_host_memory("TPU v5", device_bytes=111.9e9, what="x = 1")
+  with pytest.raises(errors.UserError, match="tpu7x has 111.8"):  # two devices
+    chips.require_host_memory("TPU7x", device_bytes=121e9, what="x = 1")
+  chips.require_host_memory("cpu", device_bytes=1e15, what="")
+
+
 def test_a_narrow_product_fills_half_of_a_matrix_unit():
   """128 columns: a whole unit of v5p, half of one of v6e."""
   text = """ENTRY %e (a: bf16[4096,4096], b: bf16[4096,128]) -> bf16[4096,128] {

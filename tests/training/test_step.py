@@ -19,7 +19,8 @@ from tml_jax.models import interaction
 from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import batch as batch_lib
 from tml_jax.streams.frame import Kind
-from tml_jax.training import flops, losses, metrics, muon, optim
+from tml_jax.training import checkpoint, flops, losses, metrics, muon, optim
+from tml_jax.training import program as program_lib
 from tml_jax.training import state as state_lib
 from tml_jax.training import step as step_lib
 
@@ -451,3 +452,45 @@ def test_an_objective_of_its_own(accumulation_steps):
   np.testing.assert_allclose(after.params["w"], 1 - 0.1 * gradient, rtol=1e-5)
   assert values["sums"]["sequences"] == size
   assert after.reference.tolist() == [0.0, 1.0, 2.0] and after.router == {}
+
+
+def test_moments_in_the_host_change_nothing(tmp_path):
+  """Two steps on eight devices, and a checkpoint between them."""
+  cfg = small_run.config(fsdp=4, expert=2)
+  optimizer = dataclasses.replace(cfg.train.optim, name=Optimizer.MUON)
+
+  def steps(offload, path):
+    train = dataclasses.replace(
+      cfg.train, optim=dataclasses.replace(optimizer, offload_moments=offload)
+    )
+    config = dataclasses.replace(cfg, train=train)
+    mesh = mesh_lib.create(config.mesh, devices=jax.devices())
+    program = program_lib.create(config, mesh=mesh)
+    step = program.compile(program.lower())
+    batch = jax.device_put(
+      small_run.batch(config, seed=0), program.batch_sharding
+    )
+    with mesh_lib.use(mesh, rules=config.mesh.axis_rules):
+      state = state_lib.create(program.abstract, seed=0)
+    state, _ = step(state, batch)
+    saved = checkpoint.Checkpointer(str(path), keep=1)
+    saved.save(1, state=state, loader_state={})
+    saved.wait()
+    state, _ = saved.restore(program.abstract.state, step=1)
+    saved.close()
+    return step(state, batch)
+
+  state, values = steps(True, tmp_path / "host")
+  kinds = {
+    field.name: {
+      leaf.sharding.memory_kind
+      for leaf in jax.tree.leaves(getattr(state, field.name))
+      if leaf.ndim
+    }
+    for field in dataclasses.fields(state)
+  }
+  assert kinds.pop("opt_state") == {"pinned_host"}
+  assert set.union(*kinds.values()) == {"device"}
+  want, want_values = steps(False, tmp_path / "device")
+  assert values["loss"] == want_values["loss"]
+  jax.tree.map(np.testing.assert_array_equal, state, want)

@@ -144,6 +144,8 @@ class OptimConfig:
   router_bias_rate: float  # DeepSeek-V3's sign rule; 0 = off
   ema_decay: float  # of the weights that sampling uses; 0 = off
   moment_dtype: Dtype  # of first moments and Muon's momentum
+  # Moments lie in the host's memory, and on devices while they are updated.
+  offload_moments: bool = False
 
   def __post_init__(self) -> None:
     section = "train.optim"

@@ -19,6 +19,7 @@ Legend: I inputs, O outputs; "..." any dims of rows.
 import dataclasses
 import functools
 
+import flax
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -82,6 +83,28 @@ def quantize(
     calibration_method=calibration,
   )
   return made.qvalue, made.scale
+
+
+@flax.struct.dataclass
+class Rounded:
+  """Rows in 8 bits, which are about values * scales.
+
+  Attributes:
+    values: int8 or a float8, [..., I].
+    scales: float32, [..., 1].
+    dtype: that the rows had.
+  """
+
+  values: jax.Array
+  scales: jax.Array
+  dtype: str = flax.struct.field(pytree_node=False)
+
+
+def rounded(
+  x: jax.Array, dtype: DTypeLike, *, calibration: str = "absmax"
+) -> Rounded:
+  """Rows [..., I] in 8 bits."""
+  return Rounded(*rows(x, dtype, calibration=calibration), dtype=str(x.dtype))
 
 
 def rows(

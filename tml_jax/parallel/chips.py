@@ -20,7 +20,9 @@ its documentation, and stands for all of them: matrix products of 16,384 by
 680, which is the same and 9.2 and 7.2 us more each (7.5 here); HBM gives 6.4 of
 7.38 TB/s, 0.87. A hop to a neighbour takes about 1 us, and PCIe moves 16 GB/s
 a chip on v5p and 32 on v6e (Austin et al.); no figure of TPU7x is published,
-so it has that of v6e.
+so it has that of v6e. Memory of hosts is that of the machines with four chips
+(ct5p-hightpu-4t, ct6e-standard-4t, tpu7x-standard-4t; Compute Engine's
+documentation).
 """
 
 import dataclasses
@@ -44,6 +46,7 @@ class Chip:
     ring: size from which a torus dim closes to a ring.
     dcn_bytes_per_second: of the chip, between slices.
     host_bytes_per_second: of the chip, to and from its host, each way.
+    host_memory: of the machine, bytes a chip.
     mxu: rows and columns of a matrix unit.
     eight_bits: what it multiplies at twice `peak_flops`: "int8" or "float8".
   """
@@ -57,6 +60,7 @@ class Chip:
   ring: int
   dcn_bytes_per_second: float
   host_bytes_per_second: float
+  host_memory: float
   mxu: int
   eight_bits: str
 
@@ -98,6 +102,7 @@ CHIPS = {
     ring=4,
     dcn_bytes_per_second=50e9 / 8,
     host_bytes_per_second=16e9,
+    host_memory=448e9 / 4,
     mxu=128,
     eight_bits="int8",
   ),
@@ -111,6 +116,7 @@ CHIPS = {
     ring=16,
     dcn_bytes_per_second=100e9 / 8,
     host_bytes_per_second=32e9,
+    host_memory=720e9 / 4,
     mxu=256,
     eight_bits="int8",
   ),
@@ -124,6 +130,7 @@ CHIPS = {
     ring=4,
     dcn_bytes_per_second=100e9 / 8,
     host_bytes_per_second=32e9,
+    host_memory=960e9 / 4,
     mxu=256,
     eight_bits="float8",
   ),
@@ -143,6 +150,29 @@ def of(topology: str) -> Chip:
       f"{', '.join(CHIPS)}, for instance v5p:8x8x8"
     )
   return CHIPS[family]
+
+
+def require_host_memory(
+  device_kind: str, *, device_bytes: float, what: str
+) -> None:
+  """That a host has room for its devices' bytes; others than CHIPS pass.
+
+  Args:
+    device_kind: of a device, in JAX.
+    device_bytes: in the host's memory, for each device.
+    what: the settings that ask for it.
+
+  Raises:
+    errors.UserError: it has not.
+  """
+  for family, chip in CHIPS.items():
+    room = chip.host_memory / chip.devices
+    if device_kind == chip.device_kind and device_bytes > room:
+      raise errors.UserError(
+        f"{what}: {device_bytes / GIB:.1f} GiB a device in the memory of hosts,"
+        f" and a machine of {family} has {room / GIB:.1f}; take more chips, or"
+        " leave it in HBM"
+      )
 
 
 def require(device_kind: str, *, dtype: str, what: str) -> None:

@@ -7,6 +7,7 @@ interaction model's; `of` makes that of any model.
 
 import dataclasses
 import functools
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -121,7 +122,37 @@ def create(config: Config, *, mesh: jax.sharding.Mesh) -> Program:
   )
   params = program.abstract.state.params
   precision.check(config.train.precision_rules, params=params)
+  chips.require_host_memory(
+    device.device_kind,
+    device_bytes=sum(host_bytes(program).values()),
+    what=" and ".join(host_bytes(program)),
+  )
   return program
+
+
+def host_bytes(program: Program) -> dict[str, int]:
+  """What a step keeps in its host's memory for a device, by the setting.
+
+  Inputs of layers are counted as if each waited there, those of layers that
+  are not scanned too.
+  """
+  config, mesh = program.config, program.mesh
+  found = {}
+  moments = sum(
+    leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+    for leaf in jax.tree.leaves(program.abstract.state.opt_state)
+    if leaf.sharding.memory_kind == state_lib.HOST
+  )
+  if moments:
+    found["train.optim.offload_moments = True"] = moments
+  policy = config.train.remat_policy
+  if policy.offloads:
+    rows = config.train.microbatch_size * config.streams.seq_len
+    dtype = jax.numpy.dtype(config.train.dtype)
+    inputs = config.model.num_layers * rows * config.model.d_model
+    places = mesh.size // mesh.shape["tensor"]
+    found[f"train.remat_policy = {policy}"] = inputs * dtype.itemsize // places
+  return found
 
 
 def of(

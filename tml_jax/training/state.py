@@ -21,6 +21,8 @@ from tml_jax.parallel import mesh as mesh_lib
 from tml_jax.streams import packing
 from tml_jax.streams.batch import Batch
 
+HOST = "pinned_host"  # memory that a device copies from without its processor
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -170,11 +172,14 @@ def abstract_of(
   shapes = jax.eval_shape(init, key)
 
   def shard(path, leaf) -> jax.sharding.Sharding:
-    """Moments and averages lie where their parameter lies."""
+    """Moments and averages lie where their parameter lies, or in the host."""
     names = _names(path)
     for start in range(len(names)):
       if names[start:] in by_path and leaf.ndim > 0:
-        return by_path[names[start:]]
+        found = by_path[names[start:]]
+        if names[0] == "opt_state" and config.train.optim.offload_moments:
+          return found.with_memory_kind(HOST)
+        return found
     return replicated
 
   shardings = jax.tree_util.tree_map_with_path(shard, shapes)

@@ -49,9 +49,10 @@ def create(
       state, batch, config=config, model=model, objective=objective
     )
     with jax.named_scope("optimizer"):
-      updates, opt_state = optimizer.update(
-        gradient, state.opt_state, state.params
-      )
+      moments = state.opt_state
+      if optim.offload_moments:
+        moments = jax.device_put(moments, jax.memory.Space.Device)
+      updates, opt_state = optimizer.update(gradient, moments, state.params)
       params = optax.apply_updates(state.params, updates)
     new_state = state.replace(
       step=state.step + 1,

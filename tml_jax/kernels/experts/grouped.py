@@ -222,12 +222,22 @@ def _to_tokens(rows_PD: jax.Array, turn: Turn, *, per_token: int) -> jax.Array:
   return _rows(total.astype(rows_PD.dtype), first_N)
 
 
+@jax.named_scope("round")
+def _rounded(array, *, static: Static, is_gradient: bool = False):
+  """As products take it: in 8 bits where there is a form."""
+  form = static.form
+  if form is None:
+    return array
+  if is_gradient:
+    return low_precision.rounded(array, form.gradients)
+  return low_precision.rounded(array, form.values, calibration=form.calibration)
+
+
 @jax.named_scope("product")
 def _product(rows, weights, turn, *, static: Static, transposed=False):
   if quantized.is_quantized(weights):
-    if transposed:
-      return weights.back(rows, size_E=turn.size_E, form=static.form)
-    return weights.product(rows, size_E=turn.size_E, form=static.form)
+    multiply = weights.back if transposed else weights.product
+    return multiply(rows, size_E=turn.size_E)
   width = weights.shape[1] if transposed else weights.shape[2]
   return gmm(
     rows,
@@ -265,9 +275,14 @@ def _share(turn, shares_Nk) -> jax.Array:
   return jnp.sum(jnp.where(mine, share_Pk, 0), axis=1, keepdims=True)
 
 
+def _taken(x_ND, turn: Turn):
+  """Rows of the buffer, of each array of `x_ND`."""
+  return jax.tree.map(lambda each: _rows(each, turn.token_P), x_ND)
+
+
 def _hidden(turn, x_ND, weights, *, static):
-  """Gate and up of the buffer's rows."""
-  x_PD = _rows(x_ND, turn.token_P)
+  """Gate and up of the buffer's rows, rounded while they are few: tokens."""
+  x_PD = _taken(_rounded(x_ND, static=static), turn)
   return tuple(
     _product(x_PD, each, turn, static=static)
     for each in (weights.gate_EDF, weights.up_EDF)
@@ -278,6 +293,7 @@ def _output(turn, hidden, weights, shares_Nk, *, static) -> jax.Array:
   """[N, D] of one buffer."""
   gate, up = hidden
   scaled = jax.nn.silu(gate) * up * _share(turn, shares_Nk).astype(gate.dtype)
+  scaled = _rounded(scaled, static=static)
   out_PD = _product(scaled, weights.down_EFD, turn, static=static)
   return _to_tokens(out_PD, turn, per_token=shares_Nk.shape[1])
 
@@ -292,13 +308,15 @@ def _gradients(turn, dy_ND, x_ND, weights, shares_Nk, hidden, *, static):
   x_PD, dy_PD = _rows(x_ND, turn.token_P), _rows(dy_ND, turn.token_P)
   activation, pull = jax.vjp(lambda g, u: jax.nn.silu(g) * u, *hidden)
   share = _share(turn, shares_Nk).astype(activation.dtype)
-  d_hidden = product(dy_PD, weights.down_EFD, transposed=True)
+  round_ = functools.partial(_rounded, static=static, is_gradient=True)
+  low_dy_PD = dy_PD if static.form is None else _taken(round_(dy_ND), turn)
+  d_hidden = product(low_dy_PD, weights.down_EFD, transposed=True)
   d_share_P = jnp.sum(
     activation.astype(jnp.float32) * d_hidden, axis=1, dtype=jnp.float32
   )
   d_gate, d_up = pull(d_hidden * share)
-  dx_PD = product(d_gate, weights.gate_EDF, transposed=True)
-  dx_PD += product(d_up, weights.up_EDF, transposed=True)
+  dx_PD = product(round_(d_gate), weights.gate_EDF, transposed=True)
+  dx_PD += product(round_(d_up), weights.up_EDF, transposed=True)
   grads = type(weights)(
     gate_EDF=weight_gradient(x_PD, d_gate),
     up_EDF=weight_gradient(x_PD, d_up),

@@ -11,7 +11,8 @@ libtpu 0.0.42 writes the weights out in float32 first and reads six times the
 bytes, so that is refused (`chips.require`).
 
 Rows are in a session's own dtype; a train step has them in 8 bits too, and
-goes back through the same weights (`low_precision.py` says how).
+goes back through the same weights. It has one scale for each expert: a scale
+for each output is, beside many rows, an array as large as what it multiplies.
 
 Legend: E experts, I inputs, O outputs, P rows in order of experts.
 """
@@ -26,12 +27,17 @@ from jax.typing import DTypeLike
 
 from tml_jax.kernels import low_precision, mesh
 
-# Rows of P times the weights of their experts, over the weights' outputs.
-_OVER_OUTPUTS = jax.lax.RaggedDotDimensionNumbers(
-  dot_dimension_numbers=(((1,), (2,)), ((), ())),
-  lhs_ragged_dimensions=[0],
-  rhs_group_dimensions=[0],
-)
+
+def _over(dim: int) -> jax.lax.RaggedDotDimensionNumbers:
+  """Rows of P times the weights of their experts, over this dim of those."""
+  return jax.lax.RaggedDotDimensionNumbers(
+    dot_dimension_numbers=(((1,), (dim,)), ((), ())),
+    lhs_ragged_dimensions=[0],
+    rhs_group_dimensions=[0],
+  )
+
+
+_OVER_INPUTS, _OVER_OUTPUTS = _over(1), _over(2)
 
 
 @flax.struct.dataclass
@@ -40,7 +46,7 @@ class Quantized:
 
   Attributes:
     values_EIO: int8 or a float8.
-    scales_E1O: float32.
+    scales_E1O: float32; 1 wide where an expert has one scale.
     dtype: of what comes out.
   """
 
@@ -62,50 +68,44 @@ class Quantized:
     return values * self.scales_E1O[experts].astype(self.dtype)
 
   def product(
-    self,
-    rows_PI: jax.Array,
-    *,
-    size_E: jax.Array,
-    form: low_precision.Form | None = None,
+    self, rows_PI: jax.Array | low_precision.Rounded, *, size_E: jax.Array
   ) -> jax.Array:
     """Each row times its expert's weights, [P, O]; for TPUs.
 
     Args:
       rows_PI: expert by expert.
       size_E: how many rows each expert has.
-      form: of a train step, which rounds rows too.
     """
-    made, scale, dtype = rows_PI, None, rows_PI.dtype
-    if form is not None:
-      made, scale = low_precision.rows(
-        rows_PI, form.values, calibration=form.calibration
-      )
-      dtype = low_precision.accumulator(made.dtype)
-    product_PO = jax.lax.ragged_dot(
-      made, self.values_EIO, size_E, preferred_element_type=dtype
-    )
-    scales_PO = self._scales(size_E, rows=len(rows_PI))
-    if scale is None:
-      return product_PO * scales_PO.astype(dtype)
-    return (product_PO * (scale * scales_PO)).astype(rows_PI.dtype)
+    return self._product(rows_PI, _OVER_INPUTS, size_E=size_E)
 
   def back(
-    self, rows_PO: jax.Array, *, size_E: jax.Array, form: low_precision.Form
+    self, rows_PO: low_precision.Rounded, *, size_E: jax.Array
   ) -> jax.Array:
-    """Each row times its expert's transposed weights, [P, I]; for TPUs."""
-    scales_PO = self._scales(size_E, rows=len(rows_PO))
-    made, scale = low_precision.rows(rows_PO * scales_PO, form.gradients)
-    product_PI = jax.lax.ragged_dot_general(
+    """Each row times its expert's transposed weights, [P, I]; for TPUs.
+
+    Experts have one scale each.
+    """
+    return self._product(rows_PO, _OVER_OUTPUTS, size_E=size_E)
+
+  def _product(self, rows, dims, *, size_E):
+    is_rounded = isinstance(rows, low_precision.Rounded)
+    made = rows.values if is_rounded else rows
+    # Integers are summed as integers; a float is rounded before its scale.
+    exact = jnp.issubdtype(made.dtype, jnp.integer)
+    product = jax.lax.ragged_dot_general(
       made,
       self.values_EIO,
       size_E,
-      _OVER_OUTPUTS,
-      preferred_element_type=low_precision.accumulator(made.dtype),
+      dims,
+      preferred_element_type=jnp.int32 if exact else rows.dtype,
     )
-    return (product_PI * scale).astype(rows_PO.dtype)
+    scales = self._scales(size_E, rows=len(made))
+    if is_rounded:
+      return (product * (rows.scales * scales)).astype(rows.dtype)
+    return product * scales.astype(rows.dtype)
 
   def _scales(self, size_E: jax.Array, *, rows: int) -> jax.Array:
-    """Of each row's expert, float32 [P, O]."""
+    """Of each row's expert, float32 [P, O or 1]."""
     place_P = jnp.arange(rows)
     expert_P = jnp.sum(place_P[:, None] >= jnp.cumsum(size_E), axis=1)
     return jnp.take(self.scales_E1O[:, 0], expert_P, axis=0, mode="clip")
@@ -115,18 +115,24 @@ def is_quantized(leaf: Any) -> bool:
   return isinstance(leaf, Quantized)
 
 
-def quantize(weight_EIO: jax.Array, dtype: DTypeLike = jnp.int8) -> Quantized:
+def quantize(
+  weight_EIO: jax.Array,
+  dtype: DTypeLike = jnp.int8,
+  *,
+  axes: tuple[int, ...] = (0, 2),
+) -> Quantized:
   """The nearest of 8 bits; the largest weight of each output has the largest.
 
   Args:
     weight_EIO: any floats.
     dtype: int8 or a float8.
+    axes: those along which scales differ; (0,) for one of each expert.
 
   Raises:
     errors.UserError: qwix is not installed.
   """
   values_EIO, scales_E1O = low_precision.quantize(
-    jnp.asarray(weight_EIO), dtype, axes=(0, 2)
+    jnp.asarray(weight_EIO), dtype, axes=axes
   )
   return Quantized(values_EIO=values_EIO, scales_E1O=scales_E1O)
 
@@ -136,7 +142,7 @@ def in_8_bits(weights: Any, *, form: low_precision.Form | None) -> Any:
   if form is None:
     return None
   return jax.tree.map(
-    lambda w: quantize(w, form.values).astype(w.dtype),
+    lambda w: quantize(w, form.values, axes=(0,)).astype(w.dtype),
     jax.lax.stop_gradient(weights),
   )
 
@@ -156,14 +162,17 @@ def gathered(
     return None
 
   def one(weight_EIO, dims):
-    axes = frame.gathered(dims[1])
-    largest_E1O = jnp.max(jnp.abs(weight_EIO), axis=1, keepdims=True)
-    largest_E1O = jax.lax.pmax(largest_E1O, axes) if axes else largest_E1O
+    axes = (*frame.gathered(dims[1]), *frame.gathered(dims[2]))
+    largest_E11 = jnp.max(jnp.abs(weight_EIO), axis=(1, 2), keepdims=True)
+    largest_E11 = jax.lax.pmax(largest_E11, axes) if axes else largest_E11
     # Beside the largest of the whole, a part is rounded as the whole is.
-    low = quantize(jnp.concatenate([weight_EIO, largest_E1O], 1), form.values)
+    beside_E1O = jnp.broadcast_to(largest_E11, weight_EIO[:, :1].shape)
+    low = quantize(
+      jnp.concatenate([weight_EIO, beside_E1O], 1), form.values, axes=(0,)
+    )
     return Quantized(
       values_EIO=frame.whole_of(low.values_EIO[:, :-1], dims),
-      scales_E1O=frame.whole_of(low.scales_E1O, (dims[0], None, dims[2])),
+      scales_E1O=frame.whole_of(low.scales_E1O, (dims[0], None, None)),
       dtype=str(weight_EIO.dtype),
     )
 

@@ -220,11 +220,9 @@ def _back(dy, weight, expert, *, form: low_precision.Form | None):
   """Rows times an expert's transposed weights, as `Quantized.back`."""
   if form is None:
     return dy @ weight[expert].T
-  values, scale = low_precision.rows(
-    dy * weight.scales_E1O[expert], form.gradients
-  )
+  values, scale = low_precision.rows(dy, form.gradients)
   made = values.astype(dy.dtype) @ weight.values_EIO[expert].astype(dy.dtype).T
-  return (made * scale).astype(dy.dtype)
+  return (made * (scale * weight.scales_E1O[expert])).astype(dy.dtype)
 
 
 @jax.named_scope("tiles")
