@@ -90,7 +90,7 @@ class Slow(stereo.Stereo):
 @source.register_importer("slow_calls")
 def open_calls(src, *, options):
   given = options_lib.Options(
-    {"user": "left"} | dict(options), known={"user": ""}, importer="slow"
+    {"user": "left"} | dict(options), known=stereo._KNOWN, importer="slow"
   )
   return Slow(src, options=given)
 
