@@ -51,6 +51,8 @@ def create(
     with jax.named_scope("optimizer"):
       moments = state.opt_state
       if optim.offload_moments:
+        # Not before the activations are gone: they would be live beside them.
+        gradient, moments = jax.lax.optimization_barrier((gradient, moments))
         moments = jax.device_put(moments, jax.memory.Space.Device)
       updates, opt_state = optimizer.update(gradient, moments, state.params)
       params = optax.apply_updates(state.params, updates)
