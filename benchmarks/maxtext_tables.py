@@ -1,0 +1,261 @@
+"""MaxText's rows beside ours, as text.
+
+For: the section of benchmarks/tpu.md, from reports of benchmarks/maxtext.py
+and of `tml_jax.aot`. Not for: making them. Start at `section`.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from benchmarks import maxtext_rows
+
+Report = dict[str, Any]
+
+HEADING = "## MaxText's nearest configuration"
+_HEAD = (
+  "| row | slice | mesh | tokens a chip | HBM, GiB | KiB a token |"
+  " FLOP ratio | ICI, GB | of it synchronous | bound, s | MFU bound |"
+  " exposed | reachable | exposed | compile, s | host, GiB |",
+  "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+)
+# What two programs are compared by: key, words, whether more is better, and
+# how a value is written.
+_MEASURES = (
+  ("kib_per_token", "HBM a token, KiB", False, "{:,.0f}"),
+  ("flop_ratio", "FLOPs over those needed", False, "{:.2f}"),
+  ("ici_gb_per_chip", "GB over ICI", False, "{:,.0f}"),
+  ("mfu_bound", "MFU bound", True, "{:.2f}"),
+  ("mfu_bound_exposed", "exposed", True, "{:.2f}"),
+  ("mfu_bound_reachable", "reachable", True, "{:.2f}"),
+  ("mfu_bound_reachable_exposed", "reachable, exposed", True, "{:.2f}"),
+  ("compile_s", "seconds to compile", False, "{:.0f}"),
+  ("host_rss_gib", "GiB of the host", False, "{:.1f}"),
+)
+
+
+def read(directory: pathlib.Path) -> dict[str, Report]:
+  """The reports of MaxText's rows in `directory`."""
+  reports = {}
+  for row in maxtext_rows.ROWS:
+    path = directory / f"{row.name}.json"
+    if path.exists():
+      reports[row.name] = json.loads(path.read_text(encoding="utf-8"))
+  return reports
+
+
+def section(
+  reports: dict[str, Report], maxtext_reports: dict[str, Report]
+) -> list[str]:
+  """Both at equal tokens of a chip, and who is behind in what."""
+  if not maxtext_reports:
+    return []
+  lines = [HEADING, "", *_about(maxtext_reports), ""]
+  lines += _HEAD
+  against: list[str] = []
+  for slice_ in dict.fromkeys(r["topology"] for r in maxtext_reports.values()):
+    theirs = [r for r in maxtext_reports.values() if r["topology"] == slice_]
+    tokens = {r["tokens_per_chip"] for r in theirs}
+    ours = _equal(reports, topology=slice_, tokens=tokens)
+    lines += _cells_of(theirs)
+    lines += [_line(name, report) for name, report in ours.items()]
+    against += _compared(slice_, theirs=theirs, ours=ours)
+  lines += ["", *_attention(maxtext_reports), "", *against]
+  lines += ["", *_refusals(maxtext_reports), *_DIFFERENCES]
+  return lines
+
+
+def replaced(text: str, *, section: list[str]) -> str:
+  """benchmarks/tpu.md with another section of MaxText, which is its last.
+
+  Raises:
+    ValueError: the text has no such section, or two.
+  """
+  if text.count(f"\n{HEADING}\n") != 1:
+    raise ValueError(f"there must be one line {HEADING!r}")
+  before = text[: text.index(f"\n{HEADING}\n") + 1]
+  return before + "\n".join(section) + "\n"
+
+
+def rows_of(maxtext_reports: list[Report]) -> list[str]:
+  """The table of these alone."""
+  return [*_HEAD, *_cells_of(maxtext_reports)]
+
+
+def _about(maxtext_reports: dict[str, Report]) -> list[str]:
+  versions = ", ".join(
+    sorted(
+      {
+        " ".join((name, version))
+        for r in maxtext_reports.values()
+        for name, version in r["versions"].items()
+        if name in ("maxtext", "jax", "libtpu")
+      }
+    )
+  )
+  return f"""Compiled by `python -m benchmarks.maxtext`, on the machine of our rows and
+with the same libtpu ({versions}), read by the
+same reader. The configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads
+x 128, 256 experts top 8 of width 2048, vocabulary 201,024, sequence 8,192,
+bfloat16 compute, float32 weights; flags are in `benchmarks/maxtext_rows.py`.
+FLOPs needed are those of MaxText's model by our rule: attention sees half of
+the sequence, every position is a target, forward and twice that backward. Rows
+of MaxText begin with `maxtext`; compile times are of a machine that others
+used too.""".splitlines()
+
+
+def _cells_of(maxtext_reports: list[Report]) -> list[str]:
+  return [_line(r["row"], r) for r in maxtext_reports]
+
+
+def _line(name: str, r: Report) -> str:
+  tokens = _tokens(r)
+  if "status" in r:
+    hbm = "refused"
+    if "needed_gib" in r:
+      hbm = f"refused: {r['needed_gib']:.1f} of {r['limit_gib']:.2f} a device"
+    blank = [""] * 9
+    compiled = [
+      f"{r[key]:{form}}" if key in r else ""
+      for key, form in (("compile_s", ".0f"), ("host_rss_gib", ".1f"))
+    ]
+    cells = [name, r["topology"], r["note"], f"{tokens:,}", hbm, *blank]
+    return "| " + " | ".join([*cells, *compiled]) + " |"
+  mesh = " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1)
+  synchronous = sum(
+    c["ici_gb"] for c in r["collectives"] if not c["asynchronous"]
+  )
+  cells = [
+    name,
+    r["topology"],
+    mesh + (f" ({r['note']})" if "note" in r else ""),
+    f"{tokens:,}",
+    f"{r['hbm_gib_per_chip']:.1f} of {r['hbm_limit_gib']:.2f}",
+    f"{_value(r, 'kib_per_token'):,.0f}",
+    f"{r['flop_ratio']:.2f}",
+    f"{r['ici_gb_per_chip']:,.0f}",
+    f"{synchronous:,.0f}",
+    f"{r['roofline_s']:.2f}",
+    f"{r['mfu_bound']:.2f}",
+    f"{r['mfu_bound_exposed']:.2f}",
+    *(
+      f"{r[key]:.2f}" if key in r else "-"
+      for key in ("mfu_bound_reachable", "mfu_bound_reachable_exposed")
+    ),
+    f"{r['compile_s']:.0f}",
+    f"{r['host_rss_gib']:.1f}",
+  ]
+  return "| " + " | ".join(cells) + " |"
+
+
+def _tokens(r: Report) -> int:
+  """Of a chip and step."""
+  if "tokens_per_chip" in r:
+    return r["tokens_per_chip"]
+  return r["tokens_per_step"] // r["chips"]
+
+
+def _equal(
+  reports: dict[str, Report], *, topology: str, tokens: set[int]
+) -> dict[str, Report]:
+  """Our train steps on a slice that take as many tokens at once."""
+  return {
+    name: r
+    for name, r in reports.items()
+    if "status" not in r
+    and r["program"] == "step"
+    and r["config"] == "tml_interaction_small"
+    and r["topology"] == topology
+    and r["num_slices"] == 1
+    and _tokens(r) in tokens
+  }
+
+
+def _value(r: Report, key: str) -> float | None:
+  if key == "kib_per_token":
+    return r["hbm_gib_per_chip"] * 2**20 / _tokens(r)
+  return r.get(key)
+
+
+def _compared(
+  topology: str, *, theirs: list[Report], ours: dict[str, Report]
+) -> list[str]:
+  """Sentences for a slice: our first row against each of MaxText's."""
+  lines = [f"{topology}:", ""]
+  if not ours:
+    return [*lines, "- no report of ours at these tokens of a chip.", ""]
+  name, mine = next(iter(ours.items()))
+  for r in theirs:
+    if "status" in r:
+      lines.append(f"- `{r['row']}` does not compile; `{name}` does.")
+      continue
+    behind, ahead, equal = [], [], []
+    for key, words, more_is_better, form in _MEASURES:
+      my, other = _value(mine, key), _value(r, key)
+      if my is None or other is None:
+        continue
+      shown = form.format(my), form.format(other)
+      text = f"{words} {shown[0]} (MaxText {shown[1]})"
+      if shown[0] == shown[1]:
+        equal.append(text)
+      else:
+        (ahead if (my > other) == more_is_better else behind).append(text)
+    parts = [
+      f"{word}: {', '.join(several)}"
+      for word, several in (
+        ("behind", behind),
+        ("ahead", ahead),
+        ("equal", equal),
+      )
+      if several
+    ]
+    lines.append(f"- `{name}` against `{r['row']}`. We are {'; '.join(parts)}.")
+  return [*lines, ""]
+
+
+def _attention(maxtext_reports: dict[str, Report]) -> list[str]:
+  """What of the figures is not stated by the program."""
+  lines = []
+  for r in maxtext_reports.values():
+    if not r.get("attention_counted_here"):
+      continue
+    as_read = r["as_read"]
+    kernels = sum(r["kernels_without_flops"].values())
+    lines.append(
+      f"- `{r['row']}`: {kernels:,} calls, {r['flop_ratio']:.2f} with them,"
+      f" {as_read['flop_ratio']:.2f} as read; MFU bound"
+      f" {r['mfu_bound']:.2f} and {as_read.get('mfu_bound', r['mfu_bound']):.2f}."
+    )
+  if not lines:
+    return []
+  return [
+    "MaxText's default attention kernel states no FLOPs. Here its matrix",
+    "products are added, over half of the square of positions (forward two, of",
+    "the gradients four and three, in one kernel five). FLOP ratios:",
+    "",
+    *lines,
+  ]
+
+
+def _refusals(maxtext_reports: dict[str, Report]) -> list[str]:
+  lines = []
+  for r in maxtext_reports.values():
+    if "status" in r:
+      said = [line[:160] for line in r["message"][:4]]
+      lines += [f"`{r['row']}` ({r['note']}) is refused:", "", "```"]
+      lines += [*said, "```", ""]
+  return lines
+
+
+_DIFFERENCES = """Equal: width, depth, heads, vocabulary, sequence length, 8 active experts of
+width 2048 a layer, dtypes of compute and weights.
+Not equal: ours has 6 routed and 2 shared experts where MaxText has 8 routed;
+relative bias, short convolutions, audio and image inputs and the flow head,
+which it has not; attention in 35 of 42 layers sees 512 positions, there all;
+Muon and an average of the weights, there AdamW; the loss at 2,560 of 8,192
+positions, there at all. So the FLOPs that each needs differ, and each ratio and
+MFU is over its own. Ours counts a buffer of 1.125 times the experts' mean load
+as full; the kernels skip what is empty of it. Any step can take its batch in
+pieces, which divides HBM a token: compare at equal tokens of a chip.""".split(
+  "\n"
+)
