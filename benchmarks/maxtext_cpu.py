@@ -27,9 +27,10 @@ if not __package__:  # run as a file
 
 from absl import app, flags
 
-from benchmarks import maxtext, timing, train_step
+from benchmarks import maxtext_process, timing, train_step
 from tml_jax import errors
 
+_PYTHON = flags.DEFINE_string("python", "", "The Python that has MaxText.")
 _PAIRS = flags.DEFINE_integer("pairs", 9, "Steps of each.", lower_bound=1)
 _REPORT = flags.DEFINE_string("report", "", "Also write the rows to this file.")
 _CHILD = flags.DEFINE_bool("child", False, "For child processes: our step.")
@@ -127,7 +128,7 @@ def started(name: str, command: Sequence[str | os.PathLike], *, cwd: str):
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
   environment.pop("XLA_FLAGS", None)
   if name == OURS:
-    environment["PYTHONPATH"] = str(maxtext.PROGRAM.parents[2])
+    environment["PYTHONPATH"] = str(maxtext_process.PROGRAM.parents[2])
   else:
     environment.pop("PYTHONPATH", None)
   process = subprocess.Popen(
@@ -151,7 +152,13 @@ def measure(python: pathlib.Path, *, pairs: int) -> list[Child]:
     OURS: [sys.executable, "-m", "benchmarks.maxtext_cpu", "--child"]
   }
   for name, settings in MAXTEXT.items():
-    commands[name] = [python, maxtext.PROGRAM, "steps", *_SHAPE, *settings]
+    commands[name] = [
+      python,
+      maxtext_process.PROGRAM,
+      "steps",
+      *_SHAPE,
+      *settings,
+    ]
   with contextlib.ExitStack() as stack:
     cwd = stack.enter_context(tempfile.TemporaryDirectory())
     children = []
@@ -205,7 +212,7 @@ def main(argv: list[str]) -> None:
     our_steps()
     return
   try:
-    python = maxtext.check_python(flags.FLAGS.python)
+    python = maxtext_process.check_python(_PYTHON.value)
     children = measure(python, pairs=_PAIRS.value)
   except errors.UserError as error:
     print(error, file=sys.stderr)

@@ -7,10 +7,14 @@ Flags of RECIPES are those of published recipes for the same chip: DeepSeek-V3
 on v5p-1024 and Mixtral 8x22B on v6e-256 (benchmarks/maxtext_*_model_configs.py
 and xla_flags_library.py of AI-Hypercomputer/maxtext at e591f30, which
 AI-Hypercomputer/tpu-recipes, training/v5p and training/trillium, starts), and
-Qwen3-235B-A22B on 256 chips of TPU7x (training/ironwood there, c8cfe2f).
+Qwen3-235B-A22B on 256 chips of TPU7x (training/ironwood there, c8cfe2f); but
+for its use_random_routing, which MaxText 0.2.4 refuses without expert
+parallelism.
 """
 
 import dataclasses
+
+from tml_jax import errors
 
 # Ours, as far as MaxText has it.
 MODEL = (
@@ -28,6 +32,7 @@ MODEL = (
   "max_target_length=8192",
   "mlp_activations=['silu','linear']",
   "norm_topk_prob=true",
+  "normalization_layer_epsilon=1e-6",
   "use_qk_norm=true",
   "dtype=bfloat16",
   "weight_dtype=float32",
@@ -223,7 +228,6 @@ ROWS = (
     "FSDP 512, recipe of Qwen3",
     *_OFFLOAD,
     "use_custom_sort_vjp=true",
-    "use_random_routing=true",
     "shard_exp_on_fsdp=false",
     "megablox=false",
     "sparse_matmul=true",
@@ -244,3 +248,16 @@ ROWS = (
   _v5p("ep8", "FSDP 64, EP 8", "ici_expert_parallelism=8"),
   _v5p("vma", "FSDP 512, check_vma", "check_vma=true"),
 )
+
+
+def chosen(names: list[str]) -> list[Row]:
+  """Rows by name; all of them for no names.
+
+  Raises:
+    errors.UserError: there is no such row.
+  """
+  rows = {row.name: row for row in ROWS}
+  for name in names:
+    if name not in rows:
+      raise errors.UserError(f"--only={name}: write one of {', '.join(rows)}")
+  return [row for row in rows.values() if not names or row.name in names]

@@ -93,9 +93,9 @@ def _about(maxtext_reports: dict[str, Report]) -> list[str]:
       }
     )
   )
-  return f"""Compiled by `python -m benchmarks.maxtext`, on the machine of our rows and
-with the same libtpu ({versions}), read by the
-same reader. The configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads
+  return f"""Compiled by `python -m benchmarks.maxtext`, on the machine of our
+rows and with the same libtpu ({versions}), read by
+the same reader. The configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads
 x 128, 256 experts top 8 of width 2048, vocabulary 201,024, sequence 8,192,
 bfloat16 compute, float32 weights; flags are in `benchmarks/maxtext_rows.py`.
 FLOPs needed are those of MaxText's model by our rule: attention sees half of
@@ -224,7 +224,7 @@ def _attention(maxtext_reports: dict[str, Report]) -> list[str]:
     lines.append(
       f"- `{r['row']}`: {kernels:,} calls, {r['flop_ratio']:.2f} with them,"
       f" {as_read['flop_ratio']:.2f} as read; MFU bound"
-      f" {r['mfu_bound']:.2f} and {as_read.get('mfu_bound', r['mfu_bound']):.2f}."
+      f" {r['mfu_bound']:.2f} and {as_read['mfu_bound']:.2f}."
     )
   if not lines:
     return []
@@ -247,8 +247,8 @@ def _refusals(maxtext_reports: dict[str, Report]) -> list[str]:
   return lines
 
 
-_DIFFERENCES = """Equal: width, depth, heads, vocabulary, sequence length, 8 active experts of
-width 2048 a layer, dtypes of compute and weights.
+_DIFFERENCES = """Equal: width, depth, heads, vocabulary, sequence length, 8
+active experts of width 2048 a layer, dtypes of compute and weights.
 Not equal: ours has 6 routed and 2 shared experts where MaxText has 8 routed;
 relative bias, short convolutions, audio and image inputs and the flow head,
 which it has not; attention in 35 of 42 layers sees 512 positions, there all;

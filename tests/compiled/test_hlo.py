@@ -208,6 +208,23 @@ metadata={op_name="jit(f)/moe/gmm"}, backend_config={"custom_call_config":\
 """
 
 
+def test_what_a_kernel_says_of_itself_may_take_lines_of_its_own():
+  module = hlo.parse("""ENTRY %e (a: bf16[4,8]) -> bf16[4,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  %k = bf16[4,8]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", \
+frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"tiling\\": {\\"tile_m\\": 512}}"
+}}, metadata={op_name="jit(f)/pallas_call"}, \
+backend_config={"cost_estimate":{"flops":"64","bytes_accessed":"128"}}
+  ROOT %r = bf16[4,8]{1,0} copy(%k)
+}
+""")
+  *_, kernel, last = module.computations["e"].instructions
+  assert last.name == "r" and last.is_root
+  assert kernel.op_name == "jit(f)/pallas_call"
+  assert costs.estimate(kernel) == costs.Estimate(flops=64, bytes=128)
+
+
 def test_kernels_state_their_cost_or_are_unknown():
   stated = '"cost_estimate":{"flops":"8192","bytes_accessed":"1024"},'
   module = hlo.parse(KERNEL.replace("ESTIMATE", stated))
