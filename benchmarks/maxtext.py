@@ -4,14 +4,15 @@
 [--only=NAME,...] [--nocompile]` compiles each row of maxtext_rows.py with
 MaxText's own ahead-of-time command, in that Python, and reads the programs
 with `tml_jax/compiled`, as `python -m tml_jax.aot` reads ours. DIR keeps
-NAME.json (the report, or the refusal) and NAME.program.{json,hlo.xz}. With
-reports of `benchmarks.tpu` in DIR, the section of benchmarks/tpu.md is written
-anew. Needs no TPU. VENV is of its own, as MaxText needs Python 3.12:
+NAME.json (the report, or the refusal) and NAME.program.{json,hlo.xz}; from all
+of them, and reports of `tml_jax.aot` that lie there, the section of
+benchmarks/tpu.md is written. Needs no TPU. VENV is of its own, as MaxText needs
+Python 3.12:
 
-  pip install jax==0.10.2 libtpu==0.0.42.1 'flax>=0.12.8,<0.12.9'
-  pip install maxtext[tpu]==0.2.4
+  pip install -r benchmarks/outside/maxtext_requirements.txt
+  pip install --no-deps maxtext==0.2.4
 
-(0.2.5 asks for jax 0.11.1.) Start reading at `compile_row`.
+Start reading at `main`, then maxtext_rows.py.
 """
 
 import json
@@ -38,6 +39,8 @@ _COMPILE = flags.DEFINE_bool(
   "compile", True, "Compile, or only read the programs in --dir again."
 )
 
+_TABLES = pathlib.Path(__file__).parent / "tpu.md"
+
 
 def main(argv: list[str]) -> None:
   del argv
@@ -51,16 +54,27 @@ def main(argv: list[str]) -> None:
       maxtext_process.check_python(_PYTHON.value) if _COMPILE.value else None
     )
     for row in rows:
+      described, _ = maxtext_process.program_files(
+        row.name, directory=directory
+      )
       if python is not None:
         maxtext_process.compile_row(row, python=python, directory=directory)
-      elif not maxtext_process.program_files(row.name, directory=directory)[
-        0
-      ].exists():
+      elif not described.exists():
         continue
       result = maxtext_report.read(row, directory=directory)
       text = json.dumps(result, indent=2) + "\n"
       (directory / f"{row.name}.json").write_text(text, encoding="utf-8")
       print("\n".join(maxtext_tables.rows_of([result])), flush=True)
+    theirs = maxtext_tables.read(directory)
+    if not theirs:
+      raise errors.UserError(
+        f"--dir={directory} has no programs: run without --nocompile first"
+      )
+    section = maxtext_tables.section(maxtext_tables.ours(directory), theirs)
+    text = maxtext_tables.replaced(
+      _TABLES.read_text(encoding="utf-8"), section=section
+    )
+    _TABLES.write_text(text, encoding="utf-8")
   except errors.UserError as error:
     print(error, file=sys.stderr)
     sys.exit(error.status)

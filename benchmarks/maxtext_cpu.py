@@ -222,13 +222,7 @@ def main(argv: list[str]) -> None:
   print("\n".join([timing.made(), "", *table(children, tokens=tokens)]))
   if _REPORT.value:
     rows = [
-      {
-        key: value
-        for key, value in dataclasses.asdict(
-          dataclasses.replace(child, process=None)
-        ).items()
-        if key != "process"
-      }
+      {key: value for key, value in vars(child).items() if key != "process"}
       for child in children
     ]
     text = json.dumps(rows, indent=2) + "\n"

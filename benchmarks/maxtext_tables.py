@@ -44,6 +44,25 @@ def read(directory: pathlib.Path) -> dict[str, Report]:
   return reports
 
 
+def ours(directory: pathlib.Path) -> dict[str, Report]:
+  """Reports of `tml_jax.aot --json` in `directory`, by the name of the file.
+
+  The first of a slice is what MaxText's rows are compared with: the one that is
+  called after its family, else one in bfloat16.
+  """
+  reports = {}
+  for path in directory.glob("*.json"):
+    report = json.loads(path.read_text(encoding="utf-8"))
+    if "config" in report and report.get("program") == "step":
+      reports[path.stem] = report
+
+  def order(name: str) -> tuple:
+    family = reports[name]["topology"].partition(":")[0]
+    return name != family, "fp8" in name, name
+
+  return {name: reports[name] for name in sorted(reports, key=order)}
+
+
 def section(
   reports: dict[str, Report], maxtext_reports: dict[str, Report]
 ) -> list[str]:
@@ -65,16 +84,25 @@ def section(
   return lines
 
 
-def replaced(text: str, *, section: list[str]) -> str:
-  """benchmarks/tpu.md with another section of MaxText, which is its last.
+def kept(text: str) -> list[str]:
+  """The section as benchmarks/tpu.md has it: its last.
 
   Raises:
     ValueError: the text has no such section, or two.
   """
   if text.count(f"\n{HEADING}\n") != 1:
     raise ValueError(f"there must be one line {HEADING!r}")
-  before = text[: text.index(f"\n{HEADING}\n") + 1]
-  return before + "\n".join(section) + "\n"
+  return text[text.index(f"\n{HEADING}\n") + 1 :].splitlines()
+
+
+def replaced(text: str, *, section: list[str]) -> str:
+  """benchmarks/tpu.md with another section.
+
+  Raises:
+    ValueError: the text has no such section, or two.
+  """
+  old = "\n".join(kept(text)) + "\n"
+  return text.removesuffix(old) + "\n".join(section) + "\n"
 
 
 def rows_of(maxtext_reports: list[Report]) -> list[str]:
@@ -95,13 +123,13 @@ def _about(maxtext_reports: dict[str, Report]) -> list[str]:
   )
   return f"""Compiled by `python -m benchmarks.maxtext`, on the machine of our
 rows and with the same libtpu ({versions}), read by
-the same reader. The configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads
-x 128, 256 experts top 8 of width 2048, vocabulary 201,024, sequence 8,192,
-bfloat16 compute, float32 weights; flags are in `benchmarks/maxtext_rows.py`.
-FLOPs needed are those of MaxText's model by our rule: attention sees half of
-the sequence, every position is a target, forward and twice that backward. Rows
-of MaxText begin with `maxtext`; compile times are of a machine that others
-used too.""".splitlines()
+the same reader. The configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8
+heads x 128, 256 experts top 8 of width 2048, vocabulary 201,024, sequence
+8,192, bfloat16 compute, float32 weights; flags are in
+`benchmarks/maxtext_rows.py`. FLOPs needed are those of MaxText's model by our
+rule: attention sees half of the sequence, every position is a target, forward
+and twice that backward. Rows of MaxText begin with `maxtext`; compile times are
+of a machine that others used too.""".splitlines()
 
 
 def _cells_of(maxtext_reports: list[Report]) -> list[str]:
