@@ -5,9 +5,9 @@
 MaxText's own ahead-of-time command, in that Python, and reads the programs
 with `tml_jax/compiled`, as `python -m tml_jax.aot` reads ours. DIR keeps
 NAME.json (the report, or the refusal) and NAME.program.{json,hlo.xz}; from all
-of them, and reports of `tml_jax.aot` that lie there, the section of
-benchmarks/tpu.md is written. Needs no TPU. VENV is of its own, as MaxText needs
-Python 3.12:
+of them, and of our rows (reports of `tml_jax.aot` in DIR, else the first table
+of benchmarks/tpu.md), the section of that file is written. Needs no TPU. VENV
+is of its own, as MaxText needs Python 3.12:
 
   pip install -r benchmarks/outside/maxtext_requirements.txt
   pip install --no-deps maxtext==0.2.4
@@ -25,6 +25,7 @@ if not __package__:  # run as a file
 from absl import app, flags
 
 from benchmarks import (
+  maxtext_ours,
   maxtext_process,
   maxtext_report,
   maxtext_rows,
@@ -70,10 +71,10 @@ def main(argv: list[str]) -> None:
       raise errors.UserError(
         f"--dir={directory} has no programs: run without --nocompile first"
       )
-    section = maxtext_tables.section(maxtext_tables.ours(directory), theirs)
-    text = maxtext_tables.replaced(
-      _TABLES.read_text(encoding="utf-8"), section=section
-    )
+    text = _TABLES.read_text(encoding="utf-8")
+    ours = maxtext_ours.known(directory, text=text)
+    section = maxtext_tables.section(ours, theirs)
+    text = maxtext_tables.replaced(text, section=section)
     _TABLES.write_text(text, encoding="utf-8")
   except errors.UserError as error:
     print(error, file=sys.stderr)

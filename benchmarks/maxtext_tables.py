@@ -1,7 +1,8 @@
 """MaxText's rows beside ours, as text.
 
 For: the section of benchmarks/tpu.md, from reports of benchmarks/maxtext.py
-and of `tml_jax.aot`. Not for: making them. Start at `section`.
+and of `tml_jax.aot`. Not for: making them, nor finding ours
+(`maxtext_ours.py`). Start at `section`.
 """
 
 import json
@@ -42,25 +43,6 @@ def read(directory: pathlib.Path) -> dict[str, Report]:
     if path.exists():
       reports[row.name] = json.loads(path.read_text(encoding="utf-8"))
   return reports
-
-
-def ours(directory: pathlib.Path) -> dict[str, Report]:
-  """Reports of `tml_jax.aot --json` in `directory`, by the name of the file.
-
-  The first of a slice is what MaxText's rows are compared with: the one that is
-  called after its family, else one in bfloat16.
-  """
-  reports = {}
-  for path in directory.glob("*.json"):
-    report = json.loads(path.read_text(encoding="utf-8"))
-    if "config" in report and report.get("program") == "step":
-      reports[path.stem] = report
-
-  def order(name: str) -> tuple:
-    family = reports[name]["topology"].partition(":")[0]
-    return name != family, "fp8" in name, name
-
-  return {name: reports[name] for name in sorted(reports, key=order)}
 
 
 def section(
@@ -150,9 +132,10 @@ def _line(name: str, r: Report) -> str:
     cells = [name, r["topology"], r["note"], f"{tokens:,}", hbm, *blank]
     return "| " + " | ".join([*cells, *compiled]) + " |"
   mesh = " ".join(f"{a} {n}" for a, n in r["mesh"].items() if n > 1)
-  synchronous = sum(
-    c["ici_gb"] for c in r["collectives"] if not c["asynchronous"]
-  )
+  synchronous = "-"
+  if "collectives" in r:
+    parts = (c["ici_gb"] for c in r["collectives"] if not c["asynchronous"])
+    synchronous = f"{sum(parts):,.0f}"
   cells = [
     name,
     r["topology"],
@@ -162,7 +145,7 @@ def _line(name: str, r: Report) -> str:
     f"{_value(r, 'kib_per_token'):,.0f}",
     f"{r['flop_ratio']:.2f}",
     f"{r['ici_gb_per_chip']:,.0f}",
-    f"{synchronous:,.0f}",
+    synchronous,
     f"{r['roofline_s']:.2f}",
     f"{r['mfu_bound']:.2f}",
     f"{r['mfu_bound_exposed']:.2f}",
@@ -187,16 +170,23 @@ def _equal(
   reports: dict[str, Report], *, topology: str, tokens: set[int]
 ) -> dict[str, Report]:
   """Our train steps on a slice that take as many tokens at once."""
-  return {
-    name: r
-    for name, r in reports.items()
-    if "status" not in r
-    and r["program"] == "step"
-    and r["config"] == "tml_interaction_small"
-    and r["topology"] == topology
-    and r["num_slices"] == 1
-    and _tokens(r) in tokens
-  }
+  equal = {}
+  for name, r in reports.items():
+    if (
+      "status" in r
+      or r["program"] != "step"
+      or r["config"] != "tml_interaction_small"
+      or r["topology"] != topology
+      or r["num_slices"] > 1
+    ):
+      continue
+    if "tokens_shown" in r:
+      for count in tokens:  # as the table rounds it
+        if f"{count * r['chips'] / 1e6:.1f}" == r["tokens_shown"]:
+          equal[name] = r | {"tokens_per_step": count * r["chips"]}
+    elif _tokens(r) in tokens:
+      equal[name] = r
+  return equal
 
 
 def _value(r: Report, key: str) -> float | None:

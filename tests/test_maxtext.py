@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from benchmarks import (
+  maxtext_ours,
   maxtext_process,
   maxtext_report,
   maxtext_rows,
@@ -174,6 +175,51 @@ def test_who_is_behind_is_said(tmp_path):
   other = mine | {"tokens_per_step": 4 * 4096}
   text = "\n".join(maxtext_tables.section({"ours": other}, {ROW.name: theirs}))
   assert "We are" not in text and "no report of ours" in text
+
+
+def test_our_rows_are_read_from_the_table_or_from_newer_reports(tmp_path):
+  text = """# Title
+
+| row | slice | chips | mesh | tokens a step | HBM, GiB | FLOP ratio | ICI, GB \
+| DCN, GB | bound, s | MFU bound | exposed | compile, s | host, GiB |
+|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| v5p | v5p:8x8x8 | 512 | fsdp 64 expert 8 | 8.4 M / 1 | 87.0 of 95.74 | 1.22 \
+| 1,441 | 0.0 | 3.62 | 0.66 | 0.57 | 350 | 8.4 |
+| two | v5p:8x8x8 x 2 | 1,024 | data 2 | 8.4 M / 1 | 56.8 of 95.74 | 1.26 \
+| 346 | 1.2 | 1.88 | 0.63 | 0.49 | 828 | 12.1 |
+
+```
+python -m tml_jax.aot --config=experiments/interaction.py:some_config \
+--topology=v5p:8x8x8
+python -m tml_jax.aot --config=experiments/interaction.py:some_config \
+--topology=v5p:8x8x8 --num_slices=2
+```
+"""
+  (report,) = maxtext_ours.known(tmp_path, text=text).values()
+  assert report["config"] == "some_config"
+  assert report["mesh"] == {"fsdp": 64, "expert": 8}
+  assert (report["hbm_gib_per_chip"], report["hbm_limit_gib"]) == (87.0, 95.74)
+  assert report["ici_gb_per_chip"] == 1441
+  assert report["mfu_bound_exposed"] == 0.57
+  assert "mfu_bound_reachable" not in report
+  newer = {"config": "c", "program": "step", "topology": "v5p:8x8x8"}
+  (tmp_path / "v5p.json").write_text(json.dumps(newer))
+  (tmp_path / "a-fp8.json").write_text(json.dumps(newer))
+  (tmp_path / "maxtext-x.json").write_text(json.dumps({"program": "step"}))
+  reports = maxtext_ours.known(tmp_path, text=text)
+  assert list(reports) == ["v5p", "a-fp8"] and reports["v5p"] == newer
+
+
+def test_rows_of_the_table_match_by_what_it_shows(tmp_path):
+  theirs = _report(tmp_path) | {
+    "tokens_per_chip": 16384,
+    "topology": "v5p:8x8x8",
+  }
+  path = commands.ROOT / "benchmarks" / "tpu.md"
+  ours = maxtext_ours.known(tmp_path, text=path.read_text(encoding="utf-8"))
+  text = "\n".join(maxtext_tables.section(ours, {ROW.name: theirs}))
+  assert f"- `v5p` against `{ROW.name}`. We are " in text
+  assert "| v5p-32k |" not in text and "| v5p-2slices |" not in text
 
 
 def test_only_its_section_is_replaced():
