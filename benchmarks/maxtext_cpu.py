@@ -38,6 +38,7 @@ _CHILD = flags.DEFINE_bool("child", False, "For child processes: our step.")
 # `train_step.moe_config` in MaxText's words.
 _SHAPE = (
   "run_name=tiny",
+  "jax_cache_dir=",
   "hardware=cpu",
   "skip_jax_distributed_system=true",
   "enable_checkpointing=false",

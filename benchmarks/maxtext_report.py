@@ -65,8 +65,8 @@ def read(row: maxtext_rows.Row, *, directory: pathlib.Path) -> dict[str, Any]:
     "num_slices": 1,
     "program": "step",
     "tokens_per_chip": row.tokens,
-    "flags": list(row.arguments),
-    "xla_flags": list(row.xla_flags),
+    "flags": about.get("flags", list(row.arguments)),
+    "xla_flags": about.get("xla_flags", list(row.xla_flags)),
     "versions": about.get("versions", {}),
   }
   if "refusal" in about:

@@ -37,9 +37,11 @@ MODEL = (
   "dtype=bfloat16",
   "weight_dtype=float32",
 )
-# What it needs to be told to start at all, or to leave files alone.
+# What it needs to be told to start at all, to leave files alone, and to compile
+# rather than to find what it compiled before.
 START = (
   "run_name=row",
+  "jax_cache_dir=",
   "compile_topology_num_slices=1",
   "skip_jax_distributed_system=true",
   "enable_checkpointing=false",
@@ -199,6 +201,40 @@ _BLOCKS_2048 = (
   "sa_block_kv_dq=2048",
 )
 
+_TPU7X = (
+  *_OFFLOAD,
+  "use_custom_sort_vjp=true",
+  "shard_exp_on_fsdp=false",
+  "sparse_matmul=true",
+  "use_tokamax_splash=true",
+  "sa_use_fused_bwd_kernel=true",
+  *_blocks(1024, 1024, 512),
+  "sa_block_q_dkv=2048",
+  "sa_block_kv_dkv=2048",
+  "sa_block_kv_dkv_compute=1024",
+  "sa_block_q_dq=1024",
+  "sa_block_kv_dq=1024",
+  "sa_q_layout=HEAD_DIM_MINOR",
+  "sa_k_layout=SEQ_MINOR",
+  "sa_v_layout=HEAD_DIM_MINOR",
+)
+_TOKAMAX = ("megablox=false", "use_tokamax_gmm=true")
+
+
+def _tiles(kernel: str, **sizes: tuple[int, int, int]) -> tuple[str, ...]:
+  """Of grouped products: rows, d_model and expert width, for each gradient.
+
+  The recipe's, with our width of 2,048 where it has its own of 1,536.
+  """
+  return tuple(
+    f"{kernel}_{which}_{dim}={size}"
+    for which, three in sizes.items()
+    for dim, size in zip(
+      ("batch_seq", "embed_dim", "mlp_dim"), three, strict=True
+    )
+  )
+
+
 ROWS = (
   _v5p("fsdp", "FSDP 512"),
   _v5p(
@@ -226,23 +262,30 @@ ROWS = (
   _tpu7x(
     "recipe",
     "FSDP 512, recipe of Qwen3",
-    *_OFFLOAD,
-    "use_custom_sort_vjp=true",
-    "shard_exp_on_fsdp=false",
-    "megablox=false",
-    "sparse_matmul=true",
-    "use_tokamax_gmm=true",
-    "use_tokamax_splash=true",
-    "sa_use_fused_bwd_kernel=true",
-    *_blocks(1024, 1024, 512),
-    "sa_block_q_dkv=2048",
-    "sa_block_kv_dkv=2048",
-    "sa_block_kv_dkv_compute=1024",
-    "sa_block_q_dq=1024",
-    "sa_block_kv_dq=1024",
-    "sa_q_layout=HEAD_DIM_MINOR",
-    "sa_k_layout=SEQ_MINOR",
-    "sa_v_layout=HEAD_DIM_MINOR",
+    *_TPU7X,
+    *_TOKAMAX,
+    xla_flags=_TPU7X_RECIPE,
+  ),
+  _tpu7x(
+    "megablox",
+    "FSDP 512, recipe of Qwen3, grouped products of its own (`megablox`)",
+    *_TPU7X,
+    "megablox=true",
+    xla_flags=_TPU7X_RECIPE,
+  ),
+  _tpu7x(
+    "fp8",
+    "FSDP 512, recipe of Qwen3 in fp8_full",
+    *_TPU7X,
+    *_TOKAMAX,
+    "use_qwix_quantization=true",
+    "quantization=fp8_full",
+    "weight_quantization_calibration_method=fixed,-224,224",
+    "act_quantization_calibration_method=fixed,-224,224",
+    *_tiles("wi_tile", fwd=(512, 4096, 2048), dlhs=(512, 2048, 4096)),
+    *_tiles("wi_tile", drhs=(1024, 1024, 2048)),
+    *_tiles("wo_tile", fwd=(512, 2048, 4096), dlhs=(512, 4096, 2048)),
+    *_tiles("wo_tile", drhs=(512, 1024, 4096)),
     xla_flags=_TPU7X_RECIPE,
   ),
   _v5p("ep8", "FSDP 64, EP 8", "ici_expert_parallelism=8"),

@@ -7,12 +7,14 @@ and of `tml_jax.aot`. Not for: making them, nor finding ours
 
 import json
 import pathlib
+import re
 from typing import Any
 
 from benchmarks import maxtext_rows
 
 Report = dict[str, Any]
 
+_GROUPED = re.compile(r"gmm|ragged_dot")
 HEADING = "## MaxText's nearest configuration"
 _HEAD = (
   "| row | slice | mesh | tokens a chip | HBM, GiB | KiB a token |"
@@ -61,8 +63,9 @@ def section(
     lines += _cells_of(theirs)
     lines += [_line(name, report) for name, report in ours.items()]
     against += _compared(slice_, theirs=theirs, ours=ours)
-  lines += ["", *_attention(maxtext_reports), "", *against]
-  lines += ["", *_refusals(maxtext_reports), *_DIFFERENCES]
+  lines += ["", *_attention(maxtext_reports), *_grouped(maxtext_reports)]
+  lines += against
+  lines += [*_refusals(maxtext_reports), *_DIFFERENCES]
   return lines
 
 
@@ -252,6 +255,33 @@ def _attention(maxtext_reports: dict[str, Report]) -> list[str]:
     "the gradients four and three, in one kernel five). FLOP ratios:",
     "",
     *lines,
+    "",
+  ]
+
+
+def _grouped(maxtext_reports: dict[str, Report]) -> list[str]:
+  """How much of a bound is what kernels of experts say of their bytes."""
+  lines = []
+  for r in maxtext_reports.values():
+    parts = [p for p in r.get("by_module", ()) if _GROUPED.search(p["scope"])]
+    if not parts:
+      continue
+    seconds = sum(p["seconds"] for p in parts)
+    by_bytes = seconds - sum(p["compute_bound_s"] for p in parts)
+    of_all = r["roofline"]["instructions_s"]
+    moved = sum(p["hbm_gb"] for p in parts)
+    lines.append(
+      f"- `{r['row']}`: {seconds:.2f} of {of_all:.2f} s, {by_bytes:.2f} of it"
+      f" bound by HBM; {moved:,.0f} GB."
+    )
+  if not lines:
+    return []
+  return [
+    "Grouped products of MaxText's experts state FLOPs and HBM bytes, the bytes",
+    "by their tiles; bounds rest on them. All instructions and these kernels:",
+    "",
+    *lines,
+    "",
   ]
 
 

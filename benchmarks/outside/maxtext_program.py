@@ -134,7 +134,10 @@ def for_other_devices() -> contextlib.AbstractContextManager:
 def compile_for(out: str, arguments: list[str]) -> int:
   """Compiles; the program, or why there is none, is written."""
   seen = Seen()
-  result: dict[str, Any] = {}
+  result: dict[str, Any] = {
+    "flags": arguments,
+    "xla_flags": os.environ.get("LIBTPU_INIT_ARGS", "").split(),
+  }
   status = 0
   try:
     with for_other_devices():
