@@ -1,10 +1,11 @@
 """The tiny MoE step on this machine: ours and MaxText's in turn, in one run.
 
-`python -m benchmarks.maxtext_cpu --python=VENV/bin/python [--pairs=9]
-[--report=FILE]`. The shape is that of `benchmarks.train_step`; the Python is
-the one of `benchmarks.maxtext`. Each form is a process of its own that compiles
-its step, runs it once and waits. Then each runs one step while the others
-wait, again and again, so that a busy moment of the machine meets all of them.
+`python -m benchmarks.maxtext_cpu --python=VENV/bin/python [--rounds=7]
+[--json=FILE]`. The shape and the flags but --python are those of
+`benchmarks.train_step`, the Python is that of `benchmarks.maxtext`. Each form is
+a process of its own that compiles its step, runs it once and waits. Then each
+runs one step while the others wait, again and again, so that a busy moment of
+the machine meets all of them.
 Start reading at `measure`.
 """
 
@@ -31,8 +32,6 @@ from benchmarks import maxtext_process, timing, train_step
 from tml_jax import errors
 
 _PYTHON = flags.DEFINE_string("python", "", "The Python that has MaxText.")
-_PAIRS = flags.DEFINE_integer("pairs", 9, "Steps of each.", lower_bound=1)
-_REPORT = flags.DEFINE_string("report", "", "Also write the rows to this file.")
 _CHILD = flags.DEFINE_bool("child", False, "For child processes: our step.")
 
 # `train_step.moe_config` in MaxText's words.
@@ -147,7 +146,7 @@ def started(name: str, command: Sequence[str | os.PathLike], *, cwd: str):
     process.wait()
 
 
-def measure(python: pathlib.Path, *, pairs: int) -> list[Child]:
+def measure(python: pathlib.Path, *, rounds: int) -> list[Child]:
   """Starts all forms one after another, then runs their steps in turn."""
   commands: dict[str, list[str | os.PathLike]] = {
     OURS: [sys.executable, "-m", "benchmarks.maxtext_cpu", "--child"]
@@ -167,7 +166,7 @@ def measure(python: pathlib.Path, *, pairs: int) -> list[Child]:
       child = stack.enter_context(started(name, command, cwd=cwd))
       child.ready()
       children.append(child)
-    for _ in range(pairs):
+    for _ in range(rounds):
       for child in children:
         child.step()
     for child in children:
@@ -214,20 +213,20 @@ def main(argv: list[str]) -> None:
     return
   try:
     python = maxtext_process.check_python(_PYTHON.value)
-    children = measure(python, pairs=_PAIRS.value)
+    children = measure(python, rounds=flags.FLAGS.rounds)
   except errors.UserError as error:
     print(error, file=sys.stderr)
     sys.exit(error.status)
   config = train_step.moe_config()
   tokens = config.train.global_batch_size * config.streams.seq_len
   print("\n".join([timing.made(), "", *table(children, tokens=tokens)]))
-  if _REPORT.value:
+  if flags.FLAGS.json:
     rows = [
       {key: value for key, value in vars(child).items() if key != "process"}
       for child in children
     ]
     text = json.dumps(rows, indent=2) + "\n"
-    pathlib.Path(_REPORT.value).write_text(text, encoding="utf-8")
+    pathlib.Path(flags.FLAGS.json).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

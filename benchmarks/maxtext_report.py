@@ -65,6 +65,7 @@ def read(row: maxtext_rows.Row, *, directory: pathlib.Path) -> dict[str, Any]:
     "num_slices": 1,
     "program": "step",
     "tokens_per_chip": row.tokens,
+    "buffer": row.buffer,
     "flags": about.get("flags", list(row.arguments)),
     "xla_flags": about.get("xla_flags", list(row.xla_flags)),
     "versions": about.get("versions", {}),

@@ -63,6 +63,8 @@ class Row:
     note: what is set, in words.
     flags: of MaxText, behind MODEL and START.
     xla_flags: in LIBTPU_INIT_ARGS.
+    buffer: rows of the experts' buffer over those that tokens fill on average;
+      kernels state FLOPs and bytes of all of it and skip what is empty.
   """
 
   name: str
@@ -73,6 +75,7 @@ class Row:
   note: str
   flags: tuple[str, ...]
   xla_flags: tuple[str, ...] = ()
+  buffer: float = 1.0
 
   @property
   def arguments(self) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ class Row:
     return (*START, *MODEL, slice_, batch, *self.flags)
 
 
-def _v5p(name: str, note: str, *flags: str, xla_flags=()) -> Row:
+def _v5p(name: str, note: str, *flags: str, xla_flags=(), buffer=1.0) -> Row:
   return Row(
     name=f"maxtext-v5p-{name}",
     topology="v5p:8x8x8",
@@ -92,6 +95,7 @@ def _v5p(name: str, note: str, *flags: str, xla_flags=()) -> Row:
     note=note,
     flags=flags,
     xla_flags=xla_flags,
+    buffer=buffer,
   )
 
 
@@ -288,7 +292,14 @@ ROWS = (
     *_tiles("wo_tile", drhs=(512, 1024, 4096)),
     xla_flags=_TPU7X_RECIPE,
   ),
-  _v5p("ep8", "FSDP 64, EP 8", "ici_expert_parallelism=8"),
+  _v5p("ep8", "FSDP 64, EP 8", "ici_expert_parallelism=8", buffer=8.0),
+  _v5p(
+    "ep8-buffer",
+    "FSDP 64, EP 8, ragged buffer 1.25",
+    "ici_expert_parallelism=8",
+    "ragged_buffer_factor=1.25",
+    buffer=1.25,
+  ),
   _v5p("vma", "FSDP 512, check_vma", "check_vma=true"),
 )
 

@@ -24,6 +24,7 @@ _HEAD = (
 )
 # What two programs are compared by: key, words, whether more is better, and
 # how a value is written.
+_FULL = 1.5  # of a buffer that is fuller, FLOPs say what is done
 _MEASURES = (
   ("kib_per_token", "HBM a token, KiB", False, "{:,.0f}"),
   ("flop_ratio", "FLOPs over those needed", False, "{:.2f}"),
@@ -215,6 +216,8 @@ def _compared(
       my, other = _value(mine, key), _value(r, key)
       if my is None or other is None:
         continue
+      if r["buffer"] > _FULL and key.startswith(("flop", "mfu")):
+        continue
       shown = form.format(my), form.format(other)
       text = f"{words} {shown[0]} (MaxText {shown[1]})"
       if shown[0] == shown[1]:
@@ -230,7 +233,13 @@ def _compared(
       )
       if several
     ]
-    lines.append(f"- `{name}` against `{r['row']}`. We are {'; '.join(parts)}.")
+    line = f"- `{name}` against `{r['row']}`. We are {'; '.join(parts)}."
+    if r["buffer"] > _FULL:
+      line += (
+        f" Its kernels state FLOPs and bytes of a buffer {r['buffer']:g} times"
+        " as large as what fills it, so those and bounds are not compared."
+      )
+    lines.append(line)
   return [*lines, ""]
 
 
@@ -277,8 +286,8 @@ def _grouped(maxtext_reports: dict[str, Report]) -> list[str]:
   if not lines:
     return []
   return [
-    "Grouped products of MaxText's experts state FLOPs and HBM bytes, the bytes",
-    "by their tiles; bounds rest on them. All instructions and these kernels:",
+    "Grouped products of MaxText's experts state FLOPs and HBM bytes, these by",
+    "their tiles; bounds rest on them. Their part of all instructions:",
     "",
     *lines,
     "",

@@ -172,6 +172,12 @@ def test_who_is_behind_is_said(tmp_path):
   assert ahead.startswith("ahead: FLOPs over those needed")
   assert "seconds to compile 2 (MaxText 2)" in equal
   assert "jax 0.0, maxtext 0.0" in text
+  half_empty = theirs | {"buffer": 2.0}
+  text = "\n".join(
+    maxtext_tables.section({"ours": mine}, {ROW.name: half_empty})
+  )
+  assert "HBM a token" in text and "FLOPs over those needed" not in text
+  assert "a buffer 2 times as large as what fills it" in text
   other = mine | {"tokens_per_step": 4 * 4096}
   text = "\n".join(maxtext_tables.section({"ours": other}, {ROW.name: theirs}))
   assert "We are" not in text and "no report of ours" in text
@@ -243,6 +249,16 @@ def test_a_python_that_is_none_is_one_error(value):
 def test_a_python_without_maxtext_is_named():
   with pytest.raises(errors.UserError, match="has no package maxtext"):
     maxtext_process.check_python(sys.executable)
+
+
+@pytest.mark.parametrize("name", ["maxtext", "maxtext_cpu"])
+def test_a_command_says_so_in_one_line(name, tmp_path):
+  flags = ["--python=/nowhere/python"]
+  flags += [f"--dir={tmp_path}"] if name == "maxtext" else []
+  result = commands.run("-m", f"benchmarks.{name}", *flags)
+  assert result.returncode == errors.Status.BAD_INPUT
+  (line,) = result.stderr.splitlines()
+  assert line.startswith("--python=/nowhere/python: no program is there")
 
 
 def test_a_row_that_there_is_not_is_named():
