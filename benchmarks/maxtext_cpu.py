@@ -2,10 +2,10 @@
 
 `python -m benchmarks.maxtext_cpu --python=VENV/bin/python [--rounds=7]
 [--json=FILE]`. The shape and the flags but --python are those of
-`benchmarks.train_step`, the Python is that of `benchmarks.maxtext`. Each form is
-a process of its own that compiles its step, runs it once and waits. Then each
-runs one step while the others wait, again and again, so that a busy moment of
-the machine meets all of them.
+`benchmarks.train_step`, the Python is that of `benchmarks.maxtext`. Each form
+is a process of its own that compiles its step, runs it once and waits. Then
+each runs one step while the others wait, again and again, so that a busy moment
+of the machine meets all of them.
 Start reading at `measure`.
 """
 

@@ -239,6 +239,11 @@ def _compared(
         f" Its kernels state FLOPs and bytes of a buffer {r['buffer']:g} times"
         " as large as what fills it, so those and bounds are not compared."
       )
+    if r["host_gb_per_chip"]:
+      line += (
+        f" It moves {r['host_gb_per_chip']:.0f} GB of a chip to and from the"
+        f" host in a step; ours {mine.get('host_gb_per_chip', 0.0):.0f}."
+      )
     lines.append(line)
   return [*lines, ""]
 
