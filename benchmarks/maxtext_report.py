@@ -19,6 +19,7 @@ from experiments import interaction
 from tml_jax import errors
 from tml_jax.compiled import (
   costs,
+  executed,
   hlo,
   out_of_memory,
   report,
@@ -35,6 +36,7 @@ from tml_jax.training import flops
 # makes scores and shares once.
 _PRODUCTS = {"_fwd": 2, "_dkv": 4, "_dq": 3}
 _FUSED = 5
+_NARROW = 8  # rows, columns or depth of a product
 _BOUNDS = (
   "roofline_s",
   "mfu_bound",
@@ -135,6 +137,7 @@ def built(
     "model": model,
     **result,
     "attention_counted_here": kernels,
+    "filled_narrow_s": filled_narrow_s(module, chip=chip),
     "as_read": {
       key: as_read[key] for key in ("flops_per_chip", "flop_ratio", *_BOUNDS)
     },
@@ -143,6 +146,22 @@ def built(
     "compile_s": about["compile_s"],
     "host_rss_gib": about["host_rss_gib"],
   }
+
+
+def filled_narrow_s(module: hlo.Module, *, chip: chips.Chip) -> float:
+  """Seconds of the reachable time that fill up products of few columns.
+
+  A product of one row or column may well not be one of matrix units.
+  """
+  extra = 0.0
+  for step in executed.Walk(module).executed():
+    item, scope = step.instruction, step.computation
+    for product in costs.products(item, scope=scope, module=module) or ():
+      if min(product.sizes) < _NARROW:
+        speed = chip.speed(product.dtype)
+        filled = product.filled(chip.mxu) - product.flops
+        extra += step.count * filled / speed
+  return extra / (chips.REACHED.matmul * chip.peak_flops / chip.devices)
 
 
 def model_flops(model: dict[str, Any], *, tokens: float) -> float:

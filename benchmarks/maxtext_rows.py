@@ -9,7 +9,8 @@ and xla_flags_library.py of AI-Hypercomputer/maxtext at e591f30, which
 AI-Hypercomputer/tpu-recipes, training/v5p and training/trillium, starts), and
 Qwen3-235B-A22B on 256 chips of TPU7x (training/ironwood there, c8cfe2f); but
 for its use_random_routing, which MaxText 0.2.4 refuses without expert
-parallelism.
+parallelism. `check_vma`, which base.yml recommends and no recipe sets, makes
+reduce-scatters of the all-reduces of experts' gradients.
 """
 
 import dataclasses
@@ -205,6 +206,13 @@ _BLOCKS_2048 = (
   "sa_block_kv_dq=2048",
 )
 
+_V5P = (
+  *_OFFLOAD,
+  "out_proj=offload",
+  "use_custom_sort_vjp=true",
+  "sa_use_fused_bwd_kernel=false",
+  *_BLOCKS_2048,
+)
 _TPU7X = (
   *_OFFLOAD,
   "use_custom_sort_vjp=true",
@@ -244,15 +252,24 @@ ROWS = (
   _v5p(
     "recipe",
     "FSDP 512, recipe of DeepSeek-V3",
-    *_OFFLOAD,
-    "out_proj=offload",
-    "use_custom_sort_vjp=true",
-    "sa_use_fused_bwd_kernel=false",
-    *_BLOCKS_2048,
+    *_V5P,
+    xla_flags=_V5P_RECIPE,
+  ),
+  _v5p(
+    "recipe-vma",
+    "FSDP 512, recipe of DeepSeek-V3, check_vma",
+    *_V5P,
+    "check_vma=true",
     xla_flags=_V5P_RECIPE,
   ),
   _v6e("fsdp", "FSDP 256"),
   _v6e("tiled", "FSDP 256, tiled loss", "num_vocab_tiling=8"),
+  _v6e(
+    "tiled-vma",
+    "FSDP 256, tiled loss, check_vma",
+    "num_vocab_tiling=8",
+    "check_vma=true",
+  ),
   _v6e(
     "recipe",
     "FSDP 256, tiled loss, offload and XLA flags of the recipe of Mixtral",
@@ -295,7 +312,7 @@ ROWS = (
   _v5p("ep8", "FSDP 64, EP 8", "ici_expert_parallelism=8", buffer=8.0),
   _v5p(
     "ep8-buffer",
-    "FSDP 64, EP 8, ragged buffer 1.25",
+    "FSDP 64, EP 8, ragged buffer 1.25, which drops tokens",
     "ici_expert_parallelism=8",
     "ragged_buffer_factor=1.25",
     buffer=1.25,

@@ -15,6 +15,8 @@ from benchmarks import (
 )
 from tests.helpers import commands
 from tml_jax import errors
+from tml_jax.compiled import hlo
+from tml_jax.parallel import chips
 
 ROW = maxtext_rows.Row(
   name="maxtext-tiny",
@@ -110,6 +112,21 @@ def test_flops_needed_are_those_of_its_own_model():
   layer += 2 * 3 * 64 * 32 * 2 + 2 * 64 * 8  # two experts, the router
   want = 3 * 5 * (3 * layer + 2 * 64 * 100)
   assert maxtext_report.model_flops(MODEL, tokens=5) == want
+
+
+def test_products_of_one_column_are_told_apart():
+  text = """ENTRY %e (a: bf16[256,512], b: bf16[512,1]) -> bf16[256,1] {
+  %a = bf16[256,512]{1,0} parameter(0)
+  %b = bf16[512,1]{1,0} parameter(1)
+  ROOT %c = bf16[256,1]{1,0} dot(%a, %b), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+"""
+  chip = chips.CHIPS["v5p"]
+  extra = maxtext_report.filled_narrow_s(hlo.parse(text), chip=chip)
+  want = 2 * 256 * 512 * 127 / (chips.REACHED.matmul * chip.peak_flops)
+  assert extra == pytest.approx(want)
+  assert not maxtext_report.filled_narrow_s(hlo.parse(PROGRAM), chip=chip)
 
 
 def test_other_tokens_than_the_row_says_are_an_error(tmp_path):
