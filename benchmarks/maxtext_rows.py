@@ -100,7 +100,7 @@ def _v5p(name: str, note: str, *flags: str, xla_flags=(), buffer=1.0) -> Row:
   )
 
 
-def _v6e(name: str, note: str, *flags: str, xla_flags=()) -> Row:
+def _v6e(name: str, note: str, *flags: str, xla_flags=(), buffer=1.0) -> Row:
   return Row(
     name=f"maxtext-v6e-{name}",
     topology="v6e:16x16",
@@ -110,6 +110,7 @@ def _v6e(name: str, note: str, *flags: str, xla_flags=()) -> Row:
     note=note,
     flags=flags,
     xla_flags=xla_flags,
+    buffer=buffer,
   )
 
 
@@ -264,6 +265,14 @@ ROWS = (
   ),
   _v6e("fsdp", "FSDP 256"),
   _v6e("tiled", "FSDP 256, tiled loss", "num_vocab_tiling=8"),
+  _v6e(
+    "ep16-buffer",
+    "FSDP 16, EP 16, tiled loss, ragged buffer 1.5, which drops tokens",
+    "num_vocab_tiling=8",
+    "ici_expert_parallelism=16",
+    "ragged_buffer_factor=1.5",
+    buffer=1.5,
+  ),
   _v6e(
     "tiled-vma",
     "FSDP 256, tiled loss, check_vma",

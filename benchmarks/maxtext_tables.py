@@ -40,6 +40,30 @@ _MEASURES = (
 )
 
 
+_ABOUT = """
+Compiled by `python -m benchmarks.maxtext`, on a machine like that of our
+rows, with the same libtpu ({versions}), and read by the same reader. The
+configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads x 128, 256
+experts top 8 of width 2048, vocabulary 201,024, sequence 8,192, bfloat16
+compute, float32 weights; flags are in `benchmarks/maxtext_rows.py`. FLOPs
+needed are those of MaxText's model by our rule: attention sees half of the
+sequence, every position is a target, forward and twice that backward. Rows of
+MaxText begin with `maxtext`; compile times are of a machine that others used
+too.
+"""
+_GROUPED_ABOUT = """
+Grouped products of MaxText's experts state FLOPs and HBM bytes, these by
+their tiles, and bounds rest on what they state: those of tokamax more than
+twice what `megablox` does, as it has no tuned tiles for these shapes. And the
+reachable time fills products up to whole matrix units, also those of one
+column for each token by which MaxText adds up a token's experts. So reachable
+bounds of MaxText may be too low; clocks of the tpu7x recipe with another
+model (above) say that they are. Time of these kernels in that of all
+instructions at peak, GB that they move, and reachable time that fills up
+products of fewer than 8 columns:
+"""
+
+
 def read(directory: pathlib.Path) -> dict[str, Report]:
   """The reports of MaxText's rows in `directory`."""
   reports = {}
@@ -109,18 +133,12 @@ def _about(maxtext_reports: dict[str, Report]) -> list[str]:
       }
     )
   )
-  return textwrap.wrap(
-    "Compiled by `python -m benchmarks.maxtext`, on a machine like that of our"
-    f" rows, with the same libtpu ({versions}), and read by the same reader. The"
-    " configuration: qwen3_moe, d_model 4096, 42 layers, 32 / 8 heads x 128, 256"
-    " experts top 8 of width 2048, vocabulary 201,024, sequence 8,192, bfloat16"
-    " compute, float32 weights; flags are in `benchmarks/maxtext_rows.py`. FLOPs"
-    " needed are those of MaxText's model by our rule: attention sees half of"
-    " the sequence, every position is a target, forward and twice that backward."
-    " Rows of MaxText begin with `maxtext`; compile times are of a machine that"
-    " others used too.",
-    width=_WIDTH,
-  )
+  return _wrapped(_ABOUT.format(versions=versions))
+
+
+def _wrapped(text: str) -> list[str]:
+  """Lines of a paragraph."""
+  return textwrap.wrap(" ".join(text.split()), width=_WIDTH)
 
 
 def _cells_of(maxtext_reports: list[Report]) -> list[str]:
@@ -309,18 +327,7 @@ def _grouped(maxtext_reports: dict[str, Report]) -> list[str]:
     )
   if not lines:
     return []
-  about = textwrap.wrap(
-    "Grouped products of MaxText's experts state FLOPs and HBM bytes, these by"
-    " their tiles, and bounds rest on what they state: those of tokamax more"
-    " than twice what `megablox` does, as it has no tuned tiles for these"
-    " shapes. And the reachable time fills products up to whole matrix units,"
-    " also those of one column for each token by which MaxText adds up a token's"
-    " experts. So reachable bounds of MaxText may be too low; clocks of the"
-    " tpu7x recipe with another model (above) say that they are. Time of these"
-    " kernels in that of all instructions at peak, GB that they move, and"
-    " reachable time that fills up products of fewer than 8 columns:",
-    width=_WIDTH,
-  )
+  about = _wrapped(_GROUPED_ABOUT)
   return [
     *about,
     "",
