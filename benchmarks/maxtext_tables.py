@@ -282,7 +282,24 @@ def _compared(
         line += f", ours {mine['host_gb_per_chip']:.0f}"
       line += "."
     lines.append(line)
-  return [*lines, ""]
+  return [*lines, *_least(theirs, ours=ours), ""]
+
+
+def _least(theirs: list[Report], *, ours: dict[str, Report]) -> list[str]:
+  """Of each side the program that takes least HBM, and what it gives for it."""
+  built = {r["row"]: r for r in theirs if "status" not in r}
+  parts = []
+  for several in (ours, built):
+    if several:
+      name = min(several, key=lambda name: several[name]["hbm_gib_per_chip"])
+      r = several[name]
+      parts.append(
+        f"`{name}` {_value(r, 'kib_per_token'):,.0f} (MFU bound"
+        f" {r['mfu_bound']:.2f}, exposed {r['mfu_bound_exposed']:.2f})"
+      )
+  if len(parts) < 2:
+    return []
+  return [f"- least HBM a token, KiB: {parts[0]}; MaxText {parts[1]}."]
 
 
 def _attention(maxtext_reports: dict[str, Report]) -> list[str]:
