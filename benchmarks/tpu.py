@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 
 from absl import app, flags
 
-from benchmarks import maxtext
+from benchmarks import maxtext_tables
 from tml_jax.config import ExpertWeights
 
 _DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
@@ -116,8 +116,8 @@ def read(directory: pathlib.Path) -> dict[str, dict]:
   return reports
 
 
-def tables(reports: dict[str, dict]) -> str:
-  """benchmarks/tpu.md."""
+def tables(reports: dict[str, dict], *, of_maxtext: list[str]) -> str:
+  """benchmarks/tpu.md; `of_maxtext` is its last section."""
   return "\n".join(
     [
       *_HEAD,
@@ -127,7 +127,7 @@ def tables(reports: dict[str, dict]) -> str:
       *_parts(reports),
       *_published(reports),
       *_live(reports),
-      *maxtext.section(reports),
+      *of_maxtext,
     ]
   )
 
@@ -434,8 +434,13 @@ def main(argv: list[str]) -> None:
     if _COMPILE.value and (not _ONLY.value or row.name in _ONLY.value):
       run(row, directory=directory)
   reports = read(directory)
-  text = tables(reports) + "\n"
-  (_ROOT / "benchmarks" / "tpu.md").write_text(text, encoding="utf-8")
+  path = _ROOT / "benchmarks" / "tpu.md"
+  if theirs := maxtext_tables.read(directory):
+    of_maxtext = maxtext_tables.section(reports, theirs)
+  else:  # compiled by another command, perhaps into another directory
+    of_maxtext = maxtext_tables.kept(path.read_text(encoding="utf-8"))
+  text = tables(reports, of_maxtext=of_maxtext) + "\n"
+  path.write_text(text, encoding="utf-8")
   docs = _ROOT / "docs" / "run_on_tpu.md"
   text = with_run_table(docs.read_text(encoding="utf-8"), reports=reports)
   docs.write_text(text, encoding="utf-8")

@@ -143,8 +143,9 @@ class Form:
     start = time.perf_counter()
     self._state, values = self._step(self._state, self._batch)
     jax.block_until_ready((self._state, values))
-    if not np.isfinite(float(values["loss"])):
-      raise ValueError(f"loss {values['loss']}")
+    self.loss = float(values["loss"])
+    if not np.isfinite(self.loss):
+      raise ValueError(f"loss {self.loss}")
     return time.perf_counter() - start
 
 

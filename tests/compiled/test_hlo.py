@@ -6,6 +6,7 @@ compiled programs whose numbers are known.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from tml_jax.compiled import collectives, costs, executed, hlo
@@ -206,6 +207,41 @@ metadata={op_name="jit(f)/moe/gmm"}, backend_config={"custom_call_config":\
 {"body":"QQ==",ESTIMATE"needs_layout_passes":true}}
 }
 """
+
+
+def test_positions_of_a_window_are_counted_without_making_them():
+  random = np.random.default_rng(0)
+  names = ("out", "size", "kernel", "stride", "holes", "dilation", "pad")
+  for _ in range(300):
+    values = random.integers(1, (12, 12, 9, 5, 7, 7, 9))
+    window = dict(zip(names, map(int, values), strict=True))
+    out, kernel = np.arange(window["out"])[:, None], np.arange(window["kernel"])
+    place = out * window["stride"] + kernel * window["dilation"] - window["pad"]
+    inside = (place >= 0) & (place < window["size"] * window["holes"])
+    want = int((inside & (place % window["holes"] == 0)).sum())
+    assert costs._valid_positions(**window) == want, window
+  # Batch dims of a dot, as a TPU writes them: here 40,960 of them.
+  many = 40960
+  assert many == costs._valid_positions(
+    out=many, size=many, kernel=many, stride=many - 1, holes=many, pad=0
+  )
+
+
+def test_what_a_kernel_says_of_itself_may_take_lines_of_its_own():
+  module = hlo.parse("""ENTRY %e (a: bf16[4,8]) -> bf16[4,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  %k = bf16[4,8]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", \
+frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"tiling\\": {\\"tile_m\\": 512}}"
+}}, metadata={op_name="jit(f)/pallas_call"}, \
+backend_config={"cost_estimate":{"flops":"64","bytes_accessed":"128"}}
+  ROOT %r = bf16[4,8]{1,0} copy(%k)
+}
+""")
+  *_, kernel, last = module.computations["e"].instructions
+  assert last.name == "r" and last.is_root
+  assert kernel.op_name == "jit(f)/pallas_call"
+  assert costs.estimate(kernel) == costs.Estimate(flops=64, bytes=128)
 
 
 def test_kernels_state_their_cost_or_are_unknown():

@@ -264,10 +264,20 @@ def _valid_positions(
   dilation: int = 1,
   pad: int = 0,
 ) -> int:
-  """Pairs (output, kernel element) that meet an element of the input."""
-  place = np.arange(out)[:, None] * stride + np.arange(kernel) * dilation - pad
-  inside = (place >= 0) & (place % holes == 0) & (place // holes < size)
-  return int(inside.sum())
+  """Pairs (output, kernel element) that meet an element of the input.
+
+  Output o and element k meet o * stride + k * dilation - pad, which must be
+  one of 0, holes, 2 * holes, ...: every `step`-th k between two ends.
+  """
+  behind = pad - np.arange(out) * stride  # k * dilation must be this or more
+  common = math.gcd(dilation, holes)
+  step = holes // common
+  first = behind // common * pow(dilation // common, -1, step) % step
+  lowest = np.maximum(-(-behind // dilation), 0)
+  highest = np.minimum((behind + (size - 1) * holes) // dilation, kernel - 1)
+  start = lowest + (first - lowest) % step
+  count = np.maximum((highest - start) // step + 1, 0)
+  return int(count[behind % common == 0].sum())
 
 
 def hbm_bytes(

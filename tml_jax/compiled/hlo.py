@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterator
 
 # Bits of one element; a type that is not here holds no data.
 _BITS = {
@@ -162,7 +163,7 @@ def parse(text: str) -> Module:
   """Reads the text of one compiled module."""
   computations: dict[str, Computation] = {}
   entry, name, body = "", "", None
-  for line in text.splitlines():
+  for line in _lines(text):
     if body is None:
       header = _HEADER.match(line)
       if header:
@@ -178,6 +179,21 @@ def parse(text: str) -> Module:
   if entry not in computations:
     raise ValueError("no ENTRY computation in the text of the program")
   return Module(computations, entry)
+
+
+def _lines(text: str) -> Iterator[str]:
+  """Lines of a program, each with all that its instruction says.
+
+  What a kernel says of itself (`kernel_metadata={`) stands on lines of its own,
+  of which the last begins with the braces that close it.
+  """
+  parts: list[str] = []
+  for line in text.splitlines():
+    parts.append(line)
+    if parts[0].endswith("={") and not line.startswith("}}"):
+      continue
+    yield "".join(parts)
+    parts.clear()
 
 
 def _instruction(match: re.Match) -> Instruction:
