@@ -105,9 +105,17 @@ ROWS: dict[tuple[str, str], Row] = {
     },
     flag_sets=("low_memory",),
   ),
-  # A device is a core: 512 of them. Its SparseCores exchange beside it.
+  # A device is a core: 512 of them, and SparseCores exchange beside it. Experts
+  # over the two cores of a chip: over links, tokens would take longer than the
+  # products. Weights are gathered over all chips, whatever the tokens: so there
+  # are many, 82 thousand a chip and 21 M a step.
   ("tml_interaction_small", "tpu7x:4x8x8"): Row(
-    axes=dict(fsdp=64, expert=8), fields=_WHOLE_BATCH
+    axes=dict(fsdp=256, expert=2),
+    fields={
+      "train.global_batch_size": 2560,
+      "train.accumulation_steps": 1,
+      "train.remat_policy": RematPolicy.SAVE_OUTPUTS,
+    },
   ),
   # The tiles of `medium`'s own rows are for GPUs: left to the compiler they do
   # not fit. Eight sequences of a chip at a time, or two in 31.25 GiB.
