@@ -161,6 +161,29 @@ def test_the_report_of_a_step_that_fits(tmp_path):
 
 @needs_libtpu
 @pytest.mark.slow
+def test_moments_in_the_host_are_read_and_written_once(tmp_path):
+  reports = []
+  for offload in ("false", "true"):
+    path = tmp_path / f"{offload}.json"
+    result = _aot(
+      *SMALL,
+      "--topology=v5p:2x2x1",
+      "--config.mesh.fsdp=4",
+      f"--config.train.optim.offload_moments={offload}",
+      f"--json={path}",
+      timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    reports.append(json.loads(path.read_text()))
+  here, there = reports
+  moments = here["hbm_by_category_gib"]["opt_state"] * 2**30
+  assert there["hbm_by_category_gib"]["opt_state"] < moments / 2**30 / 1000
+  assert here["host_gb_per_chip"] == 0
+  assert there["host_gb_per_chip"] == pytest.approx(2 * moments / 1e9, rel=0.01)
+
+
+@needs_libtpu
+@pytest.mark.slow
 def test_slices_exchange_over_the_network(tmp_path):
   path = tmp_path / "report.json"
   result = _aot(

@@ -454,6 +454,7 @@ def test_an_objective_of_its_own(accumulation_steps):
   assert after.reference.tolist() == [0.0, 1.0, 2.0] and after.router == {}
 
 
+@pytest.mark.slow
 def test_moments_in_the_host_change_nothing(tmp_path):
   """Two steps on eight devices, and a checkpoint between them."""
   cfg = small_run.config(fsdp=4, expert=2)
