@@ -20,6 +20,7 @@ if not __package__:  # run as a file
 from absl import app, flags
 
 from benchmarks import maxtext_tables
+from launch import xla_flags
 from tml_jax.config import ExpertWeights
 
 _DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
@@ -44,12 +45,44 @@ class Row:
     return " ".join(("python -m tml_jax.aot", *self.flags))
 
 
+_ASYNCHRONOUS = xla_flags.resolve(
+  ["async_collective_fusion", "sparsecore_beside_fusion"]
+)
+_FP8 = "--config.train.low_precision=trunk/.*=fp8"
 _COMPARED = ("v5p-block", "v5p-save_outputs")
 ROWS = (
   Row("v5p", (_SMALL, "--topology=v5p:8x8x8")),
   Row("v6e", (_SMALL, "--topology=v6e:16x16")),
   Row("tpu7x", (_SMALL, "--topology=tpu7x:4x8x8")),
   Row("v5p-2slices", (_SMALL, "--topology=v5p:8x8x8", "--num_slices=2")),
+  # In 8 bits, as many tokens a chip; larger and smaller slices need the axes.
+  Row("tpu7x-fp8", (_SMALL, "--topology=tpu7x:4x8x8", _FP8)),
+  *(
+    Row(
+      f"tpu7x-{size}-fp8",
+      (
+        _SMALL,
+        f"--topology=tpu7x:{size}",
+        f"--config.mesh.fsdp={chips}",
+        "--config.mesh.expert=2",
+        f"--config.train.global_batch_size={10 * chips}",
+        "--config.train.remat_policy=save_outputs",
+        _FP8,
+      ),
+    )
+    for size, chips in (("4x4x8", 128), ("8x8x8", 512))
+  ),
+  Row(
+    "v6e-int8",
+    (
+      _SMALL,
+      "--topology=v6e:16x16",
+      "--config.train.low_precision=trunk/.*=int8",
+      "--config.train.remat_policy=offload_save_outputs",
+      "--config.train.optim.offload_moments=true",
+      "--config.mesh.compiler_options=" + ",".join(_ASYNCHRONOUS),
+    ),
+  ),
   # Long sequences, cut over chips.
   Row("v5p-32k", (f"{_SMALL}_32k", "--topology=v5p:8x8x8")),
   Row("v5p-128k", (f"{_SMALL}_128k", "--topology=v5p:8x8x8")),
@@ -124,6 +157,8 @@ def tables(reports: dict[str, dict], *, of_maxtext: list[str]) -> str:
       "",
       *_main_table(reports),
       "",
+      *_TRIED,
+      "",
       *_parts(reports),
       *_published(reports),
       *_live(reports),
@@ -136,7 +171,8 @@ _HEAD = """# The reference model on TPU slices
 
 Nothing here ran on a TPU. libtpu compiled the train step for slices that are
 not there, on a machine without one; `python -m benchmarks.tpu --dir=DIR` does
-it again and writes this file. Reports are kept in DIR: the tables are of
+it again and writes this file. Reports are kept in DIR: rows of tpu7x and in 8
+bits are of 8f0cfa1 and 6a79152, which compile the same step, the other ones of
 527d230 and of commits before it.
 
 - HBM is the live peak that the compiler holds against the limit, not the sum
@@ -149,13 +185,41 @@ it again and writes this file. Reports are kept in DIR: the tables are of
 - MFU bound: the model's FLOPs at peak over a least time in which every
   instruction runs at the peak of the matrix units or of HBM; first with all
   collectives hidden, then with synchronous ones exposed. No latency, no
-  overhead: a bound and no prediction.
+  overhead: a bound and no prediction. MFU is of the bfloat16 peak, also where
+  products are in 8 bits, which the chip multiplies at twice that rate.
 - Reachable: the same two with what was measured of chips
   (`tml_jax/parallel/chips.py` has the sources): 0.82 of peak for matrix
   products that fill the matrix units, which smaller ones do not, and 7.5 us
   for each; 0.87 of HBM; collectives over the rings that the compiler chose
   and 1 us a hop; PCIe for what lies in the host. Still nothing waits for
   anything else. A dash: compiled before there was this column.""".splitlines()
+
+
+# Each was compiled once; the first four by 0a9b157, the sixth at 4204729.
+_TRIED = """## What was tried on tpu7x:4x8x8
+
+256 chips, 512 devices; rows that are above are here again.
+
+| mesh | saved | experts and projections | tokens a chip | HBM, GiB | \
+MFU bound | exposed | what limits it |
+|---|---|---|--:|--:|--:|--:|---|
+| fsdp 64 expert 8 | experts | bfloat16 | 32,768 | 184.5 | 0.25 | 0.25 | ICI, \
+3.77 s: tokens over the expert axis, as many a token at any batch |
+| fsdp 512 | experts | bfloat16 | 32,768 | - | 0.18 | - | ICI: 5,549 GB of \
+weights |
+| fsdp 256 expert 2 | experts | bfloat16 | 32,768 | 6.6 too much | - | - | HBM |
+| fsdp 256 expert 2 | outputs | bfloat16 | 65,536 | 135 | 0.518 | 0.503 | ICI: \
+1,840 GB, mostly weights, the same for more tokens |
+| fsdp 256 expert 2 | outputs | bfloat16 | 81,920 | 157.2 | 0.529 | 0.517 | \
+instructions, 4.47 s, of them 0.6 s once more in the backward pass |
+| fsdp 256 expert 2 | outputs | fp8, a scale for each output of an expert | \
+81,920 | 174.2 | 0.512 | 0.500 | instructions, 4.62 s, of them 3.85 s in HBM: \
+scales as large as what they multiply |
+| fsdp 256 expert 2 | outputs | fp8, a scale for each expert | 81,920 | \
+151.3 | 0.648 | 0.630 | instructions, 3.65 s; ICI 2.45 s |
+
+Not tried: 98 and 131 thousand tokens a chip, inputs of layers in the host
+(`offload_save_outputs`), experts' hidden rows saved in 8 bits.""".splitlines()
 
 
 def _main_table(reports: dict[str, dict]) -> list[str]:
@@ -391,8 +455,10 @@ def run_table(reports: dict[str, dict]) -> list[str]:
     slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
     tokens_a_day = r["tokens_per_step"] / r["roofline_s"] * 24 * 3600
     exposed = r["mfu_bound_exposed"] / r["mfu_bound"]
+    eight_bits = name.rpartition("-")[2]
+    in_8_bits = f", {eight_bits}" if eight_bits in ("fp8", "int8") else ""
     cells = (
-      f"`{r['config']}`",
+      f"`{r['config']}`{in_8_bits}",
       f"{r['topology']}{slices}",
       f"{r['chips']:,}",
       f"{r['tokens_per_step'] / 1e6:.1f} M",
