@@ -123,7 +123,10 @@ def machine() -> str:
       for line in text.split("\n\n")[0].splitlines()
       if ":" in line
     )
-    processor = fields.get("model name", processor)
+    # Processors of one name may have other vector units.
+    name = fields.get("model name", processor)
+    family, model = fields.get("cpu family", "-"), fields.get("model", "-")
+    processor = f"{name} (family {family}, model {model})"
   except OSError:
     pass
   packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy")
