@@ -130,10 +130,10 @@ class Talk:
     sound = sound.astype(np.float32)
     for k in range(windows):
       start = time.perf_counter()
-      ticked = self._room.step(
+      stepped = self._room.step(
         {each: Arrived(sound[k % 16]) for each in self._talking}
       )
-      self._drafted += int(ticked.drafted.sum())
+      self._drafted += stepped.drafted
       self.milliseconds.append(1e3 * (time.perf_counter() - start))
 
   def quantiles(self) -> dict[str, float]:

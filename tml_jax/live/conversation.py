@@ -119,10 +119,12 @@ class Stepped:
 
   Attributes:
     seconds: from perceived windows to decisions and sound.
+    drafted: output tokens that took no step of their own, of all together.
     results: `<result>` messages that each will read from its next window on.
   """
 
   seconds: float
+  drafted: int
   results: Mapping[Conversation, list[list[int]]]
 
 
@@ -174,7 +176,11 @@ class Room:
       results[who] = who.guest.tools.step(ticked.frames[who.session])
       for tokens in results[who]:
         who.session.type(Control.RESULT, tokens)
-    return Stepped(seconds=ticked.seconds, results=results)
+    return Stepped(
+      seconds=ticked.seconds,
+      drafted=int(ticked.drafted.sum()),
+      results=results,
+    )
 
   def _recall(self, who: Conversation, past: Past) -> None:
     """Keeps a conversation, or takes it back to what was kept."""
