@@ -157,7 +157,7 @@ _HEAD = """# The reference model on TPU slices
 Nothing here ran on a TPU. libtpu compiled the train step for slices that are
 not there, on a machine without one; `python -m benchmarks.tpu --dir=DIR` does
 it again and writes this file. Reports are kept in DIR: rows of tpu7x and in 8
-bits are of 8f0cfa1 and 6a79152, which compile the same step, the other ones of
+bits are of 8f0cfa1 and d81954e, which compile the same step, the other ones of
 527d230 and of commits before it.
 
 - HBM is the live peak that the compiler holds against the limit, not the sum
@@ -180,10 +180,10 @@ bits are of 8f0cfa1 and 6a79152, which compile the same step, the other ones of
   anything else. A dash: compiled before there was this column.""".splitlines()
 
 
-# Each was compiled once; the first four by 0a9b157, the sixth at 4204729.
 _TRIED = """## What was tried on tpu7x:4x8x8
 
-256 chips, 512 devices; rows that are above are here again.
+256 chips, 512 devices; rows that are above are here again. The first four were
+compiled by 0a9b157, the sixth at 4204729.
 
 | mesh | saved | experts and projections | tokens a chip | HBM, GiB | \
 MFU bound | exposed | what limits it |

@@ -12,7 +12,6 @@ by how much and the largest tensors; 130 or 143 ended by Ctrl-C or SIGTERM.
 
 import importlib.metadata
 import json
-import math
 import pathlib
 import resource
 import sys
@@ -198,18 +197,12 @@ def argument_bytes(program: Any) -> dict[str, int]:
 
   What lies in the host's memory takes none.
   """
-  import jax
-
   from tml_jax.training import state as state_lib
 
-  def of(tree) -> int:
-    return sum(
-      leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
-      for leaf in jax.tree.leaves(tree)
-      if leaf.sharding.memory_kind != state_lib.HOST
-    )
-
-  sizes = {name: of(tree) for name, tree in program.arguments.items()}
+  sizes = {
+    name: state_lib.bytes_of(tree, in_host=False)
+    for name, tree in program.arguments.items()
+  }
   return {name: size for name, size in sizes.items() if size}
 
 

@@ -2,8 +2,8 @@
 
 For: `product`, of rows with a weight; `models/` ask for it where a rule of
 `train.low_precision` names the weight. Not for: the products of experts, which
-take `FORMS` and `rows` from here (`kernels/experts/`), nor what a session reads
-(`sample.expert_weights`). Start at `product`.
+take `FORMS` and `rounded` from here (`kernels/experts/`), nor what a session
+reads (`sample.expert_weights`). Start at `product`.
 
 A row has a scale, and so has an output of a weight; both multiply the result.
 In the backward pass the scale of the outputs goes to their gradient first,

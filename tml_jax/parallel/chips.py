@@ -21,8 +21,8 @@ its documentation, and stands for all of them: matrix products of 16,384 by
 7.38 TB/s, 0.87. A hop to a neighbour takes about 1 us, and PCIe moves 16 GB/s
 a chip on v5p and 32 on v6e (Austin et al.); no figure of TPU7x is published,
 so it has that of v6e. Memory of hosts is that of the machines with four chips
-(ct5p-hightpu-4t, ct6e-standard-4t, tpu7x-standard-4t; Compute Engine's
-documentation).
+(ct5p-hightpu-4t 448 GB, ct6e-standard-4t 720, tpu7x-standard-4t 960). Only
+v6e's was compared with a page: its documentation has 1,536 GiB for eight chips.
 """
 
 import dataclasses

@@ -7,7 +7,6 @@ interaction model's; `of` makes that of any model.
 
 import dataclasses
 import functools
-import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -138,11 +137,7 @@ def host_bytes(program: Program) -> dict[str, int]:
   """
   config, mesh = program.config, program.mesh
   found = {}
-  moments = sum(
-    leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
-    for leaf in jax.tree.leaves(program.abstract.state.opt_state)
-    if leaf.sharding.memory_kind == state_lib.HOST
-  )
+  moments = state_lib.bytes_of(program.abstract.state.opt_state, in_host=True)
   if moments:
     found["train.optim.offload_moments = True"] = moments
   policy = config.train.remat_policy

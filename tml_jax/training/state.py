@@ -5,6 +5,7 @@ Not for: the update itself (`step`). Start reading at `create`.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -194,6 +195,15 @@ def abstract_of(
     shardings=shardings,
     init=init,
     begin=begin,
+  )
+
+
+def bytes_of(tree: Any, *, in_host: bool) -> int:
+  """Of abstract arrays, for each device: in its host's memory or in its own."""
+  return sum(
+    leaf.dtype.itemsize * math.prod(leaf.sharding.shard_shape(leaf.shape))
+    for leaf in jax.tree.leaves(tree)
+    if (leaf.sharding.memory_kind == HOST) == in_host
   )
 
 
