@@ -84,7 +84,11 @@ def test_a_run_is_resumed_by_its_own_config_only(tmp_path):
 
 
 # A row that memory forces to learn otherwise (experiments/topologies.py).
-LEARNS_OTHERWISE = ("tml_interaction_small", "v6e:16x16")
+# Rows whose slice takes another global batch: what a run from v5p is told.
+LEARNS_OTHERWISE = {
+  ("tml_interaction_small", "v6e:16x16"): "1024 -> 256",
+  ("tml_interaction_small", "tpu7x:4x8x8"): "1024 -> 2560",
+}
 
 
 def test_data_may_change_where_it_is_said_how(tmp_path):
@@ -108,7 +112,7 @@ def test_data_may_change_where_it_is_said_how(tmp_path):
 def test_a_run_may_move_between_topologies_of_its_size():
   placed = {}
   for size, topology in topologies.ROWS:
-    if (size, topology) != LEARNS_OTHERWISE:
+    if (size, topology) not in LEARNS_OTHERWISE:
       config = interaction.get_config(f"{size}@{topology}")
       placed.setdefault(size, []).append(config)
   for configs in placed.values():
@@ -116,11 +120,22 @@ def test_a_run_may_move_between_topologies_of_its_size():
       workdir.check_resume(old, new=new, source="a run")
 
 
-def test_a_row_that_learns_otherwise_does_not_resume_the_run_of_another():
+@pytest.mark.parametrize(("row", "change"), LEARNS_OTHERWISE.items())
+def test_a_row_that_learns_otherwise_does_not_resume_the_run_of_another(
+  row, change
+):
   old = interaction.get_config("tml_interaction_small@v5p:8x8x8")
-  new = interaction.get_config("@".join(LEARNS_OTHERWISE))
-  with pytest.raises(errors.UserError, match="global_batch_size: 1024 -> 256"):
+  new = interaction.get_config("@".join(row))
+  with pytest.raises(errors.UserError, match=f"global_batch_size: {change}"):
     workdir.check_resume(old, new=new, source="a run")
+
+
+def test_a_run_moves_to_a_row_of_another_batch_with_its_own():
+  old = interaction.get_config("tml_interaction_small@v5p:8x8x8")
+  new = interaction.get_config("tml_interaction_small@tpu7x:4x8x8")
+  batch = old.train.global_batch_size
+  new = _with(new, section="train", global_batch_size=batch)
+  workdir.check_resume(old, new=new, source="a run")
 
 
 def test_another_layout_of_parameters_is_refused():
