@@ -43,5 +43,7 @@ def test_help_names_its_flags(name, how, tmp_path):
   result = commands.run(
     *arguments, "--help", cwd=tmp_path if how == "file" else commands.ROOT
   )
-  assert "flags:" in result.stdout, result.stderr
+  source = (commands.ROOT / "benchmarks" / f"{name}.py").read_text()
+  assert ast.get_docstring(ast.parse(source)).splitlines()[0] in result.stdout
+  assert ("flags:" in result.stdout) == ("flags.DEFINE_" in source), result.stderr
   assert "Error" not in result.stderr
