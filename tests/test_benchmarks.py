@@ -45,5 +45,7 @@ def test_help_names_its_flags(name, how, tmp_path):
   )
   source = (commands.ROOT / "benchmarks" / f"{name}.py").read_text()
   assert ast.get_docstring(ast.parse(source)).splitlines()[0] in result.stdout
-  assert ("flags:" in result.stdout) == ("flags.DEFINE_" in source), result.stderr
+  assert ("flags:" in result.stdout) == ("flags.DEFINE_" in source), (
+    result.stderr
+  )
   assert "Error" not in result.stderr
