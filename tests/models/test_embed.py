@@ -71,11 +71,11 @@ def test_patch_layers_fold_pixels_in_order():
 def test_place_drops_unused_slots():
   x = jnp.zeros((2, 4, 3))
   values = jnp.arange(18.0).reshape(2, 3, 3) + 1
-  positions = jnp.array([[0, 2, 4], [3, 4, 4]])
+  positions = jnp.array([[2, 4, 0], [4, 4, 3]])
   placed = embed.place(x, values_BAD=values, positions_BA=positions)
-  np.testing.assert_array_equal(placed[0, 0], values[0, 0])
-  np.testing.assert_array_equal(placed[0, 2], values[0, 1])
-  np.testing.assert_array_equal(placed[1, 3], values[1, 0])
+  np.testing.assert_array_equal(placed[0, 2], values[0, 0])
+  np.testing.assert_array_equal(placed[0, 0], values[0, 2])
+  np.testing.assert_array_equal(placed[1, 3], values[1, 2])
   assert not placed[0, 1].any() and not placed[1, :3].any()
 
 

@@ -48,18 +48,14 @@ def place(
 ) -> jax.Array:
   """Writes values over positions; a position of T or more is dropped.
 
-  In a row positions below T ascend, and those of unused slots come last, as
-  `batch.place_frame` writes them. Said to the compiler, with rows as a batch
-  dim, or it sorts them, and the gradient brings the whole global batch to each
-  device.
+  No position below T may come twice in a row. Said to the compiler, with rows
+  as a batch dim, or the gradient brings the whole global batch to each device.
   """
   length, slots = x_BTD.shape[1], jnp.arange(positions_BA.shape[1])
   positions_BA = jnp.where(positions_BA < length, positions_BA, length + slots)
 
   def row(x_TD, values_AD, positions_A):
-    return x_TD.at[positions_A].set(
-      values_AD, mode="drop", unique_indices=True, indices_are_sorted=True
-    )
+    return x_TD.at[positions_A].set(values_AD, mode="drop", unique_indices=True)
 
   return jax.vmap(row)(x_BTD, values_BAD, positions_BA)
 
@@ -149,22 +145,6 @@ class DmelBag(nn.Module):
     )
 
 
-def _nested(patches: jax.Array) -> jax.Array:
-  """[..., frames, height, width, C] to [..., pixels, C], in order of folds.
-
-  What the first fold joins lies side by side, then what the second joins, and
-  so on: pixels are moved once, and a fold is a reshape.
-  """
-  *lead, frames, height, width, channels = patches.shape
-  sides = [side for _, side in reversed(HMLP_FOLDS)]
-  times = [count for count, _ in reversed(HMLP_FOLDS)]
-  x = patches.reshape(*lead, *times, *sides, *sides, channels)
-  folds, first = len(HMLP_FOLDS), len(lead)
-  order = [first + kind * folds + i for i in range(folds) for kind in range(3)]
-  x = x.transpose(*range(first), *order, x.ndim - 1)
-  return x.reshape(*lead, frames * height * width, channels)
-
-
 class HMLP(nn.Module):
   """Patches of 2 x 40 x 40 x 3 in four folds and linear layers."""
 
@@ -200,21 +180,25 @@ class HMLP(nn.Module):
     scales = [each.scale for each in self.norms]
 
     def embed(patches):
-      x = _nested(patches)
+      x = patches
       if x.dtype == jnp.uint8:
         mean, std = np.array(CLIP_MEAN), np.array(CLIP_STD)
         scale = (1.0 / (255.0 * std)).astype(np.float32)
         x = x.astype(jnp.float32) * scale - (mean / std).astype(np.float32)
       x = x.astype(self.execution.dtype)
       for i, (frames, side) in enumerate(HMLP_FOLDS):
-        *lead, parts, depth = x.shape
-        folded = frames * side * side
+        *lead, t, h, w, c = x.shape
+        t, h, w = t // frames, h // side, w // side
+        x = x.reshape(*lead, t, frames, h, side, w, side, c)
+        order = (0, 2, 4, 1, 3, 5, 6)  # folded dims last
+        dims = (*range(len(lead)), *(len(lead) + i for i in order))
+        depth = frames * side * side * c
         # The leading dims stay apart: merged, they would not stay cut.
-        x = x.reshape(*lead, parts // folded, folded * depth)
+        x = x.transpose(dims).reshape(*lead, t, h, w, depth)
         x = norm.rms_norm(x @ kernels[i], scale=scales[i], eps=TOWER_EPS)
         if i < 3:
           x = jax.nn.gelu(x, approximate=False)
-      return x[..., 0, :]
+      return x[..., 0, 0, 0, :]
 
     return norm.rowwise(embed, patches, numerics=self.execution.numerics)
 

@@ -86,14 +86,9 @@ class Linear(nn.Module):
       names=self.names[1:],
     )
 
-  def weights(self) -> tuple[jax.Array, jax.Array]:
-    """Kernel and bias in `dtype`, whole on every device."""
-    kernel = norm.whole(self.kernel.astype(self.dtype), names=self.names)
-    return kernel, self.bias.astype(self.dtype)
-
   def __call__(self, x: jax.Array) -> jax.Array:
-    kernel, bias = self.weights()
-    return x @ kernel + bias
+    kernel = norm.whole(self.kernel.astype(self.dtype), names=self.names)
+    return x @ kernel + self.bias.astype(self.dtype)
 
 
 class FlowHead(nn.Module):
@@ -153,33 +148,16 @@ class FlowHead(nn.Module):
     if self.config.flow.map_weight:
       t += self.span(span_features(jnp.asarray(span)).astype(dtype))
     guide = jax.nn.silu(t + self.condition(cond_D.astype(dtype)))
-    x = self._blocks(x, guide)
+    for modulation, expand, contract in zip(
+      self.modulations, self.expand, self.contract, strict=True
+    ):
+      shift, scale, gate = jnp.split(modulation(guide), 3, axis=-1)
+      y = layer_norm(x) * (1 + scale) + shift
+      x += gate * contract(jax.nn.silu(expand(y)))
     shift, scale = jnp.split(self.final_modulation(guide), 2, axis=-1)
     mel = self.output(layer_norm(x) * (1 + scale) + shift)
     mel_FC = mel.reshape(*mel.shape[:-1], *shape[-2:]).astype(jnp.float32)
     return (mel_FC - x_FC.astype(jnp.float32)) / left
-
-  def _blocks(self, x: jax.Array, guide: jax.Array) -> jax.Array:
-    def block(x, weights):
-      modulation, expand, contract = weights
-      moved = guide @ modulation[0] + modulation[1]
-      shift, scale, gate = jnp.split(moved, 3, axis=-1)
-      y = layer_norm(x) * (1 + scale) + shift
-      hidden = jax.nn.silu(y @ expand[0] + expand[1])
-      return x + gate * (hidden @ contract[0] + contract[1]), None
-
-    layers = [
-      tuple(linear.weights() for linear in linears)
-      for linears in zip(
-        self.modulations, self.expand, self.contract, strict=True
-      )
-    ]
-    if self.execution.scan_layers:  # the compiler meets one of them
-      stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *layers)
-      return jax.lax.scan(block, x, stacked)[0]
-    for weights in layers:
-      x, _ = block(x, weights)
-    return x
 
   def null(self) -> jax.Array:
     """The condition that stands for "no condition", [D]."""
