@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 
 from absl import app, flags
 
-from benchmarks import maxtext_tables
+from benchmarks import maxtext_tables, tpu_sweep
 from tml_jax.config import ExpertWeights
 
 _DIR = flags.DEFINE_string("dir", "", "Reports, one FILE.json a row.")
@@ -105,6 +105,11 @@ _TICKS = tuple(
   for weights in (ExpertWeights.MODEL, eight_bits)
 )
 
+_SWEEP = tuple(
+  Row(name, (_SMALL, *flags)) for name, flags in tpu_sweep.FLAGS.items()
+)
+_ALL = (*ROWS, *_SWEEP, *_TICKS)
+
 
 def run(row: Row, *, directory: pathlib.Path) -> None:
   """Compiles a row; its report or its refusal lands in `directory`."""
@@ -127,7 +132,7 @@ def run(row: Row, *, directory: pathlib.Path) -> None:
 def read(directory: pathlib.Path) -> dict[str, dict]:
   """The reports in `directory` by the name of their row."""
   reports = {}
-  for row in (*ROWS, *_TICKS):
+  for row in _ALL:
     path = directory / f"{row.name}.json"
     if path.exists():
       reports[row.name] = json.loads(path.read_text())
@@ -141,6 +146,8 @@ def tables(reports: dict[str, dict], *, of_maxtext: list[str]) -> str:
       *_HEAD,
       "",
       *_main_table(reports),
+      "",
+      *tpu_sweep.section(reports, directory=_ROOT / "benchmarks"),
       "",
       *_TRIED,
       "",
@@ -379,7 +386,7 @@ def _parts(reports: dict[str, dict]) -> list[str]:
   """Where memory and time go, a section for each row."""
   lines = []
   for name, r in reports.items():
-    if "status" in r or r["program"] == "tick":
+    if "status" in r or r["program"] == "tick" or name in tpu_sweep.FLAGS:
       continue
     memory = ", ".join(
       f"{part.replace('_', ' ')} {size:.2f}"
@@ -441,7 +448,9 @@ def run_table(reports: dict[str, dict]) -> list[str]:
   ]
   for name, r in reports.items():
     # Refused, or nothing to train with.
-    if "status" in r or r["program"] == "tick" or name in _COMPARED:
+    if "status" in r or r["program"] == "tick":
+      continue
+    if name in _COMPARED or name in tpu_sweep.FLAGS:
       continue
     slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
     tokens_a_day = r["tokens_per_step"] / r["roofline_s"] * 24 * 3600
@@ -483,11 +492,11 @@ def main(argv: list[str]) -> None:
     sys.exit("--dir is missing: name a directory for the reports")
   directory = pathlib.Path(_DIR.value)
   directory.mkdir(parents=True, exist_ok=True)
-  names = [row.name for row in (*ROWS, *_TICKS)]
+  names = [row.name for row in _ALL]
   for name in _ONLY.value:
     if name not in names:
       sys.exit(f"--only={name}: write one of {', '.join(names)}")
-  for row in (*ROWS, *_TICKS):
+  for row in _ALL:
     if _COMPILE.value and (not _ONLY.value or row.name in _ONLY.value):
       run(row, directory=directory)
   reports = read(directory)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks import tpu
+from benchmarks import compile_cost, tpu, tpu_sweep
 from tests.helpers import commands
+from tml_jax.compiled import hlo
 
 REPORT = {
   "config": "medium",
@@ -50,3 +51,46 @@ def test_the_table_is_put_between_its_markers_once():
 def test_a_document_without_markers_is_refused():
   with pytest.raises(ValueError, match="there must be one line"):
     tpu.with_run_table("no markers\n", reports={"a": REPORT})
+
+
+def test_a_compilers_work_is_told_by_the_part_of_the_model():
+  path = "trunk/blocks/while/body/layers_0_4/attention/attention._project/neg"
+  program = hlo.parse(f"""HloModule jit_step, is_scheduled=true
+
+ENTRY %main (x: f32[8]) -> f32[8] {{
+  %x = f32[8]{{0}} parameter(0)
+  %fusion.1 = f32[8]{{0}} negate(%x), metadata={{op_name="jit(step)/{path}"}}
+  %fusion.2 = f32[8]{{0}} negate(%x), metadata={{op_name="vmap()/{path}"}}
+  ROOT %copy.7 = f32[8]{{0}} copy(%fusion.2)
+}}
+""")
+  log = "\n".join(
+    f"I1201 04:00:00.0 17 b.cc:1] [{name}] LLO optimizing {n} instructions"
+    for name, n in (
+      ("fusion.1", "2,000"),
+      ("fusion.2", "30"),
+      ("fusion.1", "500"),  # again, in another form
+      ("copy.7", "4,000"),
+      ("<no-hlo-instruction>", "7"),
+    )
+  )
+  assert compile_cost.parts(log, program=program) == [
+    ("made by the compiler", 1, 4000),
+    ("attention/project", 3, 2530),
+    ("main program", 1, 7),
+  ]
+
+
+def test_what_was_tried_is_told_with_its_failures(tmp_path):
+  report = REPORT | {
+    "ici_gb_per_chip": 1342.0,
+    "roofline": {"ici_s": 2.44, "instructions_s": 3.65},
+    "mfu_bound_reachable_exposed": 0.48,
+  }
+  refusal = {"status": 3, "message": ["a device needs 1 GiB too much"]}
+  reports = {"tpu7x-fp8": report, "tpu7x-expert8-1280": refusal}
+  lines = tpu_sweep.section(reports, directory=tmp_path)
+  row, refused = (line.split(" | ") for line in lines[-2:])
+  assert row[1] == "81,920" and row[3:5] == ["1,342", "2.44"]
+  assert refused[1:3] == ["40,960", "a device needs 1 GiB too much"]
+  assert (tmp_path / tpu_sweep.PICTURE).read_bytes()[:4] == b"\x89PNG"
