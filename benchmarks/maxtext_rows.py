@@ -14,6 +14,7 @@ reduce-scatters of the all-reduces of experts' gradients.
 """
 
 import dataclasses
+import functools
 
 from tml_jax import errors
 
@@ -86,47 +87,33 @@ class Row:
     return (*START, *MODEL, slice_, batch, *self.flags)
 
 
-def _v5p(name: str, note: str, *flags: str, xla_flags=(), buffer=1.0) -> Row:
-  return Row(
-    name=f"maxtext-v5p-{name}",
-    topology="v5p:8x8x8",
-    compile_topology="v5p-1024",
-    tokens=16384,
-    devices=1,
-    note=note,
-    flags=flags,
-    xla_flags=xla_flags,
-    buffer=buffer,
-  )
-
-
-def _v6e(name: str, note: str, *flags: str, xla_flags=(), buffer=1.0) -> Row:
-  return Row(
-    name=f"maxtext-v6e-{name}",
-    topology="v6e:16x16",
-    compile_topology="v6e-256",
-    tokens=8192,
-    devices=1,
-    note=note,
-    flags=flags,
-    xla_flags=xla_flags,
-    buffer=buffer,
-  )
-
-
-def _tpu7x(name: str, note: str, *flags: str, xla_flags=()) -> Row:
-  return Row(
-    name=f"maxtext-tpu7x-{name}",
+_SLICES = {
+  "v5p": dict(
+    topology="v5p:8x8x8", compile_topology="v5p-1024", tokens=16384, devices=1
+  ),
+  "v6e": dict(
+    topology="v6e:16x16", compile_topology="v6e-256", tokens=8192, devices=1
+  ),
+  "tpu7x": dict(
     topology="tpu7x:4x8x8",
     compile_topology="tpu7x-512",
     tokens=81920,
     devices=2,
+  ),
+}
+
+
+def _row(family: str, name: str, note: str, *flags: str, **others) -> Row:
+  return Row(
+    name=f"maxtext-{family}-{name}",
     note=note,
     flags=flags,
-    xla_flags=xla_flags,
+    **_SLICES[family],
+    **others,
   )
 
 
+_v5p, _v6e, _tpu7x = (functools.partial(_row, family) for family in _SLICES)
 _HOST_OFFLOAD = (
   "--xla_tpu_enable_all_experimental_scheduler_features=true",
   "--xla_tpu_enable_scheduler_memory_pressure_tracking=true",
