@@ -29,8 +29,7 @@ finally:
   print('PEAK', 1024 * int(re.search(r'VmHWM:\\s*(\\d+)', status)[1]))
 """
 COMMON = dict(d_model=512, d_ff=8192, vocab_size=8192)
-LAYERS = (4, 16)
-LARGEST = 2 * 8192 * 512 * 4  # gate and up of a layer, one tensor there
+LAYERS = (4, 28)
 
 
 def peak(*arguments):
@@ -40,7 +39,11 @@ def peak(*arguments):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_model(tmp_path):
-  """Four times the layers, and a peak that differs by two tensors at most."""
+  """1.2 GB more of weights, and a peak that grows by less than a tenth of it.
+
+  With 4, 10, 16 and 28 layers an import took 489, 542, 507 and 554 MiB:
+  what the allocator keeps differs by 30 from run to run, more on a busy machine.
+  """
   sizes, imports, exports = [], [], []
   for layers in LAYERS:
     fields = COMMON | dict(num_layers=layers, num_dense_layers=layers)
@@ -68,6 +71,7 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
         "--dtype=float32",
       )
     )
-  assert sizes[1] - sizes[0] > 600e6
+  more = sizes[1] - sizes[0]
+  assert more > 1.2e9
   for peaks in (imports, exports):
-    assert peaks[1] - peaks[0] < 2 * LARGEST, (imports, exports, sizes)
+    assert peaks[1] - peaks[0] < more / 10, (imports, exports, sizes)
