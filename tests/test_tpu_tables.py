@@ -85,12 +85,21 @@ def test_what_was_tried_is_told_with_its_failures(tmp_path):
   report = REPORT | {
     "ici_gb_per_chip": 1342.0,
     "roofline": {"ici_s": 2.44, "instructions_s": 3.65},
+    "roofline_s": 3.65,
+    "collectives": [
+      {"axes": ["fsdp"], "seconds": 2.0},
+      {"axes": ["expert"], "seconds": 0.44},
+    ],
     "mfu_bound_reachable_exposed": 0.48,
   }
   refusal = {"status": 3, "message": ["a device needs 1 GiB too much"]}
-  reports = {"tpu7x-fp8": report, "tpu7x-expert8-1280": refusal}
+  reports = {"tpu7x-fp8": report, "tpu7x-expert8-2560": refusal}
   lines = tpu_sweep.section(reports, directory=tmp_path)
   row, refused = (line.split(" | ") for line in lines[-2:])
   assert row[1] == "81,920" and row[3:5] == ["1,342", "2.44"]
-  assert refused[1:3] == ["40,960", "a device needs 1 GiB too much"]
+  assert refused[1:3] == ["81,920", "a device needs 1 GiB too much"]
+  # Half the tokens: 1.83 s of instructions, 2 + 0.22 of ICI.
+  half = tpu_sweep.bound_at(40960, report, compiled=81920)
+  assert half == pytest.approx(0.6 * 0.5 * 3.65 / 2.22)
+  assert tpu_sweep.bound_at(81920, report, compiled=81920) == 0.6
   assert (tmp_path / tpu_sweep.PICTURE).read_bytes()[:4] == b"\x89PNG"

@@ -41,8 +41,8 @@ def peak(*arguments):
 def test_memory_does_not_grow_with_the_model(tmp_path):
   """1.2 GB more of weights, and a peak that grows by less than a tenth of it.
 
-  With 4, 10, 16 and 28 layers an import took 489, 542, 507 and 554 MiB:
-  what the allocator keeps differs by 30 from run to run, more on a busy machine.
+  With 4, 10, 16 and 28 layers an import took 489, 542, 507 and 554 MiB: what
+  the allocator keeps differs by 30 from run to run, more on a busy machine.
   """
   sizes, imports, exports = [], [], []
   for layers in LAYERS:
