@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 
 from absl import app, flags
 
-from benchmarks import maxtext_tables, tpu_sweep
+from benchmarks import maxtext_tables, tpu_tried
 from launch import xla_flags
 from tml_jax.config import ExpertWeights
 
@@ -115,7 +115,7 @@ _TICKS = tuple(
 )
 
 _SWEEP = tuple(
-  Row(name, (_SMALL, *flags)) for name, flags in tpu_sweep.FLAGS.items()
+  Row(name, (_SMALL, *flags)) for name, flags in tpu_tried.FLAGS.items()
 )
 _ALL = (*ROWS, *_SWEEP, *_TICKS)
 
@@ -156,9 +156,7 @@ def tables(reports: dict[str, dict], *, of_maxtext: list[str]) -> str:
       "",
       *_main_table(reports),
       "",
-      *tpu_sweep.section(reports, directory=_ROOT / "benchmarks"),
-      "",
-      *_TRIED,
+      *tpu_tried.sections(reports, directory=_ROOT / "benchmarks"),
       "",
       *_host(reports),
       *_parts(reports),
@@ -195,39 +193,6 @@ bits are of 8f0cfa1 and d81954e, which compile the same step, the other ones of
   for each; 0.87 of HBM; collectives over the rings that the compiler chose
   and 1 us a hop; PCIe for what lies in the host. Still nothing waits for
   anything else. A dash: compiled before there was this column.""".splitlines()
-
-
-_TRIED = """## What was tried on tpu7x:4x8x8
-
-256 chips, 512 devices; rows that are above are here again. The first four were
-compiled by 0a9b157, the sixth at 4204729.
-
-| mesh | saved | experts and projections | tokens a chip | HBM, GiB | \
-MFU bound | exposed | what limits it |
-|---|---|---|--:|--:|--:|--:|---|
-| fsdp 64 expert 8 | experts | bfloat16 | 32,768 | 184.5 | 0.25 | 0.25 | ICI, \
-3.77 s: tokens over the expert axis, as many a token at any batch |
-| fsdp 512 | experts | bfloat16 | 32,768 | - | 0.18 | - | ICI: 5,549 GB of \
-weights |
-| fsdp 256 expert 2 | experts | bfloat16 | 32,768 | 6.6 too much | - | - | HBM |
-| fsdp 256 expert 2 | outputs | bfloat16 | 65,536 | 135 | 0.518 | 0.503 | ICI: \
-1,840 GB, mostly weights, the same for more tokens |
-| fsdp 256 expert 2 | outputs | bfloat16 | 81,920 | 157.2 | 0.529 | 0.517 | \
-instructions, 4.47 s, of them 0.6 s once more in the backward pass |
-| fsdp 256 expert 2 | outputs | fp8, a scale for each output of an expert | \
-81,920 | 174.2 | 0.512 | 0.500 | instructions, 4.62 s, of them 3.85 s in HBM: \
-scales as large as what they multiply |
-| fsdp 256 expert 2 | outputs | fp8, a scale for each expert | 81,920 | \
-151.3 | 0.648 | 0.630 | instructions, 3.65 s; ICI 2.45 s |
-
-Not tried: 98 and 131 thousand tokens a chip, inputs of layers in the host
-(`offload_save_outputs`), experts' hidden rows saved in 8 bits.
-
-On v6e:16x16 a step with int8, `offload_save_outputs`, `offload_moments` and the
-flag sets `async_collective_fusion` and `sparsecore_beside_fusion` was begun to
-free memory for asynchronous collectives. Its compiler had taken 21 GB of a
-host's memory after 16 minutes and was ended by the system, on a machine of
-24.""".splitlines()
 
 
 def _main_table(reports: dict[str, dict]) -> list[str]:
@@ -433,7 +398,7 @@ def _parts(reports: dict[str, dict]) -> list[str]:
   """Where memory and time go, a section for each row."""
   lines = []
   for name, r in reports.items():
-    if "status" in r or r["program"] == "tick" or name in tpu_sweep.FLAGS:
+    if "status" in r or r["program"] == "tick" or name in tpu_tried.FLAGS:
       continue
     memory = ", ".join(
       f"{part.replace('_', ' ')} {size:.2f}"
@@ -497,7 +462,7 @@ def run_table(reports: dict[str, dict]) -> list[str]:
     # Refused, or nothing to train with.
     if "status" in r or r["program"] == "tick":
       continue
-    if name in _COMPARED or name in tpu_sweep.FLAGS:
+    if name in _COMPARED or name in tpu_tried.FLAGS:
       continue
     slices = f" x {r['num_slices']}" if r["num_slices"] > 1 else ""
     tokens_a_day = r["tokens_per_step"] / r["roofline_s"] * 24 * 3600

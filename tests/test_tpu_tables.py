@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import compile_cost, tpu, tpu_sweep
+from benchmarks import compile_cost, tpu, tpu_tried
 from tests.helpers import commands
 from tml_jax.compiled import hlo
 
@@ -94,12 +94,13 @@ def test_what_was_tried_is_told_with_its_failures(tmp_path):
   }
   refusal = {"status": 3, "message": ["a device needs 1 GiB too much"]}
   reports = {"tpu7x-fp8": report, "tpu7x-expert8-2560": refusal}
-  lines = tpu_sweep.section(reports, directory=tmp_path)
-  row, refused = (line.split(" | ") for line in lines[-2:])
+  lines = tpu_tried.sections(reports, directory=tmp_path)
+  rows = (line.split(" | ") for line in lines if "81,920 |" in line)
+  row, refused = (line for line in rows if len(line) == 9)
   assert row[1] == "81,920" and row[3:5] == ["1,342", "2.44"]
   assert refused[1:3] == ["81,920", "a device needs 1 GiB too much"]
   # Half the tokens: 1.83 s of instructions, 2 + 0.22 of ICI.
-  half = tpu_sweep.bound_at(40960, report, compiled=81920)
+  half = tpu_tried.bound_at(40960, report, compiled=81920)
   assert half == pytest.approx(0.6 * 0.5 * 3.65 / 2.22)
-  assert tpu_sweep.bound_at(81920, report, compiled=81920) == 0.6
-  assert (tmp_path / tpu_sweep.PICTURE).read_bytes()[:4] == b"\x89PNG"
+  assert tpu_tried.bound_at(81920, report, compiled=81920) == 0.6
+  assert (tmp_path / tpu_tried.PICTURE).read_bytes()[:4] == b"\x89PNG"

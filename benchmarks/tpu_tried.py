@@ -1,6 +1,6 @@
-"""tpu7x:4x8x8 by mesh and tokens a chip: a table and a picture.
+"""What was tried on tpu7x:4x8x8 and v6e:16x16: tables and a picture.
 
-For: `tpu.py`, which compiles FLAGS and writes what `section` returns. Not for:
+For: `tpu.py`, which compiles FLAGS and writes what `sections` returns. Not for:
 the rows that people train with (`tpu.ROWS`). Start reading at MESHES.
 """
 
@@ -42,8 +42,8 @@ FLAGS = {
 }
 
 
-def section(reports: dict[str, dict], *, directory: pathlib.Path) -> list[str]:
-  """The table; the picture is written beside it, into `directory`."""
+def sections(reports: dict[str, dict], *, directory: pathlib.Path) -> list[str]:
+  """Lines of Markdown; the picture is written into `directory`."""
   lines = [
     "## tpu7x:4x8x8 by mesh and tokens a chip",
     "",
@@ -66,7 +66,59 @@ def section(reports: dict[str, dict], *, directory: pathlib.Path) -> list[str]:
     if _name(mesh, batch) in reports
   ]
   _draw(reports, path=directory / PICTURE)
-  return lines
+  return [*lines, "", *_BY_HAND]
+
+
+# Of programs whose reports are not kept.
+_BY_HAND = """## What was tried on tpu7x:4x8x8
+
+256 chips, 512 devices; rows that are above are here again. The first four were
+compiled by 0a9b157, the sixth at 4204729.
+
+| mesh | saved | experts and projections | tokens a chip | HBM, GiB | \
+MFU bound | exposed | what limits it |
+|---|---|---|--:|--:|--:|--:|---|
+| fsdp 64 expert 8 | experts | bfloat16 | 32,768 | 184.5 | 0.25 | 0.25 | ICI, \
+3.77 s: tokens over the expert axis, as many a token at any batch |
+| fsdp 512 | experts | bfloat16 | 32,768 | - | 0.18 | - | ICI: 5,549 GB of \
+weights |
+| fsdp 256 expert 2 | experts | bfloat16 | 32,768 | 6.6 too much | - | - | HBM |
+| fsdp 256 expert 2 | outputs | bfloat16 | 65,536 | 135 | 0.518 | 0.503 | ICI: \
+1,840 GB, mostly weights, the same for more tokens |
+| fsdp 256 expert 2 | outputs | bfloat16 | 81,920 | 157.2 | 0.529 | 0.517 | \
+instructions, 4.47 s, of them 0.6 s once more in the backward pass |
+| fsdp 256 expert 2 | outputs | fp8, a scale for each output of an expert | \
+81,920 | 174.2 | 0.512 | 0.500 | instructions, 4.62 s, of them 3.85 s in HBM: \
+scales as large as what they multiply |
+| fsdp 256 expert 2 | outputs | fp8, a scale for each expert | 81,920 | \
+151.3 | 0.648 | 0.630 | instructions, 3.65 s; ICI 2.45 s |
+
+98 thousand are in the table above. 131 do not fit: each further 16 thousand
+took 23 GiB, so they would need 221 of 189.5. Inputs of layers in the host
+(`offload_save_outputs`) would free 42 of those. That was not compiled: it
+unrolls the layers of a block, and for v6e that took more memory than the
+machine has. Not tried: experts' hidden rows saved in 8 bits. In fp8 54
+thousand tokens a chip hide what ICI takes, so more of them gain little.
+
+## What was tried on v6e:16x16
+
+| step | HBM, GiB | MFU bound | exposed | seconds of collectives, of them \
+synchronous |
+|---|--:|--:|--:|---|
+| bfloat16 | 30.1 | 0.250 | 0.130 | 2.41, all |
+| int8, moments in the host, `async_collective_fusion` | 31.23 | 0.267 | 0.170 \
+| 2.23, 1.40 |
+
+The moments make room for the buffers of asynchronous all-gathers. Those that
+fit no matrix product stay synchronous (0.39 s of 0.96), and so do all
+reduce-scatters (0.97 s: no option of libtpu 0.0.42 makes them asynchronous on
+the matrix cores, see `async_reduce_scatter` in launch/xla_flags.py).
+SparseCores would take them: with `sparsecore_beside_fusion` and
+`offload_save_outputs` the compiler had taken 21 GB of a host's memory after 16
+minutes and was ended by the system, on a machine of 24. An exposed bound of
+0.35 is out of reach with 8,192 tokens a chip: it needs a step of 1.70 s,
+and ICI alone takes 2.2, HBM 1.9. Two sequences a chip would halve what weights cost of
+ICI; they do not fit without their inputs in the host.""".splitlines()
 
 
 def _tokens(batch: int) -> int:
