@@ -116,9 +116,9 @@ the matrix cores, see `async_reduce_scatter` in launch/xla_flags.py).
 SparseCores would take them: with `sparsecore_beside_fusion` and
 `offload_save_outputs` the compiler had taken 21 GB of a host's memory after 16
 minutes and was ended by the system, on a machine of 24. An exposed bound of
-0.35 is out of reach with 8,192 tokens a chip: it needs a step of 1.70 s,
-and ICI alone takes 2.2, HBM 1.9. Two sequences a chip would halve what weights cost of
-ICI; they do not fit without their inputs in the host.""".splitlines()
+0.35 is out of reach with 8,192 tokens a chip: it needs a step of 1.70 s, and
+ICI alone takes 2.2, HBM 1.9. Two sequences a chip would halve what weights cost
+of ICI; they do not fit without their inputs in the host.""".splitlines()
 
 
 def _tokens(batch: int) -> int:
