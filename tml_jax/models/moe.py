@@ -40,18 +40,15 @@ class Routing:
 def choose(scores_NE: jax.Array, *, count: int) -> jax.Array:
   """Indices of the `count` largest scores, largest first; ties to the left.
 
-  Repeated argmax: on a CPU XLA's top_k sorts whole rows. In a loop: six of them
-  in a row took a second each to compile for a TPU.
+  Repeated argmax: on a CPU XLA's top_k sorts whole rows.
   """
   columns = jnp.arange(scores_NE.shape[-1])
-
-  def take(scores_NE, _):
-    best_N = jnp.argmax(scores_NE, axis=-1)
-    taken_NE = columns == best_N[..., None]
-    return jnp.where(taken_NE, -jnp.inf, scores_NE), best_N
-
-  _, chosen_kN = jax.lax.scan(take, scores_NE, length=count)
-  return jnp.moveaxis(chosen_kN, 0, -1)
+  chosen = []
+  for _ in range(count):
+    best = jnp.argmax(scores_NE, axis=-1)
+    chosen.append(best)
+    scores_NE = jnp.where(columns == best[..., None], -jnp.inf, scores_NE)
+  return jnp.stack(chosen, axis=-1)
 
 
 @jax.named_scope("route")

@@ -121,13 +121,9 @@ def newton_schulz(x_RC: jax.Array) -> jax.Array:
   transposed = x_RC.shape[0] > x_RC.shape[1]
   x = x_RC.T if transposed else x_RC
   x /= jnp.linalg.norm(x, ord="fro") + EPSILON
-
-  def step(_, x):
+  for _ in range(STEPS):
     square = x @ x.T
-    return a * x + (b * square + c * square @ square) @ x
-
-  # A loop: five times the products would be five times to compile.
-  x = jax.lax.fori_loop(0, STEPS, step, x)
+    x = a * x + (b * square + c * square @ square) @ x
   return x.T if transposed else x
 
 
