@@ -171,9 +171,13 @@ _HEAD = """# The reference model on TPU slices
 
 Nothing here ran on a TPU. libtpu compiled the train step for slices that are
 not there, on a machine without one; `python -m benchmarks.tpu --dir=DIR` does
-it again and writes this file. Reports are kept in DIR: rows of tpu7x and in 8
-bits are of 8f0cfa1 and d81954e, which compile the same step, the other ones of
-527d230 and of commits before it.
+it again and writes this file. Reports are kept in DIR: rows of tpu7x in
+bfloat16 and fp8 are of 8f0cfa1 and d81954e, v5p and tpu7x-8x8x8-fp8 of 193dcba,
+which compile the same step; v6e-int8, 98 thousand tokens a chip and the other
+meshes of tpu7x are of dc3e103, which had two loops more and a bound 0.4 % lower
+on v5p; the other ones are of 527d230 and of commits before it. Seconds of the
+compiler are those of two cores, in rows with reachable columns busy with other
+work as well.
 
 - HBM is the live peak that the compiler holds against the limit, not the sum
   of its categories.
