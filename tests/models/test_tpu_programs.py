@@ -9,11 +9,20 @@ import dataclasses
 import importlib.util
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import topologies
 from tests.helpers import small_run
-from tml_jax.compiled import collectives, costs, executed, hlo, roofline, scopes
+from tml_jax.compiled import (
+  collectives,
+  costs,
+  executed,
+  hlo,
+  report,
+  roofline,
+  scopes,
+)
 from tml_jax.config import (
   PLAIN,
   Dtype,
@@ -367,3 +376,33 @@ def test_inputs_of_scanned_layers_wait_in_host_memory(name):
   tokens = train.global_batch_size * config.streams.seq_len // mesh.size
   inputs = model.num_layers * tokens * model.d_model * 2
   assert analysis.host_bytes == pytest.approx(2 * inputs, rel=0.01)
+
+
+@pytest.mark.parametrize("argument", [False, True])
+def test_what_lies_in_the_host_is_not_in_hbm(argument):
+  """Sixteen arrays of 64 MiB wait there; three at most are on the device."""
+  device = topology.devices("v5p:2x2x1", num_slices=1)[0]
+  here, there = (
+    jax.sharding.SingleDeviceSharding(device, memory_kind=kind)
+    for kind in ("device", "pinned_host")
+  )
+  size = 16 * 2**20
+  x = jax.ShapeDtypeStruct((size,), jnp.float32, sharding=here)
+  kept = jax.ShapeDtypeStruct((16, size), jnp.float32, sharding=there)
+
+  def forth(x, _):
+    return jnp.sin(x) * jnp.roll(x, 1), jax.device_put(x, there)
+
+  def back(x, y):
+    return jnp.roll(x, 3) + jax.device_put(y, here), None
+
+  def both(x, kept=None):
+    if kept is None:
+      x, kept = jax.lax.scan(forth, x, None, length=16)
+    return jax.lax.scan(back, x, kept)[0]
+
+  arguments = (x, kept) if argument else (x,)
+  compiled = jax.jit(both, donate_argnums=0).lower(*arguments).compile()
+  memory = compiled.memory_analysis()
+  assert memory.peak_memory_in_bytes > 16 * 4 * size  # with what is in the host
+  assert 4 * size < report.peak_bytes(memory) <= 3.1 * 4 * size
