@@ -47,7 +47,9 @@ class Row:
 
 _FP8 = "--config.train.low_precision=trunk/.*=fp8"
 _INT8 = "--config.train.low_precision=trunk/.*=int8"
-_OPTIONS = xla_flags.resolve(("async_collective_fusion",))
+_OPTIONS = xla_flags.resolve(
+  ("async_collective_fusion", "sparsecore_beside_fusion")
+)
 _BESIDE = (
   "--config.train.optim.offload_moments=true",
   f"--config.mesh.compiler_options={','.join(_OPTIONS)}",

@@ -106,19 +106,19 @@ thousand tokens a chip hide what ICI takes, so more of them gain little.
 synchronous |
 |---|--:|--:|--:|---|
 | bfloat16 | 30.1 | 0.250 | 0.130 | 2.41, all |
-| int8, moments in the host, `async_collective_fusion` | 31.23 | 0.267 | 0.170 \
+| int8, moments in the host, `async_collective_fusion` | 27.9 | 0.267 | 0.170 \
 | 2.23, 1.40 |
+| the same and `sparsecore_beside_fusion` | 29.7 | 0.271 | 0.271 | 2.20, none |
 
-The moments make room for the buffers of asynchronous all-gathers. Those that
-fit no matrix product stay synchronous (0.39 s of 0.96), and so do all
-reduce-scatters (0.97 s: no option of libtpu 0.0.42 makes them asynchronous on
-the matrix cores, see `async_reduce_scatter` in launch/xla_flags.py).
-SparseCores would take them: with `sparsecore_beside_fusion` and
-`offload_save_outputs` the compiler had taken 21 GB of a host's memory after 16
-minutes and was ended by the system, on a machine of 24. An exposed bound of
-0.35 is out of reach with 8,192 tokens a chip: it needs a step of 1.70 s, and
-ICI alone takes 2.2, HBM 1.9. Two sequences a chip would halve what weights cost
-of ICI; they do not fit without their inputs in the host.""".splitlines()
+The moments make room for the buffers of asynchronous collectives. Gathers go
+into matrix products, and all that fits none, reduce-scatters above all, to the
+SparseCores: nothing is exposed, and a step takes 2.20 s at least, where it took
+4.58. With `offload_save_outputs` on top, which unrolls the layers of a block,
+the compiler had taken 21 GB of a host's memory after 16 minutes and was ended
+by the system, on a machine of 24. A bound of 0.35 is out of reach with 8,192
+tokens a chip: it needs a step of 1.70 s, and ICI takes 2.2, HBM 1.9. Of ICI's
+367 GB, 254 are tokens on their way to experts of a ring of 16, as many a token
+at any batch; two sequences a chip would halve only the others.""".splitlines()
 
 
 def _tokens(batch: int) -> int:
