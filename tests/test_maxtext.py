@@ -46,7 +46,11 @@ ABOUT = {
   "mesh_shape": [1, 4],
   "mesh_names": ["data", "fsdp"],
   "coords": [[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]],
-  "memory": {"argument_size_in_bytes": 2**30, "peak_memory_in_bytes": 2**31},
+  "memory": {
+    "argument_size_in_bytes": 2**30,
+    "temp_size_in_bytes": 2**30,
+    "peak_memory_in_bytes": 2**31,
+  },
   "versions": {"maxtext": "0.0", "jax": "0.0", "flax": "0.0"},
   "lower_s": 1.0,
   "compile_s": 2.0,
