@@ -371,10 +371,9 @@ which it has not; attention in 35 of 42 layers sees 512 positions, there all;
 Muon and an average of the weights, there AdamW; the loss at 2,560 of 8,192
 positions, there at all. So the FLOPs that each needs differ, and each ratio and
 MFU is over its own. Ours counts a buffer of 1.125 times the experts' mean load
-as full; the kernels skip what is empty of it. HBM of a MaxText row that sends to
-the host is too high by up to 10.5 GiB a chip of v5p and 26.2 of tpu7x: libtpu's
-peak counts what lies there too, and holes between its buffers hide how much.
+as full; the kernels skip what is empty of it. HBM of a MaxText row that sends
+to the host is too high by up to 10.5 GiB a chip of v5p and 26.2 of tpu7x:
+libtpu's peak counts what lies there too, and holes between its buffers hide how
+much.
 Any step can take its batch in pieces, which divides HBM a token: compare at
-equal tokens of a chip.""".split(
-  "\n"
-)
+equal tokens of a chip.""".split("\n")

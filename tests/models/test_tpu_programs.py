@@ -19,7 +19,6 @@ from tml_jax.compiled import (
   costs,
   executed,
   hlo,
-  report,
   roofline,
   scopes,
 )
@@ -405,4 +404,4 @@ def test_what_lies_in_the_host_is_not_in_hbm(argument):
   compiled = jax.jit(both, donate_argnums=0).lower(*arguments).compile()
   memory = compiled.memory_analysis()
   assert memory.peak_memory_in_bytes > 16 * 4 * size  # with what is in the host
-  assert 4 * size < report.peak_bytes(memory) <= 3.1 * 4 * size
+  assert 4 * size < chips.peak_bytes(memory) <= 3.1 * 4 * size

@@ -14,17 +14,6 @@ _LARGEST = 12  # rows of collectives in the table
 _MODULES = 30  # rows of scopes
 
 
-def peak_bytes(memory: Any) -> int:
-  """HBM of a device at most, of a program's `memory_analysis()`.
-
-  What the compiler holds against the limit: the largest sum of live buffers. It
-  counts those in the host's memory too. Where there are any, arguments and
-  temporaries are nearer, which overstate it by the holes between them.
-  """
-  allocated = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  return min(memory.peak_memory_in_bytes, allocated)
-
-
 def build(
   analysis: roofline.Analysis,
   *,
@@ -48,7 +37,7 @@ def build(
   """
   devices = chip.devices
   num_chips = num_devices // devices
-  peak = peak_bytes(memory)
+  peak = chips.peak_bytes(memory)
   categories = {
     name: size * devices / chips.GIB for name, size in state.items()
   }

@@ -26,6 +26,7 @@ v6e's was compared with a page: its documentation has 1,536 GiB for eight chips.
 """
 
 import dataclasses
+from typing import Any
 
 from tml_jax import errors
 
@@ -150,6 +151,17 @@ def of(topology: str) -> Chip:
       f"{', '.join(CHIPS)}, for instance v5p:8x8x8"
     )
   return CHIPS[family]
+
+
+def peak_bytes(memory: Any) -> int:
+  """HBM of a device at most, of a program's `memory_analysis()`.
+
+  What the compiler holds against the limit: the largest sum of live buffers. It
+  counts those in the host's memory too. Where there are any, arguments and
+  temporaries are nearer, which overstate it by the holes between them.
+  """
+  allocated = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  return min(memory.peak_memory_in_bytes, allocated)
 
 
 def require_host_memory(

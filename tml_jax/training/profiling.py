@@ -155,7 +155,7 @@ class Profiler:
     result["memory/arguments"] = analysis.argument_size_in_bytes / chips.GIB
     result["memory/temporaries"] = analysis.temp_size_in_bytes / chips.GIB
     if jax.default_backend() != "cpu":  # whose compiler leaves temporaries out
-      result["memory/step_peak"] = analysis.peak_memory_in_bytes / chips.GIB
+      result["memory/step_peak"] = chips.peak_bytes(analysis) / chips.GIB
     stats = [device.memory_stats() for device in jax.local_devices()]
     for name, key in (
       ("memory/device", "bytes_in_use"),
