@@ -114,7 +114,9 @@ def built(
     names=tuple(about["mesh_names"]),
     coords=np.array(about["coords"]),
   )
-  memory = types.SimpleNamespace(**about["memory"])
+  # No recipe keeps arguments in the host, and older reports do not say so.
+  in_host = {"host_argument_size_in_bytes": 0}
+  memory = types.SimpleNamespace(**in_host | about["memory"])
 
   def report_of(module: hlo.Module) -> dict[str, Any]:
     return report.build(

@@ -115,20 +115,23 @@ thousand tokens a chip hide what ICI takes, so more of them gain little.
 | step | HBM, GiB | MFU bound | exposed | seconds of collectives, of them \
 synchronous |
 |---|--:|--:|--:|---|
-| bfloat16 | 30.1 | 0.250 | 0.130 | 2.41, all |
-| int8, moments in the host, `async_collective_fusion` | 27.9 | 0.267 | 0.170 \
+| bfloat16, `low_memory` | 30.1 | 0.250 | 0.130 | 2.41, all |
+| int8, moments in the host, `async_collective_fusion` | 27.5 | 0.267 | 0.170 \
 | 2.23, 1.40 |
-| the same and `sparsecore_beside_fusion` | 29.7 | 0.271 | 0.271 | 2.20, none |
+| bfloat16, moments in the host, that and `sparsecore_beside_fusion` | 29.4 \
+| 0.250 | 0.250 | 2.38, none |
+| int8, the same | 29.4 | 0.271 | 0.271 | 2.20, none |
 
 The moments make room for the buffers of asynchronous collectives. Gathers go
 into matrix products, and all that fits none, reduce-scatters above all, to the
-SparseCores: nothing is exposed, and a step takes 2.20 s at least, where it took
-4.58. With `offload_save_outputs` on top, which unrolls the layers of a block,
-the compiler had taken 21 GB of a host's memory after 16 minutes and was ended
-by the system, on a machine of 24. A bound of 0.35 is out of reach with 8,192
-tokens a chip: it needs a step of 1.70 s, and ICI takes 2.2, HBM 1.9. Of ICI's
-367 GB, 254 are tokens on their way to experts of a ring of 16, as many a token
-at any batch; two sequences a chip would halve only the others.""".splitlines()
+SparseCores: nothing is exposed, and a step takes 2.38 s at least, in int8 2.20,
+where it took 4.58. With `offload_save_outputs` on top, which unrolls the layers
+of a block, the compiler had taken 21 GB of a host's memory after 16 minutes and
+was ended by the system, on a machine of 24. A bound of 0.35 is out of reach
+with 8,192 tokens a chip: it needs a step of 1.70 s, and ICI takes 2.2, HBM 1.9.
+Of ICI's 367 GB, 254 are tokens on their way to experts of a ring of 16, as many
+a token at any batch; two sequences a chip would halve only the
+others.""".splitlines()
 
 
 def _tokens(batch: int) -> int:

@@ -53,6 +53,7 @@ _MEMORY = (
   "alias_size_in_bytes",
   "generated_code_size_in_bytes",
   "peak_memory_in_bytes",
+  "host_argument_size_in_bytes",
   "host_temp_size_in_bytes",
 )
 

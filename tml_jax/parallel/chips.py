@@ -157,11 +157,14 @@ def peak_bytes(memory: Any) -> int:
   """HBM of a device at most, of a program's `memory_analysis()`.
 
   What the compiler holds against the limit: the largest sum of live buffers. It
-  counts those in the host's memory too. Where there are any, arguments and
-  temporaries are nearer, which overstate it by the holes between them.
+  counts those in the host's memory too. Arguments there are there all the time
+  and can be taken off; of temporaries there it is not said when, so that
+  arguments and all temporaries of HBM, with the holes between them, are what it
+  cannot be more than.
   """
   allocated = memory.argument_size_in_bytes + memory.temp_size_in_bytes
-  return min(memory.peak_memory_in_bytes, allocated)
+  live = memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes
+  return min(live, allocated)
 
 
 def require_host_memory(
