@@ -24,7 +24,6 @@ from tml_jax.compiled import hlo, scopes
 
 _KEPT = flags.DEFINE_string("kept", "", "Directory of log and program.")
 _AGAIN = flags.DEFINE_bool("again", True, "Compile, or only read DIR.")
-_ROWS = flags.DEFINE_integer("rows", 20, "Parts that are listed.")
 
 _ROOT = pathlib.Path(__file__).parent.parent
 _LOGGED = {
@@ -38,6 +37,7 @@ _STAGE = re.compile(r"\] (\w+) stage duration: (\S+?)\.?\s*$", re.MULTILINE)
 _AROUND = re.compile(
   r"^(?:trunk|blocks|layers?_[\d*_]+|feed_forward|while|body|vmap.*)$"
 )
+_LISTED = 20
 _MAIN = "<no-hlo-instruction>"  # starts and awaits the others
 
 
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
   print("Stages: " + ", ".join(f"{a} {b}" for a, b in _STAGE.findall(text)))
   print(f"\n{total:,} LLO instructions\n")
   print("| part | fusions | LLO instructions | share |\n|---|--:|--:|--:|")
-  for part, fusions, count in rows[: _ROWS.value]:
+  for part, fusions, count in rows[:_LISTED]:
     print(f"| {part} | {fusions:,} | {count:,} | {count / total:.3f} |")
 
 
