@@ -124,14 +124,16 @@ synchronous |
 
 The moments make room for the buffers of asynchronous collectives. Gathers go
 into matrix products, and all that fits none, reduce-scatters above all, to the
-SparseCores: nothing is exposed, and a step takes 2.38 s at least, in int8 2.20,
-where it took 4.58. With `offload_save_outputs` on top, which unrolls the layers
-of a block, the compiler had taken 21 GB of a host's memory after 16 minutes and
-was ended by the system, on a machine of 24. A bound of 0.35 is out of reach
-with 8,192 tokens a chip: it needs a step of 1.70 s, and ICI takes 2.2, HBM 1.9.
-Of ICI's 367 GB, 254 are tokens on their way to experts of a ring of 16, as many
-a token at any batch; two sequences a chip would halve only the
-others.""".splitlines()
+SparseCores: no collective is exposed, and a step takes 2.38 s at least, in int8
+2.20, where it took 4.58. The moments themselves are 0.25 s of PCIe, which wait
+for the gradient and are in none of these bounds: with all of it added, the
+exposed ones are 0.226 and 0.243. With `offload_save_outputs` on top, which
+unrolls the layers of a block, the compiler had taken 21 GB of a host's memory
+after 16 minutes and was ended by the system, on a machine of 24. A bound of
+0.35 is out of reach with 8,192 tokens a chip: it needs a step of 1.70 s, and
+ICI takes 2.2, HBM 1.9. Of ICI's 367 GB, 254 are tokens on their way to experts
+of a ring of 16, as many a token at any batch; two sequences a chip would halve
+only the others.""".splitlines()
 
 
 def _tokens(batch: int) -> int:
