@@ -170,8 +170,8 @@ v6e of eb929bc, which compile the same step; v6e-int8 and 98 thousand tokens a
 chip are of dc3e103, which had two loops more and a bound 0.4 % lower on v5p;
 the other ones are of 527d230 and of commits before it. Seconds of the compiler
 are those of two cores, idle for v5p, in the other rows with reachable columns
-busy with other work as well. From HBM of the v6e rows the 3.77 GiB of moments in the host were taken
-off afterwards: `aot` counted them until eb929bc.
+busy with other work as well. From HBM of the v6e rows the 3.77 GiB of moments
+in the host were taken off afterwards: `aot` counted them until eb929bc.
 
 - HBM is the live peak that the compiler holds against the limit, not the sum
   of its categories.
